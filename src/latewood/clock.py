@@ -1,0 +1,64 @@
+"""The only source of time: every stamp in a store comes from the clock it was opened with.
+
+A clock is anything that tells the time in microseconds: a callable that returns it, or an object with `now()`.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+# The times a store accepts are those that Python's datetime can show, so that no message and no table can fail on them.
+EARLIEST_TS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+LATEST_TS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+
+
+class Clock(Protocol):
+    """Tells the time. Units: µs since epoch, UTC."""
+
+    def now(self) -> int: ...
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+
+class CallableClock:
+    """A function that returns µs or a datetime, used as a clock."""
+
+    def __init__(self, function: Callable[[], int | datetime]) -> None:
+        self._function = function
+
+    def now(self) -> int:
+        return to_us(self._function())
+
+
+def as_clock(clock: "Clock | Callable[[], int | datetime] | None") -> Clock:
+    """Accept whatever tells the time; None is the wall clock."""
+    if clock is None:
+        return SystemClock()
+    if hasattr(clock, "now"):
+        return CallableClock(clock.now)
+    return CallableClock(clock)
+
+
+def to_us(moment: int | datetime) -> int:
+    """One moment as µs since epoch; a naive datetime is UTC."""
+    if isinstance(moment, datetime):
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        since = aware - datetime(1970, 1, 1, tzinfo=UTC)
+        return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return int(moment)
+
+
+def show_ts(ts: int) -> str:
+    """A time as people read it, for messages; any int64."""
+    if EARLIEST_TS <= ts <= LATEST_TS:
+        seconds, us = divmod(ts - EARLIEST_TS, 1_000_000)
+        days, seconds = divmod(seconds, 86_400)
+        moment = datetime.fromordinal(1 + days).replace(hour=seconds // 3600, minute=seconds // 60 % 60)
+        return moment.replace(second=seconds % 60, microsecond=us, tzinfo=UTC).isoformat().replace("+00:00", "Z")
+    return f"{ts} µs"

@@ -1,0 +1,146 @@
+"""Between Arrow arrays and the numpy columns that stripes, tiers and batches hold.
+
+A column is values and, where nulls occur, a mask: True where null, and the value there is 0.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from latewood.clock import EARLIEST_TS, LATEST_TS
+from latewood.errors import SchemaError
+from latewood.schema import TIME_TYPE, Trait
+
+
+class Column(NamedTuple):
+    """One trait of n events. Shapes: values (n,), of the trait's dtype; mask (n,) bool, True where null, or None."""
+
+    values: NDArray[Any]
+    mask: NDArray[np.bool_] | None = None
+
+
+def read_table(data: Any) -> pa.Table:
+    """Anything with the Arrow C stream (pyarrow, polars, pandas) as a table."""
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.table(data)
+    if isinstance(data, dict):
+        return pa.table(data)
+    raise SchemaError(f"expected a table (pyarrow, polars, pandas: anything with the Arrow C stream), not {type(data)}")
+
+
+def one_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one chunk."""
+    if isinstance(array, pa.ChunkedArray):
+        return array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks) if array.num_chunks else (
+            pa.array([], array.type)
+        )
+    return array
+
+
+def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np.int64]:
+    """Times as int64 µs: from int64 µs or any Arrow timestamp (naive = UTC).
+
+    Raises: SchemaError: another type, a null, a nanosecond remainder, or a year outside 1 to 9999.
+    """
+    array = one_array(array)
+    if array.null_count:
+        raise SchemaError(f"column {name!r} has a null in row {first_row(pc.is_null(array))}; a time is required")
+    if pa.types.is_timestamp(array.type):
+        array = timestamps_to_us(array, name)
+    elif array.type != pa.int64():
+        raise SchemaError(f"column {name!r} is {array.type}; a time is an Arrow timestamp or int64 µs since epoch")
+    times: NDArray[np.int64] = array.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    outside = (times < EARLIEST_TS) | (times > LATEST_TS)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise SchemaError(f"column {name!r}, row {row}: {times[row]} µs is outside the years 1 to 9999; is the unit µs?")
+    return times
+
+
+def times_to_arrow(times: NDArray[np.int64]) -> pa.Array:
+    """int64 µs as `timestamp("us", "UTC")`, without a copy."""
+    return pa.array(np.ascontiguousarray(times, np.int64)).view(TIME_TYPE)
+
+
+def timestamps_to_us(array: pa.Array, name: str) -> pa.Array:
+    """Arrow timestamps of any unit as int64 µs. Raises: SchemaError: a nanosecond remainder, or out of int64."""
+    try:
+        return array.cast(pa.timestamp("us", array.type.tz)).view(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"column {name!r} cannot be kept in µs: {error}") from None
+
+
+def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
+    """A column of input as its trait's value type (dictionaries decoded), or a SchemaError that names it.
+
+    Accepted are the same type, any width of integer whose values fit, and float32 for float64; timestamps of any unit
+    without remainder. Nothing that would change a value.
+    """
+    array = one_array(array)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if array.null_count and not trait.nullable:
+        raise SchemaError(f"column {trait.name!r} has a null in row {first_row(pc.is_null(array))}; it is not nullable")
+    wanted = trait.value_type
+    if array.type == wanted:
+        return array
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), wanted)
+    if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(array.type):
+        if (wanted.tz is None) != (array.type.tz is None):
+            raise SchemaError(f"column {trait.name!r} is {array.type}; the store has {wanted}")
+        return timestamps_to_us(array, trait.name).view(wanted)
+    text = (pa.large_string(), pa.string_view())
+    lossless = (
+        (pa.types.is_integer(wanted) and pa.types.is_integer(array.type))
+        or (pa.types.is_string(wanted) and array.type in text)
+        or (wanted == pa.float64() and array.type == pa.float32())
+    )
+    if not lossless:
+        raise SchemaError(f"column {trait.name!r} is {array.type}; the store has {wanted}")
+    try:
+        return array.cast(wanted)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"column {trait.name!r} does not fit {wanted}: {error}") from None
+
+
+def column_from_arrow(array: pa.Array) -> Column:
+    """An array of a plain type (no strings: those need a vocabulary) as values and mask.
+
+    Timestamps become int64 µs. Bits are kept: NaN payloads and -0.0 survive.
+    """
+    if pa.types.is_timestamp(array.type):
+        array = array.view(pa.int64())
+    if not array.null_count:
+        return Column(_values(array))
+    mask: NDArray[np.bool_] = pc.is_null(array).to_numpy(zero_copy_only=False)
+    zero = pa.scalar(False if pa.types.is_boolean(array.type) else 0, array.type)
+    return Column(_values(pc.if_else(pa.array(~mask), array, zero)), mask)
+
+
+def _values(array: pa.Array) -> NDArray[Any]:
+    if pa.types.is_boolean(array.type):
+        return array.cast(pa.uint8()).to_numpy().view(np.bool_)
+    return array.to_numpy()
+
+
+def column_to_arrow(column: Column, type_: pa.DataType) -> pa.Array:
+    """The inverse of `column_from_arrow`, to an array of `type_` (plain types only)."""
+    if pa.types.is_timestamp(type_):
+        return pa.array(column.values, pa.int64(), mask=column.mask).view(type_)
+    # from_pandas=False: a NaN is a value, not a null
+    return pa.array(column.values, type_, mask=column.mask, from_pandas=False)
+
+
+def first_row(condition: pa.Array) -> int:
+    """The first row where a boolean array is true."""
+    return int(pc.index(condition, True).as_py())
+
+

@@ -1,0 +1,79 @@
+"""A run of events as columns: what the tiers store, compaction merges and scans return.
+
+Every column is fixed-width (strings and dictionaries are codes of the store's vocabulary), so that kernels can work on it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.columns import Column
+from latewood.users import UserKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """n events. Shapes: every column (n,). Units: µs since epoch, UTC.
+
+    `ordinal` is an event's place by arrival among those of its user with equal (event_ts, ingest_ts): PROTOCOL.md R1.
+    """
+
+    user_ids: pa.Array  # of the schema's user type
+    keys: UserKeys
+    event_ts: NDArray[np.int64]
+    ingest_ts: NDArray[np.int64]
+    ordinal: NDArray[np.int32]
+    traits: dict[int, Column]  # by trait id; a trait that is absent is null for all of these events
+
+    def __len__(self) -> int:
+        return len(self.event_ts)
+
+    def take(self, rows: NDArray[np.int64]) -> "Events":
+        return Events(
+            self.user_ids.take(pa.array(rows)),
+            self.keys.take(rows),
+            self.event_ts[rows],
+            self.ingest_ts[rows],
+            self.ordinal[rows],
+            {
+                trait: Column(column.values[rows], None if column.mask is None else column.mask[rows])
+                for trait, column in self.traits.items()
+            },
+        )
+
+    def order(self) -> NDArray[np.int64]:
+        """The rows sorted by user key and, within a user, by the total order (event_ts, ingest_ts, ordinal)."""
+        keys = (self.ordinal, self.ingest_ts, self.event_ts, self.keys.check, self.keys.hash)
+        return np.lexsort(keys).astype(np.int64, copy=False)
+
+    def stamped(self, ingest_ts: NDArray[np.int64], ordinal: NDArray[np.int32]) -> "Events":
+        return replace(self, ingest_ts=ingest_ts, ordinal=ordinal)
+
+
+def concat_events(parts: Sequence[Events]) -> Events:
+    """Several runs as one, in the order given. A trait that a part lacks is null there."""
+    if len(parts) == 1:
+        return parts[0]
+    dtypes = {trait: column.values.dtype for part in parts for trait, column in part.traits.items()}
+    return Events(
+        pa.concat_arrays([part.user_ids for part in parts]),
+        UserKeys(*(np.concatenate(halves) for halves in zip(*(part.keys for part in parts), strict=True))),
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("event_ts", "ingest_ts", "ordinal")),
+        {trait: _concat_column(parts, trait, dtype) for trait, dtype in dtypes.items()},
+    )
+
+
+def _concat_column(parts: Sequence[Events], trait: int, dtype: np.dtype[Any]) -> Column:
+    columns = []
+    for part in parts:
+        n = len(part)
+        columns.append(part.traits.get(trait) or Column(np.zeros(n, dtype), np.ones(n, np.bool_)))
+    values = np.concatenate([column.values for column in columns])
+    if all(column.mask is None for column in columns):
+        return Column(values)
+    masks = [np.zeros(len(c.values), np.bool_) if c.mask is None else c.mask for c in columns]
+    return Column(values, np.concatenate(masks))

@@ -1,0 +1,98 @@
+"""The pointer: what an example carries instead of its history (PROTOCOL.md R3).
+
+A pointer means: the newest `length` events of [start_ts, end_ts), and the first `end_ties` of those exactly at `end_ts`,
+that the store had learned of before `watermark`; `checksum` is the sum of their identities mod 2**64 (R18). It names no
+generation and no shard, so every later generation resolves it. Its size is fixed, however long the history.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.columns import times_from_arrow, times_to_arrow
+from latewood.errors import PointerError
+from latewood.schema import TIME_TYPE
+
+EPOCH_BYTES = 16
+POINTER_TYPE = pa.struct(
+    [
+        pa.field("epoch", pa.binary(EPOCH_BYTES), nullable=False),
+        pa.field("watermark", TIME_TYPE, nullable=False),
+        pa.field("start_ts", TIME_TYPE, nullable=False),
+        pa.field("end_ts", TIME_TYPE, nullable=False),
+        pa.field("end_ties", pa.int32(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("checksum", pa.uint64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pointers:
+    """n pointers as columns. Shapes: all (n,). Units: µs since epoch, UTC; ranges are half-open."""
+
+    epoch: bytes  # 16 bytes, the same for all: a pointer of another epoch is refused on reading
+    watermark: NDArray[np.int64]
+    start_ts: NDArray[np.int64]
+    end_ts: NDArray[np.int64]
+    end_ties: NDArray[np.int32]
+    length: NDArray[np.int64]
+    checksum: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def to_arrow(self) -> pa.StructArray:
+        """As the `uih` column of an example."""
+        epoch = pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(len(self), np.int32)), pa.array([self.epoch], pa.binary(EPOCH_BYTES))
+        ).dictionary_decode()
+        times = [times_to_arrow(column) for column in (self.watermark, self.start_ts, self.end_ts)]
+        rest = [pa.array(column) for column in (self.end_ties, self.length, self.checksum)]
+        return pa.StructArray.from_arrays([epoch, *times, *rest], fields=list(POINTER_TYPE))
+
+    @classmethod
+    def from_arrow(cls, uih: pa.StructArray, epoch: bytes) -> "Pointers":
+        """Read the `uih` column of examples of the store whose epoch is given.
+
+        Raises: PointerError: not a pointer column, a null, a negative count, or a pointer of another store or epoch.
+        """
+        names = [field.name for field in uih.type] if pa.types.is_struct(uih.type) else []
+        if missing := [field.name for field in POINTER_TYPE if field.name not in names]:
+            raise PointerError(f"column 'uih' is {uih.type}; a pointer also has {', '.join(missing)}")
+        fields: dict[str, Any] = dict(zip(names, uih.flatten(), strict=True))
+        for name, column in fields.items():
+            if column.null_count:
+                raise PointerError(f"column 'uih.{name}' has a null in row {column.is_null().index(True).as_py()}")
+        foreign = np.flatnonzero(np.array(_other_than(fields["epoch"], epoch)))
+        if len(foreign):
+            row = int(foreign[0])
+            other = fields["epoch"][row].as_py().hex()
+            raise PointerError(f"row {row}: the pointer is of epoch {other}, the store is {epoch.hex()}")
+        pointers = cls(
+            epoch,
+            *(times_from_arrow(fields[name], f"uih.{name}") for name in ("watermark", "start_ts", "end_ts")),
+            fields["end_ties"].cast(pa.int32()).to_numpy(),
+            fields["length"].cast(pa.int64()).to_numpy(),
+            fields["checksum"].cast(pa.uint64()).to_numpy(),
+        )
+        negative = np.flatnonzero((pointers.length < 0) | (pointers.end_ties < 0) | (pointers.end_ties > pointers.length))
+        if len(negative):
+            row = int(negative[0])
+            raise PointerError(
+                f"row {row}: length {pointers.length[row]} with {pointers.end_ties[row]} end ties is no pointer's"
+            )
+        return pointers
+
+
+def _other_than(epochs: pa.Array, epoch: bytes) -> NDArray[np.bool_]:
+    size = len(epoch)
+    if epochs.type != pa.binary(size):
+        epochs = epochs.cast(pa.binary(size))
+    raw = np.frombuffer(epochs.buffers()[1], np.uint8, size * len(epochs), size * epochs.offset)
+    words = raw.view(np.uint64).reshape(-1, 2)
+    mine = np.frombuffer(epoch, np.uint64)
+    return (words[:, 0] != mine[0]) | (words[:, 1] != mine[1])

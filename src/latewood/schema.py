@@ -1,0 +1,223 @@
+"""What an event consists of: the user id's type and the traits, in feature groups.
+
+A trait has an Arrow type (what goes in and what `to_arrow` gives back) and a numpy dtype (what a batch holds: timestamps
+as int64 µs, strings and dictionaries as int32 codes). Trait ids are permanent: stored columns are named by id, so that a
+name that is dropped and added again is a new trait.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from latewood.errors import SchemaError
+
+RESERVED = frozenset(
+    ["user_id", "event_ts", "ingest_ts", "event_id", "supersedes", "request_ts", "uih", "recent", "cutoff", "history"]
+    + ["anchor"]  # the column by which `lw.anchors` tells backfill which event a request is
+)
+EVENT_TS = "event_ts"
+TIME_TYPE = pa.timestamp("us", "UTC")
+DEFAULT_GROUP = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Trait:
+    """One column of an event."""
+
+    id: int
+    name: str
+    type: pa.DataType
+    nullable: bool
+    group: str
+
+    @property
+    def coded(self) -> bool:
+        """Whether values are stored as int32 codes of the store's vocabulary."""
+        return pa.types.is_dictionary(self.type) or pa.types.is_string(self.type)
+
+    @property
+    def value_type(self) -> pa.DataType:
+        """The Arrow type of the values themselves: what `Batch.to_arrow` gives back."""
+        return self.type.value_type if pa.types.is_dictionary(self.type) else self.type
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `Batch.values`."""
+        if self.coded:
+            return np.dtype(np.int32)
+        if pa.types.is_timestamp(self.type):
+            return np.dtype(np.int64)
+        return np.dtype(self.type.to_pandas_dtype())
+
+
+class Schema:
+    """The user id's type and the traits of a store's events.
+
+    Args:
+        user_id: any integer type (kept as int64) or string.
+        traits: the traits, in one feature group called "default"; or
+        groups: feature groups by name. Trait names are unique across groups.
+    Raises: SchemaError: a reserved or repeated name, or a type that a store cannot hold.
+    """
+
+    __slots__ = ("_by_name", "traits", "user_id")
+
+    user_id: pa.DataType
+    traits: tuple[Trait, ...]
+
+    def __init__(
+        self,
+        *,
+        user_id: pa.DataType,
+        traits: pa.Schema | Iterable[pa.Field] | None = None,
+        groups: Mapping[str, pa.Schema] | None = None,
+    ) -> None:
+        if (traits is None) == (groups is None):
+            raise SchemaError("a schema takes either traits= or groups=")
+        by_group = {DEFAULT_GROUP: traits} if traits is not None else dict(groups or {})
+        fields = [(group, field) for group, schema in by_group.items() for field in pa.schema(schema)]
+        self._init(
+            _user_type(user_id),
+            tuple(
+                Trait(i, field.name, _trait_type(field), field.nullable, group) for i, (group, field) in enumerate(fields)
+            ),
+        )
+
+    def _init(self, user_id: pa.DataType, traits: tuple[Trait, ...]) -> None:
+        self.user_id, self.traits = user_id, traits
+        self._by_name = {trait.name: trait for trait in traits}
+        if len(self._by_name) < len(traits):
+            names = [trait.name for trait in traits]
+            raise SchemaError(f"trait names must be unique across groups: {_repeated(names)} stands twice")
+        if reserved := RESERVED & self._by_name.keys():
+            raise SchemaError(f"reserved column names cannot be traits: {', '.join(sorted(reserved))}")
+
+    def __iter__(self) -> Iterator[Trait]:
+        return iter(self.traits)
+
+    def __getitem__(self, name: str) -> Trait:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            known = ", ".join(self._by_name) or "none"
+            raise SchemaError(f"unknown trait {name!r}; the store has: {known}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and (self.user_id, self.traits) == (other.user_id, other.traits)
+
+    def __hash__(self) -> int:
+        return hash((self.user_id, self.traits))
+
+    def __repr__(self) -> str:
+        return f"<Schema user_id: {self.user_id}, traits: {', '.join(f'{t.name}: {t.type}' for t in self.traits)}>"
+
+    @property
+    def groups(self) -> dict[str, tuple[Trait, ...]]:
+        """The traits of each feature group, in order."""
+        names = dict.fromkeys(trait.group for trait in self.traits)
+        return {name: tuple(trait for trait in self.traits if trait.group == name) for name in names}
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form, as kept in the store and in every manifest."""
+        return {
+            "user_id": str(self.user_id),
+            "traits": [
+                {"id": t.id, "name": t.name, "type": _type_to_json(t.type), "nullable": t.nullable, "group": t.group}
+                for t in self.traits
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Schema":
+        """The inverse of `to_json`. Raises: SchemaError: not such a document."""
+        schema = cls.__new__(cls)
+        try:
+            traits = tuple(
+                Trait(int(t["id"]), str(t["name"]), _type_from_json(t["type"]), bool(t["nullable"]), str(t["group"]))
+                for t in document["traits"]
+            )
+            schema._init(_type_from_json(document["user_id"]), traits)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SchemaError(f"not a schema document: {error!r}") from error
+        return schema
+
+    def to_code(self) -> str:
+        """Python source that makes this schema, to paste into a program."""
+        parts = {
+            name: ", ".join(f'("{t.name}", {_type_to_code(t.type)})' for t in traits) for name, traits in self.groups.items()
+        }
+        if not self.traits or set(parts) == {DEFAULT_GROUP}:
+            body = f"    traits=pa.schema([{parts.get(DEFAULT_GROUP, '')}]),\n"
+        else:
+            lines = "".join(f'        "{name}": pa.schema([{fields}]),\n' for name, fields in parts.items())
+            body = f"    groups={{\n{lines}    }},\n"
+        return f"schema = lw.Schema(\n    user_id={_type_to_code(self.user_id)},\n{body})"
+
+
+def _repeated(names: list[str]) -> str:
+    return next(repr(name) for name in names if names.count(name) > 1)
+
+
+def _user_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_integer(type_):
+        return pa.int64()
+    if _is_text(type_):
+        return pa.string()
+    raise SchemaError(f"user_id is an integer or a string, not {type_}")
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+
+
+def _trait_type(field: pa.Field) -> pa.DataType:
+    """The type as a store keeps it: text is `string`, times are µs, dictionary indices are int32."""
+    type_ = field.type
+    if pa.types.is_dictionary(type_):
+        value = pa.string() if _is_text(type_.value_type) else type_.value_type
+        if not (pa.types.is_string(value) or pa.types.is_integer(value)):
+            raise SchemaError(f"trait {field.name!r}: a dictionary holds strings or integers, not {value}")
+        return pa.dictionary(pa.int32(), value)
+    if _is_text(type_):
+        return pa.string()
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("us", type_.tz)
+    if pa.types.is_integer(type_) or pa.types.is_boolean(type_) or type_ in (pa.float32(), pa.float64()):
+        return type_
+    raise SchemaError(f"trait {field.name!r}: a store cannot hold {type_}")
+
+
+_PLAIN = {str(t): t for t in (pa.bool_(), pa.float32(), pa.float64(), pa.string())}
+_PLAIN |= {str(t): t for t in (pa.int8(), pa.int16(), pa.int32(), pa.int64())}
+_PLAIN |= {str(t): t for t in (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())}
+
+
+def _type_to_json(type_: pa.DataType) -> Any:
+    if pa.types.is_dictionary(type_):
+        return {"dictionary": str(type_.value_type)}
+    if pa.types.is_timestamp(type_):
+        return {"timestamp": type_.tz}
+    return str(type_)
+
+
+def _type_from_json(document: Any) -> pa.DataType:
+    if isinstance(document, str):
+        return _PLAIN[document]
+    if "dictionary" in document:
+        return pa.dictionary(pa.int32(), _PLAIN[document["dictionary"]])
+    return pa.timestamp("us", document["timestamp"])
+
+
+def _type_to_code(type_: pa.DataType) -> str:
+    if pa.types.is_dictionary(type_):
+        return f"pa.dictionary(pa.int32(), {_type_to_code(type_.value_type)})"
+    if pa.types.is_timestamp(type_):
+        return f'pa.timestamp("us", "{type_.tz}")' if type_.tz else 'pa.timestamp("us")'
+    plain = {"bool": "bool_", "float": "float32", "double": "float64"}
+    return f"pa.{plain.get(str(type_), str(type_))}()"
