@@ -36,7 +36,7 @@ def user_keys(user_ids: pa.Array | pa.ChunkedArray) -> UserKeys:
         encoded = encoded.combine_chunks()
         if isinstance(encoded, pa.ChunkedArray):  # zero chunks
             encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], encoded.type)
-    digests = [xxhash.xxh3_128_intdigest(value) for value in encoded.dictionary.to_pylist()]
+    digests = [xxhash.xxh3_128_intdigest(value.encode()) for value in encoded.dictionary.to_pylist()]
     high = np.array([digest >> 64 for digest in digests], np.uint64)
     low = np.array([digest & 0xFFFF_FFFF_FFFF_FFFF for digest in digests], np.uint64)
     codes = encoded.indices.to_numpy()
