@@ -1,0 +1,98 @@
+"""The shape of the code is a test: who may import whom, how long files are, what is exported.
+
+DESIGN: nouns import nothing above them; storage ◀ stripes ◀ immutable; materialize never sees the mutable tier; loading,
+cli and testing sit on top. numba stays below the packages that have kernels.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "latewood"
+
+NOUNS = {"errors", "clock", "schema", "users", "columns", "events", "pointer", "projection", "conditions", "batch"}
+# box → the boxes it may import, besides itself and the nouns
+ALLOWED: dict[str, set[str]] = {
+    **{noun: set() for noun in NOUNS},
+    "storage": set(),
+    "vocabulary": {"storage"},
+    "stripes": {"storage"},
+    "immutable": {"storage", "stripes"},
+    "mutable": set(),
+    "compaction": {"storage", "vocabulary", "stripes", "immutable", "mutable"},
+    "capture": {"storage", "vocabulary", "immutable", "mutable"},
+    "examples": {"storage"},
+    "materialize": {"vocabulary", "stripes", "immutable", "examples"},
+    "loading": {"materialize", "examples"},
+    "store": {"storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"},
+    "ingest": {"store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
+    "anchors": {"store", "vocabulary", "immutable"},
+}
+TOP = {"cli", "testing", "demo", "__init__"}  # may import anything
+KERNELS = {"stripes", "immutable", "mutable", "compaction", "materialize"}
+LINES_MAX = 500
+
+
+def modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def box_of(path: Path) -> str:
+    relative = path.relative_to(SOURCE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def boxes_imported(path: Path) -> set[str]:
+    parts = [name.split(".") for name in imported(path) if name.startswith("latewood.")]
+    return {part[1] for part in parts if (SOURCE / part[1]).is_dir() or (SOURCE / f"{part[1]}.py").exists()}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    box = box_of(path)
+    if box in TOP:
+        return
+    assert box in ALLOWED, f"{box} is not on the map: add it to ALLOWED, and say why in docs/decisions"
+    forbidden = boxes_imported(path) - ALLOWED[box] - NOUNS - {box}
+    assert not forbidden, f"{path.relative_to(SOURCE)} may not import {', '.join(sorted(forbidden))}"
+
+
+def test_the_layers_have_no_cycle() -> None:
+    done: set[str] = set()
+    while len(done) < len(ALLOWED):
+        ready = {box for box, below in ALLOWED.items() if box not in done and below <= done}
+        assert ready, f"a cycle among {sorted(set(ALLOWED) - done)}"
+        done |= ready
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_frameworks_are_imported_in_one_place(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path)}
+    relative = path.relative_to(SOURCE).as_posix()
+    assert "torch" not in roots or relative == "loading/torch.py"
+    assert "jax" not in roots or relative == "loading/jax.py"
+    assert not {"numba", "llvmlite"} & roots or box_of(path) in KERNELS
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_fit_on_a_few_screens(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LINES_MAX
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_modules_say_what_they_are(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+    assert not {"core", "base", "common", "utils", "helpers", "manager"} & set(path.with_suffix("").parts[-3:])
