@@ -1,0 +1,100 @@
+"""A batch: the histories of n examples as jagged columns, one flat array per trait and one array of offsets for all.
+
+Example i owns the events `offsets[i]` to `offsets[i + 1]` of every column, oldest first. Columns hold numbers only: times
+are int64 µs, strings and dictionary values are codes. A code means `dictionaries[name][code]`, for as long as the store
+lives, so an embedding table can be indexed by it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.columns import Column, column_to_arrow
+from latewood.schema import EVENT_TS, TIME_TYPE, Schema
+
+if TYPE_CHECKING:
+    from latewood.loading.torch import TorchBatch
+
+HISTORY = "history"
+_LARGEST_LIST = 2**31 - 1  # Arrow's list offsets are int32: a larger batch becomes several chunks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The histories of n examples, one row each, in the order the examples came in.
+
+    The arrays belong to whoever holds the batch: they are not written to again while anything refers to them.
+
+    Shapes: offsets (n + 1,) int64; every column (offsets[-1],); weights (n,) float32; features n rows.
+    """
+
+    offsets: NDArray[np.int64]
+    values: dict[str, NDArray[Any]]
+    masks: dict[str, NDArray[np.bool_]]  # True where null (the value there is 0); absent where the batch has no null
+    dictionaries: dict[str, pa.Array]  # code → value, of the coded traits
+    weights: NDArray[np.float32]  # 0 for an example that `on_missing="mask"` emptied, else 1
+    features: pa.Table  # the examples' own columns, without uih, recent and cutoff
+    types: Mapping[str, pa.DataType] = field(repr=False)  # the Arrow type of each column's values
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Events per example. Shapes: (n,)."""
+        return np.diff(self.offsets)
+
+    def to_arrow(self) -> pa.Table:
+        """The features and a column `history`: struct<trait: list<value>>, with values instead of codes."""
+        chunks = [self._history(start, stop) for start, stop in _chunks(self.offsets)]
+        type_ = pa.struct([(name, pa.list_(self.types[name])) for name in self.values])
+        return self.features.append_column(HISTORY, pa.chunked_array(chunks, type_))
+
+    def to_torch(self, layout: str = "jagged") -> "TorchBatch":
+        """The columns as tensors, without a copy where torch has the type.
+
+        Raises: SchemaError: a layout that does not exist; the message lists those that do.
+        """
+        # Imported here because torch is an extra, and a noun must not need it.
+        from latewood.loading.torch import to_torch
+
+        return to_torch(self, layout)
+
+    def _history(self, start: int, stop: int) -> pa.StructArray:
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        offsets = pa.array((self.offsets[start : stop + 1] - first).astype(np.int32))
+        fields, lists = [], []
+        for name in self.values:
+            type_ = pa.list_(self.types[name])
+            lists.append(pa.ListArray.from_arrays(offsets, self._column(name, first, last), type=type_))
+            fields.append(pa.field(name, type_))
+        if not fields:
+            return pa.array([{}] * (stop - start), pa.struct([]))
+        return pa.StructArray.from_arrays(lists, fields=fields)
+
+    def _column(self, name: str, first: int, last: int) -> pa.Array:
+        mask = self.masks.get(name)
+        column = Column(self.values[name][first:last], None if mask is None else mask[first:last])
+        if name not in self.dictionaries:
+            return column_to_arrow(column, self.types[name])
+        return self.dictionaries[name].take(pa.array(column.values, mask=column.mask))
+
+
+def value_types(schema: Schema, names: tuple[str, ...]) -> dict[str, pa.DataType]:
+    """The Arrow type of the values of the named columns; "event_ts" is the events' own time."""
+    return {name: TIME_TYPE if name == EVENT_TS else schema[name].value_type for name in names}
+
+
+def _chunks(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Runs of rows of which none has more events than Arrow's 32-bit list offsets can count."""
+    n, start, chunks = len(offsets) - 1, 0, []
+    while start < n:
+        stop = int(np.searchsorted(offsets, offsets[start] + _LARGEST_LIST, "right")) - 1
+        stop = min(max(stop, start + 1), n)
+        chunks.append((start, stop))
+        start = stop
+    return chunks
