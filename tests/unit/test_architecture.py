@@ -15,6 +15,7 @@ NOUNS = {"errors", "clock", "schema", "users", "columns", "events", "pointer", "
 # box → the boxes it may import, besides itself and the nouns
 ALLOWED: dict[str, set[str]] = {
     **{noun: set() for noun in NOUNS},
+    "intake": set(),
     "storage": set(),
     "vocabulary": {"storage"},
     "stripes": {"storage"},
@@ -25,8 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "examples": {"storage"},
     "materialize": {"vocabulary", "stripes", "immutable", "examples"},
     "loading": {"materialize", "examples"},
-    "store": {"storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"},
-    "ingest": {"store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
+    "store": {"intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"},
+    "ingest": {"intake", "store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
     "anchors": {"store", "vocabulary", "immutable"},
 }
 TOP = {"cli", "testing", "demo", "__init__"}  # may import anything
