@@ -1,0 +1,89 @@
+"""Every object key of a store, formed and parsed in one place.
+
+    store.json                                        what the store is: schema, epoch, shard count
+    vocabulary/<trait id>/<seq>.arrow                 values of a trait, in the order of their codes
+    manifests/<generation>.json                       one per generation, never deleted
+    generations/<generation>/<uuid>/shard-<i>.stripes its data; the uuid is the attempt's that wrote it
+
+Numbers are padded with zeros, so that keys sort as what they number. Parsers return None for any other key.
+"""
+
+import re
+from typing import NamedTuple
+
+STORE = "store.json"
+VOCABULARY = "vocabulary"
+MANIFESTS = "manifests"
+GENERATIONS = "generations"
+PROBES = "probes"
+
+_CHUNK = re.compile(rf"{VOCABULARY}/(\d+)/(\d{{8}})\.arrow")
+_MANIFEST = re.compile(rf"{MANIFESTS}/(\d{{10}})\.json")
+_SHARD = re.compile(rf"{GENERATIONS}/(\d{{10}})/([^/]+)/shard-(\d{{5}})\.stripes")
+_ATTEMPT_FILE = re.compile(rf"{GENERATIONS}/(\d{{10}})/([^/]+)/.+")
+
+
+class ShardKey(NamedTuple):
+    """What a shard's key says."""
+
+    generation: int
+    uuid: str
+    shard: int
+
+
+def vocabulary_folder(trait_id: int) -> str:
+    return f"{VOCABULARY}/{trait_id}"
+
+
+def vocabulary_chunk(trait_id: int, seq: int) -> str:
+    return f"{VOCABULARY}/{trait_id}/{seq:08d}.arrow"
+
+
+def parse_vocabulary_chunk(key: str) -> tuple[int, int] | None:
+    """The trait id and the sequence number."""
+    match = _CHUNK.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def manifest(generation: int) -> str:
+    return f"{MANIFESTS}/{generation:010d}.json"
+
+
+def parse_manifest(key: str) -> int | None:
+    """The generation's id."""
+    match = _MANIFEST.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def attempt_folder(generation: int, uuid: str) -> str:
+    """Where one attempt to build a generation writes: a name of its own, so that a loser cannot overwrite the winner."""
+    return f"{GENERATIONS}/{generation:010d}/{uuid}"
+
+
+def shard(generation: int, uuid: str, index: int) -> str:
+    return f"{attempt_folder(generation, uuid)}/shard-{index:05d}.stripes"
+
+
+def parse_shard(key: str) -> ShardKey | None:
+    match = _SHARD.fullmatch(key)
+    return ShardKey(int(match[1]), match[2], int(match[3])) if match else None
+
+
+def parse_attempt_file(key: str) -> tuple[int, str] | None:
+    """The generation and the uuid of the attempt that wrote this file, whatever the file is."""
+    match = _ATTEMPT_FILE.fullmatch(key)
+    return (int(match[1]), match[2]) if match else None
+
+
+def check_key(key: str) -> str:
+    """The key itself. Raises: ValueError: it has an empty or dotted segment, a backslash or a control character."""
+    dotted = any(not segment or segment.startswith(".") for segment in key.split("/"))
+    if dotted or "\\" in key or not key.isprintable():
+        raise ValueError(f"{key!r} is not an object key: segments are not empty, and no dot leads one")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """A folder to list, without a trailing slash; "" is the root."""
+    folder = prefix.removesuffix("/")
+    return check_key(folder) if folder else ""
