@@ -1,0 +1,85 @@
+"""The plan: which stripes stay as bytes, which rows are opened, and that every user has a place."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from latewood.compaction.plan import STRIPE_EVENTS, OldUsers, Plan, plan_users
+from latewood.users import UserKeys
+
+
+def keys(*pairs: tuple[int, int]) -> UserKeys:
+    return UserKeys(np.array([h for h, _ in pairs], np.uint64), np.array([c for _, c in pairs], np.uint64))
+
+
+def old_users(users: UserKeys, times: Sequence[Sequence[int]], start: int = 0) -> OldUsers:
+    counts = [len(t) for t in times]
+    stripes = [-(-count // STRIPE_EVENTS) for count in counts]
+    first_ts = [t[row] for t in times for row in range(0, len(t), STRIPE_EVENTS)]
+    ends = [np.concatenate([[0], np.cumsum(x)]).astype(np.int64) for x in (counts, stripes)]
+    return OldUsers(start, users, *ends, np.array(first_ts, np.int64))
+
+
+def plan_of(old: OldUsers, new: list[tuple[int, int, int]]) -> Plan:
+    new = sorted(new)
+    return plan_users(old, keys(*[(h, c) for h, c, _ in new]), np.array([t for *_, t in new], np.int64))
+
+
+OLD = old_users(keys((10, 0), (20, 1), (20, 7), (30, 0)), [range(5), range(1000), [5] * 600, range(512)], start=100)
+
+
+def test_users_without_new_events_keep_every_stripe() -> None:
+    plan = plan_of(OLD, [])
+    assert plan.old_user.tolist() == [100, 101, 102, 103]
+    assert plan.carried.tolist() == [1, 4, 3, 2]
+    assert plan.tail_rows.tolist() == [0, 0, 0, 0]
+    assert plan.new_offsets.tolist() == [0, 0, 0, 0, 0]
+
+
+def test_new_users_are_placed_among_the_old_ones_by_both_halves_of_the_key() -> None:
+    plan = plan_of(OLD, [(20, 0, 1), (20, 1, 5000), (20, 3, 1), (20, 3, 2), (40, 0, 1), (5, 0, 1)])
+    assert list(zip(plan.keys.hash.tolist(), plan.keys.check.tolist(), strict=True)) == [
+        (5, 0), (10, 0), (20, 0), (20, 1), (20, 3), (20, 7), (30, 0), (40, 0),
+    ]  # fmt: skip
+    assert plan.old_user.tolist() == [-1, 100, -1, 101, -1, 102, 103, -1]
+    assert np.diff(plan.new_offsets).tolist() == [1, 0, 1, 1, 2, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("event_ts", "carried"),
+    [(-1, 0), (0, 0), (255, 0), (256, 0), (257, 1), (512, 1), (513, 2), (768, 2), (769, 3), (10**6, 3)],
+)
+def test_an_event_keeps_the_stripes_that_end_before_it(event_ts: int, carried: int) -> None:
+    plan = plan_of(OLD, [(20, 1, event_ts)])
+    assert plan.carried.tolist() == [1, carried, 3, 2]
+    assert (plan.tail_start[1], plan.tail_stop[1]) == (carried * STRIPE_EVENTS, 1000)
+    assert plan.tail_rows[[0, 2, 3]].tolist() == [0, 0, 0]
+
+
+def test_a_user_of_one_time_only_is_merged_from_the_start_where_the_new_event_ties() -> None:
+    assert plan_of(OLD, [(20, 7, 5)]).carried.tolist() == [1, 4, 0, 2]
+    assert plan_of(OLD, [(20, 7, 6)]).carried.tolist() == [1, 4, 2, 2]
+
+
+def test_the_earliest_new_event_decides() -> None:
+    assert plan_of(OLD, [(30, 0, 9999), (30, 0, 100)]).carried.tolist() == [1, 4, 3, 0]
+
+
+def test_an_empty_shard_and_an_empty_run() -> None:
+    nothing = old_users(keys(), [])
+    assert len(plan_of(nothing, [])) == 0
+    assert plan_of(nothing, []).slices(10) == []
+    assert plan_of(nothing, [(1, 0, 5)]).old_user.tolist() == [-1]
+
+
+@pytest.mark.parametrize("rows_max", [1, 100, 600, 10**9])
+def test_slices_are_bounded_and_lose_nobody(rows_max: int) -> None:
+    plan = plan_of(OLD, [(20, 1, 700), (20, 7, 5), (25, 0, 1), (30, 0, 9999)])
+    parts = plan.slices(rows_max)
+    assert np.concatenate([part.keys.hash for part in parts]).tolist() == plan.keys.hash.tolist()
+    for part in parts:
+        rows = int(part.tail_rows.sum()) + int(part.new_offsets[-1] - part.new_offsets[0])
+        assert len(part) == 1 or rows + len(part) <= rows_max
+        assert len(part.new_offsets) == len(part) + 1
+    assert sum(int(part.new_offsets[-1] - part.new_offsets[0]) for part in parts) == 4

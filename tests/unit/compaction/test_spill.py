@@ -1,0 +1,115 @@
+"""The spill: what goes in comes out, in order of arrival, whether it was held in memory or written out."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from latewood.columns import Column
+from latewood.compaction.spill import Spill
+from latewood.errors import SchemaError
+from latewood.events import Events, concat_events
+from latewood.schema import Schema
+from latewood.users import shard_of, user_keys
+
+TRAITS = pa.schema(
+    [("item", pa.int64()), ("like", pa.bool_()), ("score", pa.float32()), ("kind", pa.dictionary(pa.int32(), pa.string()))]
+)
+
+
+def events_of(rng: np.random.Generator, schema: Schema, n: int) -> Events:
+    numbers = rng.integers(-50, 50, n)
+    ids = pa.array(numbers)
+    if schema.user_id == pa.string():
+        ids = pa.array([f"ü{number}" for number in numbers], pa.string())
+    null = rng.random(n) < 0.2
+    values = [rng.integers(0, 2, n).astype(trait.dtype) for trait in schema]
+    traits = {trait.id: Column(np.where(null, 0, v).astype(v.dtype), null if trait.name == "like" else None)
+              for trait, v in zip(schema, values, strict=True)}  # fmt: skip
+    times = rng.integers(-1000, 1000, (2, n))
+    return Events(ids, user_keys(ids), times[0], times[1], rng.integers(-1, 9, n).astype(np.int32), traits)
+
+
+def content(events: Events) -> list[tuple[object, ...]]:
+    columns = [events.user_ids.to_pylist(), *(c.tolist() for c in (*events.keys, events.event_ts, events.ingest_ts))]
+    columns.append(events.ordinal.tolist())
+    for _, (values, mask) in sorted(events.traits.items()):
+        columns += [values.tolist(), [False] * len(events) if mask is None else mask.tolist()]
+    return list(zip(*columns, strict=True))
+
+
+@pytest.mark.parametrize("user_type", [pa.int64(), pa.string()])
+@pytest.mark.parametrize("memory_bytes", [1, 20_000, 1 << 30])
+def test_buckets_give_back_what_was_added_in_order_of_arrival(
+    user_type: pa.DataType, memory_bytes: int, tmp_path: Path
+) -> None:
+    schema = Schema(user_id=user_type, traits=TRAITS)
+    rng = np.random.default_rng(7)
+    batches = [events_of(rng, schema, n) for n in (100, 0, 300, 1, 250)]
+    everything = concat_events(batches)
+    with Spill(schema, 3, memory_bytes, str(tmp_path)) as spill:
+        for batch in batches[:4]:
+            spill.add(batch)
+        spill.finish()
+        spill.add(batches[4])
+        spill.finish()
+        assert (spill.spilled_bytes > 0) == (memory_bytes < 1 << 30)
+        assert spill.event_count == 651
+        assert (spill.min_ingest, spill.max_ingest) == (everything.ingest_ts.min(), everything.ingest_ts.max())
+        per_shard = spill.buckets_per_shard
+        assert spill.counts().sum() == 651
+        for shard in range(3):
+            edges = [shard * per_shard, shard * per_shard + per_shard // 3, (shard + 1) * per_shard]
+            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+                bucket = spill.bucket_of(everything.keys.hash)
+                rows = np.flatnonzero((bucket >= start) & (bucket < stop))
+                read = spill.read(start, stop)
+                assert (shard_of(everything.keys.hash[rows], 3) == shard).all()
+                assert spill.counts()[start:stop].sum() == len(rows)
+                assert read is not None
+                expected = everything.take(rows)
+                if memory_bytes == 1:  # every batch was written by bucket; within one, arrival is kept
+                    assert sorted(map(repr, content(read))) == sorted(map(repr, content(expected)))
+                assert by_user(read) == by_user(expected)
+
+
+def by_user(events: Events) -> dict[object, list[tuple[object, ...]]]:
+    users: dict[object, list[tuple[object, ...]]] = {}
+    for row in content(events):
+        users.setdefault(row[0], []).append(row)
+    return users
+
+
+def test_an_empty_spill_and_an_empty_bucket() -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    with Spill(schema, 2, 1 << 20) as spill:
+        spill.finish()
+        assert spill.counts().sum() == 0
+        assert spill.read(0, 2 * spill.buckets_per_shard) is None
+        assert spill.min_ingest is None
+
+
+def test_a_trait_that_events_lack_is_null_and_one_too_many_is_an_error() -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    events = events_of(np.random.default_rng(0), schema, 10)
+    with Spill(schema, 1, 1 << 20) as spill:
+        del events.traits[2]
+        spill.add(events)
+        spill.finish()
+        read = spill.read(0, spill.buckets_per_shard)
+        assert read is not None
+        assert read.traits[2].mask is not None
+        assert read.traits[2].mask.all()
+    events.traits[9] = events.traits[0]
+    with Spill(schema, 1, 1 << 20) as spill, pytest.raises(SchemaError, match="id 9"):
+        spill.add(events)
+        spill.finish()
+
+
+def test_nothing_is_left_in_the_directory(tmp_path: Path) -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    with Spill(schema, 1, 1, str(tmp_path)) as spill:
+        spill.add(events_of(np.random.default_rng(0), schema, 10))
+        assert spill.spilled_bytes
+        assert list(tmp_path.iterdir()) == []
