@@ -1,0 +1,9 @@
+"""Test tools for users as well: the Fat Row oracle and a clock to set by hand.
+
+Hypothesis strategies are in `latewood.testing.strategies`, which alone needs hypothesis.
+"""
+
+from latewood.testing.clock import ManualClock
+from latewood.testing.oracle import Oracle, fat_rows
+
+__all__ = ["ManualClock", "Oracle", "fat_rows"]

@@ -1,0 +1,27 @@
+"""What every test shares: a clock to set, a store to fill, and Hypothesis profiles."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from latewood.testing import ManualClock
+
+# Deadlines are off: the first call of a kernel compiles it. `HYPOTHESIS_PROFILE=long` for a thorough night.
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=QUIET)
+settings.register_profile("long", deadline=None, max_examples=3000, suppress_health_check=QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+START = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z: where tests' clocks start, in µs
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(START)
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
