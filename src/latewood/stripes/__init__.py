@@ -1,0 +1,49 @@
+"""Stripes: bytes ↔ columns. The file format of the long history, its kernels, the shard writer and reader.
+
+A shard file holds users in key order; of each user, column by column, stripes of 256 consecutive events.
+
+    layout      where every byte lies          encode, pack      columns → stripes
+    writer      UserRun → file                 decode, unpack    stripes → columns
+    shard       file → checked address table   checksum          XXH64 of blocks
+    runs        the arguments                  identity          the event hash of PROTOCOL.md R18
+    addresses   memory by address, for kernels jit               how kernels are compiled
+"""
+
+from latewood.stripes.decode import decode_column
+from latewood.stripes.identity import identities, identity
+from latewood.stripes.layout import (
+    BLOCK_STRIPES,
+    DELAY,
+    EVENT_TS,
+    FIRST_TRAIT,
+    ORDINAL,
+    STRIPE_EVENTS,
+    StripeColumn,
+    column_index,
+    columns_of,
+)
+from latewood.stripes.runs import Carried, Ranges, ShardSummary, UserRun
+from latewood.stripes.shard import Shard, Tables
+from latewood.stripes.writer import ShardWriter
+
+__all__ = [
+    "BLOCK_STRIPES",
+    "DELAY",
+    "EVENT_TS",
+    "FIRST_TRAIT",
+    "ORDINAL",
+    "STRIPE_EVENTS",
+    "Carried",
+    "Ranges",
+    "Shard",
+    "ShardSummary",
+    "ShardWriter",
+    "StripeColumn",
+    "Tables",
+    "UserRun",
+    "column_index",
+    "columns_of",
+    "decode_column",
+    "identities",
+    "identity",
+]

@@ -1,0 +1,105 @@
+"""Where every byte of a shard file lies: the numbers that the writer, the reader and the kernels share.
+
+docs/format.md tells the same byte by byte. Kernels address index records as plain bytes, hence the field offsets here
+beside the record sizes; a shard is known to a kernel as one row of an address table.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from latewood.errors import SchemaError
+from latewood.schema import Schema
+
+FORMAT_VERSION = 1
+HEADER_MAGIC = b"LATEWOOD"
+TRAILER_MAGIC = b"doowetal"
+HEADER_BYTES = 64
+TRAILER_BYTES = 24
+PAD_BYTES = 1024  # zeros after the payload: unpacking reads whole rows
+ALIGNMENT = 64
+
+STRIPE_EVENTS = 256
+BLOCK_STRIPES = 16  # stripes of one column of one user under one checksum
+
+# The columns that every shard has, before its traits.
+EVENT_TS = 0
+DELAY = 1  # ingest_ts - event_ts
+ORDINAL = 2
+FIRST_TRAIT = 3
+
+# Modes of a stripe.
+PACKED = 0  # reference + packed
+SCALED = 1  # reference + packed * divisor
+DELTA = 2  # event_ts only: first_ts + running sum of packed * divisor
+RAW = 3  # the values as they are
+POSITIONS = 4  # bool only: the places of the true ones, a byte each
+NULLS = 5  # every event is null: no bytes at all
+
+# Entry of one stripe of one column: a uint64, fields from low to high.
+OFFSET_BITS = 40
+MODE_SHIFT, MODE_BITS = 40, 3
+WIDTH_SHIFT, WIDTH_BITS = 43, 7
+EXCEPTIONS_SHIFT, EXCEPTIONS_BITS = 50, 9
+SIZE_CODE_SHIFT, SIZE_CODE_BITS = 59, 2  # bytes of an exception's high part: 1 << code
+HAS_NULLS_SHIFT = 61
+HAS_REFERENCE_SHIFT = 62  # bit 63 is 0
+
+# User record: 5 words.
+USER_BYTES = 40
+USER_HASH, USER_CHECK, USER_FIRST_EVENT, USER_FIRST_STRIPE, USER_FIRST_BLOCK = 0, 8, 16, 24, 32
+
+# Stripe record: 3 words.
+STRIPE_BYTES = 24
+STRIPE_FIRST_TS, STRIPE_LATEST_INGEST, STRIPE_IDENTITY = 0, 8, 16  # identity: summed up to and including this stripe
+
+# Fields of an address table's row.
+PAYLOAD, USERS, STRIPES, ENTRIES, CHECKSUMS, VERIFIED, USER_COUNT, COLUMN_COUNT = range(8)
+TABLE_FIELDS = 8
+
+Role = Literal["event_ts", "delay", "ordinal", "trait"]
+ROLES: tuple[Role, ...] = ("event_ts", "delay", "ordinal", "trait")
+DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+
+
+@dataclass(frozen=True, slots=True)
+class StripeColumn:
+    """One column of a shard: its trait id (negative for the three built-in ones), role and the dtype of its values."""
+
+    id: int
+    name: str
+    role: Role
+    dtype: np.dtype[Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "name": self.name, "role": self.role, "dtype": self.dtype.name}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "StripeColumn":
+        """The inverse. Raises: SchemaError: a role or dtype that this version does not know."""
+        id_, name, role, dtype = (document[key] for key in ("id", "name", "role", "dtype"))
+        if role not in ROLES or dtype not in DTYPES:
+            raise SchemaError(f"column {name!r} is {role} of {dtype}, which this version cannot read")
+        return cls(int(id_), str(name), role, np.dtype(dtype))
+
+
+BUILT_IN = (
+    StripeColumn(-1, "event_ts", "event_ts", np.dtype(np.int64)),
+    StripeColumn(-2, "delay", "delay", np.dtype(np.int64)),
+    StripeColumn(-3, "ordinal", "ordinal", np.dtype(np.int32)),
+)
+
+
+def columns_of(schema: Schema) -> tuple[StripeColumn, ...]:
+    """The columns of a shard of this schema: event_ts, delay, ordinal, then its traits in order."""
+    return BUILT_IN + tuple(StripeColumn(t.id, t.name, "trait", np.dtype(t.dtype)) for t in schema.traits)
+
+
+def column_index(columns: Iterable[StripeColumn], trait_id: int) -> int:
+    """The place of a trait's column. Raises: SchemaError: there is none."""
+    for index, column in enumerate(columns):
+        if column.role == "trait" and column.id == trait_id:
+            return index
+    raise SchemaError(f"no stored column for trait id {trait_id}")

@@ -1,0 +1,72 @@
+"""What goes into a shard and which rows come out: the arguments of the writer and of the decoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.columns import Column
+from latewood.users import UserKeys
+
+if TYPE_CHECKING:
+    from latewood.stripes.shard import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Leading stripes of users of an older shard, to be taken over as bytes.
+
+    Shapes: user, stripes (users,), beside the users of the run. `user` is the index in `shard`, -1 where nothing is
+    carried. `stripes` may include a user's last, partial stripe only if no new event of that user follows.
+    """
+
+    shard: "Shard"
+    user: NDArray[np.int64]
+    stripes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class UserRun:
+    """Users in key order with their events, or, where stripes are carried, with the events after those.
+
+    Shapes: user_ids, keys (users,); offsets (users + 1,) int64 into the columns, which are in the shard's order:
+    event_ts, delay (ingest_ts - event_ts), ordinal, traits. A user's events are in the total order.
+    """
+
+    user_ids: pa.Array
+    keys: UserKeys
+    offsets: NDArray[np.int64]
+    columns: Sequence[Column]
+    carried: Carried | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Rows to decode: of each range, events [start, stop) of a user go to out[target : target + stop - start].
+
+    Shapes: all (ranges,) int64. `shard` is the row of the tables; rows count from 0 within the user.
+    """
+
+    shard: NDArray[np.int64]
+    user: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    target: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSummary:
+    """What a manifest says of a finished shard."""
+
+    size_bytes: int
+    event_count: int
+    user_count: int
+    stripe_count: int
+    latest_ingest: int | None  # the largest ingest_ts; None without events
+    footer_xxh3: int
