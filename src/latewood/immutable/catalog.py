@@ -1,30 +1,124 @@
-"""Which generations there are, and which is the newest."""
+"""Which generations there are, which is the newest, and which data nobody needs any more (PROTOCOL.md R19).
 
+Manifests are numbered without gaps and never deleted: deleting one would let a compactor that slept resurrect it. So
+the newest is found by reading on from the last one known, and whoever creates manifest k has published generation k.
+"""
+
+import threading
+
+from latewood.errors import ConflictError, CorruptionError, LatewoodError, PointerError
 from latewood.immutable.manifest import Generation
-from latewood.storage import Storage, StoredObject
+from latewood.storage import Storage, StoredObject, keys
 
 
 class Catalog:
-    """The generations of one store."""
+    """The generations of one store. Thread-safe.
 
-    def __init__(self, storage: Storage, epoch: bytes) -> None: ...
+    Args:
+        epoch: the store's; a manifest of another is damage.
+    """
+
+    def __init__(self, storage: Storage, epoch: bytes) -> None:
+        self._storage = storage
+        self._epoch = epoch
+        self._latest: Generation | None = None
+        self._lock = threading.Lock()
 
     def latest(self) -> Generation:
         """The newest generation known: from memory after the first call; `refresh` looks for newer ones."""
-        ...
+        return self._latest or self.refresh()
 
     def refresh(self) -> Generation:
-        """Look for generations that others have published since, and return the newest."""
-        ...
+        """Look for generations that others have published since, and return the newest.
+
+        Raises: CorruptionError: a manifest is damaged, or there is none.
+        """
+        with self._lock:
+            newest = self._latest or self._read(self._last_listed())
+            while newer := self._read_if_any(newest.id + 1):
+                newest = newer
+            self._latest = newest
+            return newest
 
     def load(self, generation_id: int) -> Generation:
-        """Raises: PointerError: no such generation."""
-        ...
+        """One generation by its id. Raises: PointerError: there is none."""
+        latest = self._latest
+        if latest and latest.id == generation_id:
+            return latest
+        if generation_id < 0 or not (generation := self._read_if_any(generation_id)):
+            raise PointerError(f"there is no generation {generation_id}; the newest is {self.refresh().id}")
+        return generation
 
     def publish(self, generation: Generation) -> None:
-        """Raises: ConflictError: another attempt at this id was first. OSError: unknown whether published."""
-        ...
+        """Make a generation, whose files are written, the newest.
+
+        Raises:
+            ConflictError: another attempt at this id was first; this one's files are garbage.
+            OSError: the storage failed, and it may be published or not: leave its files to `collect`.
+        """
+        if generation.epoch != self._epoch:
+            raise ValueError(f"a generation of epoch {generation.epoch.hex()} in a store of {self._epoch.hex()}")
+        if generation.id and self.latest().id < generation.id - 1 and self.refresh().id < generation.id - 1:
+            raise ValueError(f"generation {generation.id} after {self.latest().id} would leave a gap")
+        try:
+            created = self._storage.create(keys.manifest(generation.id), generation.to_json())
+        except OSError:
+            # the put may have come through all the same: what is there decides
+            if (winner := self._look(generation.id)) is None:
+                raise
+        else:
+            winner = generation if created else self._read(generation.id)
+        if winner.uuid != generation.uuid:
+            raise ConflictError(f"generation {generation.id} was published by another compaction ({winner.uuid})")
+        with self._lock:
+            if self._latest is None or self._latest.id < generation.id:
+                self._latest = generation
 
     def collect(self, keep: int = 2) -> list[StoredObject]:
-        """Delete the data that neither the newest `keep` generations nor an attempt under way need; what was deleted."""
-        ...
+        """Delete the data that nobody needs any more, and say what it was.
+
+        Kept are the files that the newest `keep` generations name, and those of attempts at generations that are not
+        published yet. Everything else below `generations/` belongs to an older generation or to a lost race.
+        """
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; the newest generation is always kept")
+        stored = self._storage.list(keys.GENERATIONS)
+        newest = self.refresh()  # after the listing: what was published meanwhile counts as published
+        generations = [self.load(id_) for id_ in range(max(0, newest.id - keep + 1), newest.id + 1)]
+        kept = {shard.key for generation in generations for shard in generation.shards}
+        garbage = [item for item in stored if item.key not in kept and _decided(item.key, newest)]
+        self._storage.delete(item.key for item in garbage)
+        return garbage
+
+    def _last_listed(self) -> int:
+        listed = (keys.parse_manifest(stored.key) for stored in self._storage.list(keys.MANIFESTS))
+        ids = {id_ for id_ in listed if id_ is not None}
+        if missing := set(range(max(ids, default=0) + 1)) - ids:
+            raise CorruptionError(f"{keys.manifest(min(missing))} is missing; manifests are never deleted")
+        return max(ids)
+
+    def _read(self, generation_id: int) -> Generation:
+        key = keys.manifest(generation_id)
+        generation = Generation.from_json(self._storage.read(key), key)
+        if generation.epoch != self._epoch:
+            raise CorruptionError(f"{key}: is of epoch {generation.epoch.hex()}, the store is {self._epoch.hex()}")
+        return generation
+
+    def _read_if_any(self, generation_id: int) -> Generation | None:
+        try:
+            return self._read(generation_id)
+        except FileNotFoundError:
+            return None
+
+    def _look(self, generation_id: int) -> Generation | None:
+        """What is there after a failed put; None if that cannot be told."""
+        try:
+            return self._read(generation_id)
+        except (OSError, LatewoodError):
+            return None
+
+
+def _decided(key: str, newest: Generation) -> bool:
+    """Whether the race that this file was written for is over."""
+    attempt = keys.parse_attempt_file(key)
+    return attempt is not None and attempt[0] <= newest.id

@@ -1,12 +1,10 @@
 """What one generation consists of, as written down in its manifest (docs/format.md)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from latewood.clock import EARLIEST_TS
 from latewood.errors import CorruptionError, SchemaError
-from latewood.pointer import EPOCH_BYTES
 from latewood.schema import Schema
 from latewood.storage import keys
 from latewood.storage.documents import decode_document, encode_document
@@ -69,7 +67,22 @@ class Generation:
 
     def to_json(self) -> bytes:
         """As the manifest's bytes."""
-        ...
+        return encode_document(
+            KIND,
+            FORMAT,
+            {
+                "id": self.id,
+                "parent": self.parent,
+                "watermark": self.watermark,
+                "uuid": self.uuid,
+                "epoch": self.epoch.hex(),
+                "hashing": self.hashing,
+                "event_count": self.event_count,  # for people; the shards say it again
+                "user_count": self.user_count,
+                "schema": self.schema.to_json(),
+                "shards": [_shard_to_json(shard) for shard in self.shards],
+            },
+        )
 
     @classmethod
     def from_json(cls, data: bytes, key: str) -> "Generation":
@@ -77,4 +90,53 @@ class Generation:
 
         Raises: CorruptionError: damaged, or not the manifest of that key. SchemaError: a newer format.
         """
-        ...
+        document = decode_document(data, key, KIND, FORMAT)
+        try:
+            generation = _from_document(document)
+        except SchemaError as error:  # whole, but with a type that this version does not know
+            raise SchemaError(f"{key}: {error}") from error
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptionError(f"{key}: not a manifest: {error!r}") from error
+        if generation.hashing != HASHING:
+            raise SchemaError(f"{key}: users are hashed by {generation.hashing!r}; this version knows {HASHING!r}")
+        if keys.parse_manifest(key) not in (None, generation.id):
+            raise CorruptionError(f"{key}: is the manifest of generation {generation.id}")
+        return generation
+
+
+def _shard_to_json(shard: ShardFile) -> dict[str, Any] | None:
+    if not shard.exists:
+        return None
+    return {
+        "key": shard.key,
+        "size_bytes": shard.size_bytes,
+        "event_count": shard.event_count,
+        "user_count": shard.user_count,
+        "footer_xxh3": f"{shard.footer_xxh3:016x}",
+    }
+
+
+def _shard_from_json(document: dict[str, Any] | None) -> ShardFile:
+    if document is None:
+        return NO_FILE
+    return ShardFile(
+        key=keys.check_key(document["key"]),
+        size_bytes=int(document["size_bytes"]),
+        event_count=int(document["event_count"]),
+        user_count=int(document["user_count"]),
+        footer_xxh3=int(document["footer_xxh3"], 16),
+    )
+
+
+def _from_document(document: dict[str, Any]) -> Generation:
+    parent = document["parent"]
+    return Generation(
+        id=int(document["id"]),
+        watermark=int(document["watermark"]),
+        uuid=str(document["uuid"]),
+        epoch=bytes.fromhex(document["epoch"]),
+        schema=Schema.from_json(document["schema"]),
+        shards=tuple(_shard_from_json(shard) for shard in document["shards"]),
+        parent=None if parent is None else int(parent),
+        hashing=str(document["hashing"]),
+    )

@@ -56,7 +56,7 @@ def parse_manifest(key: str) -> int | None:
 
 
 def attempt_folder(generation: int, uuid: str) -> str:
-    """Where one attempt to build a generation writes: a name of its own, so that a loser cannot overwrite the winner."""
+    """Where one attempt to build a generation writes: a name of its own, so that no loser overwrites the winner."""
     return f"{GENERATIONS}/{generation:010d}/{uuid}"
 
 

@@ -39,7 +39,7 @@ class Storage(Protocol):
         """The whole object."""
         ...
 
-    def read_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[Buffer]:
+    def read_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[Buffer]:
         """Several ranges of one object, in the order asked for.
 
         Raises: CorruptionError: the object ends inside a range.
@@ -66,10 +66,10 @@ class Storage(Protocol):
         ...
 
     def writer(self, key: str) -> AbstractContextManager[Writer]:
-        """Store an object of any size piece by piece; it appears when the block ends without an error, or not at all."""
+        """Store an object of any size piece by piece; it appears when the block ends without error, or not at all."""
         ...
 
-    def list(self, prefix: str = "") -> list[StoredObject]:
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
         """All objects in the folder `prefix` and below it, sorted by key; none if there is no such folder."""
         ...
 

@@ -1,0 +1,240 @@
+"""A store in a local folder: one file per object, durable writes, mmap reads.
+
+Writing is done here and not by obstore, whose local put does not fsync (it leaves a file that a power cut can empty
+after the manifest that names it was published). Every write goes to a file of its own under `.unfinished/`, is
+synced, and is given its name by `os.replace` or, for put-if-absent, by `os.link`, which fails where the name exists;
+then the folders above the name are synced. A writer that dies leaves a file that no key can name. Its lock dies with
+it, so that the next process to write can tell the file from one still being written, and removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latewood.storage.buffers import as_bytes, check_range
+from latewood.storage.keys import check_key, check_prefix
+from latewood.storage.storage import StoredObject, Writer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+UNFINISHED = ".unfinished"
+_BUFFER_BYTES = 1 << 20
+
+
+class LocalStorage:
+    """Objects as files below a root folder, which need not exist before the first write."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute()
+        self._swept = False
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<LocalStorage {self.root}>"
+
+    def read(self, key: str) -> bytes:
+        with self._open(key) as file:
+            return file.readall()
+
+    def read_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[Buffer]:
+        with self._open(key) as file:
+            size = os.fstat(file.fileno()).st_size
+            for start, length in zip(starts, lengths, strict=True):
+                check_range(key, start, length, size)
+            return [_pread(file.fileno(), length, start) for start, length in zip(starts, lengths, strict=True)]
+
+    def map(self, key: str) -> NDArray[np.uint8]:
+        with self._open(key) as file:
+            if not os.fstat(file.fileno()).st_size:  # mmap refuses to map nothing
+                return np.frombuffer(b"", np.uint8)
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+    def write(self, key: str, data: Buffer) -> None:
+        with self.writer(key) as writer:
+            writer.write(data)
+
+    def create(self, key: str, data: Buffer) -> bool:
+        path = self._path(key)
+        if path.exists():  # spares the loser of a slow race the work; the link decides
+            return False
+        with self._unfinished() as (file, unfinished):
+            _write_all(file, data)
+            os.fsync(file.fileno())
+            try:
+                self._name(unfinished, path, os.link)
+            except FileExistsError:
+                return False
+        return True
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[Writer]:
+        path = self._path(key)
+        with self._unfinished() as (file, unfinished):
+            writer = _BufferedWriter(file)
+            yield writer
+            writer.flush()
+            os.fsync(file.fileno())
+            self._name(unfinished, path, os.replace)
+
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
+        folder = check_prefix(prefix)
+        return sorted(self._walk(self.root / folder, f"{folder}/" if folder else ""))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        folders: set[Path] = set()
+        for key in keys:
+            path = self._path(key)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+                folders.add(path.parent)
+        for folder in folders:
+            self._prune(folder)
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _open(self, key: str) -> FileIO:
+        try:
+            return FileIO(self._path(key))
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise FileNotFoundError(f"{self.root}: no object {key!r}") from error
+
+    @contextmanager
+    def _unfinished(self) -> Iterator[tuple[FileIO, Path]]:
+        """A locked file to write to, removed in the end; naming it moved or linked it away."""
+        folder = self.root / UNFINISHED
+        self._sweep(folder)
+        make_folder(folder)
+        while True:
+            path = folder / secrets.token_hex(8)
+            with FileIO(path, "x+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not os.fstat(file.fileno()).st_nlink:  # swept between its creation and its lock
+                    continue
+                try:
+                    yield file, path
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+    def _sweep(self, folder: Path) -> None:
+        """Once per process: remove what writers that died have left."""
+        with self._lock:
+            if self._swept or not folder.is_dir():
+                self._swept = True
+                return
+            self._swept = True
+        for path in folder.iterdir():
+            with suppress(OSError), FileIO(path, "r") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+    def _name(self, unfinished: Path, path: Path, give: Callable[[Path, Path], object]) -> None:
+        """Give a synced file its name and make the name durable."""
+        while True:
+            try:
+                make_folder(path.parent)
+                give(unfinished, path)
+                break
+            except FileNotFoundError:
+                if not unfinished.exists():
+                    raise
+                # another process deleted the folder's last object, and so the folder: make it again
+        with suppress(FileNotFoundError):  # deleted since: nothing to keep
+            self._sync_folders(path.parent)
+
+    def _sync_folders(self, folder: Path) -> None:
+        """Sync a folder and those above it, up to the root: another writer may have made them a moment ago."""
+        _sync_folder(folder)
+        if folder != self.root:
+            self._sync_folders(folder.parent)
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[StoredObject]:
+        try:
+            entries = list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from self._walk(folder / entry.name, f"{prefix}{entry.name}/")
+            else:
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    yield StoredObject(prefix + entry.name, entry.stat().st_size)
+
+    def _prune(self, folder: Path) -> None:
+        """Remove folders that have become empty: an object store has no folders either."""
+        with suppress(OSError):
+            while folder != self.root:
+                folder.rmdir()
+                folder = folder.parent
+
+
+class _BufferedWriter:
+    """Gathers small pieces; large ones go straight to the file."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._pieces = bytearray()
+
+    def write(self, buffer: Buffer, /) -> None:
+        view = as_bytes(buffer)
+        if len(view) >= _BUFFER_BYTES:
+            self.flush()
+            _write_all(self._file, view)
+            return
+        self._pieces += view
+        if len(self._pieces) >= _BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        _write_all(self._file, self._pieces)
+        self._pieces = bytearray()
+
+
+def _write_all(file: FileIO, data: Buffer) -> None:
+    """A write may take less than it was given."""
+    rest = as_bytes(data)
+    while len(rest):
+        rest = rest[file.write(rest) or 0 :]
+
+
+def _pread(descriptor: int, length: int, start: int) -> bytes:
+    data = os.pread(descriptor, length, start)
+    while len(data) < length:  # one read gives at most 2 GiB
+        piece = os.pread(descriptor, length - len(data), start + len(data))
+        if not piece:
+            raise OSError(f"the file was cut short while it was read: no byte {start + len(data)}")
+        data += piece
+    return data
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, each durable in its parent."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

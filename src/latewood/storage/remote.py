@@ -1,0 +1,130 @@
+"""A store in memory or in an object store, through obstore.
+
+obstore's own errors become `OSError`, so that callers know one kind of failure of a place, wherever it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+import obstore
+from numpy.typing import NDArray
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
+from obstore.store import MemoryStore, ObjectStore
+
+from latewood.storage.buffers import as_bytes, check_range
+from latewood.storage.keys import check_key, check_prefix
+from latewood.storage.storage import StoredObject, Writer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_NAMED: dict[str, MemoryStore] = {}
+_NAMED_LOCK = threading.Lock()
+_PART_BYTES = 8 << 20
+
+
+class ObstoreStorage:
+    """Objects in any store that obstore knows."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    @classmethod
+    def in_memory(cls, name: str) -> ObstoreStorage:
+        """A store in this process's memory: the same name is the same store, for as long as the process lives."""
+        with _NAMED_LOCK:
+            return cls(_NAMED.setdefault(name, MemoryStore()))
+
+    def __repr__(self) -> str:
+        return f"<ObstoreStorage {self.store}>"
+
+    def read(self, key: str) -> bytes:
+        with _os_errors(key):
+            return obstore.get(self.store, check_key(key)).bytes().to_bytes()
+
+    def read_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[Buffer]:
+        check_key(key)
+        # obstore refuses an empty range, and cuts one that runs past the end short without a word
+        wanted = [i for i, length in enumerate(lengths) if length]
+        found: list[Buffer] = [b""] * len(lengths)
+        with _os_errors(key):
+            try:
+                parts = obstore.get_ranges(
+                    self.store, key, starts=[starts[i] for i in wanted], lengths=[lengths[i] for i in wanted]
+                )
+            except (BaseError, OverflowError, ValueError):
+                self._check_ranges(key, starts, lengths)
+                raise
+            for i, part in zip(wanted, parts, strict=True):
+                if len(part) < lengths[i]:
+                    self._check_ranges(key, starts, lengths)
+                found[i] = part
+        return found
+
+    def _check_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> None:
+        size_bytes = obstore.head(self.store, key)["size"]
+        for start, length in zip(starts, lengths, strict=True):
+            check_range(key, start, length, size_bytes)
+
+    def map(self, key: str) -> NDArray[np.uint8]:
+        with _os_errors(key):
+            return np.frombuffer(memoryview(obstore.get(self.store, check_key(key)).bytes()), np.uint8)
+
+    def write(self, key: str, data: Buffer) -> None:
+        with _os_errors(key):
+            obstore.put(self.store, check_key(key), as_bytes(data), mode="overwrite", use_multipart=False)
+
+    def create(self, key: str, data: Buffer) -> bool:
+        with _os_errors(key):
+            try:
+                obstore.put(self.store, check_key(key), as_bytes(data), mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            return True
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[Writer]:
+        # leaving the inner block by an exception drops the parts sent so far
+        with _os_errors(key), obstore.open_writer(self.store, check_key(key), buffer_size=_PART_BYTES) as writer:
+            yield _Parts(writer)
+
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
+        folder = check_prefix(prefix)
+        with _os_errors(prefix):
+            pages = obstore.list(self.store, prefix=f"{folder}/" if folder else None)
+            return sorted(StoredObject(meta["path"], meta["size"]) for page in pages for meta in page)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        keys = [check_key(key) for key in keys]
+        with _os_errors(", ".join(keys[:3])):
+            try:
+                obstore.delete(self.store, keys)
+            except FileNotFoundError:  # some stores stop at a missing key: go on one by one
+                for key in keys:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self.store, key)
+
+
+class _Parts:
+    """Hands on pieces in the one form that obstore takes."""
+
+    def __init__(self, writer: obstore.WritableFile) -> None:
+        self._writer = writer
+
+    def write(self, buffer: Buffer, /) -> None:
+        self._writer.write(as_bytes(buffer))
+
+
+@contextmanager
+def _os_errors(key: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionDeniedError as error:
+        raise PermissionError(f"{key}: {error}") from error
+    except BaseError as error:
+        raise OSError(f"{key}: {error}") from error
