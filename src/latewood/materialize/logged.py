@@ -1,0 +1,73 @@
+"""What a table of examples says, as columns: whose history, which pointer, which recent events, as of when.
+
+Any table that has the columns `user_id`, `uih`, `recent` and `cutoff` will do, whoever stored and read it in between;
+the rest are the example's own features and pass through untouched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.columns import one_array, read_table, times_from_arrow
+from latewood.errors import SchemaError
+from latewood.materialize.recents import RECENT, Recents, read_recents, refuse_leaks
+from latewood.pointer import Pointers
+from latewood.schema import Schema, Trait
+from latewood.users import UserKeys, user_keys
+from latewood.vocabulary import Vocabulary
+
+USER_ID, UIH, CUTOFF = "user_id", "uih", "cutoff"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Logged:
+    """n examples. Shapes: all (n,), except `recents`."""
+
+    user_ids: pa.Array
+    keys: UserKeys
+    pointers: Pointers
+    cutoff: NDArray[np.int64]
+    recents: Recents
+    features: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.pointers)
+
+
+def read_logged(
+    examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary
+) -> Logged:
+    """Read and check a table of examples.
+
+    Args: traits: those of the recent events that are wanted.
+    Raises: SchemaError: not such a table. PointerError: a pointer that is none, or of another store. LeakageError: an
+        example that holds what its request could not have seen.
+    """
+    table = read_table(examples)
+    if missing := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if name not in table.column_names]:
+        raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(table.column_names)}")
+    user_ids = _user_ids(one_array(table[USER_ID]), schema)
+    pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
+    cutoff = times_from_arrow(table[CUTOFF], CUTOFF)
+    recents = read_recents(one_array(table[RECENT]), traits, vocabulary)
+    refuse_leaks(recents, pointers, cutoff)
+    return Logged(user_ids, user_keys(user_ids), pointers, cutoff, recents, table.drop_columns([UIH, RECENT, CUTOFF]))
+
+
+def _user_ids(array: pa.Array, schema: Schema) -> pa.Array:
+    if array.null_count:
+        raise SchemaError(f"column 'user_id' has a null in row {array.is_null().index(True).as_py()}")
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if array.type == schema.user_id:
+        return array
+    if pa.types.is_integer(array.type) != pa.types.is_integer(schema.user_id):
+        raise SchemaError(f"column 'user_id' is {array.type}; the store has {schema.user_id}")
+    try:
+        return array.cast(schema.user_id)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SchemaError(f"column 'user_id' does not fit {schema.user_id}: {error}") from None

@@ -1,0 +1,170 @@
+"""Materializer: examples + projection → batch, by the stages of this folder in their order."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.batch import Batch, value_types
+from latewood.columns import Column
+from latewood.errors import SchemaError
+from latewood.immutable import GenerationReader
+from latewood.immutable.resolve import Resolution, Status, require
+from latewood.materialize.assemble import assemble
+from latewood.materialize.buffers import BufferPool
+from latewood.materialize.choose import choose
+from latewood.materialize.decode import Wanted, decode
+from latewood.materialize.fetch import fetch, touched
+from latewood.materialize.logged import Logged, read_logged
+from latewood.materialize.merge import merge_places
+from latewood.materialize.plan import plan
+from latewood.materialize.statistics import Statistics
+from latewood.projection import Projection
+from latewood.schema import EVENT_TS, Schema, Trait
+from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
+from latewood.vocabulary import Vocabulary
+
+_FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT)  # events are gone; the others say that something is wrong
+_POOL = BufferPool()
+
+
+class Source(Protocol):
+    """What a materializer needs of a store."""
+
+    schema: Schema
+    epoch: bytes
+    vocabulary: Vocabulary
+
+    def reader(self) -> GenerationReader:
+        """The newest generation known, opened."""
+
+    def refresh(self) -> GenerationReader:
+        """Look for a newer one."""
+
+
+class Materializer:
+    """Rebuilds the history that each example's request saw, as one model wants it. Thread-safe.
+
+    Args:
+        store: where the histories are; opened `read_only` will do.
+        projection: how many events, and which traits.
+        on_missing: what to do with an example whose events are gone: "raise", or "mask": it keeps its place, empty, with
+            weight 0. Damage, leaks and pointers from elsewhere are errors either way.
+        verify: check the checksum of every block that is decoded, once.
+    """
+
+    def __init__(
+        self,
+        store: Source,
+        projection: Projection,
+        on_missing: Literal["raise", "mask"] = "raise",
+        verify: bool = True,
+    ) -> None:
+        if on_missing not in ("raise", "mask"):
+            raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
+        self.projection = projection
+        self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
+        self._names = projection.names(store.schema)
+        self._traits = [store.schema[name] for name in self._names if name != EVENT_TS]
+        self._types = value_types(store.schema, self._names)
+        self._lock = threading.Lock()
+        self.stats = Statistics()  # of all batches so far
+        self.last_stats = Statistics()  # of the latest batch
+
+    def __call__(self, examples: Any) -> Batch:
+        """Materialize examples, one row each, in order.
+
+        Args: examples: a table with user_id, uih, recent and cutoff, as capture and backfill make them; other columns
+            pass through as features.
+        Raises: SchemaError: not such a table. PointerError: a pointer of another store, newer than what can be read, or
+            (unless masked) whose events are not there. LeakageError: an example holds what its request could not have
+            seen. CorruptionError: damaged bytes.
+        """
+        store = self._store
+        logged = read_logged(examples, store.schema, store.epoch, self._traits, store.vocabulary)
+        try:
+            return self._batch(logged, self._reader_for(logged))
+        except FileNotFoundError:  # a generation's files were collected: a newer one has all they held
+            return self._batch(logged, store.refresh())
+
+    def _reader_for(self, logged: Logged) -> GenerationReader:
+        reader = self._store.reader()
+        if len(logged) and int(logged.pointers.watermark.max()) > reader.generation.watermark:
+            reader = self._store.refresh()
+        return reader
+
+    def _batch(self, logged: Logged, reader: GenerationReader) -> Batch:
+        resolution = reader.resolve(logged.keys, logged.pointers)
+        self._require(logged, resolution, reader.generation.watermark)
+        candidates = choose(
+            reader, resolution, logged.pointers.watermark, logged.recents, self.projection.max_len, self._verify
+        )
+        planned = plan(candidates.rows, candidates.direct, candidates.offsets)
+        segments = assemble(candidates, planned.base, *merge_places(reader, candidates, logged.recents, self._verify))
+        tables = fetch(reader)
+        wanted = [self._wanted(reader, name) for name in self._names]
+        events = int(candidates.offsets[-1])
+        columns = {
+            want.name: decode(
+                tables, planned, segments, want, self._recents_of(logged, want), events, _POOL, self._verify
+            )
+            for want in wanted
+        }
+        numbers = [want.column for want in wanted if want.column is not None]
+        self._count(len(logged), events, planned.ranges, touched(tables, planned.ranges, numbers))
+        return self._make(logged, candidates.offsets, columns, resolution.status)
+
+    def _require(self, logged: Logged, resolution: Resolution, watermark: int) -> None:
+        if not resolution.status.any():
+            return
+        if self._mask_missing:
+            forgiven = np.isin(resolution.status, _FORGIVABLE)
+            resolution = replace(resolution, status=np.where(forgiven, np.uint8(Status.OK), resolution.status))
+        require(resolution, logged.pointers, logged.user_ids, watermark)
+
+    def _wanted(self, reader: GenerationReader, name: str) -> Wanted:
+        if name == EVENT_TS:
+            return Wanted(name, EVENT_TS_COLUMN, np.dtype(np.int64), nullable=False)
+        trait = self._store.schema[name]
+        return Wanted(name, reader.column(trait), trait.dtype, trait.nullable)
+
+    def _recents_of(self, logged: Logged, want: Wanted) -> Column:
+        if want.name == EVENT_TS:
+            return Column(logged.recents.order[0])
+        return logged.recents.columns[self._store.schema[want.name].id]
+
+    def _make(
+        self, logged: Logged, offsets: NDArray[np.int64], columns: dict[str, Column], status: NDArray[np.uint8]
+    ) -> Batch:
+        return Batch(
+            offsets=offsets,
+            values={name: column.values for name, column in columns.items()},
+            masks={name: column.mask for name, column in columns.items() if column.mask is not None},
+            dictionaries=_dictionaries(self._traits, columns, self._store.vocabulary),
+            weights=(status == Status.OK).astype(np.float32),
+            features=logged.features,
+            types=self._types,
+        )
+
+    def _count(self, examples: int, events: int, ranges: Any, touched: tuple[int, int]) -> None:
+        decoded = int((ranges.stop - ranges.start).sum())
+        stats = Statistics(1, examples, events, decoded, *touched)
+        with self._lock:
+            self.last_stats = stats
+            self.stats = self.stats + stats
+
+
+def _dictionaries(
+    traits: Sequence[Trait], columns: dict[str, Column], vocabulary: Vocabulary
+) -> dict[str, pa.Array]:
+    """Code → value of the coded traits, with a value for every code in the batch."""
+    dictionaries = {}
+    for trait in traits:
+        if trait.coded:
+            codes = columns[trait.name].values
+            dictionaries[trait.name] = vocabulary.values(trait.id, at_least=int(codes.max()) + 1 if len(codes) else 0)
+    return dictionaries

@@ -1,0 +1,132 @@
+"""Merge: where recent events belong among stored ones (PROTOCOL.md R4), for the few examples where they do not just follow.
+
+A recent event can be older than a stored one: it happened early, arrived late, and no compaction has seen it yet. To find
+its place takes the total order of stored events, three columns that nobody asked for; so they are decoded only for
+examples whose oldest recent is not past the last stored event, and only from the stripe on in which it may belong.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import uint64
+from numpy.typing import NDArray
+
+from latewood.immutable import GenerationReader
+from latewood.immutable.resolve import Rows
+from latewood.materialize.choose import Candidates
+from latewood.materialize.recents import Recents
+from latewood.stripes.addresses import load_i64, load_u64
+from latewood.stripes.decode import decode_column
+from latewood.stripes.jit import kernel
+from latewood.stripes.layout import (
+    DELAY,
+    EVENT_TS,
+    ORDINAL,
+    STRIPE_BYTES,
+    STRIPE_EVENTS,
+    STRIPES,
+    USER_BYTES,
+    USER_FIRST_STRIPE,
+    USERS,
+)
+from latewood.stripes.runs import Ranges
+
+
+
+
+def merge_places(
+    reader: GenerationReader, candidates: Candidates, recents: Recents, verify: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each recent candidate of the examples that merge, how many stored candidates sort before it.
+
+    Returns: offsets (n + 1,), with an empty stretch for examples that do not merge, and places (offsets[-1],).
+    """
+    merging = candidates.merging
+    offsets = np.zeros(len(candidates.stored_count) + 1, np.int64)
+    if not len(merging):
+        return offsets, np.zeros(0, np.int64)
+    counts = np.zeros(len(candidates.stored_count), np.int64)
+    counts[merging] = candidates.recent_count[merging]
+    np.cumsum(counts, out=offsets[1:])
+    oldest = recents.order[0, candidates.recent_stop[merging] - candidates.recent_count[merging]]
+    rows = Rows(*(column[merging] for column in candidates.rows))
+    known_start = np.empty(len(merging), np.int64)
+    _rows_from(reader.tables.rows, rows.shard, rows.user, rows.start, rows.stop, oldest, known_start)
+    known_offsets, known = _order_of(reader, rows._replace(start=known_start), verify)
+    places = np.empty(offsets[-1], np.int64)
+    _places(
+        (merging, candidates.rows.start, candidates.stored_count, candidates.row_offsets, candidates.listed),
+        (known_start, known_offsets, known),
+        (candidates.recent_stop, candidates.recent_count, recents.order),
+        places,
+    )
+    return offsets, places
+
+
+def _order_of(reader: GenerationReader, rows: Rows, verify: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The total order of runs of rows, back to back. Shapes: (k,) runs → offsets (k + 1,), order (3, t)."""
+    offsets = np.zeros(len(rows.start) + 1, np.int64)
+    np.cumsum(rows.stop - rows.start, out=offsets[1:])
+    ranges = Ranges(*rows, offsets[:-1])
+    order = np.empty((3, offsets[-1]), np.int64)
+    ordinals = np.empty(offsets[-1], np.int32)
+    decode_column(reader.tables, ranges, EVENT_TS, order[0], None, verify)
+    decode_column(reader.tables, ranges, DELAY, order[1], None, verify)
+    decode_column(reader.tables, ranges, ORDINAL, ordinals, None, verify)
+    order[1] += order[0]
+    order[2] = ordinals
+    return offsets, order
+
+
+@kernel
+def _rows_from(tables: Any, shard: Any, user: Any, start: Any, stop: Any, event_ts: Any, out: Any) -> None:
+    """The row of each stretch [start, stop) from which on a row can be of `event_ts` or later.
+
+    That is in the stripe before the first one that begins at `event_ts` or later, for equal times may cross stripes.
+    """
+    for i in range(len(shard)):
+        users, stripes = tables[shard[i], USERS], tables[shard[i], STRIPES]
+        first = load_u64(users + uint64(user[i]) * uint64(USER_BYTES) + uint64(USER_FIRST_STRIPE))
+        low, high = start[i] // STRIPE_EVENTS, (stop[i] - 1) // STRIPE_EVENTS + 1
+        while low < high:
+            middle = (low + high) // 2
+            if load_i64(stripes + (first + uint64(middle)) * uint64(STRIPE_BYTES)) < event_ts[i]:
+                low = middle + 1
+            else:
+                high = middle
+        out[i] = max(start[i], (low - 1) * STRIPE_EVENTS)
+
+
+@kernel
+def _places(candidates: Any, stored: Any, recent: Any, out: Any) -> None:
+    """`merge_places`, example by example. `stored` is the total order from row `known_start` on: earlier rows sort first."""
+    merging, start, stored_count, row_offsets, listed = candidates
+    known_start, known_offsets, known = stored
+    recent_stop, recent_count, recents = recent
+    at = 0
+    for index in range(len(merging)):
+        i = merging[index]
+        first_listed = row_offsets[i]
+        is_listed = row_offsets[i + 1] > first_listed
+        low = 0
+        for j in range(recent_stop[i] - recent_count[i], recent_stop[i]):
+            high = stored_count[i]
+            while low < high:
+                middle = (low + high) // 2
+                row = listed[first_listed + middle] if is_listed else start[i] + middle
+                k = known_offsets[index] + row - known_start[index]
+                if row < known_start[index] or _before(known, k, recents, j):
+                    low = middle + 1
+                else:
+                    high = middle
+            out[at] = low
+            at += 1
+
+
+@kernel
+def _before(left: Any, i: int, right: Any, j: int) -> bool:
+    if left[0, i] != right[0, j]:
+        return left[0, i] < right[0, j]
+    if left[1, i] != right[1, j]:
+        return left[1, i] < right[1, j]
+    return left[2, i] < right[2, j]

@@ -1,0 +1,150 @@
+"""The recent events that examples carry: from the `recent` column to flat arrays, checked.
+
+`recent` is a struct of lists of equal lengths: both clocks and the ordinal, and one list per trait with plain values. They
+are logged in the total order, but a file may have been anywhere since: order is restored where it is lost, and an event
+that the request could not have seen is refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.clock import show_ts
+from latewood.columns import Column, column_from_arrow, conform, times_from_arrow
+from latewood.errors import LeakageError, PointerError, SchemaError
+from latewood.pointer import Pointers
+from latewood.schema import Trait
+from latewood.stripes.jit import kernel
+from latewood.vocabulary import Vocabulary
+
+RECENT = "recent"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recents:
+    """The recent events of n examples, oldest first within each. Shapes: offsets (n + 1,), order (3, r), columns (r,).
+
+    `order` holds event_ts, ingest_ts and ordinal; `columns` the traits asked for, by trait id.
+    """
+
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
+    columns: dict[int, Column]
+
+    def __len__(self) -> int:
+        return self.order.shape[1]
+
+
+def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
+    """Read the `recent` column. Raises: SchemaError: not a struct of lists of equal lengths, a null, or a missing trait."""
+    if not pa.types.is_struct(column.type):
+        raise SchemaError(f"column 'recent' is {column.type}; it is a struct of lists, as capture and backfill write it")
+    if column.null_count:
+        raise SchemaError(f"column 'recent' has a null in row {column.is_null().index(True).as_py()}")
+    names = [field.name for field in column.type]
+    wanted = ["event_ts", "ingest_ts", "ordinal", *(trait.name for trait in traits)]
+    if missing := [name for name in wanted if name not in names]:
+        raise SchemaError(f"column 'recent' lacks {', '.join(missing)}; it has: {', '.join(names)}")
+    lists = dict(zip(names, column.flatten(), strict=True))
+    offsets, event_ts = _flat(lists["event_ts"], "event_ts", None)
+    flat = {name: _flat(lists[name], name, offsets)[1] for name in wanted[1:]}
+    order = np.empty((3, len(event_ts)), np.int64)
+    order[0] = times_from_arrow(event_ts, "recent.event_ts")
+    order[1] = times_from_arrow(flat["ingest_ts"], "recent.ingest_ts")
+    order[2] = _ordinals(flat["ordinal"])
+    columns = {}
+    for trait in traits:
+        values = conform(flat[trait.name], trait)
+        columns[trait.id] = vocabulary.codes(trait, values) if trait.coded else column_from_arrow(values)
+    return _in_order(Recents(offsets, order, columns))
+
+
+def _flat(array: pa.Array, name: str, offsets: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], pa.Array]:
+    """A list column's offsets from 0, and its values; the offsets must be those given, if any."""
+    if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
+        raise SchemaError(f"column 'recent.{name}' is {array.type}; it is a list")
+    if array.null_count:
+        raise SchemaError(f"column 'recent.{name}' has a null in row {array.is_null().index(True).as_py()}")
+    raw = array.offsets.to_numpy()
+    first, last = (int(raw[0]), int(raw[-1])) if len(raw) else (0, 0)
+    own = raw.astype(np.int64) - first if len(raw) else np.zeros(1, np.int64)
+    if offsets is not None and not np.array_equal(own, offsets):
+        row = int(np.argmax(np.diff(own) != np.diff(offsets)))
+        raise SchemaError(f"row {row}: the lists 'recent.event_ts' and 'recent.{name}' differ in length")
+    return own, array.values.slice(first, last - first)
+
+
+def _ordinals(array: pa.Array) -> NDArray[np.int64]:
+    if array.null_count or not pa.types.is_integer(array.type):
+        raise SchemaError(f"column 'recent.ordinal' is {array.type} with {array.null_count} nulls; it holds integers")
+    return array.to_numpy().astype(np.int64, copy=False)
+
+
+def _in_order(recents: Recents) -> Recents:
+    """Sort each example's recents by the total order, if they are not."""
+    if not len(recents) or _sorted(recents.offsets, recents.order):
+        return recents
+    owner = np.repeat(np.arange(len(recents.offsets) - 1), np.diff(recents.offsets))
+    rows = np.lexsort((recents.order[2], recents.order[1], recents.order[0], owner))
+    columns = {
+        trait: Column(column.values[rows], None if column.mask is None else column.mask[rows])
+        for trait, column in recents.columns.items()
+    }
+    return Recents(recents.offsets, np.ascontiguousarray(recents.order[:, rows]), columns)
+
+
+def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
+    """Check that every example holds only what its request could have seen.
+
+    Raises: LeakageError: a recent event ingested at or after the cutoff, or that happened after the end; a pointer that
+        reaches past the cutoff. PointerError: a recent event that the pointer counts as stored.
+    """
+    late = np.flatnonzero(pointers.watermark > cutoff)
+    if len(late):
+        row = int(late[0])
+        watermark = show_ts(int(pointers.watermark[row]))
+        raise LeakageError(f"row {row}: the pointer's watermark {watermark} is after the cutoff {show_ts(int(cutoff[row]))}")
+    if not len(recents):
+        return
+    limits = np.stack((cutoff, pointers.end_ts, pointers.watermark))
+    j = int(_first_refused(recents.offsets, recents.order, limits))
+    if j < 0:
+        return
+    row = int(np.searchsorted(recents.offsets, j, "right")) - 1
+    event_ts, ingest_ts = (int(ts) for ts in recents.order[:2, j])
+    event = f"row {row}: a recent event of {show_ts(event_ts)}"
+    if ingest_ts >= cutoff[row]:
+        raise LeakageError(f"{event} was ingested {show_ts(ingest_ts)}, not before the cutoff {show_ts(int(cutoff[row]))}")
+    if event_ts > pointers.end_ts[row]:
+        raise LeakageError(f"{event} is after the request's end {show_ts(int(pointers.end_ts[row]))}")
+    watermark = show_ts(int(pointers.watermark[row]))
+    raise PointerError(
+        f"{event} was ingested {show_ts(ingest_ts)}, before the pointer's watermark {watermark}: it would count twice"
+    )
+
+
+@kernel
+def _sorted(offsets: Any, order: Any) -> bool:
+    for i in range(len(offsets) - 1):
+        for j in range(offsets[i] + 1, offsets[i + 1]):
+            if order[0, j - 1] > order[0, j]:
+                return False
+            if order[0, j - 1] == order[0, j]:
+                if order[1, j - 1] > order[1, j]:
+                    return False
+                if order[1, j - 1] == order[1, j] and order[2, j - 1] > order[2, j]:
+                    return False
+    return True
+
+
+@kernel
+def _first_refused(offsets: Any, order: Any, limits: Any) -> int:
+    for i in range(len(offsets) - 1):
+        for j in range(offsets[i], offsets[i + 1]):
+            if order[1, j] >= limits[0, i] or order[0, j] > limits[1, i] or order[1, j] < limits[2, i]:
+                return j
+    return -1
