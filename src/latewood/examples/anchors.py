@@ -4,8 +4,8 @@ A data set of interactions has no request log, but each interaction can stand fo
 "Before" is the user's total order, which settles ties, and "known before" is PROTOCOL.md R8: an anchor's cutoff is
 `min(event_ts, ingest_ts) + 1 µs`, so that an event which arrived late does not bring along what arrived meanwhile.
 
-How many events an anchor sees is counted without looking back from each: where nothing came late before it, the count is
-its place; elsewhere the running k-th smallest ingest time tells whether at least k were known.
+How many events an anchor sees is counted without looking back from each: where nothing came late before it, the count
+is its place; elsewhere the running k-th smallest ingest time tells whether at least k were known.
 """
 
 from collections.abc import Iterator
