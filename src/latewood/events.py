@@ -45,6 +45,20 @@ class Events:
             },
         )
 
+    def slice(self, start: int, stop: int) -> "Events":
+        """The rows from `start` to `stop`, as views."""
+        return Events(
+            self.user_ids.slice(start, stop - start),
+            UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop]),
+            self.event_ts[start:stop],
+            self.ingest_ts[start:stop],
+            self.ordinal[start:stop],
+            {
+                trait: Column(column.values[start:stop], None if column.mask is None else column.mask[start:stop])
+                for trait, column in self.traits.items()
+            },
+        )
+
     def order(self) -> NDArray[np.int64]:
         """The rows sorted by user key and, within a user, by the total order (event_ts, ingest_ts, ordinal)."""
         keys = (self.ordinal, self.ingest_ts, self.event_ts, self.keys.check, self.keys.hash)

@@ -8,11 +8,11 @@ user; it says only which row comes where, so that each column is gathered once.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from latewood.columns import Column
 from latewood.events import Events
+from latewood.stripes.jit import kernel
 
 UNPLACED = -1  # the ordinal of an event that has arrived but was not given its place yet
 _LAST = np.iinfo(np.int32).max
@@ -70,8 +70,7 @@ def _place(events: Events) -> NDArray[np.int32]:
     return np.where(events.ordinal >= 0, events.ordinal, after).astype(np.int32)
 
 
-@njit("int64[::1](int64[::1], int64[::1], " + ", ".join(2 * ["int64[::1], int64[::1], int32[::1]"]) + ")",
-      cache=True, nogil=True)  # fmt: skip
+@kernel
 def merge_order(
     old_offsets: NDArray[np.int64],
     new_offsets: NDArray[np.int64],

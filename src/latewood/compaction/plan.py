@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.users import UserKeys
-
-STRIPE_EVENTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +57,8 @@ class Plan:
 
     def slices(self, rows_max: int) -> list["Plan"]:
         """Consecutive runs of users, each of at most `rows_max` rows and users together, or of one user."""
-        if not len(self):
-            return []
         cost = self.tail_rows + np.diff(self.new_offsets) + 1
-        ends = np.cumsum(cost)
-        cuts = [0]
-        while cuts[-1] < len(self):
-            before = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
-            cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + rows_max, side="right"))))
-        return [self._slice(start, stop) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+        return [self._slice(start, stop) for start, stop in portions(cost, rows_max)]
 
     def _slice(self, start: int, stop: int) -> "Plan":
         part = {name: getattr(self, name)[start:stop] for name in ("old_user", "carried", "tail_start", "tail_stop")}
@@ -101,6 +93,16 @@ def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64
     new_rows = np.zeros(total + 1, np.int64)
     new_rows[slot + 1] = np.diff(np.append(first_row, len(new_event_ts)))
     return Plan(keys, old_user, carried, tail_start, tail_stop, np.cumsum(new_rows))
+
+
+def portions(cost: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
+    """Cut a sequence into consecutive runs, each of a total cost of at most `most`, or of one element."""
+    ends = np.cumsum(cost)
+    cuts = [0]
+    while cuts[-1] < len(cost):
+        before = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
+        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + most, side="right"))))
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
 
 
 def user_starts(keys: UserKeys) -> NDArray[np.int64]:

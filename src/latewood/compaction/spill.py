@@ -24,6 +24,7 @@ from latewood.schema import Schema
 from latewood.users import UserKeys, shard_of
 
 BUCKETS_MIN = 2048  # so that one bucket of a thousand million events still fits into modest memory
+_FLUSH_BYTES_MAX = 1 << 30  # one read takes less than 2 GiB, and so do the offsets of an Arrow string array
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Spill:
 
     def __init__(self, schema: Schema, shards: int, memory_bytes: int, directory: str | None = None) -> None:
         self._schema = schema
-        self._memory_bytes = memory_bytes
+        self._memory_bytes = min(memory_bytes, _FLUSH_BYTES_MAX)
         self._directory = directory
         self.buckets_per_shard = -(-BUCKETS_MIN // shards)
         self._buckets = shards * self.buckets_per_shard
@@ -107,12 +108,17 @@ class Spill:
         if self._sorted is not None:
             first, last = int(self._sorted_rows[start]), int(self._sorted_rows[stop])
             if first < last:
-                pieces.append(_slice(self._sorted, first, last))
+                pieces.append(self._sorted.slice(first, last))
         return concat_events(pieces) if pieces else None
 
     def bucket_of(self, user_hash: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The bucket of each user."""
         return shard_of(user_hash, self._buckets)
+
+    def first_user(self, user_hash: NDArray[np.uint64], bucket: int) -> int:
+        """The first of users sorted by hash that is in this bucket or past it."""
+        bound = -(-(bucket << 32) // self._buckets) << 32
+        return int(np.searchsorted(user_hash, np.uint64(bound))) if bound < 1 << 64 else len(user_hash)
 
     def _by_bucket(self) -> tuple[Events, NDArray[np.int64]]:
         """What is held, stably sorted by bucket, and the rows before each bucket."""
@@ -132,7 +138,7 @@ class Spill:
         for bucket in range(self._buckets):
             size = 0
             if rows[bucket] < rows[bucket + 1]:
-                piece = _slice(events, int(rows[bucket]), int(rows[bucket + 1]))
+                piece = events.slice(int(rows[bucket]), int(rows[bucket + 1]))
                 size = self._file.write(_to_batch(piece).serialize())
             offsets[bucket + 1] = offsets[bucket] + size
         self._file.flush()
@@ -168,21 +174,6 @@ def _complete(events: Events, schema: Schema) -> Events:
     if unknown := events.traits.keys() - known.keys():
         raise SchemaError(f"the generation has no trait of id {min(unknown)}")
     return Events(events.user_ids, events.keys, events.event_ts, events.ingest_ts, events.ordinal, traits)
-
-
-def _slice(events: Events, start: int, stop: int) -> Events:
-    """Rows of events as views."""
-    return Events(
-        events.user_ids.slice(start, stop - start),
-        UserKeys(events.keys.hash[start:stop], events.keys.check[start:stop]),
-        events.event_ts[start:stop],
-        events.ingest_ts[start:stop],
-        events.ordinal[start:stop],
-        {
-            trait: Column(column.values[start:stop], None if column.mask is None else column.mask[start:stop])
-            for trait, column in events.traits.items()
-        },
-    )
 
 
 def _size_bytes(events: Events) -> int:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from latewood.compaction.plan import STRIPE_EVENTS, OldUsers, Plan, plan_users
+from latewood.compaction.plan import OldUsers, Plan, plan_users
+from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.users import UserKeys
 
 

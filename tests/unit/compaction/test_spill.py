@@ -113,3 +113,14 @@ def test_nothing_is_left_in_the_directory(tmp_path: Path) -> None:
         spill.add(events_of(np.random.default_rng(0), schema, 10))
         assert spill.spilled_bytes
         assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_user_of_a_bucket() -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    edges = np.array([0, 1, 2**64 - 1, 2**63, 2**32, 2**32 - 1], np.uint64)
+    hashes = np.sort(np.concatenate([edges, user_keys(pa.array(range(500))).hash]))
+    for shards in (1, 3, 7):
+        with Spill(schema, shards, 1) as spill:
+            buckets = spill.bucket_of(hashes)
+            for bucket in [*range(0, shards * spill.buckets_per_shard, 97), shards * spill.buckets_per_shard]:
+                assert spill.first_user(hashes, bucket) == np.searchsorted(buckets, bucket)

@@ -1,0 +1,136 @@
+"""Compact: fix the cut, merge what is new into the newest generation, publish the result in one step, let go of the old.
+
+    cut ▸ read what is new ▸ write every shard ▸ put the manifest ▸ evict ▸ collect
+
+Nothing counts before the manifest is there, and everything does once it is. A crash before leaves files that no manifest
+names (collected later) and a frontier, which is a promise that does no harm; a crash after leaves events in two places,
+of which readers take one by the watermark. Of several who build the same generation one wins; the others get a
+ConflictError and their files are deleted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from uuid import uuid4
+
+from latewood.clock import show_ts
+from latewood.compaction.settings import Progress, Settings
+from latewood.compaction.spill import Spill
+from latewood.compaction.write import write_shards
+from latewood.errors import ConflictError, CorruptionError, LatewoodError
+from latewood.immutable import Catalog, Generation
+from latewood.mutable import MutableTier
+from latewood.storage import Storage, keys
+
+_FIRST = Settings()
+
+
+def compact(
+    storage: Storage,
+    catalog: Catalog,
+    tier: MutableTier,
+    *,
+    watermark: int | None = None,
+    settings: Settings = _FIRST,
+    progress: Progress | None = None,
+) -> Generation:
+    """Publish a generation that holds what is new in the mutable tier.
+
+    Args:
+        watermark: the cut, anywhere from the frontier to closed; None is closed. A replay with a coarse clock holds
+            back the open tick so (PROTOCOL.md R6).
+    Returns: the new generation; or, where nothing is new, the current one: then nothing was written and no cut chosen.
+    Raises: ConflictError: someone else published first, or a bulk load is under way. Compact again.
+    Units: µs since epoch, UTC.
+    """
+    previous = catalog.refresh()
+    if not _anything_new(tier, previous, watermark):
+        return previous
+    cut = tier.cut(watermark)
+    with Spill(previous.schema, len(previous.shards), settings.held_bytes, settings.spill_directory) as new:
+        for events in tier.scan(previous.watermark, cut):
+            new.add(events)
+        new.finish()
+        generation = publish_merged(storage, catalog, previous, new, cut, settings=settings, progress=progress)
+    retire(catalog, tier, previous, settings.keep)
+    return generation
+
+
+def publish_merged(
+    storage: Storage,
+    catalog: Catalog,
+    previous: Generation,
+    new: Spill,
+    watermark: int,
+    *,
+    uuid: str | None = None,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> Generation:
+    """Write and publish the generation after `previous`: its events and the new ones, up to the watermark.
+
+    Raises: ConflictError: another attempt at that generation was first; this one's files are gone again.
+        OSError: from the put of the manifest: unknown whether published, so the files stay.
+    """
+    uuid = uuid or uuid4().hex
+    number = previous.id + 1
+    if new.max_ingest is not None and new.max_ingest >= watermark:
+        raise ConflictError(f"an event of {show_ts(new.max_ingest)} is past the watermark {show_ts(watermark)}")
+    with _attempt(storage, catalog, previous, uuid):
+        shards = write_shards(storage, previous, new, number, uuid, settings, progress)
+        generation = Generation(number, watermark, uuid, previous.epoch, previous.schema, shards, parent=previous.id)
+        _check_counts(generation, previous.event_count + new.event_count)
+    try:
+        catalog.publish(generation)
+    except ConflictError:
+        _delete_attempt(storage, number, uuid)
+        raise
+    return generation
+
+
+def retire(catalog: Catalog, tier: MutableTier, previous: Generation, keep: int) -> None:
+    """After publishing: evict what even the previous generation has, and delete the files of older ones (R11, R19).
+
+    Evicting one generation late spares a capture that still reads the previous one its retry.
+    """
+    if catalog.refresh().id > previous.id:
+        tier.evict(previous.watermark)
+    catalog.collect(keep)
+
+
+def _anything_new(tier: MutableTier, previous: Generation, watermark: int | None) -> bool:
+    state = tier.state()
+    if state.latest_ingest < previous.watermark:
+        return False
+    end = state.closed if watermark is None else watermark
+    return any(len(events) for events in tier.scan(previous.watermark, end))
+
+
+@contextmanager
+def _attempt(storage: Storage, catalog: Catalog, previous: Generation, uuid: str) -> Iterator[None]:
+    """While files are written: an error deletes them, and is a conflict where someone else has published meanwhile.
+
+    The winner may have collected the files of `previous` under our hands, which looks like a missing file.
+    """
+    try:
+        yield
+    except BaseException as error:
+        _delete_attempt(storage, previous.id + 1, uuid)
+        newest = previous.id
+        with suppress(LatewoodError, OSError):
+            newest = catalog.refresh().id
+        if newest > previous.id and isinstance(error, LatewoodError | OSError) and not isinstance(error, ConflictError):
+            raise ConflictError(f"generation {newest} was published by another compaction first") from error
+        raise
+
+
+def _delete_attempt(storage: Storage, number: int, uuid: str) -> None:
+    """Best effort: what cannot be deleted now is collected once the generation exists."""
+    with suppress(LatewoodError, OSError):
+        storage.delete([stored.key for stored in storage.list(keys.attempt_folder(number, uuid))])
+
+
+def _check_counts(generation: Generation, expected: int) -> None:
+    if generation.event_count != expected:
+        raise CorruptionError(
+            f"generation {generation.id} would hold {generation.event_count} events instead of {expected}; not published"
+        )
