@@ -37,6 +37,10 @@ class Vocabulary:
         """The values by code, at least `at_least` of them. Raises: CorruptionError: the store has fewer."""
         return self._lists[trait_id].values(at_least)
 
+    def refresh(self, trait_id: int) -> None:
+        """Read what others have added, so that `values` has every code of the generations published by now."""
+        self._lists[trait_id].refresh()
+
     def _column(self, trait: Trait, values: pa.Array | pa.ChunkedArray, add: bool) -> Column:
         encoded = _distinct(one_array(values), trait)
         indices = encoded.indices
