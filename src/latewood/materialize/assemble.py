@@ -1,15 +1,16 @@
 """Assemble: what the model saw, from stored and recent events (PROTOCOL.md R4).
 
-The order of work is fixed: merge by the total order (event_ts, ingest_ts, ordinal), suppress superseded versions, take the
-newest `scan` where a stream bounds it, filter kinds, cut to the newest `max_len`. Merge and cut are here. Suppression and
-filters will thin out the two lists of candidates: `rows` of the stored events, and a like list of the recents.
+The order of work is fixed: merge by the total order (event_ts, ingest_ts, ordinal), suppress superseded versions,
+take the newest `scan` where a stream bounds it, filter kinds, cut to the newest `max_len`. Merge and cut are here.
+Suppression and filters will thin out the two lists of candidates: `rows` of the stored events, and a like list of the
+recents.
 
-Usually all recents are newer than all stored events, and merging is appending: then nothing below costs more than copying
-the recents. Where a recent event is older than a stored one (it arrived late, after the last compaction), merge.py finds
-its place, and the stored events around it become separate runs.
+Usually all recents are newer than all stored events, and merging is appending: then nothing below costs more than
+copying the recents. Where a recent event is older than a stored one (it arrived late, after the last compaction),
+merge.py finds its place, and the stored events around it become separate runs.
 
-Everything is expressed as *segments* (source, target, length), to be copied trait by trait. A source is an element of the
-decoded buffer, or, with all bits inverted (so: negative), of the batch's recent events.
+Everything is expressed as *segments* (source, target, length), to be copied trait by trait. A source is an element of
+the decoded buffer, or, with all bits inverted (so: negative), of the batch's recent events.
 """
 
 from typing import Any
@@ -30,7 +31,8 @@ def assemble(
 
     Args:
         base: (n,) element of the decoded buffer that holds row `start` of each example.
-        place_offsets, places: (n + 1,), (m,) for the recents of examples that merge, how many stored candidates sort before
+        place_offsets, places: (n + 1,), (m,) for the recents of examples that merge, how many stored candidates sort
+        before
             each; other examples have an empty stretch, and their recents come last.
     """
     # Stored candidates are at most one run, or one per row where listed, and each recent can split a run.
@@ -80,7 +82,7 @@ def _segments(base: Any, offsets: Any, stored: Any, recent: Any, segments: Any) 
 
 @kernel
 def _stored_runs(segments: Any, m: int, base: int, start: int, rows: Any, k: int, until: int, target: int) -> int:
-    """Note the runs of stored candidates k to `until`: one, or as many as the listed rows have. Returns the new count."""
+    """Note the runs of stored candidates k to `until`: one, or as many as listed rows have. Returns the new count."""
     if not len(rows):
         if base + k != target:  # else it was decoded where it belongs
             segments[m, 0], segments[m, 1], segments[m, 2] = base + k, target, until - k

@@ -1,11 +1,12 @@
 """A pool of output buffers, because fresh memory is dear: its page faults cost two to three times the decoding itself.
 
-A buffer is reused only when nobody but the pool refers to it. That is safe because every way to reach the memory holds a
-reference to the block, and CPython counts references exactly: a numpy view (and a view of a view) names the block as its
-`base`; `pa.array`, `torch.from_numpy`, memoryviews and DLPack capsules hold the array they were made from. So when the
-count is what it is for a block that was never handed out, no one can read or write it, and no one can get hold of it
-again except through the pool, which is locked. (A bare address taken from an array keeps nothing alive, here as anywhere.)
-Where references are not counted exactly, without the GIL or on another interpreter, nothing is reused.
+A buffer is reused only when nobody but the pool refers to it. That is safe because every way to reach the memory
+holds a reference to the block, and CPython counts references exactly: a numpy view (and a view of a view) names the
+block as its `base`; `pa.array`, `torch.from_numpy`, memoryviews and DLPack capsules hold the array they were made
+from. So when the count is what it is for a block that was never handed out, no one can read or write it, and no one
+can get hold of it again except through the pool, which is locked. (A bare address taken from an array keeps nothing
+alive, here as anywhere.) Where references are not counted exactly, without the GIL or on another interpreter, nothing
+is reused.
 """
 
 import sys
@@ -61,9 +62,9 @@ class BufferPool:
         best = -1
         for i in range(len(self._blocks)):
             size = self._blocks[i].nbytes
-            if size_bytes <= size <= _WASTE * size_bytes and (best < 0 or size < self._blocks[best].nbytes):
-                if self._references(self._blocks, i) == self._alone:
-                    best = i
+            fits = size_bytes <= size <= _WASTE * size_bytes and (best < 0 or size < self._blocks[best].nbytes)
+            if fits and self._references(self._blocks, i) == self._alone:
+                best = i
         return self._blocks[best] if best >= 0 else None
 
     def _allocate(self, size_bytes: int) -> NDArray[np.uint8]:

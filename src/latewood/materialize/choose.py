@@ -1,11 +1,11 @@
 """Choose: which stored rows and which recent events compete for a place in each example's output.
 
-An output keeps at most `limit` events, the newest of stored and recent ones together. Where all recents follow all stored
-events, which is nearly always, arithmetic says exactly how many of each are kept, and nothing more is ever decoded. Where
-they interleave, the newest `limit` of both sides compete, and merging decides.
+An output keeps at most `limit` events, the newest of stored and recent ones together. Where all recents follow all
+stored events, which is nearly always, arithmetic says exactly how many of each are kept, and nothing more is ever
+decoded. Where they interleave, the newest `limit` of both sides compete, and merging decides.
 
-Stored rows are one stretch unless something inside it is invisible to the example (a late event, an old pointer); then the
-visible rows are listed.
+Stored rows are one stretch unless something inside it is invisible to the example (a late event, an old pointer);
+then the visible rows are listed.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Candidates:
 
     Shapes: offsets, row_offsets (n + 1,); rows (row_offsets[-1],); merging (k,); all others (n,).
 
-    Stored candidates are the rows start, start + 1, … below stop, or, where `row_offsets` gives an example a stretch, the
-    `rows` in it; recent candidates are the `recent_count` before `recent_stop` in the batch's recents.
+    Stored candidates are the rows start, start + 1, … below stop, or, where `row_offsets` gives an example a stretch,
+    the `rows` in it; recent candidates are the `recent_count` before `recent_stop` in the batch's recents.
     """
 
     offsets: NDArray[np.int64]  # of the output

@@ -1,7 +1,7 @@
 """Decode: each trait of a planned batch, straight into its place, completed by what is copied.
 
-One call of the stripes' kernel per trait decodes every range of the plan, across users and shards; then the segments bring
-in what is shared, and the recent events. Null masks are kept only where a null is in the batch.
+One call of the stripes' kernel per trait decodes every range of the plan, across users and shards; then the segments
+bring in what is shared, and the recent events. Null masks are kept only where a null is in the batch.
 """
 
 from typing import Any, NamedTuple

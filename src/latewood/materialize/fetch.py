@@ -1,8 +1,8 @@
 """Fetch: the bytes that a plan will decode, brought to where kernels can read them.
 
-Shards of a local store are mapped, so there is nothing to bring: the system's page cache is the buffer. This is the seam
-for stores on object storage, where a plan's stripes become a few coalesced ranged gets. What is true of both is counted
-here: how many bytes of stripes a plan touches, the *lookup bytes* by which late materialization is paid for.
+Shards of a local store are mapped, so there is nothing to bring: the system's page cache is the buffer. This is the
+seam for stores on object storage, where a plan's stripes become a few coalesced ranged gets. What is true of both is
+counted here: how many bytes of stripes a plan touches, the *lookup bytes* by which late materialization is paid for.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def touched(tables: Tables, ranges: Ranges, columns: Sequence[int]) -> tuple[int
 
 @kernel
 def _touched(tables: Any, shard: Any, user: Any, start: Any, stop: Any, columns: Any) -> Any:
-    """Entries of a shard ascend without gaps over stripes, columns and users: a stripe ends where the next entry begins."""
+    """Entries of a shard ascend without gaps over stripes, columns and users: a stripe ends where the next begins."""
     stripes, size_bytes = uint64(0), uint64(0)
     offset_mask = (uint64(1) << uint64(OFFSET_BITS)) - uint64(1)
     for i in range(len(shard)):

@@ -38,9 +38,7 @@ class Logged:
         return len(self.pointers)
 
 
-def read_logged(
-    examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary
-) -> Logged:
+def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary) -> Logged:
     """Read and check a table of examples.
 
     Args: traits: those of the recent events that are wanted.

@@ -1,7 +1,6 @@
 """Materializer: examples + projection → batch, by the stages of this folder in their order."""
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -24,7 +23,7 @@ from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import plan
 from latewood.materialize.statistics import Statistics
 from latewood.projection import Projection
-from latewood.schema import EVENT_TS, Schema, Trait
+from latewood.schema import EVENT_TS, Schema
 from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
 from latewood.vocabulary import Vocabulary
 
@@ -52,8 +51,8 @@ class Materializer:
     Args:
         store: where the histories are; opened `read_only` will do.
         projection: how many events, and which traits.
-        on_missing: what to do with an example whose events are gone: "raise", or "mask": it keeps its place, empty, with
-            weight 0. Damage, leaks and pointers from elsewhere are errors either way.
+        on_missing: what to do with an example whose events are gone: "raise", or "mask": it keeps its place, empty,
+            with weight 0. Damage, leaks and pointers from elsewhere are errors either way.
         verify: check the checksum of every block that is decoded, once.
     """
 
@@ -71,6 +70,7 @@ class Materializer:
         self._names = projection.names(store.schema)
         self._traits = [store.schema[name] for name in self._names if name != EVENT_TS]
         self._types = value_types(store.schema, self._names)
+        self._vocabulary_as_of = -1  # a generation
         self._lock = threading.Lock()
         self.stats = Statistics()  # of all batches so far
         self.last_stats = Statistics()  # of the latest batch
@@ -116,7 +116,7 @@ class Materializer:
         }
         numbers = [want.column for want in wanted if want.column is not None]
         self._count(len(logged), events, planned.ranges, touched(tables, planned.ranges, numbers))
-        return self._make(logged, candidates.offsets, columns, resolution.status)
+        return self._make(logged, candidates.offsets, columns, resolution.status, reader.generation.id)
 
     def _require(self, logged: Logged, resolution: Resolution, watermark: int) -> None:
         if not resolution.status.any():
@@ -138,17 +138,32 @@ class Materializer:
         return logged.recents.columns[self._store.schema[want.name].id]
 
     def _make(
-        self, logged: Logged, offsets: NDArray[np.int64], columns: dict[str, Column], status: NDArray[np.uint8]
+        self,
+        logged: Logged,
+        offsets: NDArray[np.int64],
+        columns: dict[str, Column],
+        status: NDArray[np.uint8],
+        generation: int,
     ) -> Batch:
         return Batch(
             offsets=offsets,
             values={name: column.values for name, column in columns.items()},
             masks={name: column.mask for name, column in columns.items() if column.mask is not None},
-            dictionaries=_dictionaries(self._traits, columns, self._store.vocabulary),
+            dictionaries=self._dictionaries(generation),
             weights=(status == Status.OK).astype(np.float32),
             features=logged.features,
             types=self._types,
         )
+
+    def _dictionaries(self, generation: int) -> dict[str, pa.Array]:
+        """Code → value of the coded traits."""
+        vocabulary, coded = self._store.vocabulary, [trait for trait in self._traits if trait.coded]
+        if generation != self._vocabulary_as_of:
+            # Values are durable before the events that use them: read now, they cover all that the generation has.
+            for trait in coded:
+                vocabulary.refresh(trait.id)
+            self._vocabulary_as_of = generation
+        return {trait.name: vocabulary.values(trait.id) for trait in coded}
 
     def _count(self, examples: int, events: int, ranges: Any, touched: tuple[int, int]) -> None:
         decoded = int((ranges.stop - ranges.start).sum())
@@ -156,15 +171,3 @@ class Materializer:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats
-
-
-def _dictionaries(
-    traits: Sequence[Trait], columns: dict[str, Column], vocabulary: Vocabulary
-) -> dict[str, pa.Array]:
-    """Code → value of the coded traits, with a value for every code in the batch."""
-    dictionaries = {}
-    for trait in traits:
-        if trait.coded:
-            codes = columns[trait.name].values
-            dictionaries[trait.name] = vocabulary.values(trait.id, at_least=int(codes.max()) + 1 if len(codes) else 0)
-    return dictionaries

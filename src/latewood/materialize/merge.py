@@ -1,8 +1,9 @@
-"""Merge: where recent events belong among stored ones (PROTOCOL.md R4), for the few examples where they do not just follow.
+"""Merge: where recent events belong among stored ones (PROTOCOL.md R4), where they do not just follow.
 
-A recent event can be older than a stored one: it happened early, arrived late, and no compaction has seen it yet. To find
-its place takes the total order of stored events, three columns that nobody asked for; so they are decoded only for
-examples whose oldest recent is not past the last stored event, and only from the stripe on in which it may belong.
+A recent event can be older than a stored one: it happened early, arrived late, and no compaction has seen it yet. To
+find its place takes the total order of stored events, three columns that nobody asked for; so they are decoded only
+for examples whose oldest recent is not past the last stored event, and only from the stripe on in which it may
+belong.
 """
 
 from typing import Any
@@ -30,8 +31,6 @@ from latewood.stripes.layout import (
     USERS,
 )
 from latewood.stripes.runs import Ranges
-
-
 
 
 def merge_places(
@@ -99,7 +98,7 @@ def _rows_from(tables: Any, shard: Any, user: Any, start: Any, stop: Any, event_
 
 @kernel
 def _places(candidates: Any, stored: Any, recent: Any, out: Any) -> None:
-    """`merge_places`, example by example. `stored` is the total order from row `known_start` on: earlier rows sort first."""
+    """`merge_places`, example by example. Rows before `known_start` sort before every recent."""
     merging, start, stored_count, row_offsets, listed = candidates
     known_start, known_offsets, known = stored
     recent_stop, recent_count, recents = recent

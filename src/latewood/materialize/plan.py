@@ -1,13 +1,15 @@
 """Plan: from what every example needs to what is decoded once, and where each event of the batch comes from.
 
-Think of a copying desk. Each order asks for a stretch of one user's book. Orders whose stretches overlap are served from
-one copy of the stretch that covers them; an order that stands alone is copied straight onto the customer's sheet. So the
-decoded buffer of a trait is the output of the whole batch followed by scratch for the shared stretches, and the plan is
-two lists: *ranges*, the rows to decode and where in the buffer they go, and *segments*, what to copy afterwards, out of
-scratch or out of the recent events. An example that shares nothing, lacks nothing and has no recent events has no segment.
+Think of a copying desk. Each order asks for a stretch of one user's book. Orders whose stretches overlap are served
+from one copy of the stretch that covers them; an order that stands alone is copied straight onto the customer's
+sheet. So the decoded buffer of a trait is the output of the whole batch followed by scratch for the shared stretches,
+and the plan is two lists: *ranges*, the rows to decode and where in the buffer they go, and *segments*, what to copy
+afterwards, out of scratch or out of the recent events. An example that shares nothing, lacks nothing and has no
+recent events has no segment.
 
-Stretches are shared only where that saves more decoding than the copying costs: they must overlap, in stripes, by a third
-of the later one (copying costs about a fifth of decoding). Hence short windows far apart in a long history stay apart.
+Stretches are shared only where that saves more decoding than the copying costs: they must overlap, in stripes, by a
+third of the later one (copying costs about a fifth of decoding). Hence short windows far apart in a long history stay
+apart.
 
 Nothing here reads a byte of the store: the plan is a pure function of resolved pointers and recents.
 """

@@ -1,8 +1,8 @@
 """The recent events that examples carry: from the `recent` column to flat arrays, checked.
 
-`recent` is a struct of lists of equal lengths: both clocks and the ordinal, and one list per trait with plain values. They
-are logged in the total order, but a file may have been anywhere since: order is restored where it is lost, and an event
-that the request could not have seen is refused.
+`recent` is a struct of lists of equal lengths: both clocks and the ordinal, and one list per trait with plain values.
+They are logged in the total order, but a file may have been anywhere since: order is restored where it is lost, and
+an event that the request could not have seen is refused.
 """
 
 from collections.abc import Sequence
@@ -40,9 +40,14 @@ class Recents:
 
 
 def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
-    """Read the `recent` column. Raises: SchemaError: not a struct of lists of equal lengths, a null, or a missing trait."""
+    """Read the `recent` column.
+
+    Raises: SchemaError: not a struct of lists of equal lengths, a null, or a missing trait.
+    """
     if not pa.types.is_struct(column.type):
-        raise SchemaError(f"column 'recent' is {column.type}; it is a struct of lists, as capture and backfill write it")
+        raise SchemaError(
+            f"column 'recent' is {column.type}; it is a struct of lists, as capture and backfill write it"
+        )
     if column.null_count:
         raise SchemaError(f"column 'recent' has a null in row {column.is_null().index(True).as_py()}")
     names = [field.name for field in column.type]
@@ -107,7 +112,9 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
     if len(late):
         row = int(late[0])
         watermark = show_ts(int(pointers.watermark[row]))
-        raise LeakageError(f"row {row}: the pointer's watermark {watermark} is after the cutoff {show_ts(int(cutoff[row]))}")
+        raise LeakageError(
+            f"row {row}: the pointer's watermark {watermark} is after the cutoff {show_ts(int(cutoff[row]))}"
+        )
     if not len(recents):
         return
     limits = np.stack((cutoff, pointers.end_ts, pointers.watermark))
@@ -118,7 +125,9 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
     event_ts, ingest_ts = (int(ts) for ts in recents.order[:2, j])
     event = f"row {row}: a recent event of {show_ts(event_ts)}"
     if ingest_ts >= cutoff[row]:
-        raise LeakageError(f"{event} was ingested {show_ts(ingest_ts)}, not before the cutoff {show_ts(int(cutoff[row]))}")
+        raise LeakageError(
+            f"{event} was ingested {show_ts(ingest_ts)}, not before the cutoff {show_ts(int(cutoff[row]))}"
+        )
     if event_ts > pointers.end_ts[row]:
         raise LeakageError(f"{event} is after the request's end {show_ts(int(pointers.end_ts[row]))}")
     watermark = show_ts(int(pointers.watermark[row]))
