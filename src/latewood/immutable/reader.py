@@ -1,55 +1,78 @@
 """One generation, opened: users to rows, pointers to rows, rows to columns.
 
-Shards are opened when they are first needed and stay open; a reader may be used from many threads. Everything is done
-for a whole batch at once, across shards, in one kernel call per question.
+Shards are opened when a user of theirs is first asked for, and stay open; a reader may be used from many threads.
+Everything is done for a whole batch at once, across shards, in one kernel call per question.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column
 from latewood.events import Events
+from latewood.immutable import resolve, walk
 from latewood.immutable.manifest import Generation
 from latewood.immutable.resolve import Located, Measured, Resolution, Rows
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.storage import Storage
-from latewood.stripes import Shard
-from latewood.users import UserKeys
+from latewood.stripes import (
+    DELAY,
+    EVENT_TS,
+    FIRST_TRAIT,
+    ORDINAL,
+    Ranges,
+    Shard,
+    Tables,
+    columns_of,
+    decode_column,
+)
+from latewood.users import UserKeys, shard_of
 
 
 class GenerationReader:
-    """Reads one generation. Thread-safe; results hold no reference into it."""
+    """Reads one generation. Thread-safe; what it returns holds no reference into it.
+
+    A shard whose file is gone (a newer generation was published, and this one collected) is a FileNotFoundError: read
+    from the newest generation then.
+    """
 
     def __init__(self, storage: Storage, generation: Generation) -> None:
-        self.storage = storage
-        self.generation = generation
+        self.storage, self.generation = storage, generation
+        # For kernels. Holds the shards that are open: those of every user that has been located.
+        self.tables = Tables(len(generation.shards))
+        self._columns = columns_of(generation.schema)
+        self._unopened = np.array([shard.exists for shard in generation.shards])
         self._lock = threading.Lock()
-        raise NotImplementedError
 
-    @property
-    def tables(self) -> NDArray[np.uint64]:
-        """The address table of all shards (shards, FIELDS), for kernels; opens what is not open yet."""
-        raise NotImplementedError
-
-    def shard(self, number: int) -> Shard:
-        """One shard, opened and validated."""
-        raise NotImplementedError
+    def shard(self, number: int) -> Shard | None:
+        """One shard, opened and validated; None where the generation has no file for it, having no events."""
+        self._open([number])
+        return self.tables.shards[number]
 
     def column(self, trait: Trait) -> int | None:
-        """The column number of a trait in every shard of this generation; None if it was added later (all null)."""
-        raise NotImplementedError
+        """The column of a trait in every shard of this generation; None if the trait was added later (null in all)."""
+        ids = [stored.id for stored in self.generation.schema]
+        return FIRST_TRAIT + ids.index(trait.id) if trait.id in ids else None
 
     def locate(self, keys: UserKeys) -> Located:
-        """Where users are: their shard and index in it."""
-        raise NotImplementedError
+        """Where users are: their shard and their index in it, -1 where this generation does not have them."""
+        keys = UserKeys(*(np.ascontiguousarray(half, np.uint64) for half in keys))
+        located = Located(shard_of(keys.hash, len(self.generation.shards)), np.empty(len(keys.hash), np.int64))
+        if self._unopened.any():
+            self._open(np.unique(located.shard).tolist())
+        walk.locate(self.tables.rows, *keys, *located)
+        return located
 
     def event_counts(self, located: Located) -> NDArray[np.int64]:
-        """How many stored events each user has; 0 for an unknown one."""
-        raise NotImplementedError
+        """How many events each user has here; 0 for an unknown one."""
+        counts = np.empty(len(located.user), np.int64)
+        walk.event_counts(self.tables.rows, *located, counts)
+        return counts
 
     def measure(
         self,
@@ -59,39 +82,94 @@ class GenerationReader:
         tie_ingest: NDArray[np.int64] | None = None,
         tie_ordinal: NDArray[np.int32] | None = None,
     ) -> Measured:
-        """What requests that end at `end_ts` can see of the events ingested before `watermark`.
-
-        Args:
-            tie_ingest, tie_ordinal: for anchors, the anchor's own place among those at `end_ts`: events exactly at
-                `end_ts` count if they sort before it. None, or EARLIEST_TS in a row: none of them counts.
-        """
-        raise NotImplementedError
+        """What requests can see of this generation; see `resolve.measure`."""
+        return resolve.measure(self.tables, keys, self.locate(keys), end_ts, watermark, tie_ingest, tie_ordinal)
 
     def resolve(self, keys: UserKeys, pointers: Pointers) -> Resolution:
-        """The rows that pointers mean, with length and checksum compared; `resolve.require` raises what did not match."""
-        raise NotImplementedError
+        """The rows that pointers mean, checked; see `resolve.resolve`. `resolve.require` raises what did not match."""
+        return resolve.resolve(self.tables, keys, self.locate(keys), pointers, self.generation.watermark)
 
     def visible_rows(
-        self, rows: Rows, watermark: NDArray[np.int64], newest: NDArray[np.int64] | None = None
+        self, rows: Rows, watermark: NDArray[np.int64] | int, newest: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of dirty ranges that were ingested before each range's watermark, oldest first; or the newest n of them.
-
-        Shapes: (n,) ranges → offsets (n + 1,), rows (offsets[-1],).
-        """
-        raise NotImplementedError
-
-    def clean_tail(self, rows: Rows, watermark: NDArray[np.int64], newest: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the newest n visible rows of each range start (a row number). Shapes: (n,) → (n,)."""
-        raise NotImplementedError
+        """The rows of dirty ranges that a pointer means; see `resolve.visible_rows`."""
+        return resolve.visible_rows(self.tables, rows, watermark, newest)
 
     def read(self, rows: Rows, traits: Sequence[Trait]) -> Events:
-        """Runs of rows as events, back to back in the order given (user ids, all three parts of the order, traits)."""
-        raise NotImplementedError
+        """Runs of rows of known users as events, back to back in the order given. Raises: CorruptionError."""
+        counts = rows.stop - rows.start
+        event_ts = self.read_column(rows, EVENT_TS, np.dtype(np.int64)).values
+        return Events(
+            self._user_ids(rows, counts),
+            self._keys(rows, counts),
+            event_ts,
+            event_ts + self.read_column(rows, DELAY, np.dtype(np.int64)).values,
+            self.read_column(rows, ORDINAL, np.dtype(np.int32)).values,
+            {
+                trait.id: self.read_column(rows, column, trait.dtype, trait.nullable)
+                for trait in traits
+                if (column := self.column(trait)) is not None
+            },
+        )
 
-    def read_column(self, rows: Rows, column: int, dtype: np.dtype, nullable: bool) -> Column:
-        """One column of runs of rows, back to back."""
-        raise NotImplementedError
+    def read_column(self, rows: Rows, column: int, dtype: np.dtype[Any], nullable: bool = False) -> Column:
+        """One stored column of runs of rows of known users, back to back in the order given. Raises: CorruptionError."""
+        ends = np.cumsum(rows.stop - rows.start)
+        size = int(ends[-1]) if len(ends) else 0
+        values, mask = np.empty(size, dtype), np.empty(size, np.bool_) if nullable else None
+        nulls = decode_column(self.tables, Ranges(*rows, ends - (rows.stop - rows.start)), column, values, mask)
+        return Column(values, mask if nulls else None)
 
     def scan(self, traits: Sequence[Trait], *, at_once: int = 1 << 20) -> Iterator[Events]:
-        """All events, user by user in key order, about `at_once` events at a time; users are never split."""
-        raise NotImplementedError
+        """All events, user by user in key order, about `at_once` at a time; a user is never split."""
+        for number in range(len(self.generation.shards)):
+            shard = self.shard(number)
+            if shard is None:
+                continue
+            bounds, first = shard.first_event, 0
+            while first < shard.user_count:
+                last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + at_once, side="right")) - 1)
+                users = np.arange(first, last)
+                zeros = np.zeros(len(users), np.int64)
+                yield self.read(Rows(zeros + number, users, zeros, np.diff(bounds[first : last + 1])), traits)
+                first = last
+
+    def _open(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            if self._unopened[number]:
+                with self._lock:
+                    if self._unopened[number]:
+                        self._open_one(number)
+
+    def _open_one(self, number: int) -> None:
+        file, generation = self.generation.shards[number], self.generation
+        shard = Shard.open(
+            self.storage,
+            file.key,
+            columns=self._columns,
+            epoch=generation.epoch,
+            number=number,
+            footer_xxh3=file.footer_xxh3,
+        )
+        self.tables.put(number, shard)
+        self._unopened[number] = False  # last: other threads look at it without the lock
+
+    def _user_ids(self, rows: Rows, counts: NDArray[np.int64]) -> pa.Array:
+        parts, place = self._per_shard(rows)
+        ids = [shard.user_ids.take(pa.array(rows.user[of_shard])) for shard, of_shard in parts]
+        users = pa.concat_arrays(ids) if ids else pa.array([], self.generation.schema.user_id)
+        return users.take(pa.array(np.repeat(place, counts)))
+
+    def _keys(self, rows: Rows, counts: NDArray[np.int64]) -> UserKeys:
+        parts, place = self._per_shard(rows)
+        found = [shard.keys.take(rows.user[of_shard]) for shard, of_shard in parts]
+        halves = (np.concatenate([part[half] for part in found] or [np.zeros(0, np.uint64)]) for half in (0, 1))
+        return UserKeys(*halves).take(np.repeat(place, counts))
+
+    def _per_shard(self, rows: Rows) -> tuple[list[tuple[Shard, NDArray[np.int64]]], NDArray[np.int64]]:
+        """The runs of each shard, and each run's place in these lists set end to end."""
+        parts = [(self.shard(number), np.flatnonzero(rows.shard == number)) for number in np.unique(rows.shard).tolist()]
+        order = np.concatenate([of_shard for _, of_shard in parts] or [np.zeros(0, np.int64)])
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        return [(shard, of_shard) for shard, of_shard in parts if shard is not None], place

@@ -14,15 +14,18 @@ Rows are counted within a user, from 0; row // 256 is the stripe.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import show_ts
+from latewood.clock import EARLIEST_TS, show_ts
 from latewood.errors import PointerError
+from latewood.immutable import walk
 from latewood.pointer import Pointers
+from latewood.stripes import Tables
+from latewood.users import UserKeys
 
 
 class Status(IntEnum):
@@ -113,3 +116,88 @@ def require(resolution: Resolution, pointers: Pointers, user_ids: pa.Array, wate
         what = f"the {length} events found are not those captured: checksum {actual:#018x}, expected {expected:#018x}"
     others = f" ({len(bad) - 1} more rows are affected)" if len(bad) > 1 else ""
     raise PointerError(f"row {row}, user {user!r}: {what}{others}")
+
+
+def measure(
+    tables: Tables,
+    keys: UserKeys,
+    located: Located,
+    end_ts: NDArray[np.int64],
+    watermark: NDArray[np.int64] | int,
+    tie_ingest: NDArray[np.int64] | None = None,
+    tie_ordinal: NDArray[np.int32] | None = None,
+) -> Measured:
+    """What requests that end at `end_ts` can see of the events ingested before `watermark`.
+
+    Args:
+        tie_ingest, tie_ordinal: for anchors, the anchor's own place among those at `end_ts`: an event exactly at
+            `end_ts` counts if it sorts before it. None, or EARLIEST_TS in a row: no event at `end_ts` counts.
+    Raises: CorruptionError: a block on the way is damaged.
+    """
+    n = len(end_ts)
+    ingest = np.full(n, EARLIEST_TS, np.int64) if tie_ingest is None else _plain(tie_ingest, np.int64)
+    ordinal = np.zeros(n, np.int32) if tie_ordinal is None else _plain(tie_ordinal, np.int32)
+    measured = Measured(
+        start_ts=np.array(end_ts, np.int64),
+        end_ties=np.zeros(n, np.int32),
+        length=np.zeros(n, np.int64),
+        checksum=np.zeros(n, np.uint64),
+        stored_before=np.zeros(n, np.int64),
+    )
+    requests = (_plain(end_ts, np.int64), _each(watermark, n), ingest, ordinal)
+    out = (measured.start_ts, measured.end_ties, measured.length, measured.checksum, measured.stored_before)
+    _check(tables, walk.measure(tables.rows, tuple(keys), tuple(located), requests, out))
+    return measured
+
+
+def resolve(tables: Tables, keys: UserKeys, located: Located, pointers: Pointers, watermark: int) -> Resolution:
+    """The rows that pointers mean, in a generation of the given watermark, with length and checksum compared.
+
+    Raises: CorruptionError: a block on the way is damaged.
+    """
+    n = len(pointers)
+    status = np.where(pointers.watermark > watermark, np.uint8(Status.NEWER), np.uint8(Status.OK))
+    start, stop, found = (np.zeros(n, np.int64) for _ in range(3))
+    checksum = np.zeros(n, np.uint64)
+    times = (_plain(column, np.int64) for column in (pointers.watermark, pointers.start_ts, pointers.end_ts))
+    ties, length = _plain(pointers.end_ties, np.int32), _plain(pointers.length, np.int64)
+    columns = (*times, ties, length, _plain(pointers.checksum, np.uint64))
+    out = (status, start, stop, found, checksum)
+    _check(tables, walk.resolve(tables.rows, tuple(keys), tuple(located), columns, out))
+    count = np.where(status == Status.OK, found, 0)
+    return Resolution(*located, start, stop, count, stop - start != count, status, found, checksum)
+
+
+def visible_rows(
+    tables: Tables, rows: Rows, watermark: NDArray[np.int64], newest: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of each range that were ingested before its watermark, oldest first; or only the newest n of them.
+
+    Shapes: (n,) ranges → offsets (n + 1,), rows (offsets[-1],).
+    Raises: CorruptionError: a block on the way is damaged.
+    """
+    room = rows.stop - rows.start
+    if newest is not None:
+        room = np.minimum(room, newest)
+    offsets, out = np.zeros(len(room) + 1, np.int64), np.empty(room.sum(), np.int64)
+    columns = tuple(_plain(column, np.int64) for column in rows)
+    _check(tables, walk.visible_rows(tables.rows, columns, _each(watermark, len(room)), room, offsets, out))
+    return offsets, out[: offsets[-1]]
+
+
+def _plain(array: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
+    """As the kernels' only signature wants it: contiguous, writable or not made so by a copy."""
+    array = np.ascontiguousarray(array, dtype)
+    return array if array.flags.writeable else array.copy()
+
+
+def _each(value: NDArray[np.int64] | int, n: int) -> NDArray[np.int64]:
+    return np.full(n, value, np.int64) if np.ndim(value) == 0 else _plain(np.asarray(value), np.int64)
+
+
+def _check(tables: Tables, note: NDArray[np.int64]) -> None:
+    """Raise what a kernel noted: the block that it could not trust."""
+    if note[walk.DAMAGED] != walk.NOWHERE:
+        table, user, stripe, column = (int(note[field]) for field in (walk.TABLE, walk.USER, walk.STRIPE, walk.DAMAGED))
+        shard = (table - tables.rows.ctypes.data) // tables.rows.strides[0]
+        raise tables.damage(shard, user, column, stripe)
