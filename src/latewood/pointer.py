@@ -75,9 +75,9 @@ class Pointers:
         pointers = cls(
             epoch,
             *(times_from_arrow(fields[name], f"uih.{name}") for name in ("watermark", "start_ts", "end_ts")),
-            fields["end_ties"].cast(pa.int32()).to_numpy(),
-            fields["length"].cast(pa.int64()).to_numpy(),
-            fields["checksum"].cast(pa.uint64()).to_numpy(),
+            _cast(fields["end_ties"], pa.int32(), "end_ties").to_numpy(),
+            _cast(fields["length"], pa.int64(), "length").to_numpy(),
+            _cast(fields["checksum"], pa.uint64(), "checksum").to_numpy(),
         )
         negative = np.flatnonzero((pointers.length < 0) | (pointers.end_ties < 0) | (pointers.end_ties > pointers.length))
         if len(negative):
@@ -90,9 +90,15 @@ class Pointers:
 
 def _other_than(epochs: pa.Array, epoch: bytes) -> NDArray[np.bool_]:
     size = len(epoch)
-    if epochs.type != pa.binary(size):
-        epochs = epochs.cast(pa.binary(size))
+    epochs = _cast(epochs, pa.binary(size), "epoch")
     raw = np.frombuffer(epochs.buffers()[1], np.uint8, size * len(epochs), size * epochs.offset)
     words = raw.view(np.uint64).reshape(-1, 2)
     mine = np.frombuffer(epoch, np.uint64)
     return (words[:, 0] != mine[0]) | (words[:, 1] != mine[1])
+
+
+def _cast(column: pa.Array, type_: pa.DataType, name: str) -> pa.Array:
+    try:
+        return column.cast(type_)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise PointerError(f"column 'uih.{name}' is {column.type} and no pointer's: {error}") from None

@@ -5,6 +5,7 @@ as int64 µs, strings and dictionaries as int32 codes). Trait ids are permanent:
 name that is dropped and added again is a new trait.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -150,12 +151,12 @@ class Schema:
     def to_code(self) -> str:
         """Python source that makes this schema, to paste into a program."""
         parts = {
-            name: ", ".join(f'("{t.name}", {_type_to_code(t.type)})' for t in traits) for name, traits in self.groups.items()
+            name: ", ".join(_field_to_code(trait) for trait in traits) for name, traits in self.groups.items()
         }
         if not self.traits or set(parts) == {DEFAULT_GROUP}:
             body = f"    traits=pa.schema([{parts.get(DEFAULT_GROUP, '')}]),\n"
         else:
-            lines = "".join(f'        "{name}": pa.schema([{fields}]),\n' for name, fields in parts.items())
+            lines = "".join(f"        {_quoted(name)}: pa.schema([{fields}]),\n" for name, fields in parts.items())
             body = f"    groups={{\n{lines}    }},\n"
         return f"schema = lw.Schema(\n    user_id={_type_to_code(self.user_id)},\n{body})"
 
@@ -212,6 +213,17 @@ def _type_from_json(document: Any) -> pa.DataType:
     if "dictionary" in document:
         return pa.dictionary(pa.int32(), _PLAIN[document["dictionary"]])
     return pa.timestamp("us", document["timestamp"])
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _field_to_code(trait: Trait) -> str:
+    type_ = _type_to_code(trait.type)
+    if trait.nullable:
+        return f"({_quoted(trait.name)}, {type_})"
+    return f"pa.field({_quoted(trait.name)}, {type_}, nullable=False)"
 
 
 def _type_to_code(type_: pa.DataType) -> str:
