@@ -86,4 +86,4 @@ def check_key(key: str) -> str:
 def check_prefix(prefix: str) -> str:
     """A folder to list, without a trailing slash; "" is the root."""
     folder = prefix.removesuffix("/")
-    return check_key(folder) if folder else ""
+    return check_key(folder) if prefix else ""

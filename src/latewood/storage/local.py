@@ -95,8 +95,7 @@ class LocalStorage:
 
     def delete(self, keys: Iterable[str]) -> None:
         folders: set[Path] = set()
-        for key in keys:
-            path = self._path(key)
+        for path in [self._path(key) for key in keys]:
             with suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
                 folders.add(path.parent)
