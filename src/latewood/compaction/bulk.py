@@ -1,9 +1,9 @@
 """Bulk load: old data, sorted out of core, straight into a generation.
 
-The events never pass through the mutable tier: they are dropped into buckets by user (`spill`), and each bucket is sorted,
-merged with what the newest generation and the mutable tier hold of its users, and written. The tier is told before
-(`begin_load`), so that its clock, its frontier and the new generation stay in step: until the load has ended nothing
-else is appended, captured or compacted.
+The events never pass through the mutable tier: they are dropped into buckets by user (`spill`), and each bucket is
+sorted, merged with what the newest generation and the mutable tier hold of its users, and written. The tier is told
+before (`begin_load`), so that its clock, its frontier and the new generation stay in step: until the load has ended
+nothing else is appended, captured or compacted.
 
 The load's token is the uuid of its generation. Whether a load that died had been published is therefore a question to
 the catalog: `was_published`.
@@ -14,61 +14,57 @@ from uuid import uuid4
 
 import numpy as np
 
-from latewood.clock import Clock
 from latewood.compaction.merge import UNPLACED
+from latewood.compaction.parts import Parts, tier_of
 from latewood.compaction.publish import publish_merged, retire
-from latewood.compaction.settings import Meter, Progress, Settings
+from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.errors import LatewoodError
 from latewood.events import Events
 from latewood.immutable import Catalog, Generation
 from latewood.mutable import MutableTier
-from latewood.storage import Storage
-
-_FIRST = Settings()
 
 
 def bulk_load(
-    storage: Storage,
-    catalog: Catalog,
-    tier: MutableTier,
+    parts: Parts,
     batches: Iterable[Events],
     *,
-    clock: Clock,
-    settings: Settings = _FIRST,
+    keep: int = 2,
+    workers: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    spill_directory: str | None = None,
     progress: Progress | None = None,
 ) -> Generation:
     """Publish a generation that also holds the events of `batches`, in any order and number.
 
     Args:
         batches: ingest times as given; ordinals are ignored: they are given here, by arrival among ties.
+        keep, workers, memory_bytes, spill_directory: see `Settings`.
+        progress: called with (events written, events in all), once all batches are read.
     Returns: the new generation, or the current one if there are no events.
     Raises: ConflictError: ingest times below the frontier (R7) or too far ahead, another load, or a compaction that was
         first. Nothing has changed then.
     """
-    current = catalog.refresh()
-    with Spill(current.schema, len(current.shards), settings.held_bytes, settings.spill_directory) as new:
-        meter = Meter(progress, "read")
+    tier, settings = tier_of(parts), Settings(workers, memory_bytes, keep, spill_directory)
+    current = parts.catalog.refresh()
+    with Spill(current.schema, len(current.shards), settings.held_bytes, spill_directory) as new:
         for events in batches:
             new.add(events.stamped(events.ingest_ts, np.full(len(events), UNPLACED, np.int32)))
-            meter.add(len(events))
         if new.min_ingest is None or new.max_ingest is None:
             return current
         token = uuid4().hex
-        watermark = tier.begin_load(new.min_ingest, new.max_ingest, token, now=clock.now())
+        watermark = tier.begin_load(new.min_ingest, new.max_ingest, token, now=parts.clock.now())
         try:
-            previous = catalog.refresh()
+            previous = parts.catalog.refresh()
             for events in tier.scan(previous.watermark, watermark):
                 new.add(events)
             new.finish()
-            generation = publish_merged(
-                storage, catalog, previous, new, watermark, uuid=token, settings=settings, progress=progress
-            )
+            generation = publish_merged(parts, previous, new, watermark, token, settings, progress)
         except BaseException:
-            _end_failed(catalog, tier, token)
+            _end_failed(parts.catalog, tier, token)
             raise
     tier.end_load(token, published=True)
-    retire(catalog, tier, previous, settings.keep)
+    retire(parts.catalog, tier, previous, keep)
     return generation
 
 

@@ -19,7 +19,7 @@ _LAST = np.iinfo(np.int32).max
 
 
 def arrange(events: Events) -> Events:
-    """Sort by user key and total order, and place the unplaced: after the placed ones among their ties, as they arrived."""
+    """Sort by user key and total order; the unplaced get their place after the placed ones of a tie, by arrival."""
     if not len(events):
         return events
     placed = events.ordinal >= 0

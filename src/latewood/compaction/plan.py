@@ -1,15 +1,17 @@
 """Plan: what becomes of every user of a run of keys when new events are merged into an old shard. Pure.
 
-Think of restocking a library where every reader's card file is a row of full drawers and one drawer in use. Most readers
-brought nothing: their drawers are moved as they stand. A reader who brought cards keeps all drawers before the first one
-that a new card could belong in; only the drawers from there on are opened. A drawer is a stripe, opening is decoding.
+Think of restocking a library where every reader's card file is a row of full drawers and one drawer in use. Most
+readers brought nothing: their drawers are moved as they stand. A reader who brought cards keeps all drawers before the
+first one that a new card could belong in; only the drawers from there on are opened. A drawer is a stripe, opening is
+decoding.
 
-New events may sort anywhere, so the first drawer to open is found by the earliest new event. The stripe index holds only
-each stripe's first time, hence the rule: of the stripes that begin before the earliest new event, all but the last end
-before it too, whatever their ties are.
+New events may sort anywhere, so the first drawer to open is found by the earliest new event. The stripe index holds
+only each stripe's first time, hence the rule: of the stripes that begin before the earliest new event, all but the last
+end before it too, whatever their ties are.
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +24,8 @@ from latewood.users import UserKeys
 class OldUsers:
     """The index of consecutive users of an old shard, as far as planning needs it.
 
-    Shapes: keys (users,); first_event and first_stripe (users + 1,), counted within the shard; first_ts: of every stripe
-    of the shard.
+    Shapes: keys (users,); first_event and first_stripe (users + 1,), counted within the shard; first_ts: of every
+    stripe of the shard.
     """
 
     start: int  # the shard's index of the first of these users
@@ -102,7 +104,7 @@ def portions(cost: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
     while cuts[-1] < len(cost):
         before = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
         cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + most, side="right"))))
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def user_starts(keys: UserKeys) -> NDArray[np.int64]:

@@ -1,11 +1,11 @@
-"""Compact: fix the cut, merge what is new into the newest generation, publish the result in one step, let go of the old.
+"""Compact: fix the cut, merge what is new into the newest generation, publish it in one step, let go of the old.
 
     cut ▸ read what is new ▸ write every shard ▸ put the manifest ▸ evict ▸ collect
 
-Nothing counts before the manifest is there, and everything does once it is. A crash before leaves files that no manifest
-names (collected later) and a frontier, which is a promise that does no harm; a crash after leaves events in two places,
-of which readers take one by the watermark. Of several who build the same generation one wins; the others get a
-ConflictError and their files are deleted.
+Nothing counts before the manifest is there, and everything does once it is. A crash before leaves files that no
+manifest names (collected later) and a frontier, which is a promise that does no harm; a crash after leaves events in
+two places, of which readers take one by the watermark. Of several who build the same generation one wins; the others
+get a ConflictError and their files are deleted.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from latewood.clock import show_ts
-from latewood.compaction.settings import Progress, Settings
+from latewood.compaction.parts import Parts, tier_of
+from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.compaction.write import write_shards
 from latewood.errors import ConflictError, CorruptionError, LatewoodError
@@ -21,16 +22,15 @@ from latewood.immutable import Catalog, Generation
 from latewood.mutable import MutableTier
 from latewood.storage import Storage, keys
 
-_FIRST = Settings()
-
 
 def compact(
-    storage: Storage,
-    catalog: Catalog,
-    tier: MutableTier,
+    parts: Parts,
     *,
     watermark: int | None = None,
-    settings: Settings = _FIRST,
+    keep: int = 2,
+    workers: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    spill_directory: str | None = None,
     progress: Progress | None = None,
 ) -> Generation:
     """Publish a generation that holds what is new in the mutable tier.
@@ -38,31 +38,32 @@ def compact(
     Args:
         watermark: the cut, anywhere from the frontier to closed; None is closed. A replay with a coarse clock holds
             back the open tick so (PROTOCOL.md R6).
+        keep, workers, memory_bytes, spill_directory: see `Settings`.
+        progress: called with (events written, events in all).
     Returns: the new generation; or, where nothing is new, the current one: then nothing was written and no cut chosen.
     Raises: ConflictError: someone else published first, or a bulk load is under way. Compact again.
     Units: µs since epoch, UTC.
     """
-    previous = catalog.refresh()
+    tier, settings = tier_of(parts), Settings(workers, memory_bytes, keep, spill_directory)
+    previous = parts.catalog.refresh()
     if not _anything_new(tier, previous, watermark):
         return previous
     cut = tier.cut(watermark)
-    with Spill(previous.schema, len(previous.shards), settings.held_bytes, settings.spill_directory) as new:
+    with Spill(previous.schema, len(previous.shards), settings.held_bytes, spill_directory) as new:
         for events in tier.scan(previous.watermark, cut):
             new.add(events)
         new.finish()
-        generation = publish_merged(storage, catalog, previous, new, cut, settings=settings, progress=progress)
-    retire(catalog, tier, previous, settings.keep)
+        generation = publish_merged(parts, previous, new, cut, uuid4().hex, settings, progress)
+    retire(parts.catalog, tier, previous, keep)
     return generation
 
 
 def publish_merged(
-    storage: Storage,
-    catalog: Catalog,
+    parts: Parts,
     previous: Generation,
     new: Spill,
     watermark: int,
-    *,
-    uuid: str | None = None,
+    uuid: str,
     settings: Settings,
     progress: Progress | None = None,
 ) -> Generation:
@@ -71,18 +72,17 @@ def publish_merged(
     Raises: ConflictError: another attempt at that generation was first; this one's files are gone again.
         OSError: from the put of the manifest: unknown whether published, so the files stay.
     """
-    uuid = uuid or uuid4().hex
     number = previous.id + 1
-    if new.max_ingest is not None and new.max_ingest >= watermark:
-        raise ConflictError(f"an event of {show_ts(new.max_ingest)} is past the watermark {show_ts(watermark)}")
-    with _attempt(storage, catalog, previous, uuid):
-        shards = write_shards(storage, previous, new, number, uuid, settings, progress)
+    with _attempt(parts, previous, uuid):
+        if new.max_ingest is not None and new.max_ingest >= watermark:
+            raise CorruptionError(f"an event of {show_ts(new.max_ingest)} is past the watermark {show_ts(watermark)}")
+        shards = write_shards(parts.storage, previous, new, number, uuid, settings, progress)
         generation = Generation(number, watermark, uuid, previous.epoch, previous.schema, shards, parent=previous.id)
         _check_counts(generation, previous.event_count + new.event_count)
     try:
-        catalog.publish(generation)
+        parts.catalog.publish(generation)
     except ConflictError:
-        _delete_attempt(storage, number, uuid)
+        _delete_attempt(parts.storage, number, uuid)
         raise
     return generation
 
@@ -106,7 +106,7 @@ def _anything_new(tier: MutableTier, previous: Generation, watermark: int | None
 
 
 @contextmanager
-def _attempt(storage: Storage, catalog: Catalog, previous: Generation, uuid: str) -> Iterator[None]:
+def _attempt(parts: Parts, previous: Generation, uuid: str) -> Iterator[None]:
     """While files are written: an error deletes them, and is a conflict where someone else has published meanwhile.
 
     The winner may have collected the files of `previous` under our hands, which looks like a missing file.
@@ -114,10 +114,10 @@ def _attempt(storage: Storage, catalog: Catalog, previous: Generation, uuid: str
     try:
         yield
     except BaseException as error:
-        _delete_attempt(storage, previous.id + 1, uuid)
+        _delete_attempt(parts.storage, previous.id + 1, uuid)
         newest = previous.id
         with suppress(LatewoodError, OSError):
-            newest = catalog.refresh().id
+            newest = parts.catalog.refresh().id
         if newest > previous.id and isinstance(error, LatewoodError | OSError) and not isinstance(error, ConflictError):
             raise ConflictError(f"generation {newest} was published by another compaction first") from error
         raise
@@ -131,6 +131,5 @@ def _delete_attempt(storage: Storage, number: int, uuid: str) -> None:
 
 def _check_counts(generation: Generation, expected: int) -> None:
     if generation.event_count != expected:
-        raise CorruptionError(
-            f"generation {generation.id} would hold {generation.event_count} events instead of {expected}; not published"
-        )
+        held = generation.event_count
+        raise CorruptionError(f"generation {generation.id} would hold {held} events, not {expected}; not published")

@@ -3,16 +3,16 @@
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from latewood.schema import Schema
 
-Progress = Callable[[str, int, int | None], None]
-"""Called with a stage ("read" or "write"), the events done and, where known, the events in all; from any thread."""
+Progress = Callable[[int, int], None]
+"""Called with (events done, events in all) while shards are written; from any thread, one call at a time."""
 
 MEMORY_BYTES = 1 << 30
 _READ_SHARE = 4  # held, copied once to bring it into buckets, and room for the input
-_MERGE_COPIES = 4  # of a run's rows: as read, as sorted, merged with the old ones, encoded
+_MERGE_COPIES = 8  # of a run's rows: read, sorted, decoded beside it, merged, encoded, and the means to do so
 _ROWS_MIN = 4096  # smaller runs would spend their time on calls
 
 
@@ -21,17 +21,22 @@ class Settings:
     """Tunable values.
 
     Args:
-        workers: shards that are written at the same time, each by a thread.
+        workers: shards that are written at the same time, each by a thread; 0: one per processor.
         memory_bytes: what all of them together may hold, about. A user's events are never split while they are merged,
             so that one user of extreme length needs what it needs.
         keep: generations whose files stay, for readers that are behind.
         spill_directory: where events go that do not fit into memory; None is the system's place for temporary files.
     """
 
-    workers: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    workers: int = 0
     memory_bytes: int = MEMORY_BYTES
     keep: int = 2
     spill_directory: str | None = None
+
+    @property
+    def threads(self) -> int:
+        """Workers, counted."""
+        return self.workers if self.workers > 0 else _processors()
 
     @property
     def held_bytes(self) -> int:
@@ -40,15 +45,16 @@ class Settings:
 
     def rows_max(self, schema: Schema) -> int:
         """Rows that one worker merges at once."""
-        row_bytes = 64 + sum(trait.dtype.itemsize + trait.nullable for trait in schema)  # 64: keys, times, ordinal, user
-        return max(_ROWS_MIN, self.memory_bytes // (2 * _MERGE_COPIES * row_bytes * self.workers))
+        traits = sum(trait.dtype.itemsize + trait.nullable for trait in schema)
+        row_bytes = 64 + traits  # keys, times, ordinal, user id
+        return max(_ROWS_MIN, self.memory_bytes // (2 * _MERGE_COPIES * row_bytes * self.threads))
 
 
 class Meter:
-    """Counts events of all workers and tells."""
+    """Adds up what all workers have done, and tells."""
 
-    def __init__(self, progress: Progress | None, stage: str, total: int | None = None) -> None:
-        self._progress, self._stage, self._total = progress, stage, total
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total = progress, total
         self._done = 0
         self._lock = threading.Lock()
 
@@ -56,4 +62,8 @@ class Meter:
         with self._lock:
             self._done += events
             if self._progress is not None:
-                self._progress(self._stage, self._done, self._total)
+                self._progress(self._done, self._total)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -64,7 +64,9 @@ class Spill:
     def __enter__(self) -> "Spill":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._held, self._sorted = [], None
         if self._file is not None:
             self._file.close()
@@ -181,8 +183,8 @@ def _size_bytes(events: Events) -> int:
     return int(events.user_ids.nbytes) + 36 * len(events) + traits
 
 
-# In the file a bucket is an Arrow record batch whose columns are the numpy columns as they are (flags as bytes), so that
-# reading copies nothing. A trait's mask is a column of its own; no mask is a mask without a row set.
+# In the file a bucket is an Arrow record batch whose columns are the numpy columns as they are (flags as bytes), so
+# that reading copies nothing. A trait's mask is a column of its own; no mask is a mask without a row set.
 
 
 def _batch_schema(schema: Schema) -> pa.Schema:

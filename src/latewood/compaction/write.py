@@ -1,8 +1,8 @@
 """Write: every shard of the next generation, each from the old shard's file and its new events, in bounded memory.
 
-A shard is gone through in ranges of the user hash. For each: read the new events, arrange them, plan, and for every slice
-of the plan decode the old tails, merge, and hand the run to the shard writer, which takes over carried stripes as bytes.
-Shards are independent: each is written by one thread of a pool.
+A shard is gone through in ranges of the user hash. For each: read the new events, arrange them, plan, and for every
+slice of the plan decode the old tails, merge, and hand the run to the shard writer, which takes over carried stripes as
+bytes. Shards are independent: each is written by one thread of a pool.
 """
 
 import threading
@@ -39,7 +39,7 @@ from latewood.stripes import (
 from latewood.users import UserKeys
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Another shard failed; its error is the one to tell."""
 
 
@@ -54,17 +54,17 @@ def write_shards(
 ) -> tuple[ShardFile, ...]:
     """Write the shard files of generation `number`: the events of `previous` and the new ones. By shard number."""
     shards = range(len(previous.shards))
-    meter = Meter(progress, "write", previous.event_count + new.event_count)
+    meter = Meter(progress, previous.event_count + new.event_count)
     job = _Job(storage, previous, new, number, uuid, settings.rows_max(previous.schema), meter)
-    with ThreadPoolExecutor(max(1, min(settings.workers, len(shards))), "latewood-compaction") as pool:
+    with ThreadPoolExecutor(max(1, min(settings.threads, len(shards))), "latewood-compaction") as pool:
         futures = [pool.submit(job.write, shard) for shard in shards]
         try:
             return tuple(future.result() for future in futures)
         except BaseException as error:
             job.stop.set()
             failed = [future.exception() for future in futures if not future.cancel()]
-            if isinstance(error, Stopped):
-                raise next(e for e in failed if e is not None and not isinstance(e, Stopped)) from None
+            if isinstance(error, StoppedError):
+                raise next(e for e in failed if e is not None and not isinstance(e, StoppedError)) from None
             raise
 
 
@@ -95,7 +95,7 @@ class _Job:
             writer = ShardWriter(sink, columns, epoch=self.previous.epoch, generation=self.number, shard=shard)
             for run, events in user_runs(self.previous.schema, old, self.new, buckets, self.rows_max):
                 if self.stop.is_set():
-                    raise Stopped
+                    raise StoppedError
                 writer.add(run)
                 self.meter.add(events)
             summary = writer.finish()
@@ -116,7 +116,7 @@ class _Job:
 def user_runs(
     schema: Schema, shard: Shard | None, new: Spill, buckets: range, rows_max: int
 ) -> Iterator[tuple[UserRun, int]]:
-    """All users of a shard in key order, old and new, in runs of about `rows_max` rows to encode; and each run's events."""
+    """All users of a shard in key order, old and new, in runs of about `rows_max` rows to encode; and their events."""
     old = _OldShard(shard) if shard is not None else None
     counts = new.counts()[buckets.start : buckets.stop]
     for start, stop in portions(counts, rows_max):

@@ -1,5 +1,6 @@
 """The spill: what goes in comes out, in order of arrival, whether it was held in memory or written out."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,12 @@ from latewood.schema import Schema
 from latewood.users import shard_of, user_keys
 
 TRAITS = pa.schema(
-    [("item", pa.int64()), ("like", pa.bool_()), ("score", pa.float32()), ("kind", pa.dictionary(pa.int32(), pa.string()))]
+    [
+        ("item", pa.int64()),
+        ("like", pa.bool_()),
+        ("score", pa.float32()),
+        ("kind", pa.dictionary(pa.int32(), pa.string())),
+    ]
 )
 
 
@@ -61,7 +67,7 @@ def test_buckets_give_back_what_was_added_in_order_of_arrival(
         assert spill.counts().sum() == 651
         for shard in range(3):
             edges = [shard * per_shard, shard * per_shard + per_shard // 3, (shard + 1) * per_shard]
-            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            for start, stop in pairwise(edges):
                 bucket = spill.bucket_of(everything.keys.hash)
                 rows = np.flatnonzero((bucket >= start) & (bucket < stop))
                 read = spill.read(start, stop)
@@ -102,9 +108,10 @@ def test_a_trait_that_events_lack_is_null_and_one_too_many_is_an_error() -> None
         assert read.traits[2].mask is not None
         assert read.traits[2].mask.all()
     events.traits[9] = events.traits[0]
-    with Spill(schema, 1, 1 << 20) as spill, pytest.raises(SchemaError, match="id 9"):
+    with Spill(schema, 1, 1 << 20) as spill:
         spill.add(events)
-        spill.finish()
+        with pytest.raises(SchemaError, match="id 9"):
+            spill.finish()
 
 
 def test_nothing_is_left_in_the_directory(tmp_path: Path) -> None:

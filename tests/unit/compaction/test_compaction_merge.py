@@ -42,9 +42,11 @@ def test_unplaced_events_get_their_place_by_arrival(rows: list[tuple[int, int, i
         assert [expected[i] for i in arrival] == sorted(expected)
 
 
-@given(st.lists(ROW), st.randoms(use_true_random=False))
-def test_placed_events_keep_their_place_and_the_others_come_after(rows: list[tuple[int, int, int, int]], random) -> None:  # type: ignore[no-untyped-def]
-    placed = [random.random() < 0.5 for _ in rows]
+@given(st.lists(st.tuples(ROW, st.booleans())))
+def test_placed_events_keep_their_place_and_the_others_come_after(
+    drawn: list[tuple[tuple[int, int, int, int], bool]],
+) -> None:
+    rows, placed = [row for row, _ in drawn], [is_placed for _, is_placed in drawn]
     taken: dict[tuple[int, ...], int] = {}
     ordinal = []
     for row, is_placed in zip(rows, placed, strict=True):
@@ -59,21 +61,20 @@ def test_placed_events_keep_their_place_and_the_others_come_after(rows: list[tup
     assert rows_of(arrange(events_of(rows, ordinal))) == sorted(expected)
 
 
-TIMES = st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(-2, 2), st.integers(0, 3)), unique=True), max_size=4)
+EVENT = st.tuples(st.integers(0, 4), st.integers(-2, 2), st.integers(0, 3))
+USER = st.dictionaries(EVENT, st.booleans())  # an event, and whether it is an old one
 
 
-@given(TIMES, st.randoms(use_true_random=False))
-def test_merge_order_is_a_sort(users: list[list[tuple[int, int, int]]], random) -> None:  # type: ignore[no-untyped-def]
-    sides = [[random.random() < 0.5 for _ in user] for user in users]
+@given(st.lists(USER, max_size=4))
+def test_merge_order_is_a_sort(users: list[dict[tuple[int, int, int], bool]]) -> None:
     runs = []
     for side in (True, False):
-        parts = [
-            sorted(e for e, s in zip(user, mine, strict=True) if s == side)
-            for user, mine in zip(users, sides, strict=True)
-        ]
+        parts = [sorted(event for event, is_old in user.items() if is_old == side) for user in users]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         flat = [event for part in parts for event in part]
-        columns = [np.array([event[i] for event in flat], dtype) for i, dtype in enumerate((np.int64, np.int64, np.int32))]
+        columns = [
+            np.array([event[i] for event in flat], dtype) for i, dtype in enumerate((np.int64, np.int64, np.int32))
+        ]
         runs.append((offsets, columns, flat))
     (old_offsets, old, old_flat), (new_offsets, new, new_flat) = runs
     order = merge_order(old_offsets, new_offsets, *old, *new)

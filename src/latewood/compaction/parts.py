@@ -1,0 +1,32 @@
+"""What compaction works on: the parts of a store, however they were put together."""
+
+from typing import Protocol
+
+from latewood.clock import Clock
+from latewood.errors import ConflictError
+from latewood.immutable import Catalog
+from latewood.mutable import MutableTier
+from latewood.storage import Storage
+
+
+class Parts(Protocol):
+    """A store, as far as compaction needs it."""
+
+    @property
+    def storage(self) -> Storage: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def tier(self) -> MutableTier | None: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+
+def tier_of(parts: Parts) -> MutableTier:
+    """The mutable tier. Raises: ConflictError: the store was opened read-only and has none."""
+    if parts.tier is None:
+        raise ConflictError("the store was opened read_only: a generation is built with the mutable tier at hand")
+    return parts.tier
