@@ -1,8 +1,8 @@
 """A batch: the histories of n examples as jagged columns, one flat array per trait and one array of offsets for all.
 
-Example i owns the events `offsets[i]` to `offsets[i + 1]` of every column, oldest first. Columns hold numbers only: times
-are int64 µs, strings and dictionary values are codes. A code means `dictionaries[name][code]`, for as long as the store
-lives, so an embedding table can be indexed by it.
+Example i owns the events `offsets[i]` to `offsets[i + 1]` of every column, oldest first. Columns hold numbers only:
+times are int64 µs, strings and dictionary values are codes. A code means `dictionaries[name][code]`, for as long as
+the store lives, so an embedding table can be indexed by it.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from latewood.columns import Column, column_to_arrow
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
 
 HISTORY = "history"
-_LARGEST_LIST = 2**31 - 1  # Arrow's list offsets are int32: a larger batch becomes several chunks
+_CHUNK_EVENTS = 2**24  # Arrow's offsets, of lists and of the strings in them, are int32: larger batches become chunks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,10 +86,10 @@ def value_types(schema: Schema, names: tuple[str, ...]) -> dict[str, pa.DataType
 
 
 def _chunks(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Runs of rows of which none has more events than Arrow's 32-bit list offsets can count."""
+    """Runs of rows with few enough events for one Arrow array; a single row is never split."""
     n, start, chunks = len(offsets) - 1, 0, []
     while start < n:
-        stop = int(np.searchsorted(offsets, offsets[start] + _LARGEST_LIST, "right")) - 1
+        stop = int(np.searchsorted(offsets, offsets[start] + _CHUNK_EVENTS, "right")) - 1
         stop = min(max(stop, start + 1), n)
         chunks.append((start, stop))
         start = stop

@@ -1,7 +1,7 @@
 """Batches as torch tensors. The only import of torch in latewood.
 
-"jagged" is what HSTU-like models and torch.nested take: one flat tensor per trait and one tensor of offsets for all. The
-tensors share the batch's memory, so nothing is copied; they keep the batch's buffers alive on their own.
+"jagged" is what HSTU-like models and torch.nested take: one flat tensor per trait and one tensor of offsets for all.
+The tensors share the batch's memory, so nothing is copied; they keep the batch's buffers alive on their own.
 """
 
 from collections.abc import Callable

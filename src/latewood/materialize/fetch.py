@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from latewood.immutable import GenerationReader
+from latewood.immutable.reader import GenerationReader
 from latewood.stripes.addresses import load_u64
 from latewood.stripes.jit import kernel
 from latewood.stripes.layout import (

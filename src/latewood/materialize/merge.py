@@ -12,7 +12,7 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
-from latewood.immutable import GenerationReader
+from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Rows
 from latewood.materialize.choose import Candidates
 from latewood.materialize.recents import Recents

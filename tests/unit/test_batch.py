@@ -1,0 +1,109 @@
+"""Batch: jagged columns, and their Arrow and torch forms."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import latewood.batch
+from latewood.batch import Batch, value_types
+from latewood.errors import SchemaError
+from latewood.schema import Schema
+
+
+def make_batch(offsets: list[int] = [0, 2, 2, 3], **changes: Any) -> Batch:  # noqa: B006
+    fields: dict[str, Any] = {
+        "offsets": np.array(offsets, np.int64),
+        "values": {
+            "event_ts": np.array([-1, 5, 7], np.int64),
+            "action": np.array([0, 1, 1], np.int32),
+            "like": np.array([True, False, True]),
+            "score": np.array([np.nan, -0.0, 1.5], np.float32),
+        },
+        "masks": {"action": np.array([True, False, False])},
+        "dictionaries": {"action": pa.array(["view", "buy"])},
+        "weights": np.ones(len(offsets) - 1, np.float32),
+        "features": pa.table({"label": list(range(len(offsets) - 1))}),
+        "types": {
+            "event_ts": pa.timestamp("us", "UTC"),
+            "action": pa.string(),
+            "like": pa.bool_(),
+            "score": pa.float32(),
+        },
+    }
+    return Batch(**fields | changes)
+
+
+def test_to_arrow_gives_features_and_lists_of_values() -> None:
+    table = make_batch().to_arrow()
+    assert table.column_names == ["label", "history"]
+    history = table["history"].type
+    assert history == pa.struct(
+        [
+            ("event_ts", pa.list_(pa.timestamp("us", "UTC"))),
+            ("action", pa.list_(pa.string())),
+            ("like", pa.list_(pa.bool_())),
+            ("score", pa.list_(pa.float32())),
+        ]
+    )
+    rows = table["history"].to_pylist()
+    assert [row["action"] for row in rows] == [[None, "buy"], [], ["buy"]]
+    assert [row["like"] for row in rows] == [[True, False], [], [True]]
+    times = table["history"].combine_chunks().field("event_ts").flatten().view(pa.int64())
+    assert times.to_pylist() == [-1, 5, 7]
+
+
+def test_to_arrow_keeps_nan_a_value_and_minus_zero_negative() -> None:
+    scores = make_batch().to_arrow()["history"].combine_chunks().field("score").flatten()
+    assert scores.null_count == 0
+    assert np.isnan(scores[0].as_py())
+    assert np.signbit(scores[1].as_py())
+
+
+def test_an_empty_batch_has_the_types_of_a_full_one() -> None:
+    full = make_batch()
+    empty = make_batch(
+        [0],
+        values={name: values[:0] for name, values in full.values.items()},
+        masks={},
+        features=pa.table({"label": pa.array([], pa.int64())}),
+    )
+    assert len(empty) == 0
+    assert empty.to_arrow().schema == full.to_arrow().schema
+    assert empty.to_arrow().num_rows == 0
+
+
+def test_a_batch_without_traits_still_has_its_rows() -> None:
+    table = make_batch(values={}, masks={}, dictionaries={}).to_arrow()
+    assert table["history"].to_pylist() == [{}, {}, {}]
+
+
+def test_a_batch_past_32_bit_offsets_becomes_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latewood.batch, "_CHUNK_EVENTS", 2)
+    whole = make_batch().to_arrow()
+    assert whole["history"].num_chunks == 2
+    monkeypatch.undo()
+    for name in ("event_ts", "action", "like"):  # not scores: NaN is not equal to itself
+        one, other = (table["history"].combine_chunks().field(name) for table in (whole, make_batch().to_arrow()))
+        assert one.equals(other)
+
+
+def test_lengths() -> None:
+    assert make_batch().lengths.tolist() == [2, 0, 1]
+
+
+def test_value_types_follow_the_schema() -> None:
+    schema = Schema(
+        user_id=pa.int64(), traits=pa.schema([("a", pa.dictionary(pa.int32(), pa.string())), ("b", pa.int8())])
+    )
+    assert value_types(schema, ("event_ts", "b", "a")) == {
+        "event_ts": pa.timestamp("us", "UTC"),
+        "b": pa.int8(),
+        "a": pa.string(),
+    }
+
+
+def test_an_unknown_layout_lists_those_that_exist() -> None:
+    with pytest.raises(SchemaError, match=r"'kjt' does not exist.*'jagged'"):
+        make_batch().to_torch(layout="kjt")
