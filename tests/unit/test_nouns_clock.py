@@ -1,0 +1,55 @@
+"""Time: what tells it, how it is read and shown."""
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latewood.clock import EARLIEST_TS, LATEST_TS, SystemClock, as_clock, show_ts, to_us
+
+
+def test_the_wall_clock_tells_microseconds() -> None:
+    before = time.time_ns() // 1000  # noqa: TID251
+    now = SystemClock().now()
+    assert before <= now <= time.time_ns() // 1000  # noqa: TID251
+    assert isinstance(as_clock(None), SystemClock)
+
+
+def test_whatever_tells_the_time_is_a_clock() -> None:
+    class Clock:
+        def now(self) -> int:
+            return 7
+
+    class Moment:
+        def now(self) -> datetime:
+            return datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+
+    assert as_clock(Clock()).now() == 7
+    assert as_clock(Moment()).now() == 1_000_000  # type: ignore[arg-type]
+    assert as_clock(lambda: 5).now() == 5
+    assert as_clock(lambda: datetime(1970, 1, 1, tzinfo=UTC)).now() == 0
+
+
+def test_a_naive_datetime_is_utc_and_zones_are_converted() -> None:
+    assert to_us(datetime(2024, 2, 29, 12)) == to_us(datetime(2024, 2, 29, 12, tzinfo=UTC))  # noqa: DTZ001
+    assert to_us(datetime(1970, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == -3_600_000_000
+    assert to_us(12) == 12
+
+
+def test_the_ends_of_time_are_those_of_datetime() -> None:
+    assert to_us(datetime.min.replace(tzinfo=UTC)) == EARLIEST_TS
+    assert to_us(datetime.max.replace(tzinfo=UTC)) == LATEST_TS
+    assert show_ts(EARLIEST_TS) == "0001-01-01T00:00:00Z"
+    assert show_ts(LATEST_TS) == "9999-12-31T23:59:59.999999Z"
+
+
+@given(st.integers(EARLIEST_TS, LATEST_TS))
+def test_shown_times_read_back(ts: int) -> None:
+    assert to_us(datetime.fromisoformat(show_ts(ts))) == ts
+
+
+@pytest.mark.parametrize("ts", [EARLIEST_TS - 1, LATEST_TS + 1, -(2**63), 2**63 - 1])
+def test_a_time_beyond_the_calendar_is_shown_as_a_number(ts: int) -> None:
+    assert show_ts(ts) == f"{ts} µs"
