@@ -104,16 +104,9 @@ def test_types_as_a_store_keeps_them(
 @pytest.mark.parametrize(
     "type_",
     [
-        pa.float16(),
-        pa.binary(),
-        pa.date32(),
-        pa.list_(pa.int8()),
-        pa.decimal128(5),
-        pa.null(),
-        pa.struct([]),
-        pa.duration("us"),
-    ]
-    + [pa.dictionary(pa.int8(), pa.float64()), pa.time64("us")],
+        *(pa.float16(), pa.binary(), pa.date32(), pa.time64("us"), pa.duration("us"), pa.decimal128(5), pa.null()),
+        *(pa.list_(pa.int8()), pa.struct([]), pa.dictionary(pa.int8(), pa.float64())),
+    ],
     ids=str,
 )
 def test_types_that_a_store_cannot_hold(type_: pa.DataType) -> None:
