@@ -1,0 +1,11 @@
+"""Examples at rest: the log they are written to, the view they are read through, and Fat Rows, the baseline.
+
+An example is one request with its features, labels, recent events and pointer. Any table that has them will do; the
+log is only the layout that a trainer reads fastest.
+"""
+
+from latewood.examples.fat_rows import FatRows, FatRowWriter, write_fat_rows
+from latewood.examples.log import ExampleLog
+from latewood.examples.source import ExampleSource, open_examples
+
+__all__ = ["ExampleLog", "ExampleSource", "FatRowWriter", "FatRows", "open_examples", "write_fat_rows"]

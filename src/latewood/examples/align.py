@@ -1,0 +1,72 @@
+"""One schema for examples that were logged at different times.
+
+Files may lack columns, or traits among their recent events, that came later. A missing column is null; a missing list
+among the recents is a list of nulls as long as its siblings, because a trait is null for events from before it was
+added.
+"""
+
+from collections.abc import Collection, Sequence
+
+import pyarrow as pa
+
+from latewood.columns import one_array
+from latewood.errors import SchemaError
+
+
+def unify(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
+    """The schema that all fit into, each given with its file's name. Raises: SchemaError: there is none."""
+    unified = schemas[0][1]
+    for name, schema in schemas[1:]:
+        if not schema.equals(unified):
+            try:
+                unified = pa.unify_schemas([unified, schema], promote_options="permissive")
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise SchemaError(f"{name} does not fit the files before it: {error}") from None
+    return unified
+
+
+def align(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table as one of `schema`."""
+    if table.schema.equals(schema):
+        return table
+    names = set(table.column_names)
+    columns = [
+        _fit(one_array(table[field.name]), field.type) if field.name in names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _fit(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    if array.type == type_:
+        return array
+    if not pa.types.is_struct(type_):
+        return array.cast(type_)
+    own = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+    sibling = next((child for child in own.values() if pa.types.is_list(child.type)), None)
+    children = [_fit(own[f.name], f.type) if f.name in own else _absent(f.type, len(array), sibling) for f in type_]
+    return pa.StructArray.from_arrays(children, fields=list(type_), mask=array.is_null() if array.null_count else None)
+
+
+def _absent(type_: pa.DataType, count: int, sibling: pa.ListArray | None) -> pa.Array:
+    if sibling is None or not pa.types.is_list(type_):
+        return pa.nulls(count, type_)
+    first, last = (sibling.offsets[0].as_py(), sibling.offsets[-1].as_py()) if count else (0, 0)
+    offsets = pa.compute.subtract(sibling.offsets, first) if first else sibling.offsets
+    return pa.ListArray.from_arrays(offsets, pa.nulls(last - first, type_.value_type), type=type_)
+
+
+def without_fields(table: pa.Table, dropped: Collection[str]) -> pa.Table:
+    """A table without some columns, or fields of struct columns as in "recent.price". Names it lacks are fine."""
+    table = table.select([name for name in table.column_names if name not in dropped])
+    for i, field in enumerate(table.schema):
+        if not pa.types.is_struct(field.type):
+            continue
+        kept = [k for k, child in enumerate(field.type) if f"{field.name}.{child.name}" not in dropped]
+        if len(kept) < field.type.num_fields:
+            array = one_array(table.column(i))
+            children, fields = array.flatten(), [field.type[k] for k in kept]
+            mask = array.is_null() if array.null_count else None
+            array = pa.StructArray.from_arrays([children[k] for k in kept], fields=fields, mask=mask)
+            table = table.set_column(i, pa.field(field.name, array.type, field.nullable), array)
+    return table

@@ -1,0 +1,175 @@
+"""The example log: Parquet files by day of request and bucket of users, each sorted by user and then by time.
+
+    day=2024-03-01/bucket=07/00000-<uuid>.parquet
+
+Sorting brings a user's examples together, so that batches in the log's order decode a user's history once. Page
+checksums are written, because Parquet without them gives back flipped bits as values. A file appears whole and
+durable, or not at all.
+"""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from latewood.columns import one_array, read_table, times_from_arrow
+from latewood.errors import SchemaError
+from latewood.examples.leaves import leaves
+from latewood.storage import open_storage
+from latewood.users import UserKeys, shard_of, user_keys
+
+DAY_US = 86_400_000_000
+ROW_GROUP_SIZE = 4096  # a group is the unit that a loader reads and permutes: 8 batches of 512
+BUFFER_BYTES = 256 << 20
+
+
+class ExampleLog:
+    """Writes examples; use it as a context manager, or call `flush`.
+
+    Args:
+        path: a directory, or any URI that a storage can be opened at.
+        bucket_count: files per day. More than one pays once a day of one bucket has many row groups.
+        row_group_size: examples per row group.
+        buffer_bytes: examples are held in memory until `flush`, or until they take this much.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        bucket_count: int = 1,
+        row_group_size: int = ROW_GROUP_SIZE,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
+        if bucket_count < 1 or row_group_size < 1:
+            raise SchemaError(f"bucket_count={bucket_count} and row_group_size={row_group_size} must be at least 1")
+        self.path = path
+        self._storage = open_storage(path)
+        self._bucket_count, self._row_group_size, self._buffer_bytes = bucket_count, row_group_size, buffer_bytes
+        self._buffer: list[pa.Table] = []
+        self._size_bytes = self._flushes = 0
+        self._schema: pa.Schema | None = None
+        self._lock = threading.RLock()  # a serving process captures, and so appends, from several threads
+
+    def append(self, examples: Any) -> None:
+        """Take examples: a table with `user_id`, `request_ts` and any other columns, the same in every call.
+
+        Raises: SchemaError: a missing column, a null in one of the two, or other columns than before.
+        """
+        table = read_table(examples).replace_schema_metadata(None)
+        _keys(table)
+        times_from_arrow(_column(table, "request_ts"), "request_ts")
+        with self._lock:
+            self._check_schema(table.schema)
+            if not len(table):
+                return
+            self._buffer.append(table)
+            self._size_bytes += table.nbytes
+            if self._size_bytes >= self._buffer_bytes:
+                self.flush()
+
+    def flush(self) -> list[str]:
+        """Write what was appended. Returns: the keys of the new files.
+
+        Raises: OSError: a file could not be written; then none of these files stays, and the examples are kept.
+        """
+        with self._lock:
+            if not self._buffer:
+                return []
+            written: list[str] = []
+            try:
+                for folder, part in _partitions(pa.concat_tables(self._buffer), self._bucket_count):
+                    key = f"{folder}/{self._flushes:05d}-{uuid.uuid4().hex}.parquet"
+                    written.append(key)
+                    self._storage.write(key, _encode(part, self._row_group_size))
+            except BaseException:
+                self._storage.delete(written)
+                raise
+            self._buffer, self._size_bytes, self._flushes = [], 0, self._flushes + 1
+            return written
+
+    def close(self) -> None:
+        self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+
+    def _check_schema(self, schema: pa.Schema) -> None:
+        if self._schema is None:
+            self._schema = schema
+        if schema.equals(self._schema):
+            return
+        for name in dict.fromkeys([*self._schema.names, *schema.names]):
+            had, has = (s.field(name).type if name in s.names else "absent" for s in (self._schema, schema))
+            if had != has:
+                raise SchemaError(f"column {name!r} was {had} in earlier examples of this log and is {has} now")
+        raise SchemaError(
+            f"the columns of this log are {self._schema.names}, in this order; now they are {schema.names}"
+        )
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    if name not in table.column_names:
+        raise SchemaError(f"the examples lack column {name!r}; they have: {', '.join(table.column_names)}")
+    return one_array(table[name])
+
+
+def _keys(table: pa.Table) -> UserKeys:
+    ids = _column(table, "user_id")
+    if ids.null_count:
+        raise SchemaError(f"column 'user_id' has a null in row {ids.is_null().index(True).as_py()}")
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.dictionary_decode()
+    try:
+        return user_keys(ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string()))
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"column 'user_id' is {ids.type}, which is no user id: {error}") from None
+
+
+def _partitions(table: pa.Table, bucket_count: int) -> Iterator[tuple[str, pa.Table]]:
+    """The examples of each day and bucket, sorted by user key and request time, with the folder they go to."""
+    keys, times = _keys(table), times_from_arrow(table["request_ts"], "request_ts")
+    days: NDArray[np.int64] = times // DAY_US
+    buckets = shard_of(keys.hash, bucket_count)
+    rows = np.lexsort((times, keys.check, keys.hash, buckets, days))
+    table, days, buckets = table.combine_chunks().take(pa.array(rows)), days[rows], buckets[rows]
+    bounds = np.flatnonzero((np.diff(days) != 0) | (np.diff(buckets) != 0)) + 1
+    for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(rows)], strict=True):
+        day = np.datetime64(int(days[start]), "D")
+        yield f"day={day}/bucket={buckets[start]:02d}", table.slice(start, stop - start)
+
+
+def _encode(table: pa.Table, row_group_size: int) -> pa.Buffer:
+    """One Parquet file in memory: parts are bounded by the log's buffer, and the storage then writes it atomically."""
+    encodings = {path: encoding for path, type_ in leaves(table.schema) if (encoding := _encoding(path, type_))}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=row_group_size,
+        compression="zstd",
+        write_page_checksum=True,
+        write_statistics=["user_id", "request_ts"],
+        use_dictionary=[path for path, _ in leaves(table.schema) if path not in encodings],
+        column_encoding=encodings or None,
+    )
+    return sink.getvalue()
+
+
+def _encoding(path: str, type_: pa.DataType) -> str | None:
+    """None where a dictionary is tried first: it suits labels, categories and whatever repeats."""
+    if pa.types.is_timestamp(type_) or (path == "user_id" and pa.types.is_integer(type_)):
+        return "DELTA_BINARY_PACKED"
+    return "PLAIN" if path == "uih.checksum" else None

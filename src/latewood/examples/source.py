@@ -1,0 +1,250 @@
+"""Examples by row, wherever they lie: in memory, or in Parquet files that need not fit there.
+
+Rows are numbered through all files in the order of their names. They come in groups (Parquet's row groups), the unit of
+reading: a group is decoded once and kept while there is room, and rows are taken from it. Nested columns make pyarrow
+slow row by row; one `take` for many batches and slices of it are fast (measured).
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from latewood.columns import one_array, read_table
+from latewood.errors import SchemaError
+from latewood.examples.align import align, unify, without_fields
+from latewood.examples.files import ExampleFile, find_files, reading
+
+CACHE_BYTES = 256 << 20
+_GROUP_SIZE = 4096  # of a table in memory
+_OPEN_FILES = 64
+_IPC = (".arrow", ".feather", ".ipc")
+
+
+def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: int = CACHE_BYTES) -> "ExampleSource":
+    """A view of examples.
+
+    Args:
+        examples: a table (anything with the Arrow C stream), a pyarrow dataset, or a path, glob, directory or URI of
+            Parquet files, or several of these.
+        without: columns, or fields of a struct column as in "recent.price", that will not be needed: they are not read.
+        cache_bytes: how much of decoded groups to keep.
+    Raises: SchemaError: files whose columns do not fit together; not examples at all. FileNotFoundError.
+    """
+    if isinstance(examples, ExampleSource):
+        return examples
+    if isinstance(examples, ds.Dataset):
+        return _open_dataset(examples, without, cache_bytes)
+    if isinstance(examples, (dict, pa.Table, pa.RecordBatch)) or hasattr(examples, "__arrow_c_stream__"):
+        return TableSource(read_table(examples), without)
+    if isinstance(examples, (list, tuple)) and examples and isinstance(examples[0], (pa.Table, pa.RecordBatch)):
+        return TableSource(pa.concat_tables([read_table(part) for part in examples]), without)
+    if str(examples).endswith(_IPC):
+        return TableSource(feather.read_table(examples), without)
+    return ParquetSource(find_files(examples), without, cache_bytes)
+
+
+def _open_dataset(dataset: ds.Dataset, without: Collection[str], cache_bytes: int) -> "ExampleSource":
+    """Plain local Parquet files are read file by file; with partition columns or filters all goes to memory."""
+    plain = isinstance(dataset, ds.FileSystemDataset) and isinstance(dataset.format, ds.ParquetFileFormat)
+    if plain and dataset.files and dataset.filesystem.type_name == "local":
+        fragments = dataset.get_fragments()
+        if not any(ds.get_partition_keys(fragment.partition_expression) for fragment in fragments):
+            source = ParquetSource(find_files(dataset.files), without, cache_bytes)
+            if len(source) == dataset.count_rows():
+                return source
+    return TableSource(dataset.to_table(), without)
+
+
+class ExampleSource(ABC):
+    """n examples in groups. Shapes: `offsets` (groups + 1,): group g holds the rows offsets[g] to offsets[g + 1]."""
+
+    name: str  # what messages call it
+    schema: pa.Schema
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    @abstractmethod
+    def read(self, group: int) -> pa.Table:
+        """One group, of the source's schema."""
+
+    @abstractmethod
+    def column(self, name: str) -> pa.Array:
+        """One top-level column of all examples. Raises: SchemaError: there is none of this name."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes when the examples do, or their order; stays when files are moved."""
+
+    def require(self, names: Collection[str]) -> None:
+        """Raises: SchemaError: a column is missing."""
+        if missing := [name for name in names if name not in self.schema.names]:
+            have = ", ".join(self.schema.names)
+            raise SchemaError(f"{self.name}: the examples lack {', '.join(missing)}; they have: {have}")
+
+    def take(self, rows: NDArray[np.int64]) -> pa.Table:
+        """The examples at these rows, in this order, as one chunk."""
+        if not len(rows):
+            return self.schema.empty_table()
+        by_row = np.argsort(rows, kind="stable")
+        ascending = rows[by_row]
+        groups = np.unique(np.searchsorted(self.offsets, ascending, "right") - 1)
+        bounds = [*np.searchsorted(ascending, self.offsets[groups]).tolist(), len(rows)]
+        parts, places, size = [], np.empty(len(rows), np.int64), 0
+        for group, start, stop in zip(groups.tolist(), bounds[:-1], bounds[1:], strict=True):
+            part, place = _pick(self.read(group), ascending[start:stop] - self.offsets[group])
+            places[by_row[start:stop]] = place + size
+            parts.append(part)
+            size += len(part)
+        table = (pa.concat_tables(parts) if len(parts) > 1 else parts[0]).combine_chunks()
+        in_place = size == len(rows) and bool((places == np.arange(size)).all())
+        return table if in_place else table.take(pa.array(places))
+
+
+def _pick(group: pa.Table, rows: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
+    """A part of a group that has these ascending rows, and where in it they are: a slice, unless mostly waste."""
+    first, count = int(rows[0]), int(rows[-1] - rows[0]) + 1
+    if count <= 2 * len(rows):
+        return group.slice(first, count), rows - first
+    return group.take(pa.array(rows)), np.arange(len(rows))
+
+
+class TableSource(ExampleSource):
+    """Examples in memory."""
+
+    def __init__(self, table: pa.Table, without: Collection[str] = ()) -> None:
+        self.name = "the table of examples"
+        self._table = without_fields(table.replace_schema_metadata(None), without).combine_chunks()
+        self.schema = self._table.schema
+        starts = np.arange(0, len(table), _GROUP_SIZE, dtype=np.int64)
+        self.offsets = np.append(starts, len(table)).astype(np.int64)
+
+    def read(self, group: int) -> pa.Table:
+        return self._table.slice(int(self.offsets[group]), int(self.offsets[group + 1] - self.offsets[group]))
+
+    def column(self, name: str) -> pa.Array:
+        self.require([name])
+        return one_array(self._table[name])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = xxhash.xxh3_64(f"{len(self)} {self.schema.names}".encode())
+        parts = [self.column("request_ts")] if "request_ts" in self.schema.names else []
+        if "uih" in self.schema.names and pa.types.is_struct(uih := self.schema.field("uih").type):
+            parts += [self.column("uih").field(f.name) for f in uih if f.name in ("end_ts", "length", "checksum")]
+        for part in parts:  # enough to tell examples apart, and all of fixed width
+            digest.update(np.ascontiguousarray(part.to_numpy(zero_copy_only=False)))
+        return digest.hexdigest()
+
+
+class ParquetSource(ExampleSource):
+    """Examples in Parquet files. Page checksums are verified where the files have them."""
+
+    def __init__(
+        self, files: Sequence[ExampleFile], without: Collection[str] = (), cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.files, self._cache_bytes = tuple(files), cache_bytes
+        self.name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
+        self.bytes_read = 0  # compressed bytes of the column chunks that were read
+        self._without = frozenset(without)
+        self._lock = threading.RLock()  # two iterators of one loader are two threads
+        self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._cached_bytes = 0
+        self._read_index()
+
+    def _read_index(self) -> None:
+        counts, owners, inner, schemas = [], [], [], []
+        for i, file in enumerate(self.files):
+            metadata = (parquet := self._file(i)).metadata
+            groups = [g for g in range(metadata.num_row_groups) if metadata.row_group(g).num_rows]
+            counts += [metadata.row_group(g).num_rows for g in groups]
+            owners += [i] * len(groups)
+            inner += groups
+            schemas.append((str(file), parquet.schema_arrow.remove_metadata()))
+        self._owner, self._inner = owners, inner
+        self.schema = without_fields(unify(schemas).empty_table(), self._without).schema
+        self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def read(self, group: int) -> pa.Table:
+        with self._lock:
+            if group in self._cache:
+                self._cache.move_to_end(group)
+                return self._cache[group]
+            table = self._read(group)
+            self._cache[group] = table
+            self._cached_bytes += table.get_total_buffer_size()
+            # the newest two stay whatever their size: a window may span them
+            while self._cached_bytes > self._cache_bytes and len(self._cache) > 2:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].get_total_buffer_size()
+            return table
+
+    def _read(self, group: int) -> pa.Table:
+        owner, inner = self._owner[group], self._inner[group]
+        with reading(f"{self.files[owner]}, row group {inner},"):
+            file = self._file(owner)
+            columns = self._columns(file)
+            self.bytes_read += chunk_bytes(file.metadata, inner, columns)
+            table = file.read_row_group(inner, columns=columns, use_threads=False)
+        return align(table.replace_schema_metadata(None), self.schema).combine_chunks()
+
+    def column(self, name: str) -> pa.Array:
+        self.require([name])
+        parts = []
+        with self._lock:
+            for i, path in enumerate(self.files):
+                with reading(str(path)):
+                    file = self._file(i)
+                    columns = [name] if name in file.schema_arrow.names else []
+                    part = file.read(columns=columns, use_threads=False)
+                wanted = pa.schema([self.schema.field(name)])
+                parts.append(one_array(align(part.replace_schema_metadata(None), wanted)[name]))
+        return pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = xxhash.xxh3_64()
+        for file in self.files:
+            digest.update(f"{file.key.rpartition('/')[2]} {file.size_bytes}\n".encode())
+        digest.update(self.offsets.tobytes())
+        return digest.hexdigest()
+
+    def _file(self, i: int) -> pq.ParquetFile:
+        if i not in self._open:
+            self._open[i] = self.files[i].open()
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close(force=True)
+        self._open.move_to_end(i)
+        return self._open[i]
+
+    def _columns(self, file: pq.ParquetFile) -> list[str] | None:
+        """The leaves to read; None reads all."""
+        if not self._without:
+            return None
+        paths = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
+        return [path for path in paths if not any(_within(path, dropped) for dropped in self._without)]
+
+
+def _within(path: str, column: str) -> bool:
+    return path == column or path.startswith(f"{column}.")
+
+
+def chunk_bytes(metadata: pq.FileMetaData, group: int, columns: Collection[str] | None = None) -> int:
+    """The compressed size of a row group's columns: what reading them takes from the disk."""
+    row_group = metadata.row_group(group)
+    chunks = (row_group.column(i) for i in range(row_group.num_columns))
+    wanted = None if columns is None else frozenset(columns)
+    return sum(chunk.total_compressed_size for chunk in chunks if wanted is None or chunk.path_in_schema in wanted)

@@ -1,0 +1,145 @@
+"""The loader: what a trainer iterates. See the package for the stages it joins."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from latewood.batch import Batch
+from latewood.columns import times_from_arrow
+from latewood.errors import LatewoodError, SchemaError
+from latewood.examples import open_examples
+from latewood.loading.feed import feed
+from latewood.loading.order import order_of
+from latewood.loading.prefetch import Prefetch
+from latewood.loading.state import LoaderState
+from latewood.loading.steps import Share, Step
+from latewood.materialize import Materializer, Source
+from latewood.projection import Projection
+
+WINDOW = 16_384  # 32 batches of 512: a few MB of examples
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far an iterator got: the state of a run is that of the newest one."""
+
+    epoch: int
+    position: int
+
+
+class Loader:
+    """Batches of one tenant's histories, in a seeded order, made ahead of the trainer.
+
+    Iterating gives the current epoch from its start, or, once after `load_state_dict`, from where the state was
+    saved. The order does not change from epoch to epoch unless `set_epoch` is called.
+
+    Args:
+        store: trainers open it with `read_only=True`.
+        examples: whatever `latewood.examples.open_examples` takes: paths, globs, directories, datasets, tables.
+        projection: what to see of every history.
+        batch_size: examples per batch and rank; the last batch may be shorter.
+        order: "shuffle", "user" (the log's own) or "time".
+        rank, world_size: this trainer's part. All ranks make equally many steps.
+        prefetch: batches made ahead, in a thread; 0 for none.
+        on_missing: "raise", or "mask": an example whose history cannot be had keeps its place, empty, with weight 0.
+        remainder: "pad" fills the last step up with examples of weight 0; "drop" leaves an incomplete step out.
+        window: so many examples are mixed with each other by "shuffle", and read at a time.
+        transform: applied to every batch, in the thread; what it returns is what the loader gives.
+    Raises: SchemaError: an argument that makes no sense, or examples that lack a column.
+    """
+
+    def __init__(
+        self,
+        store: Source,
+        examples: Any,
+        projection: Projection,
+        *,
+        batch_size: int = 512,
+        seed: int = 0,
+        order: str = "shuffle",
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch: int = 2,
+        on_missing: Literal["raise", "mask"] = "raise",
+        remainder: str = "pad",
+        window: int = WINDOW,
+        transform: Callable[[Batch], Any] | None = None,
+    ) -> None:
+        if window < 1 or prefetch < 0:
+            raise SchemaError(f"window={window} must be at least 1 and prefetch={prefetch} at least 0")
+        self._share = Share(batch_size, rank, world_size, remainder)
+        self._prefetch, self._window, self._transform = prefetch, window, transform
+        wanted = projection.names(store.schema)
+        unread = [f"recent.{trait.name}" for trait in store.schema if trait.name not in wanted]
+        self.source = open_examples(examples, without=unread)
+        self.source.require(["user_id", "uih", "recent", "cutoff"])
+        self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
+        self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
+        self.materializer = Materializer(store, projection, on_missing=on_missing)
+        self._place, self._resume = _Place(0, 0), False
+
+    def __len__(self) -> int:
+        """Steps per epoch, the same on every rank."""
+        return self._share.count(len(self.source))
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._resume:
+            self._place = _Place(self._place.epoch, 0)
+        self._resume = False
+        return self._iterate(self._place)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that is iterated next. The epoch of a restored state keeps its position."""
+        if epoch != self._place.epoch:
+            self._place, self._resume = _Place(epoch, 0), False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the newest iterator stands: after the batch that it gave last. Made ahead does not count."""
+        return self._state().to_json()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the state was saved, on any number of ranks and with any batch size.
+
+        Raises: SchemaError: the state is of other examples, or of a loader with another order.
+        """
+        restored = LoaderState.from_json(state)
+        restored.refuse_other(self._state())
+        self._place, self._resume = _Place(restored.epoch, restored.position), True
+
+    def _state(self) -> LoaderState:
+        place, fingerprint = self._place, self.source.fingerprint
+        return replace(self._settings, epoch=place.epoch, position=place.position, fingerprint=fingerprint)
+
+    def _iterate(self, place: _Place) -> Iterator[Batch]:
+        batches = Prefetch(self._batches(place.epoch, place.position), self._prefetch)
+        try:
+            for position, batch in batches:
+                place.position = position
+                yield batch
+                del batch  # not held while the trainer's next step waits: its buffers can be used again
+        finally:
+            batches.close()
+
+    def _batches(self, epoch: int, position: int) -> Iterator[tuple[int, Batch]]:
+        """Every batch from a position on, each with the position after it."""
+        for step, table in feed(self.source, self._order(epoch), self._share, position, self._window):
+            yield step.after, self._batch(epoch, step, table)
+
+    def _batch(self, epoch: int, step: Step, table: pa.Table) -> Any:
+        try:
+            batch = self.materializer(table)
+        except LatewoodError as error:
+            error.add_note(
+                f"in the batch at positions {step.start} to {step.stop} of epoch {epoch} of {self.source.name}"
+            )
+            raise
+        if step.pad:
+            real = np.arange(len(batch)) < len(batch) - step.pad
+            batch = replace(batch, weights=batch.weights * real.astype(np.float32))
+        return batch if self._transform is None else self._transform(batch)
+
+    def _request_times(self) -> Any:
+        return times_from_arrow(self.source.column("request_ts"), "request_ts")

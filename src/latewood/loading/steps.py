@@ -1,0 +1,76 @@
+"""How the positions of an epoch are dealt to steps and ranks.
+
+All ranks walk through the same positions: a step takes the next `world_size * batch_size` of them, rank r the r-th
+part. So one number, the position after the last step, says for every rank and for any number of ranks what is left of
+the epoch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latewood.errors import SchemaError
+
+REMAINDERS = ("pad", "drop")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rank's part of a step: the examples at positions start to stop, and `pad` repeated ones of weight 0."""
+
+    start: int
+    stop: int
+    pad: int
+    first: int  # where the step starts on rank 0
+    after: int  # where the next step starts
+
+    def __len__(self) -> int:
+        return self.stop - self.start + self.pad
+
+    def padding(self) -> NDArray[np.int64]:
+        """Which of the whole step's examples are repeated, counted from `first`. Shapes: (pad,)."""
+        return np.arange(self.pad) % (self.after - self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank gets of every step.
+
+    Args: remainder: what to do where too few examples are left for a full step. "pad": all ranks get as many, the last
+        ones some of weight 0, so that no example is lost and none counts twice. "drop": leave them out.
+    """
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    remainder: str = "pad"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SchemaError(f"batch_size={self.batch_size} must be at least 1")
+        if not 0 <= self.rank < self.world_size:
+            raise SchemaError(f"rank={self.rank} must be at least 0 and below world_size={self.world_size}")
+        if self.remainder not in REMAINDERS:
+            exist = ", ".join(map(repr, REMAINDERS))
+            raise SchemaError(f"remainder {self.remainder!r} does not exist; these do: {exist}")
+
+    @property
+    def step_size(self) -> int:
+        return self.batch_size * self.world_size
+
+    def count(self, total: int, position: int = 0) -> int:
+        """How many steps are left from a position; the same on every rank."""
+        left = max(total - position, 0)
+        return left // self.step_size if self.remainder == "drop" else -(-left // self.step_size)
+
+    def steps(self, total: int, position: int = 0) -> Iterator[Step]:
+        """This rank's part of every step from a position on."""
+        for _ in range(self.count(total, position)):
+            after = min(position + self.step_size, total)
+            size = -(-(after - position) // self.world_size)
+            start = min(position + self.rank * size, after)
+            stop = min(start + size, after)
+            yield Step(start, stop, size - (stop - start), position, after)
+            position = after
