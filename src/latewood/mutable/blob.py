@@ -1,0 +1,116 @@
+"""Between events and the checksummed bytes of one batch in the log.
+
+A batch is a header, a table of its traits, and the columns back to back, each padded to 8 bytes, all little-endian; the
+last 8 bytes are the xxh3_64 of the rest, seeded with the batch's number, so that a batch that turns up in another's place
+is found out as well as a flipped bit.
+"""
+
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from latewood.columns import Column
+from latewood.errors import CorruptionError, SchemaError
+from latewood.events import Events
+from latewood.users import UserKeys
+
+VERSION = 1
+_HEADER = struct.Struct("<4sHBBQII")  # magic, version, text users, ids, events, traits, bytes of text
+_TRAIT = struct.Struct("<i2sBB")  # id, dtype, whether a mask follows, nothing
+_CHECKSUM = struct.Struct("<Q")
+_MAGIC = b"LWmt"
+
+
+class Batch(NamedTuple):
+    """Events as appended together, with their event ids where they have some."""
+
+    events: Events
+    ids: NDArray[np.uint64] | None  # (n, 2), (0, 0) for none
+    content: NDArray[np.uint64] | None  # (n,)
+
+
+def encode_batch(batch: Batch, number: int) -> bytes:
+    """The bytes of batch `number`."""
+    events = batch.events
+    text = pa.types.is_string(events.user_ids.type)
+    offsets, data = text_parts(events.user_ids) if text else (None, b"")
+    header = _HEADER.pack(_MAGIC, VERSION, text, batch.ids is not None, len(events), len(events.traits), len(data))
+    table = [
+        _TRAIT.pack(trait, column.values.dtype.str[1:].encode(), column.mask is not None, 0)
+        for trait, column in events.traits.items()
+    ]
+    columns: list[Any] = [*events.keys, events.event_ts, events.ingest_ts, events.ordinal]
+    columns += [offsets, data] if text else [events.user_ids.to_numpy()]
+    if batch.ids is not None:
+        columns += [batch.ids, batch.content]
+    for column in events.traits.values():
+        columns += [column.values] if column.mask is None else [column.values, column.mask]
+    body = b"".join([header, *table, *(part for column in columns for part in _padded(column))])
+    return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body, seed=number))
+
+
+def _padded(column: Any) -> tuple[bytes, bytes]:
+    data = column if isinstance(column, bytes) else column.tobytes()
+    return data, bytes(-len(data) % 8)
+
+
+def decode_batch(blob: Any, number: int, where: str) -> Batch:
+    """The inverse; columns are views of `blob`.
+
+    Raises: CorruptionError: the bytes are not those that were written; the message says `where`.
+        SchemaError: written by a newer version.
+    """
+    view = memoryview(blob)
+    body = view[:-8]
+    if len(view) < _HEADER.size + 8 or _CHECKSUM.unpack(view[-8:])[0] != xxhash.xxh3_64_intdigest(body, seed=number):
+        raise CorruptionError(f"{where}: the checksum of batch {number} differs ({len(view)} bytes)")
+    magic, version, text, has_ids, n, traits, text_bytes = _HEADER.unpack_from(body)
+    if magic != _MAGIC or version > VERSION:
+        raise SchemaError(f"{where}: batch {number} has format version {version}; this code reads {VERSION}")
+    table = [_TRAIT.unpack_from(body, _HEADER.size + i * _TRAIT.size) for i in range(traits)]
+    reader = _Reader(body, _HEADER.size + traits * _TRAIT.size)
+    keys = UserKeys(reader.take("<u8", n), reader.take("<u8", n))
+    times = reader.take("<i8", n), reader.take("<i8", n), reader.take("<i4", n)
+    if text:
+        user_ids = text_array(reader.take("<i4", n + 1), reader.take("<u1", text_bytes), pa.string())
+    else:
+        user_ids = pa.array(reader.take("<i8", n))
+    ids = reader.take("<u8", 2 * n).reshape(n, 2) if has_ids else None
+    content = reader.take("<u8", n) if has_ids else None
+    columns = {}
+    for trait, dtype, masked, _ in table:
+        values = reader.take(dtype.decode(), n)
+        columns[trait] = Column(values, reader.take("?", n) if masked else None)
+    return Batch(Events(user_ids, keys, *times, columns), ids, content)
+
+
+class _Reader:
+    """Takes padded columns off the front of a buffer."""
+
+    def __init__(self, body: memoryview, offset: int) -> None:
+        self._body, self._offset = body, offset
+
+    def take(self, dtype: str, count: int) -> NDArray[Any]:
+        array = np.frombuffer(self._body, np.dtype(dtype), count, self._offset)
+        self._offset += array.nbytes + -array.nbytes % 8
+        return array
+
+
+def text_parts(array: pa.Array) -> tuple[NDArray[np.int32], bytes]:
+    """The offsets, from 0, and the UTF-8 bytes of a string array."""
+    if not len(array):
+        return np.zeros(1, np.int32), b""
+    _, offsets, data = array.buffers()
+    places = np.frombuffer(offsets, np.int32, len(array) + 1, array.offset * 4)
+    if places[-1] == places[0]:
+        return np.zeros(len(places), np.int32), b""
+    return places - places[0], memoryview(data)[int(places[0]) : int(places[-1])].tobytes()
+
+
+def text_array(offsets: NDArray[Any], data: NDArray[np.uint8], type_: pa.DataType) -> pa.Array:
+    """A (large) string array over the buffers given, without a copy."""
+    return pa.Array.from_buffers(type_, len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])

@@ -1,0 +1,258 @@
+"""The kernels of the arena: hash tables and per-user chains over its columns.
+
+A chain links a user's events from the newest back, as a list threaded through the column `previous`; `latest` is the
+largest ingest time from an event back to the chain's end, so that a walk stops where nothing later is wanted. Hash tables
+are open-addressed, a power of two long and at most half full; an entry is a row or user number plus one, 0 is empty.
+"""
+
+from numba import boolean, int32, int64, njit, types, uint64
+
+_I64 = types.Array(int64, 1, "C")
+_I32 = types.Array(int32, 1, "C")
+_U64 = types.Array(uint64, 1, "C")
+_IN_I64 = types.Array(int64, 1, "C", readonly=True)
+_IN_I32 = types.Array(int32, 1, "C", readonly=True)
+_IN_U64 = types.Array(uint64, 1, "C", readonly=True)
+_IN_BOOL = types.Array(boolean, 1, "C", readonly=True)
+
+_OPTIONS = {"nogil": True, "cache": True}
+
+
+@njit(int64(_IN_U64, _IN_U64, _I64, _U64, _U64, int64, _I64, _I64), **_OPTIONS)
+def assign_users(hashes, checks, table, user_hash, user_check, count, users, new_rows):  # type: ignore[no-untyped-def]
+    """Each row's user number, new ones given in order of appearance. Returns the number of users thereafter.
+
+    `new_rows[k]` is the row where the k-th new user first appears.
+    """
+    mask = uint64(len(table) - 1)
+    before = count
+    for row in range(len(hashes)):
+        place = hashes[row] & mask
+        while True:
+            entry = table[place]
+            if entry == 0:
+                user_hash[count] = hashes[row]
+                user_check[count] = checks[row]
+                new_rows[count - before] = row
+                count += 1
+                table[place] = count
+                users[row] = count - 1
+                break
+            if user_hash[entry - 1] == hashes[row] and user_check[entry - 1] == checks[row]:
+                users[row] = entry - 1
+                break
+            place = (place + uint64(1)) & mask
+    return count
+
+
+@njit(types.void(_I64, _U64, int64), **_OPTIONS)
+def rehash_users(table, user_hash, count):  # type: ignore[no-untyped-def]
+    """Fill an empty table with the users known."""
+    mask = uint64(len(table) - 1)
+    for user in range(count):
+        place = user_hash[user] & mask
+        while table[place] != 0:
+            place = (place + uint64(1)) & mask
+        table[place] = user + 1
+
+
+@njit(types.void(_IN_U64, _IN_U64, _I64, _U64, _U64, _I64), **_OPTIONS)
+def find_users(hashes, checks, table, user_hash, user_check, users):  # type: ignore[no-untyped-def]
+    """Each row's user number, -1 where unknown."""
+    mask = uint64(len(table) - 1)
+    for row in range(len(hashes)):
+        place = hashes[row] & mask
+        users[row] = -1
+        while table[place] != 0:
+            entry = table[place] - 1
+            if user_hash[entry] == hashes[row] and user_check[entry] == checks[row]:
+                users[row] = entry
+                break
+            place = (place + uint64(1)) & mask
+
+
+@njit(types.void(_IN_I64, _IN_BOOL, _I64, _I64), **_OPTIONS)
+def rank_in_user(users, chosen, seen, ranks):  # type: ignore[no-untyped-def]
+    """How many chosen rows of the same user come before each chosen row. `seen` is all zero before and after."""
+    for row in range(len(users)):
+        if chosen[row]:
+            ranks[row] = seen[users[row]]
+            seen[users[row]] += 1
+    for row in range(len(users)):
+        seen[users[row]] = 0
+
+
+@njit(uint64(int64, int64, int64), **_OPTIONS)
+def _tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
+    h = uint64(user) * uint64(0x9E3779B97F4A7C15) + uint64(event_ts)
+    h = (h ^ (h >> uint64(32))) * uint64(0xD6E8FEB86659FD93) + uint64(ingest_ts)
+    h = (h ^ (h >> uint64(29))) * uint64(0x94D049BB133111EB)
+    return h ^ (h >> uint64(32))
+
+
+@njit(types.void(int64, int64, boolean, _I64, _I64, _I64, _I32, _I64, _I64, _I64, _I64), **_OPTIONS)
+def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, previous, latest, head, ties):  # type: ignore[no-untyped-def]
+    """Thread rows [start, stop) into their users' chains and the table of tied groups.
+
+    With `place_ties` each gets its ordinal, the place by arrival among equal (user, event_ts, ingest_ts) (R1); without,
+    it already has it.
+    """
+    mask = uint64(len(ties) - 1)
+    for row in range(start, stop):
+        user = users[row]
+        before = head[user]
+        previous[row] = before
+        latest[row] = ingest_ts[row]
+        if before >= 0 and latest[before] > latest[row]:
+            latest[row] = latest[before]
+        head[user] = row
+        place = _tie_hash(user, event_ts[row], ingest_ts[row]) & mask
+        newest = -1
+        while ties[place] != 0:
+            other = ties[place] - 1
+            if users[other] == user and event_ts[other] == event_ts[row] and ingest_ts[other] == ingest_ts[row]:
+                newest = other
+                break
+            place = (place + uint64(1)) & mask
+        if place_ties:
+            ordinal[row] = ordinal[newest] + 1 if newest >= 0 else 0
+        ties[place] = row + 1
+
+
+@njit(types.void(_I64, int64, _I64, _I64, _I64), **_OPTIONS)
+def rehash_ties(ties, rows, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
+    """Fill an empty table of tied groups with each group's newest row."""
+    mask = uint64(len(ties) - 1)
+    for row in range(rows):
+        place = _tie_hash(users[row], event_ts[row], ingest_ts[row]) & mask
+        while ties[place] != 0:
+            other = ties[place] - 1
+            if users[other] == users[row] and event_ts[other] == event_ts[row] and ingest_ts[other] == ingest_ts[row]:
+                break
+            place = (place + uint64(1)) & mask
+        ties[place] = row + 1
+
+
+@njit(int64(_IN_U64, _IN_U64, _IN_U64, _I64, _U64, _U64, _U64, _I64, _I64), **_OPTIONS)
+def match_ids(high, low, content, table, known_high, known_low, known_content, scratch, found):  # type: ignore[no-untyped-def]
+    """Which rows repeat an event id: one known (its record number ≥ 0), one of row j above (-2 - j), or none (-1).
+
+    Returns the first row that repeats an id with other content, or -1. `scratch` is all zero before.
+    """
+    mask = uint64(len(table) - 1)
+    scratch_mask = uint64(len(scratch) - 1)
+    for row in range(len(high)):
+        found[row] = -1
+        if high[row] == 0 and low[row] == 0:
+            continue
+        place = low[row] & mask
+        while table[place] != 0:
+            entry = table[place] - 1
+            if known_high[entry] == high[row] and known_low[entry] == low[row]:
+                found[row] = entry
+                break
+            place = (place + uint64(1)) & mask
+        if found[row] >= 0:
+            if known_content[found[row]] != content[row]:
+                return row
+            continue
+        place = low[row] & scratch_mask
+        while scratch[place] != 0:
+            other = scratch[place] - 1
+            if high[other] == high[row] and low[other] == low[row]:
+                if content[other] != content[row]:
+                    return row
+                found[row] = -2 - other
+                break
+            place = (place + uint64(1)) & scratch_mask
+        if found[row] == -1:
+            scratch[place] = row + 1
+    return -1
+
+
+@njit(types.void(int64, int64, _I64, _U64), **_OPTIONS)
+def link_ids(start, stop, table, known_low):  # type: ignore[no-untyped-def]
+    """Enter the id records [start, stop), which are new, into the table."""
+    mask = uint64(len(table) - 1)
+    for entry in range(start, stop):
+        place = known_low[entry] & mask
+        while table[place] != 0:
+            place = (place + uint64(1)) & mask
+        table[place] = entry + 1
+
+
+@njit(boolean(int64, int64, _I64, _I64, _I32), **_OPTIONS)
+def _before(a, b, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
+    if event_ts[a] != event_ts[b]:
+        return event_ts[a] < event_ts[b]
+    if ingest_ts[a] != ingest_ts[b]:
+        return ingest_ts[a] < ingest_ts[b]
+    return ordinal[a] < ordinal[b]
+
+
+@njit(types.void(_I64, _I64, int64, int64, _I64, _I64, _I32), **_OPTIONS)
+def _sort_rows(rows, spare, start, stop, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
+    """Sort rows[start:stop] by the total order: merge sort over insertion-sorted runs, fast on what is nearly sorted."""
+    run = 16
+    for low in range(start, stop, run):
+        for at in range(low + 1, min(low + run, stop)):
+            row = rows[at]
+            hole = at
+            while hole > low and _before(row, rows[hole - 1], event_ts, ingest_ts, ordinal):
+                rows[hole] = rows[hole - 1]
+                hole -= 1
+            rows[hole] = row
+    while run < stop - start:
+        for low in range(start, stop - run, 2 * run):
+            middle, high = low + run, min(low + 2 * run, stop)
+            if not _before(rows[middle], rows[middle - 1], event_ts, ingest_ts, ordinal):
+                continue
+            spare[low:middle] = rows[low:middle]
+            left, right, at = low, middle, low
+            while left < middle:
+                if right < high and _before(rows[right], spare[left], event_ts, ingest_ts, ordinal):
+                    rows[at] = rows[right]
+                    right += 1
+                else:
+                    rows[at] = spare[left]
+                    left += 1
+                at += 1
+        run *= 2
+
+
+@njit(
+    int64(
+        _I64, _IN_I64, _IN_I64, _IN_I64, _IN_I64, _IN_I32, int64, _I64, _I64, _I64, _I64, _I64, _I32, _I64, _I64, _I64
+    ),
+    **_OPTIONS,
+)
+def gather(  # type: ignore[no-untyped-def]
+    users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, limit, head, previous, latest, event_ts, ingest_ts, ordinal,
+    rows, spare, offsets,
+):  # fmt: skip
+    """Each request's rows in the total order: what sorts before its end, ingested in [min_ingest, cutoff).
+
+    Rows at or past `limit` are not committed yet and stay unseen. Returns the number of rows; where that is more than
+    `rows` holds, call again with more room.
+    """
+    count = 0
+    for request in range(len(users)):
+        offsets[request] = count
+        start = count
+        end, earliest, latest_allowed = end_ts[request], min_ingest[request], cutoff[request]
+        row = head[users[request]] if users[request] >= 0 else int64(-1)
+        while row >= 0 and latest[row] >= earliest:
+            ingest = ingest_ts[row]
+            if row < limit and ingest >= earliest and ingest < latest_allowed and event_ts[row] <= end:
+                tie = tie_ingest[request]
+                inside = event_ts[row] < end or ingest < tie or (ingest == tie and ordinal[row] < tie_ordinal[request])
+                if inside:
+                    if count < len(rows):
+                        rows[count] = row
+                    count += 1
+            row = previous[row]
+        if count <= len(rows):
+            rows[start:count] = rows[start:count][::-1].copy()
+            _sort_rows(rows, spare, start, count, event_ts, ingest_ts, ordinal)
+    offsets[len(users)] = count
+    return count

@@ -1,0 +1,78 @@
+"""From an `event_id` column to what the tier remembers: 128 bits per id, and a hash of what each event says."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from numpy.typing import NDArray
+
+from latewood.columns import one_array
+from latewood.errors import SchemaError
+from latewood.events import Events
+
+_PHI = np.uint64(0x9E3779B97F4A7C15)
+
+
+def hash_ids(event_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+    """The hashes of event ids: xxh3_128 of their canonical bytes, (0, 0) where null.
+
+    An integer's canonical bytes are the 16 of its value as a little-endian int128, so that its width does not matter;
+    a string's are a tag byte and its UTF-8, so that "1" is not 1.
+
+    Shapes: (n,) → (n, 2): high half, low half.
+    Raises: SchemaError: neither integers, strings nor bytes.
+    """
+    array = one_array(event_ids)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_null(array.type):
+        return np.zeros((len(array), 2), np.uint64)
+    values = _canonical(array)
+    digests = b"".join(map(xxhash.xxh3_128_digest, values))
+    ids = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(len(array), 2)
+    if array.null_count:
+        ids[pc.is_null(array).to_numpy(zero_copy_only=False)] = 0
+    return ids
+
+
+def _canonical(array: pa.Array) -> list[bytes]:
+    if pa.types.is_integer(array.type):
+        filled = array.fill_null(0) if array.null_count else array
+        numbers = filled.to_numpy()
+        words = np.empty((len(numbers), 2), "<u8")
+        words[:, 0] = numbers.astype(np.int64 if pa.types.is_signed_integer(array.type) else np.uint64).view(np.uint64)
+        words[:, 1] = np.where(numbers < 0, np.uint64(2**64 - 1), np.uint64(0))
+        raw = words.tobytes()
+        return [raw[i : i + 16] for i in range(0, len(raw), 16)]
+    text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type)
+    binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
+    if not (text or binary or pa.types.is_fixed_size_binary(array.type)):
+        raise SchemaError(f"column 'event_id' is {array.type}; an id is an integer, a string or bytes")
+    tag = b"s" if text else b"b"
+    return [tag + (value or b"") for value in array.cast(pa.large_binary()).to_pylist()]
+
+
+def hash_content(events: Events) -> NDArray[np.uint64]:
+    """What each event says, ingest time apart: user, event_ts and the traits that are not null.
+
+    Codes of the vocabulary are stable, so they stand for their values; a trait added later is null in earlier events and
+    changes nothing.
+    """
+    h = _mix(events.keys.hash ^ (events.keys.check * _PHI)) + events.event_ts.view(np.uint64)
+    total = _mix(h)
+    for trait, column in events.traits.items():
+        seed = np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64)
+        said = _mix(_mix(_bits(column.values) + seed) ^ seed)
+        total = total + (said if column.mask is None else np.where(column.mask, np.uint64(0), said))
+    return _mix(total)
+
+
+def _bits(values: NDArray[np.generic]) -> NDArray[np.uint64]:
+    unsigned = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+    return unsigned.astype(np.uint64)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,146 @@
+"""The log below a tier: batches in order and the state, committed together. The seam between the rules and the backends.
+
+The log is divided into segments; a cut seals the current one and begins the next, so that eviction frees whole segments.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import xxhash
+
+from latewood.clock import EARLIEST_TS
+from latewood.errors import CorruptionError, SchemaError
+from latewood.mutable.blob import Batch
+from latewood.mutable.event_ids import IdRun
+from latewood.mutable.tier import TierState
+
+VERSION = 1
+
+
+class Segment(NamedTuple):
+    """A stretch of the log. The newest ingest time is that of its events; one without events has EARLIEST_TS - 1."""
+
+    number: int
+    first_batch: int
+    latest_ingest: int = EARLIEST_TS - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What the log keeps besides batches: the tier's state, and where its batches lie."""
+
+    tier: TierState = field(default_factory=TierState)
+    version: int = 0  # grows with every commit
+    next_batch: int = 0
+    segments: tuple[Segment, ...] = (Segment(0, 0),)  # not evicted, the last one current
+    load_watermark: int = EARLIEST_TS  # of the bulk load under way
+
+    @property
+    def first_batch(self) -> int:
+        """The oldest batch that is not evicted."""
+        return self.segments[0].first_batch
+
+    @property
+    def segment(self) -> Segment:
+        """The current segment."""
+        return self.segments[-1]
+
+    def changed(self, **tier: Any) -> "LogState":
+        """The next version, with these fields of the tier's state."""
+        return replace(self, version=self.version + 1, tier=replace(self.tier, **tier))
+
+    def appended(self, latest_ingest: int) -> "LogState":
+        """The next version: one more batch, whose largest ingest time is given."""
+        tier = self.tier
+        latest = max(latest_ingest, self.segment.latest_ingest)
+        return LogState(
+            replace(tier, last=max(tier.last, latest_ingest), latest_ingest=max(tier.latest_ingest, latest_ingest)),
+            self.version + 1,
+            self.next_batch + 1,
+            (*self.segments[:-1], self.segment._replace(latest_ingest=latest)),
+            self.load_watermark,
+        )
+
+    def rotated(self) -> "LogState":
+        """With a fresh segment, unless the current one is still empty."""
+        if self.segment.first_batch == self.next_batch:
+            return self
+        return replace(self, segments=(*self.segments, Segment(self.segment.number + 1, self.next_batch)))
+
+    def evicted(self) -> "LogState":
+        """Without the oldest sealed segments that lie wholly below the floor."""
+        keep = 0
+        while keep < len(self.segments) - 1 and self.segments[keep].latest_ingest < self.tier.floor:
+            keep += 1
+        return replace(self, segments=self.segments[keep:])
+
+    def to_bytes(self) -> bytes:
+        document = {"format": VERSION, **asdict(self)}
+        body = json.dumps(document, separators=(",", ":")).encode()
+        return body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> "LogState":
+        """The inverse. Raises: CorruptionError: not those bytes. SchemaError: written by a newer version."""
+        body = data[:-8]
+        if xxhash.xxh3_64_intdigest(body).to_bytes(8, "little") != data[-8:]:
+            raise CorruptionError(f"{where}: the checksum of the state differs")
+        document = json.loads(body)
+        if (version := document.pop("format")) > VERSION:
+            raise SchemaError(f"{where} has format version {version}; this code reads {VERSION}")
+        document["tier"] = TierState(**document["tier"])
+        document["segments"] = tuple(Segment(*segment) for segment in document["segments"])
+        return cls(**document)
+
+
+class LogFullError(Exception):
+    """The log had to be enlarged: nothing was committed, do it all again."""
+
+
+class LogTransaction(Protocol):
+    """The only writer, of all processes. Leaving the block without `commit` changes nothing."""
+
+    state: LogState
+
+    def put(self, number: int, batch: Batch) -> None: ...
+
+    def commit(self, state: LogState) -> None:
+        """Make the batches and the state durable, in one step; a state with a new segment seals the current one."""
+        ...
+
+
+class Log(Protocol):
+    """Where batches are kept. `head` and `read` are called under the tier's lock, `begin` by one thread at a time."""
+
+    def head(self) -> LogState:
+        """The newest committed state."""
+        ...
+
+    def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
+        """The batches from `first_batch` up to those of `state`, all of them, in order."""
+        ...
+
+    def begin(self) -> AbstractContextManager[LogTransaction]: ...
+
+    def id_runs(self) -> list[IdRun]:
+        """The event ids of evicted batches, oldest first."""
+        ...
+
+    def keep_ids(self, runs: list[IdRun]) -> None:
+        """Replace them, durably."""
+        ...
+
+    def forget(self, before: LogState, after: LogState) -> None:
+        """Free the segments that `after` no longer has; its state is committed."""
+        ...
+
+    def claim_load(self) -> bool:
+        """Become the owner of bulk loads; False while another is alive. An owner that dies loses the claim."""
+        ...
+
+    def release_load(self) -> None: ...
+
+    def close(self) -> None: ...

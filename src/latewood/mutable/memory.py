@@ -1,0 +1,72 @@
+"""The mutable tier without files: for tests, notebooks, and stores that live in memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from latewood.mutable.blob import Batch
+from latewood.mutable.event_ids import IdRun
+from latewood.mutable.log import LogState
+from latewood.mutable.logged import DEFAULTS, LoggedTier, Settings
+
+
+class _MemoryLog:
+    """Keeps the state and no batches: the arena already has them, and there is nobody else to read them."""
+
+    def __init__(self) -> None:
+        self._state = LogState()
+        self._runs: list[IdRun] = []
+        self._loading = False
+
+    def head(self) -> LogState:
+        return self._state
+
+    def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
+        raise AssertionError(f"the arena lost batch {first_batch} of {state.next_batch}")
+
+    @contextmanager
+    def begin(self) -> Iterator["_MemoryTransaction"]:
+        yield _MemoryTransaction(self, self._state)
+
+    def id_runs(self) -> list[IdRun]:
+        return self._runs
+
+    def keep_ids(self, runs: list[IdRun]) -> None:
+        self._runs = runs
+
+    def forget(self, before: LogState, after: LogState) -> None:
+        pass
+
+    def claim_load(self) -> bool:
+        claimed, self._loading = not self._loading, True
+        return claimed
+
+    def release_load(self) -> None:
+        self._loading = False
+
+    def close(self) -> None:
+        pass
+
+
+class _MemoryTransaction:
+    def __init__(self, log: _MemoryLog, state: LogState) -> None:
+        self._log, self.state = log, state
+
+    def put(self, number: int, batch: Batch) -> None:
+        pass
+
+    def commit(self, state: LogState) -> None:
+        self._log._state = state
+
+
+class InMemoryTier(LoggedTier):
+    """Everything the tier promises except durability and other processes.
+
+    Args:
+        user_type: the schema's user id type.
+        settings: see `Settings`.
+    """
+
+    def __init__(self, user_type: pa.DataType, settings: Settings = DEFAULTS) -> None:
+        super().__init__(_MemoryLog(), user_type, settings)
