@@ -1,0 +1,53 @@
+"""The command line: one file per verb, each a thin shell around the Python API.
+
+Every verb takes `--json` (one JSON object on standard output, everything else on standard error) and `--debug` (the trace
+of an error). The exit code is 0 only on success; an error is one line that says what and where.
+"""
+
+import sys
+import traceback
+
+import click
+import typer
+
+from latewood.cli.append import append
+from latewood.cli.backfill import backfill
+from latewood.cli.compact import compact
+from latewood.cli.demo import demo
+from latewood.cli.ingest import ingest
+from latewood.cli.init import init
+from latewood.cli.inspect import inspect
+from latewood.cli.materialize import materialize
+from latewood.errors import LatewoodError
+
+app = typer.Typer(
+    name="latewood",
+    help="Store every history once, log a pointer, rebuild the exact sequence while training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for verb in (init, ingest, append, compact, backfill, materialize, inspect, demo):
+    app.command()(verb)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 on success, 1 on an error, 2 on wrong usage."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(given, standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except (LatewoodError, OSError) as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        kind = error.kind if isinstance(error, LatewoodError) else "os"
+        print(f"latewood: {kind}: {error}", file=sys.stderr)
+        code = 1
+    raise SystemExit(code or 0)

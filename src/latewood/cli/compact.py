@@ -1,0 +1,36 @@
+"""`latewood compact`: move what is recent into a new generation."""
+
+from typing import Annotated
+
+import typer
+
+from latewood.cli.output import Debug, Json, Output
+from latewood.clock import show_ts
+from latewood.store import Store
+
+
+def compact(
+    store: Annotated[str, typer.Argument(help="The store.")],
+    keep: Annotated[int, typer.Option(help="How many generations keep their files.")] = 2,
+    workers: Annotated[int, typer.Option(help="Threads that build shards.")] = 1,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Build and publish a new generation."""
+    output = Output(json)
+    with Store.open(store) as opened, output.progress("compacting", total=opened.shards) as (progress, task):
+        before = opened.generation.id
+        generation = opened.compact(
+            keep=keep, workers=workers, progress=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    output.result(
+        {
+            "generation": generation.id,
+            "new": generation.id != before,
+            "watermark": generation.watermark if json else show_ts(generation.watermark),
+            "events": generation.event_count,
+            "users": generation.user_count,
+            "size_bytes": generation.size_bytes,
+        },
+        "compact",
+    )

@@ -1,0 +1,49 @@
+"""`latewood init`: create an empty store from a schema given in words."""
+
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+
+from latewood.cli.output import Debug, Json, Output
+from latewood.errors import SchemaError
+from latewood.schema import DEFAULT_GROUP, Schema
+from latewood.store import Store
+
+TYPES = {
+    **{name: getattr(pa, name)() for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
+    **{"float32": pa.float32(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()},
+    **{"dictionary": pa.dictionary(pa.int32(), pa.string()), "timestamp": pa.timestamp("us", "UTC")},
+}
+
+
+def init(
+    store: Annotated[str, typer.Argument(help="Where to create it: a folder or a URI.")],
+    trait: Annotated[list[str], typer.Option(help=f"NAME:TYPE or GROUP/NAME:TYPE; types: {', '.join(TYPES)}.")],
+    user: Annotated[str, typer.Option(help="The type of user ids: int64 or string.")] = "int64",
+    shards: Annotated[int, typer.Option(help="Files per generation.")] = 16,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Create an empty store."""
+    schema = Schema(user_id=_type(user), groups=_groups(trait))
+    with Store.create(store, schema, shards=shards) as created:
+        values = {"store": store, "epoch": created.epoch.hex(), "shards": shards, "schema": schema.to_json()}
+        Output(json).result(values if json else values | {"schema": schema.to_code()}, "created")
+
+
+def _groups(traits: list[str]) -> dict[str, pa.Schema]:
+    groups: dict[str, list[tuple[str, pa.DataType]]] = {}
+    for text in traits:
+        name, colon, type_ = text.rpartition(":")
+        if not colon:
+            raise SchemaError(f"--trait {text!r}: expected NAME:TYPE or GROUP/NAME:TYPE")
+        group, slash, plain = name.partition("/")
+        groups.setdefault(group if slash else DEFAULT_GROUP, []).append((plain if slash else name, _type(type_)))
+    return {group: pa.schema(fields) for group, fields in groups.items()}
+
+
+def _type(name: str) -> pa.DataType:
+    if name not in TYPES:
+        raise SchemaError(f"unknown type {name!r}; there are: {', '.join(TYPES)}")
+    return TYPES[name]
