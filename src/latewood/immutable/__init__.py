@@ -5,5 +5,6 @@
 
 from latewood.immutable.catalog import Catalog
 from latewood.immutable.manifest import Generation, ShardFile
+from latewood.immutable.reader import GenerationReader
 
-__all__ = ["Catalog", "Generation", "ShardFile"]
+__all__ = ["Catalog", "Generation", "GenerationReader", "ShardFile"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from latewood.columns import Column
 from latewood.events import Events
-from latewood.immutable import resolve, walk
+from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
 from latewood.immutable.resolve import Located, Measured, Resolution, Rows
 from latewood.pointer import Pointers
@@ -65,13 +65,13 @@ class GenerationReader:
         located = Located(shard_of(keys.hash, len(self.generation.shards)), np.empty(len(keys.hash), np.int64))
         if self._unopened.any():
             self._open(np.unique(located.shard).tolist())
-        walk.locate(self.tables.rows, *keys, *located)
+        lookup.locate(self.tables.rows, *keys, *located)
         return located
 
     def event_counts(self, located: Located) -> NDArray[np.int64]:
         """How many events each user has here; 0 for an unknown one."""
         counts = np.empty(len(located.user), np.int64)
-        walk.event_counts(self.tables.rows, *located, counts)
+        lookup.event_counts(self.tables.rows, *located, counts)
         return counts
 
     def measure(
@@ -119,6 +119,15 @@ class GenerationReader:
         values, mask = np.empty(size, dtype), np.empty(size, np.bool_) if nullable else None
         nulls = decode_column(self.tables, Ranges(*rows, ends - (rows.stop - rows.start)), column, values, mask)
         return Column(values, mask if nulls else None)
+
+    def sample_times(self, keys: UserKeys, *, users: int, newest: int) -> NDArray[np.int64]:
+        """The times of the newest few events of some of the users asked for, those known here; for guessing at a clock."""
+        located = self.locate(keys)
+        known = located.user >= 0
+        pairs = np.unique(np.stack([located.shard[known], located.user[known]]), axis=1)[:, :users]
+        some = Located(*np.ascontiguousarray(pairs))
+        counts = self.event_counts(some)
+        return self.read_column(Rows(*some, np.maximum(0, counts - newest), counts), EVENT_TS, np.dtype(np.int64)).values
 
     def scan(self, traits: Sequence[Trait], *, at_once: int = 1 << 20) -> Iterator[Events]:
         """All events, user by user in key order, about `at_once` at a time; a user is never split."""

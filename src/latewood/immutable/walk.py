@@ -20,12 +20,8 @@ import numpy as np
 from numba import int64, uint64
 
 from latewood.clock import EARLIEST_TS
-from latewood.stripes.addresses import address_of
-from latewood.stripes.decode import (
-    decode_delays,
-    decode_ordinals,
-    decode_times,
-    find_user,
+from latewood.stripes.addresses import address_of, prefetch
+from latewood.stripes.entries import (
     first_ts,
     identity_before,
     latest_ingest,
@@ -35,7 +31,8 @@ from latewood.stripes.decode import (
 )
 from latewood.stripes.identity import identity
 from latewood.stripes.jit import kernel
-from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS, TABLE_FIELDS
+from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS
+from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_times, table_at
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
 
@@ -47,28 +44,6 @@ TABLE, USER, STRIPE, DAMAGED = range(4)
 NOTE_FIELDS = 4
 NOWHERE = -1
 _ROOM = 2 * STRIPE_EVENTS  # decoding writes whole rows
-
-
-@kernel
-def table_at(tables: Any, shard: Any) -> Any:
-    """The address of a shard's row in the address table."""
-    return address_of(tables) + uint64(shard) * uint64(TABLE_FIELDS * 8)
-
-
-@kernel
-def locate(tables: Any, hashes: Any, checks: Any, shard: Any, user: Any) -> None:
-    """Fill in the user index of n keys whose shards are given, -1 where unknown."""
-    for i in range(len(hashes)):
-        user[i] = find_user(table_at(tables, shard[i]), hashes[i], checks[i])
-
-
-@kernel
-def event_counts(tables: Any, shard: Any, user: Any, counts: Any) -> None:
-    """Fill in how many events each user has, 0 where user is -1."""
-    for i in range(len(user)):
-        counts[i] = 0
-        if user[i] >= 0:
-            counts[i] = user_events(table_at(tables, shard[i]), uint64(user[i]))
 
 
 @kernel
@@ -111,7 +86,7 @@ def lay_out(table: Any, user: Any, stripe: Any, desk: Any) -> Any:
     if note[TABLE] == int64(table) and note[USER] == int64(user) and note[STRIPE] == int64(stripe):
         return rows
     note[TABLE], note[USER], note[STRIPE] = int64(table), int64(user), int64(stripe)
-    if decode_times(table, user, stripe, address_of(times)):
+    if decode_times(table, user, stripe, address_of(ingests), address_of(times)):
         note[DAMAGED] = EVENT_TS
     elif decode_delays(table, user, stripe, address_of(ingests)):
         note[DAMAGED] = DELAY

@@ -1,0 +1,85 @@
+"""Backfill: examples as of each request's own time, from events that came in with their ingest times (PROTOCOL.md R8).
+
+The way in for a team with yesterday's data. Each request is answered as a capture at its time would have answered it: its
+cutoff is the request's time, so that an event which happened earlier but was learned of later stays out. For an anchor,
+a request that is an event itself, the cutoff is just after the earlier of its two times.
+
+The cutoffs become the frontier before anything is read: nothing can be added below them any more, so that a rerun gives
+the same answer.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.capture.doubts import Lost, warn_if_finer
+from latewood.capture.examples import Reading, read_both, to_examples
+from latewood.capture.requests import Requests, read_requests
+from latewood.capture.sources import Sources
+from latewood.clock import show_ts
+from latewood.errors import ConflictError
+from latewood.mutable import MutableTier
+
+_AT_ONCE = 1 << 16  # requests: bounds the recent events held at a time
+
+
+def backfill(sources: Sources, requests: Any, complete: bool = False, allow_empty: bool = False) -> pa.Table:
+    """Make examples of past requests.
+
+    Args:
+        requests: user_id, request_ts and any columns of your own; `anchor` where a request is an event (`lw.anchors`).
+        complete: all events up to the latest request are in. Declares what the store cannot know: that no event is still
+            on its way with an ingest time below. Needed where requests are later than the last event.
+        allow_empty: accept that most histories are empty because their events were ingested after the request.
+    Returns: the requests' columns (without `anchor`), `uih`, `recent` and `cutoff`.
+    Raises: SchemaError: the requests do not fit. ConflictError: a request past what the store knows to be complete, or
+        most requests would lose their history to ingest time.
+    """
+    if sources.tier is None:
+        raise ConflictError("backfill fixes the past in the mutable tier, and this store was opened without it")
+    checked = read_requests(requests, sources.schema)
+    cutoffs = cutoffs_of(checked)
+    if len(checked):
+        _fix_the_past(sources, sources.tier, checked, cutoffs, complete)
+    lost, tables, looked = Lost(sources.tier), [], False
+    for part, reading in _read(sources, checked, cutoffs):
+        if not looked:
+            warn_if_finer(part, reading)
+            looked = True
+        lost.add(part, reading)
+        tables.append(to_examples(sources, part, reading))
+    if not allow_empty:
+        lost.require_few()
+    return pa.concat_tables(tables)
+
+
+def cutoffs_of(requests: Requests) -> NDArray[np.int64]:
+    """Each request's cutoff: its time, or for an anchor 1 µs past the earlier of its two times."""
+    return np.where(requests.is_anchor, np.minimum(requests.end_ts, requests.tie_ingest) + 1, requests.end_ts)
+
+
+def _fix_the_past(
+    sources: Sources, tier: MutableTier, requests: Requests, cutoffs: NDArray[np.int64], complete: bool
+) -> None:
+    """Raise the frontier to the latest cutoff, durably, or refuse."""
+    latest = int(np.argmax(cutoffs))
+    cutoff, closed = int(cutoffs[latest]), tier.state().closed
+    what = f"row {latest}: the request at {show_ts(int(requests.end_ts[latest]))}"
+    if cutoff > closed and not complete:
+        raise ConflictError(
+            f"{what} is past {show_ts(closed)}, up to which the store knows that its events are complete. If none is "
+            "still on its way with an earlier ingest time, pass complete=True"
+        )
+    if cutoff > closed and cutoff - 1 > (now := sources.clock.now()):
+        raise ConflictError(f"{what} is later than the store's clock, {show_ts(now)}: its events cannot be complete yet")
+    tier.raise_frontier(cutoff, last=cutoff - 1 if complete else None)
+    sources.refresh()  # a bulk load may have been published since; from here on none can add below the cutoffs
+
+
+def _read(sources: Sources, requests: Requests, cutoffs: NDArray[np.int64]) -> Iterator[tuple[Requests, Reading]]:
+    for start in range(0, max(1, len(requests)), _AT_ONCE):
+        part = requests.slice(start, start + _AT_ONCE)
+        yield part, read_both(sources, part, cutoffs[start : start + _AT_ONCE])

@@ -1,0 +1,84 @@
+"""Two ways in which a backfill can be legal and yet not what anyone wants, told before a model is trained on it.
+
+*Empty histories*: events imported without ingest times were all learned of today, so that no past request saw any.
+*Coarse event times*: where events are dated to the second and requests to the microsecond, the event that a request led
+to (its label) is dated before the request, and sits in its own history.
+"""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latewood.capture.examples import Reading
+from latewood.capture.requests import Requests
+from latewood.errors import ConflictError
+from latewood.mutable import MutableTier
+
+_SAMPLE_USERS, _SAMPLE_EVENTS = 256, 16
+# Clocks that people date events by, coarsest first, in µs, and how many event times must fit to believe it.
+_GRIDS = (("whole days", 86_400_000_000, 4), ("whole seconds", 1_000_000, 2), ("whole milliseconds", 1_000, 2))
+
+
+class Lost:
+    """Counts the requests that lose their whole history to ingest time, among those with earlier events."""
+
+    def __init__(self, tier: MutableTier) -> None:
+        self._tier = tier
+        self._earlier = self._lost = 0
+
+    def add(self, requests: Requests, reading: Reading) -> None:
+        """Count some requests."""
+        recent = reading.recent
+        has_recent = np.diff(recent.offsets) > 0
+        empty = (reading.measured.length == 0) & ~has_recent
+        earlier = reading.measured.stored_before > 0
+        oldest = recent.events.event_ts[recent.offsets[:-1][has_recent]]
+        earlier[has_recent] |= oldest < requests.end_ts[has_recent]
+        unsure = np.flatnonzero(empty & ~earlier)
+        earlier[unsure] = self._has_later_news(requests, reading, unsure)
+        self._earlier += int(earlier.sum())
+        self._lost += int((earlier & empty).sum())
+
+    def _has_later_news(self, requests: Requests, reading: Reading, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the mutable tier has events before the end of these requests, whenever they were ingested."""
+        if not len(rows):
+            return np.zeros(0, np.bool_)
+        recent = self._tier.recent(
+            requests.keys.take(rows), end_ts=requests.end_ts[rows], min_ingest=reading.reader.generation.watermark
+        )
+        return np.diff(recent.offsets) > 0
+
+    def require_few(self) -> None:
+        """Raises: ConflictError: more than half are lost."""
+        if 2 * self._lost > self._earlier:
+            raise ConflictError(
+                f"{self._lost:,} of {self._earlier:,} requests with earlier events would have no history at all, since "
+                "the store learned of those events only after the request (ingest_ts). Were they imported without their "
+                "ingest times, and so stamped with the time of the import? Import them with their own, or with an "
+                "assumed delay, into a new store; or pass allow_empty=True"
+            )
+
+
+def warn_if_finer(requests: Requests, reading: Reading) -> None:
+    """Warn if requests are dated more finely than the events are."""
+    ends = requests.end_ts[~requests.is_anchor]
+    if not len(ends):
+        return
+    times = np.unique(_sample_times(requests, reading))
+    for name, grid, enough in _GRIDS:
+        if len(times) >= enough and not (times % grid).any():
+            if (ends % grid).any():
+                warnings.warn(
+                    f"request times are finer than event times, which are {name}: an event that a request led to can be "
+                    "dated before the request, and be in its history. Floor request_ts likewise, or use lw.anchors",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            return
+
+
+def _sample_times(requests: Requests, reading: Reading) -> NDArray[np.int64]:
+    """Some event times: the newest few of some of the users, stored and recent."""
+    stored = reading.reader.sample_times(requests.keys, users=_SAMPLE_USERS, newest=_SAMPLE_EVENTS)
+    return np.concatenate([stored, reading.recent.events.event_ts[: _SAMPLE_USERS * _SAMPLE_EVENTS]])

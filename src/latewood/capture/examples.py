@@ -1,0 +1,145 @@
+"""One read of both tiers, and the examples made of it.
+
+The tiers change while we read them: compaction publishes a generation and evicts what it holds. So the generation is
+taken first, the recent events from its watermark on afterwards, and both fit unless something was evicted, or loaded in
+bulk, in between. Then the newest generation has it, and we read again (PROTOCOL.md R11).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.capture.recents import recents_to_arrow
+from latewood.capture.requests import Requests, read_requests
+from latewood.capture.sources import Sources
+from latewood.columns import times_to_arrow
+from latewood.errors import ConflictError
+from latewood.events import Events
+from latewood.immutable.reader import GenerationReader
+from latewood.immutable.resolve import Measured
+from latewood.mutable import Recent, TierState
+from latewood.pointer import Pointers
+from latewood.users import UserKeys
+
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What n requests see: the stored part as measured, the recent part as copied, and the clocks of both.
+
+    Shapes: watermark (n,): the stored part holds the visible events below it, the recent part those from the
+    generation's watermark on. Units: µs since epoch, UTC.
+    """
+
+    reader: GenerationReader
+    watermark: NDArray[np.int64]
+    measured: Measured
+    recent: Recent
+
+
+def read_both(sources: Sources, requests: Requests, cutoff: NDArray[np.int64] | None) -> Reading:
+    """Read what requests see before their cutoffs; None: all that is known now.
+
+    Raises: ConflictError: a bulk load is under way, or generations come faster than they can be read.
+    """
+    reader = sources.reader()
+    for _ in range(_TRIES):
+        try:
+            reading = _read_once(sources, reader, requests, cutoff)
+        except FileNotFoundError:  # the generation was collected
+            newest = sources.refresh()
+            if newest.generation.id == reader.generation.id:
+                raise
+        else:
+            newest = _newest(sources, reader, reading.recent.state)
+            if newest.generation.id == reader.generation.id:
+                return reading
+        reader = newest
+    raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
+
+
+def _newest(sources: Sources, reader: GenerationReader, state: TierState) -> GenerationReader:
+    """The generation to read instead, if what was read of this one may not fit the recent events.
+
+    Below the floor events may be gone from the mutable tier. And a frontier past the watermark may be a bulk load's,
+    whose events never were there; more often a compaction is just under way, and there is no newer generation yet.
+    """
+    watermark = reader.generation.watermark
+    if max(state.floor, state.frontier) <= watermark:
+        return reader
+    newest = sources.refresh()
+    if state.floor > newest.generation.watermark:
+        raise ConflictError("events were evicted from the mutable tier that no generation holds; is this the right store?")
+    return newest
+
+
+def _read_once(
+    sources: Sources, reader: GenerationReader, requests: Requests, cutoff: NDArray[np.int64] | None
+) -> Reading:
+    ends = (requests.end_ts, requests.tie_ingest, requests.tie_ordinal)
+    stored_until = reader.generation.watermark
+    recent = _read_recent(sources, requests, stored_until, cutoff)
+    watermark = np.full(len(requests), stored_until, np.int64)
+    if cutoff is not None:
+        watermark = np.minimum(watermark, cutoff)
+    measured = reader.measure(requests.keys, ends[0], watermark, *ends[1:])
+    return Reading(reader, watermark, measured, recent)
+
+
+def _read_recent(
+    sources: Sources, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None
+) -> Recent:
+    if sources.tier is None:
+        closed = np.full(len(requests), watermark, np.int64) if cutoff is None else cutoff
+        return Recent(TierState(), closed, np.zeros(len(requests) + 1, np.int64), _no_events(sources))
+    return sources.tier.recent(
+        requests.keys,
+        end_ts=requests.end_ts,
+        min_ingest=watermark,
+        cutoff=cutoff,
+        tie_ingest=requests.tie_ingest,
+        tie_ordinal=requests.tie_ordinal,
+    )
+
+
+def _no_events(sources: Sources) -> Events:
+    times, hashes = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    users = pa.array([], sources.schema.user_id)
+    return Events(users, UserKeys(hashes, hashes), times, times, np.zeros(0, np.int32), {})
+
+
+def to_examples(sources: Sources, requests: Requests, reading: Reading) -> pa.Table:
+    """The requests' columns, and `uih`, `recent` and `cutoff`: what to log."""
+    measured, recent = reading.measured, reading.recent
+    pointers = Pointers(
+        sources.epoch,
+        reading.watermark,
+        measured.start_ts,
+        requests.end_ts,
+        measured.end_ties,
+        measured.length,
+        measured.checksum,
+    )
+    recents = recents_to_arrow(recent.offsets, recent.events, sources.schema, sources.vocabulary)
+    return (
+        requests.features.append_column(pa.field("uih", pointers.to_arrow().type, nullable=False), pointers.to_arrow())
+        .append_column(pa.field("recent", recents.type, nullable=False), recents)
+        .append_column(pa.field("cutoff", times_to_arrow(recent.cutoff).type, False), times_to_arrow(recent.cutoff))
+    )
+
+
+def read_examples(sources: Sources, users: pa.Table, *, end_ts: int, cutoff: int | None) -> pa.Table:
+    """Examples of users as of a moment of each clock, for looking at histories: leaves no trace in the store.
+
+    Args:
+        users: a table with user_id.
+        cutoff: None: all that is known now; in a store opened read-only, all that is in a generation.
+    """
+    times: Any = times_to_arrow(np.full(len(users), end_ts, np.int64))
+    requests = read_requests(users.append_column("request_ts", times), sources.schema)
+    cutoffs = None if cutoff is None else np.full(len(users), cutoff, np.int64)
+    return to_examples(sources, requests, read_both(sources, requests, cutoffs))

@@ -1,0 +1,27 @@
+"""What capture needs of a store."""
+
+from typing import Protocol
+
+from latewood.clock import Clock
+from latewood.immutable.reader import GenerationReader
+from latewood.mutable import MutableTier
+from latewood.schema import Schema
+from latewood.vocabulary import Vocabulary
+
+
+class Sources(Protocol):
+    """A store, as far as capture and backfill look into it."""
+
+    schema: Schema
+    epoch: bytes
+    clock: Clock
+    tier: MutableTier | None  # None in a store opened read-only
+    vocabulary: Vocabulary
+
+    def reader(self) -> GenerationReader:
+        """The newest generation known here."""
+        ...
+
+    def refresh(self) -> GenerationReader:
+        """Look for a newer one."""
+        ...
