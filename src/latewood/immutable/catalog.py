@@ -8,6 +8,7 @@ import threading
 
 from latewood.errors import ConflictError, CorruptionError, LatewoodError, PointerError
 from latewood.immutable.manifest import Generation
+from latewood.schema import Schema
 from latewood.storage import Storage, StoredObject, keys
 
 
@@ -24,21 +25,25 @@ class Catalog:
         self._latest: Generation | None = None
         self._lock = threading.Lock()
 
-    def latest(self) -> Generation:
-        """The newest generation known: from memory after the first call; `refresh` looks for newer ones."""
-        return self._latest or self.refresh()
+    def ensure_first(self, schema: Schema, shards: int) -> None:
+        """Publish generation 0 unless there are generations: creates a store, and repairs one left half-made."""
+        if self._storage.list(keys.MANIFESTS):
+            return
+        self.publish(Generation.first(self._epoch, schema, shards=shards))
 
-    def refresh(self) -> Generation:
-        """Look for generations that others have published since, and return the newest.
+    def latest(self) -> Generation:
+        """The newest generation, whoever published it. Costs one read of a key that is not there.
 
         Raises: CorruptionError: a manifest is damaged, or there is none.
         """
         with self._lock:
-            newest = self._latest or self._read(self._last_listed())
+            newest = self._latest or self._read_listed()
             while newer := self._read_if_any(newest.id + 1):
                 newest = newer
             self._latest = newest
             return newest
+
+    refresh = latest  # said where the point is to see what others have done
 
     def load(self, generation_id: int) -> Generation:
         """One generation by its id. Raises: PointerError: there is none."""
@@ -46,7 +51,7 @@ class Catalog:
         if latest and latest.id == generation_id:
             return latest
         if generation_id < 0 or not (generation := self._read_if_any(generation_id)):
-            raise PointerError(f"there is no generation {generation_id}; the newest is {self.refresh().id}")
+            raise PointerError(f"there is no generation {generation_id}; the newest is {self.latest().id}")
         return generation
 
     def publish(self, generation: Generation) -> None:
@@ -58,7 +63,7 @@ class Catalog:
         """
         if generation.epoch != self._epoch:
             raise ValueError(f"a generation of epoch {generation.epoch.hex()} in a store of {self._epoch.hex()}")
-        if generation.id and self.latest().id < generation.id - 1 and self.refresh().id < generation.id - 1:
+        if generation.id and self.latest().id < generation.id - 1:
             raise ValueError(f"generation {generation.id} after {self.latest().id} would leave a gap")
         try:
             created = self._storage.create(keys.manifest(generation.id), generation.to_json())
@@ -83,19 +88,22 @@ class Catalog:
         if keep < 1:
             raise ValueError(f"keep is {keep}; the newest generation is always kept")
         stored = self._storage.list(keys.GENERATIONS)
-        newest = self.refresh()  # after the listing: what was published meanwhile counts as published
+        newest = self.latest()  # after the listing: what was published meanwhile counts as published
         generations = [self.load(id_) for id_ in range(max(0, newest.id - keep + 1), newest.id + 1)]
         kept = {shard.key for generation in generations for shard in generation.shards}
         garbage = [item for item in stored if item.key not in kept and _decided(item.key, newest)]
         self._storage.delete(item.key for item in garbage)
         return garbage
 
-    def _last_listed(self) -> int:
+    def _read_listed(self) -> Generation:
         listed = (keys.parse_manifest(stored.key) for stored in self._storage.list(keys.MANIFESTS))
         ids = {id_ for id_ in listed if id_ is not None}
-        if missing := set(range(max(ids, default=0) + 1)) - ids:
+        last = max(ids, default=0)
+        if missing := set(range(last)) - ids:
             raise CorruptionError(f"{keys.manifest(min(missing))} is missing; manifests are never deleted")
-        return max(ids)
+        if (generation := self._read_if_any(last)) is None:
+            raise CorruptionError(f"{keys.manifest(last)} is missing: a store has at least one generation")
+        return generation
 
     def _read(self, generation_id: int) -> Generation:
         key = keys.manifest(generation_id)

@@ -61,9 +61,9 @@ class Generation:
         return sum(shard.size_bytes for shard in self.shards)
 
     @classmethod
-    def first(cls, epoch: bytes, schema: Schema, *, shards: int, uuid: str) -> "Generation":
-        """Generation 0: what a new store is created with. Empty, before all time."""
-        return cls(0, EARLIEST_TS, uuid, epoch, schema, (NO_FILE,) * shards)
+    def first(cls, epoch: bytes, schema: Schema, *, shards: int) -> "Generation":
+        """Generation 0: what a new store is created with. Empty, before all time, the same whoever makes it."""
+        return cls(0, EARLIEST_TS, epoch.hex(), epoch, schema, (NO_FILE,) * shards)
 
     def to_json(self) -> bytes:
         """As the manifest's bytes."""

@@ -1,0 +1,322 @@
+"""The vocabulary: codes are stable, global and durable before they are given out."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latewood.errors import CorruptionError, PointerError, SchemaError
+from latewood.schema import Schema
+from latewood.storage import Storage, keys, open_storage
+from latewood.vocabulary import Vocabulary
+
+SCHEMA = Schema(
+    user_id=pa.int64(),
+    traits=pa.schema(
+        [
+            ("plain", pa.int64()),
+            ("word", pa.string()),
+            ("action", pa.dictionary(pa.int32(), pa.string())),
+            ("hash", pa.dictionary(pa.int32(), pa.uint64())),
+        ]
+    ),
+)
+WORD, ACTION, HASH = SCHEMA["word"], SCHEMA["action"], SCHEMA["hash"]
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return open_storage(tmp_path if request.param == "local" else f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def vocabulary(storage: Storage) -> Vocabulary:
+    return Vocabulary(storage, SCHEMA)
+
+
+def words(*values: str | None) -> pa.Array:
+    return pa.array(values, pa.string())
+
+
+def decoded(vocabulary: Vocabulary, trait: object, column: object) -> list[object]:
+    return vocabulary.values(trait.id).take(pa.array(column.values, mask=column.mask)).to_pylist()
+
+
+def test_codes_count_up_in_the_order_of_appearance(vocabulary: Vocabulary) -> None:
+    column = vocabulary.encode(WORD, words("b", "a", "b", "c"))
+    assert column.values.dtype == np.int32
+    assert column.values.tolist() == [0, 1, 0, 2]
+    assert column.mask is None
+    assert vocabulary.encode(WORD, words("c", "d", "a")).values.tolist() == [2, 3, 1]
+    assert vocabulary.values(WORD.id).equals(words("b", "a", "c", "d"))
+
+
+def test_traits_have_lists_of_their_own(vocabulary: Vocabulary) -> None:
+    vocabulary.encode(WORD, words("a"))
+    assert vocabulary.encode(ACTION, words("b")).values.tolist() == [0]
+    assert vocabulary.encode(HASH, pa.array([2**64 - 1], pa.uint64())).values.tolist() == [0]
+    assert vocabulary.values(HASH.id).equals(pa.array([2**64 - 1], pa.uint64()))
+
+
+@pytest.mark.parametrize("values", [[None], [None, None, None], ["x", None], [None, "y", None, "x"], []])
+def test_nulls_are_masked_and_their_code_is_0(vocabulary: Vocabulary, values: list[str | None]) -> None:
+    vocabulary.encode(WORD, words("first"))
+    column = vocabulary.encode(WORD, words(*values))
+    nulls = [value is None for value in values]
+    assert (column.mask is None) if not any(nulls) else column.mask.tolist() == nulls
+    assert not column.values[np.array(nulls, np.bool_)].any()
+    assert decoded(vocabulary, WORD, column) == values
+
+
+def test_an_empty_list_has_no_values(vocabulary: Vocabulary) -> None:
+    assert vocabulary.values(WORD.id).equals(words())
+    column = vocabulary.encode(WORD, words(None))
+    assert column.values.tolist() == [0]
+    assert vocabulary.values(WORD.id).equals(words())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.chunked_array([words("a"), words("b", None)]),
+        pa.chunked_array([], pa.string()),
+        words("z", "a", "b", None, "z")[1:4],
+        words("a", "b", None).dictionary_encode(),
+        pa.DictionaryArray.from_arrays(pa.array([3, 1, 0], pa.int8()), words("a", None, "unused", "a")),
+        pa.chunked_array([words("a").dictionary_encode(), words("b", "a").dictionary_encode()]),
+    ],
+    ids=["chunks", "no chunks", "slice", "dictionary", "dictionary with repeats and nulls", "differing dictionaries"],
+)
+def test_any_form_of_the_values_is_encoded(vocabulary: Vocabulary, values: pa.Array) -> None:
+    assert decoded(vocabulary, WORD, vocabulary.encode(WORD, values)) == values.to_pylist()
+    assert "unused" not in vocabulary.values(WORD.id).to_pylist()
+
+
+def test_text_that_is_not_utf8_is_refused(storage: Storage, vocabulary: Vocabulary) -> None:
+    broken = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
+    with pytest.raises(SchemaError, match=r"'word'.*UTF-8"):
+        vocabulary.encode(WORD, broken)
+    assert storage.list() == []
+
+
+def test_a_value_is_written_before_its_code_is_given_out(storage: Storage, vocabulary: Vocabulary) -> None:
+    vocabulary.encode(WORD, words("a", "b"))
+    vocabulary.encode(WORD, words("c", "a"))
+    vocabulary.encode(WORD, words("b"))
+    assert [item.key for item in storage.list()] == [keys.vocabulary_chunk(WORD.id, seq) for seq in (0, 1)]
+    assert Vocabulary(storage, SCHEMA).encode(WORD, words("c", "b", "a")).values.tolist() == [2, 1, 0]
+
+
+def test_a_write_that_fails_gives_out_nothing(storage: Storage) -> None:
+    class Full:
+        full = True
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(storage, name)
+
+        def create(self, key: str, data: bytes) -> bool:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            return storage.create(key, data)
+
+    place = Full()
+    vocabulary = Vocabulary(place, SCHEMA)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            vocabulary.encode(WORD, words("a"))
+    place.full = False
+    assert vocabulary.encode(WORD, words("b", "a")).values.tolist() == [0, 1]
+
+
+def test_a_chunk_whose_answer_was_lost_is_used(storage: Storage) -> None:
+    class Lossy:
+        def __getattr__(self, name: str) -> object:
+            return getattr(storage, name)
+
+        def create(self, key: str, data: bytes) -> bool:
+            if storage.create(key, data):
+                raise OSError("the answer was lost")
+            return False
+
+    vocabulary = Vocabulary(Lossy(), SCHEMA)
+    with pytest.raises(OSError, match="lost"):
+        vocabulary.encode(WORD, words("a"))
+    assert vocabulary.encode(WORD, words("a")).values.tolist() == [0]
+    assert vocabulary.values(WORD.id).equals(words("a"))
+
+
+def test_the_loser_of_a_race_takes_the_winners_codes(storage: Storage) -> None:
+    one, two = Vocabulary(storage, SCHEMA), Vocabulary(storage, SCHEMA)
+    one.encode(WORD, words("a"))
+    two.encode(WORD, words("a"))
+    one.encode(WORD, words("b", "c"))
+    assert two.encode(WORD, words("d", "c", "e")).values.tolist() == [3, 2, 4]
+    assert one.encode(WORD, words("e", "f")).values.tolist() == [4, 5]
+    assert one.values(WORD.id).equals(two.values(WORD.id, at_least=6))
+
+
+def test_threads_of_several_instances_agree(storage: Storage) -> None:
+    vocabularies = [Vocabulary(storage, SCHEMA) for _ in range(2)]
+    barrier = threading.Barrier(4)
+
+    def add(thread: int) -> list[tuple[str, int]]:
+        vocabulary, random = vocabularies[thread % 2], np.random.default_rng(thread)
+        given_out = []
+        barrier.wait()
+        for round_ in range(20):
+            batch = [str(n) for n in random.integers(0, 20 + 10 * round_, 15)]
+            given_out += zip(batch, vocabulary.encode(WORD, words(*batch)).values.tolist(), strict=True)
+        return given_out
+
+    with ThreadPoolExecutor(4) as pool:
+        pairs = {pair for pairs in pool.map(add, range(4)) for pair in pairs}
+    assert len({word for word, _ in pairs}) == len(pairs), "each value has one code"
+    values = Vocabulary(storage, SCHEMA).values(WORD.id).to_pylist()
+    assert len(values) == len(set(values)) == len(pairs)
+    assert all(values[code] == word for word, code in pairs)
+
+
+ADDER = """
+    import sys, pyarrow as pa, latewood.vocabulary as v
+    from latewood.schema import Schema
+    from latewood.storage import open_storage
+    schema = Schema(user_id=pa.int64(), traits=pa.schema([("plain", pa.int64()), ("word", pa.string())]))
+    vocabulary = v.Vocabulary(open_storage(sys.argv[1]), schema)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for i in range(40):
+        batch = [str(i), str(i + int(sys.argv[2])), "all"]
+        print(*batch, *vocabulary.encode(schema["word"], pa.array(batch)).values, flush=True)
+"""
+
+
+def test_processes_agree(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(ADDER), str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, shift], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for shift in ("3", "7")
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    lines = [line.split() for process in processes for line in process.communicate()[0].splitlines()]
+    assert len(lines) == 80
+    values = Vocabulary(open_storage(tmp_path), SCHEMA).values(WORD.id).to_pylist()
+    assert len(values) == len(set(values)) == 48
+    for line in lines:
+        assert [values[int(code)] for code in line[3:]] == line[:3]
+
+
+def test_a_read_only_instance_sees_what_others_add(storage: Storage, vocabulary: Vocabulary) -> None:
+    reader = Vocabulary(storage, SCHEMA, read_only=True)
+    assert reader.values(WORD.id).equals(words())
+    vocabulary.encode(WORD, words("a", "b"))
+    assert reader.values(WORD.id, at_least=1).equals(words("a", "b"))
+    vocabulary.encode(WORD, words("c"))
+    vocabulary.encode(WORD, words("d"))
+    assert reader.values(WORD.id).equals(words("a", "b")), "what is known stays as it is until it is too short"
+    assert reader.codes(WORD, words("d", None, "a")).values.tolist() == [3, 0, 0]
+    vocabulary.encode(WORD, words("e"))
+    assert reader.encode(WORD, words("e")).values.tolist() == [4]
+    vocabulary.encode(WORD, words("f"))
+    reader.refresh(WORD.id)
+    assert reader.values(WORD.id).equals(words(*"abcdef"))
+
+
+def test_values_handed_out_earlier_are_a_prefix_of_later_ones(vocabulary: Vocabulary) -> None:
+    earlier = []
+    for i in range(10):
+        vocabulary.encode(WORD, words(str(i), str(100 + i)))
+        earlier.append(vocabulary.values(WORD.id))
+    for values in earlier:
+        assert values.equals(earlier[-1][: len(values)])
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_reading_never_adds(storage: Storage, read_only: bool) -> None:
+    Vocabulary(storage, SCHEMA).encode(WORD, words("a"))
+    reader = Vocabulary(storage, SCHEMA, read_only)
+    with pytest.raises(PointerError, match=r"'never seen'.*'word'"):
+        reader.codes(WORD, words("a", None, "never seen"))
+    if read_only:
+        with pytest.raises(PointerError, match="'never seen'"):
+            reader.encode(WORD, words("never seen"))
+    assert len(storage.list()) == 1
+
+
+def test_a_code_without_a_value_is_damage(vocabulary: Vocabulary) -> None:
+    vocabulary.encode(WORD, words("a", "b"))
+    with pytest.raises(CorruptionError, match=f"vocabulary/{WORD.id}.*'word'.*code 2"):
+        vocabulary.values(WORD.id, at_least=3)
+
+
+@pytest.fixture
+def damaged(storage: Storage, vocabulary: Vocabulary) -> Storage:
+    """Three chunks: one value, two, one."""
+    for batch in (["a"], ["b", "c"], ["d"]):
+        vocabulary.encode(WORD, words(*batch))
+    return storage
+
+
+def test_a_damaged_chunk_is_named(damaged: Storage) -> None:
+    key = keys.vocabulary_chunk(WORD.id, 1)
+    whole = damaged.read(key)
+    for broken in (whole[:-1], b"", whole[:40] + b"?" + whole[41:], damaged.read(keys.vocabulary_chunk(WORD.id, 2))):
+        damaged.write(key, broken)
+        for use in (
+            lambda: Vocabulary(damaged, SCHEMA).values(WORD.id),
+            lambda: Vocabulary(damaged, SCHEMA).encode(WORD, words("a")),
+            lambda: Vocabulary(damaged, SCHEMA, True).codes(WORD, words("a")),
+        ):
+            with pytest.raises(CorruptionError, match=key):
+                use()
+
+
+def test_a_missing_chunk_is_named(damaged: Storage) -> None:
+    key = keys.vocabulary_chunk(WORD.id, 1)
+    damaged.delete([key])
+    with pytest.raises(CorruptionError, match=key):
+        Vocabulary(damaged, SCHEMA).values(WORD.id)
+
+
+def test_a_chunk_that_is_damaged_later_does_not_touch_what_was_read(damaged: Storage) -> None:
+    reader = Vocabulary(damaged, SCHEMA)
+    reader.values(WORD.id)
+    damaged.write(keys.vocabulary_chunk(WORD.id, 3), b"not a chunk")
+    assert reader.codes(WORD, words("d")).values.tolist() == [3]
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match=keys.vocabulary_chunk(WORD.id, 3)):
+            reader.encode(WORD, words("new"))
+    assert reader.values(WORD.id).equals(words(*"abcd"))
+
+
+BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=8), max_size=6)
+
+
+@given(batches=BATCHES, writers=st.lists(st.integers(0, 1), min_size=6, max_size=6))
+def test_what_is_encoded_comes_back(batches: list[list[str | None]], writers: list[int]) -> None:
+    storage = open_storage(f"memory://{uuid.uuid4().hex}")
+    vocabularies = [Vocabulary(storage, SCHEMA) for _ in range(2)]
+    columns = [vocabularies[w].encode(WORD, words(*batch)) for w, batch in zip(writers, batches, strict=False)]
+    reader = Vocabulary(storage, SCHEMA, read_only=True)
+    assert [decoded(reader, WORD, column) for column in columns] == batches
+    known = reader.values(WORD.id).to_pylist()
+    assert sorted(known) == sorted({word for batch in batches for word in batch if word is not None})
+
+
+@given(st.lists(st.none() | st.integers(0, 2**64 - 1), max_size=20))
+def test_integers_come_back(numbers: list[int | None]) -> None:
+    vocabulary = Vocabulary(open_storage(f"memory://{uuid.uuid4().hex}"), SCHEMA)
+    column = vocabulary.encode(HASH, pa.array(numbers, pa.uint64()))
+    assert decoded(vocabulary, HASH, column) == numbers
