@@ -45,7 +45,7 @@ def test_buffers_are_aligned_writable_and_as_long_as_asked() -> None:
         lambda a: np.frombuffer(a, np.uint8),
         lambda a: np.lib.stride_tricks.sliding_window_view(a, 3),
     ],
-    ids=["view", "view of view", "reshaped", "arrow", "arrow slice", "memoryview", "capsule", "dlpack", "buffer", "strides"],
+    ids=["view", "view of view", "reshaped", "arrow", "slice", "memoryview", "capsule", "dlpack", "buffer", "strides"],
 )  # fmt: skip
 def test_a_buffer_that_anyone_can_see_is_not_used_again(hold) -> None:
     pool = BufferPool()
