@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.immutable.reader import GenerationReader
+from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Rows
 from latewood.materialize.recents import Recents
 from latewood.stripes.decode import decode_column

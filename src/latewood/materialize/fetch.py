@@ -11,20 +11,14 @@ from typing import Any
 import numpy as np
 from numba import uint64
 
-from latewood.immutable.reader import GenerationReader
+from latewood.immutable import GenerationReader
 from latewood.stripes.addresses import load_u64
+from latewood.stripes.entries import entry_offset, first_entry
 from latewood.stripes.jit import kernel
-from latewood.stripes.layout import (
-    COLUMN_COUNT,
-    ENTRIES,
-    OFFSET_BITS,
-    STRIPE_EVENTS,
-    USER_BYTES,
-    USER_FIRST_STRIPE,
-    USERS,
-)
+from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
+from latewood.stripes.stripe import table_at
 
 
 def fetch(reader: GenerationReader) -> Tables:
@@ -41,20 +35,15 @@ def touched(tables: Tables, ranges: Ranges, columns: Sequence[int]) -> tuple[int
 
 @kernel
 def _touched(tables: Any, shard: Any, user: Any, start: Any, stop: Any, columns: Any) -> Any:
-    """Entries of a shard ascend without gaps over stripes, columns and users: a stripe ends where the next begins."""
+    """Stripes lie back to back in the order of their entries: each ends where the next begins."""
     stripes, size_bytes = uint64(0), uint64(0)
-    offset_mask = (uint64(1) << uint64(OFFSET_BITS)) - uint64(1)
     for i in range(len(shard)):
-        users, entries = tables[shard[i], USERS], tables[shard[i], ENTRIES]
-        record = users + uint64(user[i]) * uint64(USER_BYTES) + uint64(USER_FIRST_STRIPE)
-        first = load_u64(record)
-        count = load_u64(record + uint64(USER_BYTES)) - first
-        low = uint64(start[i]) // uint64(STRIPE_EVENTS)
-        high = (uint64(stop[i]) - uint64(1)) // uint64(STRIPE_EVENTS) + uint64(1)
-        for c in range(len(columns)):
-            entry = entries + uint64(8) * (first * tables[shard[i], COLUMN_COUNT] + columns[c] * count)
-            begin = load_u64(entry + uint64(8) * low) & offset_mask
-            end = load_u64(entry + uint64(8) * high) & offset_mask
-            size_bytes += end - begin
-            stripes += high - low
+        table = table_at(tables, shard[i])
+        first = uint64(start[i]) // uint64(STRIPE_EVENTS)
+        last = (uint64(stop[i]) - uint64(1)) // uint64(STRIPE_EVENTS) + uint64(1)
+        for column in columns:
+            entry = first_entry(table, uint64(user[i]), column)
+            begin = entry_offset(load_u64(entry + uint64(8) * first))
+            size_bytes += entry_offset(load_u64(entry + uint64(8) * last)) - begin
+            stripes += last - first
     return stripes, size_bytes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latewood.batch import Batch, value_types
 from latewood.columns import Column
 from latewood.errors import SchemaError
-from latewood.immutable.reader import GenerationReader
+from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Status, require
 from latewood.materialize.assemble import assemble
 from latewood.materialize.buffers import BufferPool

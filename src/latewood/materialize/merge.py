@@ -12,25 +12,16 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
-from latewood.immutable.reader import GenerationReader
+from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Rows
 from latewood.materialize.choose import Candidates
 from latewood.materialize.recents import Recents
-from latewood.stripes.addresses import load_i64, load_u64
 from latewood.stripes.decode import decode_column
+from latewood.stripes.entries import first_ts
 from latewood.stripes.jit import kernel
-from latewood.stripes.layout import (
-    DELAY,
-    EVENT_TS,
-    ORDINAL,
-    STRIPE_BYTES,
-    STRIPE_EVENTS,
-    STRIPES,
-    USER_BYTES,
-    USER_FIRST_STRIPE,
-    USERS,
-)
+from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
+from latewood.stripes.stripe import table_at
 
 
 def merge_places(
@@ -84,12 +75,11 @@ def _rows_from(tables: Any, shard: Any, user: Any, start: Any, stop: Any, event_
     That is in the stripe before the first one that begins at `event_ts` or later, for equal times may cross stripes.
     """
     for i in range(len(shard)):
-        users, stripes = tables[shard[i], USERS], tables[shard[i], STRIPES]
-        first = load_u64(users + uint64(user[i]) * uint64(USER_BYTES) + uint64(USER_FIRST_STRIPE))
+        table = table_at(tables, shard[i])
         low, high = start[i] // STRIPE_EVENTS, (stop[i] - 1) // STRIPE_EVENTS + 1
         while low < high:
             middle = (low + high) // 2
-            if load_i64(stripes + (first + uint64(middle)) * uint64(STRIPE_BYTES)) < event_ts[i]:
+            if first_ts(table, uint64(user[i]), uint64(middle)) < event_ts[i]:
                 low = middle + 1
             else:
                 high = middle
