@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from latewood.errors import CorruptionError
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from latewood.storage.storage import Data
 
 
-def as_bytes(buffer: Buffer) -> memoryview:
+def as_bytes(buffer: Data) -> memoryview:
     """Anything contiguous as a flat view of bytes."""
-    view = memoryview(buffer)
+    view = memoryview(cast(Any, buffer))
     return view.cast("B") if view.nbytes else memoryview(b"")  # an empty view of another shape cannot be cast
 
 

@@ -30,6 +30,8 @@ from latewood.storage.storage import StoredObject, Writer
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from latewood.storage.storage import Data
+
 UNFINISHED = ".unfinished"
 _BUFFER_BYTES = 1 << 20
 
@@ -62,11 +64,11 @@ class LocalStorage:
                 return np.frombuffer(b"", np.uint8)
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
-    def write(self, key: str, data: Buffer) -> None:
+    def write(self, key: str, data: Data) -> None:
         with self.writer(key) as writer:
             writer.write(data)
 
-    def create(self, key: str, data: Buffer) -> bool:
+    def create(self, key: str, data: Data) -> bool:
         path = self._path(key)
         if path.exists():  # spares the loser of a slow race the work; the link decides
             return False
@@ -190,7 +192,7 @@ class _BufferedWriter:
         self._file = file
         self._pieces = bytearray()
 
-    def write(self, buffer: Buffer, /) -> None:
+    def write(self, buffer: Data, /) -> None:
         view = as_bytes(buffer)
         if len(view) >= _BUFFER_BYTES:
             self.flush()
@@ -205,7 +207,7 @@ class _BufferedWriter:
         self._pieces = bytearray()
 
 
-def _write_all(file: FileIO, data: Buffer) -> None:
+def _write_all(file: FileIO, data: Data) -> None:
     """A write may take less than it was given."""
     rest = as_bytes(data)
     while len(rest):

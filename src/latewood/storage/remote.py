@@ -23,6 +23,8 @@ from latewood.storage.storage import StoredObject, Writer
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from latewood.storage.storage import Data
+
 _NAMED: dict[str, MemoryStore] = {}
 _NAMED_LOCK = threading.Lock()
 _PART_BYTES = 8 << 20
@@ -66,11 +68,11 @@ class ObstoreStorage:
         with _os_errors(key):
             return np.frombuffer(memoryview(obstore.get(self.store, check_key(key)).bytes()), np.uint8)
 
-    def write(self, key: str, data: Buffer) -> None:
+    def write(self, key: str, data: Data) -> None:
         with _os_errors(key):
             obstore.put(self.store, check_key(key), as_bytes(data), mode="overwrite", use_multipart=False)
 
-    def create(self, key: str, data: Buffer) -> bool:
+    def create(self, key: str, data: Data) -> bool:
         with _os_errors(key):
             try:
                 obstore.put(self.store, check_key(key), as_bytes(data), mode="create", use_multipart=False)
@@ -107,7 +109,7 @@ class _Parts:
     def __init__(self, writer: obstore.WritableFile) -> None:
         self._writer = writer
 
-    def write(self, buffer: Buffer, /) -> None:
+    def write(self, buffer: Data, /) -> None:
         self._writer.write(bytes(as_bytes(buffer)))  # a copy: obstore sends it later, the caller may reuse its buffer
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    # What is written: numpy tells type checkers that its arrays are buffers only from Python 3.12 on.
+    Data: TypeAlias = Buffer | NDArray[Any]
 
 
 class StoredObject(NamedTuple):
@@ -29,7 +32,7 @@ class StoredObject(NamedTuple):
 class Writer(Protocol):
     """Takes an object's bytes piece by piece."""
 
-    def write(self, buffer: Buffer, /) -> object: ...
+    def write(self, buffer: Data, /) -> object: ...
 
 
 class Storage(Protocol):
@@ -53,11 +56,11 @@ class Storage(Protocol):
         """
         ...
 
-    def write(self, key: str, data: Buffer) -> None:
+    def write(self, key: str, data: Data) -> None:
         """Store an object, replacing what was there in one step."""
         ...
 
-    def create(self, key: str, data: Buffer) -> bool:
+    def create(self, key: str, data: Data) -> bool:
         """Put-if-absent: of any number of callers exactly one gets True, and its bytes stay.
 
         After an `OSError` the object may exist or not: read it to find out. An object store that repeats a request

@@ -58,7 +58,7 @@ class StorageContract:
         assert storage.create("b", data)
         with storage.writer("c") as writer:
             writer.write(data)
-            writer.write(np.zeros((0, 3)).data)
+            writer.write(np.zeros((0, 3)))
             writer.write(data)
         assert [storage.read(key) for key in "abc"] == [b"abcdefgh", b"abcdefgh", b"abcdefghabcdefgh"]
 

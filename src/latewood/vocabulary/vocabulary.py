@@ -34,7 +34,7 @@ class Vocabulary:
         return self._column(trait, values, add=False)
 
     def values(self, trait_id: int, at_least: int = 0) -> pa.Array:
-        """The values by code, at least `at_least` of them: what is known here, and a look at the storage if that is less.
+        """The values by code, at least `at_least` of them: what is known here, or the storage if that is less.
 
         A null has code 0 even where there is no value yet, so mask before taking.
         Raises: CorruptionError: the store has fewer.
