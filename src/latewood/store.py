@@ -131,7 +131,7 @@ class Store:
         Raises: StoreNotFoundError: no store there. CorruptionError, SchemaError: one that cannot be read.
         """
         place, clock = str(path), as_clock(clock)
-        storage = open_storage(place, create=False)
+        storage = open_storage(place)
         try:
             data = storage.read(keys.STORE)
         except (FileNotFoundError, NotADirectoryError):
