@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"materialize", "examples"},
     "store": {"intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"},
     "files": set(),
-    "ingest": {"files", "intake", "store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
+    "ingestion": {"files", "intake", "store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
     "anchors": {"store", "vocabulary", "immutable"},
 }
 TOP = {"cli", "testing", "demo", "__init__"}  # may import anything

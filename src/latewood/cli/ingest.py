@@ -8,7 +8,7 @@ import typer
 
 from latewood.cli.output import Debug, Json, Output
 from latewood.errors import SchemaError
-from latewood.ingest import ingest_with_report
+from latewood.ingestion import ingest_with_report
 
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}

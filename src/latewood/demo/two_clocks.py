@@ -15,7 +15,7 @@ from rich.console import Console
 
 from latewood.capture import backfill
 from latewood.clock import to_us
-from latewood.ingest import ingest_with_report
+from latewood.ingestion import ingest_with_report
 from latewood.materialize import Materializer
 from latewood.projection import Projection
 from latewood.testing import Oracle

@@ -1,0 +1,81 @@
+"""latewood: store every user history once, log a pointer, rebuild the exact sequence while training.
+
+The public names, sorted, and nothing else. They are imported when first used, so that `import latewood` costs little and
+numba is loaded only where kernels run.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latewood import testing as testing
+    from latewood.batch import Batch as Batch
+    from latewood.capture import Capture as Capture
+    from latewood.capture import backfill as backfill
+    from latewood.conditions import col as col
+    from latewood.errors import ConflictError as ConflictError
+    from latewood.errors import CorruptionError as CorruptionError
+    from latewood.errors import ExpiredError as ExpiredError
+    from latewood.errors import LatewoodError as LatewoodError
+    from latewood.errors import LeakageError as LeakageError
+    from latewood.errors import PointerError as PointerError
+    from latewood.errors import SchemaError as SchemaError
+    from latewood.errors import ScrubbedError as ScrubbedError
+    from latewood.errors import StoreNotFoundError as StoreNotFoundError
+    from latewood.examples import ExampleLog as ExampleLog
+    from latewood.examples import FatRows as FatRows
+    from latewood.examples import write_fat_rows as write_fat_rows
+    from latewood.examples.anchors import anchors as anchors
+    from latewood.immutable import Generation as Generation
+    from latewood.ingestion import ingest as ingest
+    from latewood.loading import Loader as Loader
+    from latewood.materialize import Materializer as Materializer
+    from latewood.mutable import AppendReceipt as AppendReceipt
+    from latewood.projection import Projection as Projection
+    from latewood.schema import Schema as Schema
+    from latewood.store import Store as Store
+
+_HOME = {
+    "AppendReceipt": "mutable",
+    "Batch": "batch",
+    "Capture": "capture",
+    "ConflictError": "errors",
+    "CorruptionError": "errors",
+    "ExampleLog": "examples",
+    "ExpiredError": "errors",
+    "FatRows": "examples",
+    "Generation": "immutable",
+    "LatewoodError": "errors",
+    "LeakageError": "errors",
+    "Loader": "loading",
+    "Materializer": "materialize",
+    "PointerError": "errors",
+    "Projection": "projection",
+    "Schema": "schema",
+    "SchemaError": "errors",
+    "ScrubbedError": "errors",
+    "Store": "store",
+    "StoreNotFoundError": "errors",
+    "anchors": "examples.anchors",
+    "backfill": "capture",
+    "col": "conditions",
+    "ingest": "ingestion",
+    "testing": "",
+    "write_fat_rows": "examples",
+}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the single list of public names
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'latewood' has no attribute {name!r}")
+    home = _HOME[name]
+    value = getattr(import_module(f"latewood.{home}"), name) if home else import_module(f"latewood.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
