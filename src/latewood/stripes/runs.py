@@ -59,6 +59,11 @@ class Ranges:
     def __len__(self) -> int:
         return len(self.shard)
 
+    def arrays(self) -> tuple[NDArray[np.int64], ...]:
+        """The five columns as kernels take them."""
+        columns = (self.shard, self.user, self.start, self.stop, self.target)
+        return tuple(np.ascontiguousarray(column, np.int64) for column in columns)
+
 
 @dataclass(frozen=True, slots=True)
 class ShardSummary:

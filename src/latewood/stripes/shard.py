@@ -4,27 +4,62 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 from numpy.typing import NDArray
 
-from latewood.errors import CorruptionError
+from latewood.errors import CorruptionError, PointerError
 from latewood.storage import Storage
-from latewood.stripes.layout import TABLE_FIELDS, StripeColumn
+from latewood.stripes import validate
+from latewood.stripes.encode import BOOL, SIGNED, UNSIGNED
+from latewood.stripes.footer import TRAILER_BYTES, Footer, check_header, padding, read_trailer
+from latewood.stripes.layout import (
+    BLOCK_STRIPES,
+    BUILT_IN,
+    CHECKSUMS,
+    COLUMN_COUNT,
+    ENTRIES,
+    FIRST_TRAIT,
+    HEADER_BYTES,
+    PAD_BYTES,
+    PAYLOAD,
+    STRIPES,
+    TABLE_FIELDS,
+    USER_COUNT,
+    USERS,
+    VERIFIED,
+    StripeColumn,
+)
 from latewood.users import UserKeys
 
 
 class Shard:
-    """One opened, validated shard file."""
+    """One opened, validated shard file. Thread-safe: everything is read-only, but for `verified`, which only grows.
 
-    key: str
-    epoch: bytes
-    generation: int
-    number: int
-    columns: tuple[StripeColumn, ...]
-    user_count: int
-    event_count: int
-    stripe_count: int
-    size_bytes: int
-    table: NDArray[np.uint64]  # (TABLE_FIELDS,): this shard's row of an address table
+    Attributes:
+        table: (TABLE_FIELDS,) uint64, this shard's row of an address table; valid while the shard is alive.
+        verified: (blocks * columns,) uint8, 1 once a block's checksum was found right.
+    """
+
+    def __init__(self, key: str, data: NDArray[np.uint8], footer: Footer, footer_xxh3: int) -> None:
+        """Use `Shard.open`."""
+        self.key, self.footer, self.footer_xxh3 = key, footer, footer_xxh3
+        self.epoch, self.generation, self.number = footer.epoch, footer.generation, footer.shard
+        self.columns, self.latest_ingest = footer.columns, footer.latest_ingest
+        self.size_bytes = len(data)
+        self.user_count, self.event_count, self.stripe_count, self.block_count = (
+            footer.counts[name] for name in ("users", "events", "stripes", "blocks")
+        )
+        self._data = data
+        self._users = self._section("users", np.uint64).reshape(-1, 5)
+        self.verified = np.zeros(self.block_count * len(self.columns), np.uint8)
+        self.table = np.zeros(TABLE_FIELDS, np.uint64)
+        base = data.ctypes.data
+        self.table[PAYLOAD] = base + HEADER_BYTES
+        for field, name in ((USERS, "users"), (STRIPES, "stripes"), (ENTRIES, "entries"), (CHECKSUMS, "checksums")):
+            self.table[field] = base + footer.sections[name].offset
+        self.table[VERIFIED] = self.verified.ctypes.data
+        self.table[USER_COUNT], self.table[COLUMN_COUNT] = self.user_count, len(self.columns)
+        self._user_ids: pa.Array | None = None
 
     @classmethod
     def open(
@@ -38,48 +73,195 @@ class Shard:
         number: int | None = None,
         footer_xxh3: int | None = None,
     ) -> "Shard":
-        """Map a file and check its index. Raises: CorruptionError; SchemaError: a newer format version; FileNotFoundError."""
-        raise NotImplementedError
+        """Map a file and check its index, and that it is the file expected.
+
+        Raises:
+            CorruptionError: names the file and what is wrong.
+            SchemaError: a format version or a column type that this version cannot read.
+            FileNotFoundError: there is no such file.
+        """
+        data = storage.map(key)
+        footer, digest = _read_footer(data, key)
+        _check_layout(data, footer, key)
+        expected = {"epoch": epoch, "generation": generation, "shard": number}
+        for name, wanted in expected.items():
+            if wanted is not None and getattr(footer, name) != wanted:
+                raise CorruptionError(f"{key}: is of {name} {getattr(footer, name)!r}, not {wanted!r}")
+        if columns is not None and footer.columns != tuple(columns):
+            raise CorruptionError(f"{key}: its columns are not those of its generation")
+        if footer_xxh3 is not None and digest != footer_xxh3:
+            raise CorruptionError(f"{key}: another file than the one in the manifest")
+        shard = cls(key, data, footer, digest)
+        shard._check_index()
+        return shard
 
     @property
     def user_ids(self) -> pa.Array:
         """The user ids in key order, int64 or string."""
-        raise NotImplementedError
+        if self._user_ids is None:
+            self._user_ids = self._read_user_ids()
+        return self._user_ids
 
     @property
     def keys(self) -> UserKeys:
         """The user keys, sorted."""
-        raise NotImplementedError
+        return UserKeys(self._users[:-1, 0], self._users[:-1, 1])
 
     @property
     def first_event(self) -> NDArray[np.int64]:
         """(users + 1,): events before each user's; the differences are event counts."""
-        raise NotImplementedError
+        return self._users[:, 2].view(np.int64)
+
+    @property
+    def first_stripe(self) -> NDArray[np.int64]:
+        """(users + 1,): stripes before each user's."""
+        return self._users[:, 3].view(np.int64)
 
     def locate(self, keys: UserKeys) -> NDArray[np.int64]:
         """The index of each user, -1 where unknown."""
-        raise NotImplementedError
+        out = np.empty(len(keys.hash), np.int64)
+        hashes, checks = np.ascontiguousarray(keys.hash), np.ascontiguousarray(keys.check)
+        validate.find_users(np.uint64(self.table.ctypes.data), hashes, checks, out)
+        return out
 
     def verify(self, users: NDArray[np.int64] | None = None) -> None:
-        """Check every block's checksum (of some users or all). Raises: CorruptionError."""
-        raise NotImplementedError
+        """Check every block's checksum, of some users or all.
+
+        Raises: CorruptionError: names the file, user, column and block.
+        """
+        if users is None:
+            users = np.arange(self.user_count)
+        elif len(users) and not 0 <= users.min() <= users.max() < self.user_count:
+            raise IndexError("a user that is not there")
+        where = np.zeros(3, np.int64)
+        users = np.ascontiguousarray(users, np.int64)
+        if validate.verify_users(np.uint64(self.table.ctypes.data), users, where):
+            raise self.damage(*where.tolist())
+
+    def damage(self, user: int, column: int, stripe: int) -> CorruptionError:
+        """The error for a block whose checksum differs."""
+        return CorruptionError(
+            f"{self.key}: user {self.user_ids[user].as_py()!r}, column {self.columns[column].name!r}, "
+            f"block {stripe // BLOCK_STRIPES}: the bytes are not those written"
+        )
+
+    def _section(self, name: str, dtype: type[np.generic]) -> NDArray[np.generic]:
+        section = self.footer.sections[name]
+        return self._data[section.offset : section.offset + section.size_bytes].view(dtype)
+
+    def _read_user_ids(self) -> pa.Array:
+        if self.footer.user_type == "int64":
+            ids = self._section("user_ids", np.int64)
+            return pa.Array.from_buffers(pa.int64(), self.user_count, [None, pa.py_buffer(ids)])
+        offsets, text = self._section("user_offsets", np.int64), self._section("user_bytes", np.uint8)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+        return pa.Array.from_buffers(pa.large_string(), self.user_count, buffers).cast(pa.string())
+
+    def _check_index(self) -> None:
+        kinds = {"i": SIGNED, "b": BOOL}
+        where, totals = np.zeros(3, np.int64), [self.footer.counts[n] for n in ("events", "stripes", "blocks")]
+        problem = validate.check_index(
+            np.uint64(self.table.ctypes.data),
+            np.array([c.dtype.itemsize for c in self.columns], np.uint64),
+            np.array([kinds.get(c.dtype.kind, UNSIGNED) for c in self.columns], np.uint64),
+            FIRST_TRAIT, np.uint64(self.footer.counts["payload_bytes"]), np.array(totals, np.uint64), where,
+        )  # fmt: skip
+        if problem:
+            user, column, stripe = where.tolist()
+            name = self.columns[min(column, len(self.columns) - 1)].name
+            place = f"user number {user}, column {name!r}, stripe {stripe}"
+            raise CorruptionError(f"{self.key}: {validate.PROBLEMS[problem]} ({place})")
+        if self.footer.user_type == "string":
+            offsets = self._section("user_offsets", np.int64)
+            if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != self.footer.sections["user_bytes"].size_bytes:
+                raise CorruptionError(f"{self.key}: the user ids' offsets do not fit their bytes")
 
 
 class Tables:
-    """The address tables of a generation's shards, by shard number: what kernels are given."""
+    """The address tables of a generation's shards, by shard number: what kernels are given.
 
-    rows: NDArray[np.uint64]  # (shards, TABLE_FIELDS); zeros where the shard is not open yet
-    shards: list[Shard | None]
+    Attributes:
+        rows: (shards, TABLE_FIELDS) uint64; zeros where the shard is not open yet.
+        shards: the opened ones, kept alive here.
+    """
 
     def __init__(self, count: int) -> None:
         self.rows = np.zeros((count, TABLE_FIELDS), np.uint64)
-        self.shards = [None] * count
+        self.shards: list[Shard | None] = [None] * count
 
     def put(self, number: int, shard: Shard) -> None:
         """Add an opened shard."""
         self.shards[number] = shard
         self.rows[number] = shard.table
 
+    @property
+    def columns(self) -> tuple[StripeColumn, ...]:
+        """The columns of the shards, all the same; none while no shard is open."""
+        return next((shard.columns for shard in self.shards if shard), ())
+
     def damage(self, shard: int, user: int, column: int, stripe: int) -> CorruptionError:
         """The error for a block whose checksum differs."""
-        raise NotImplementedError
+        opened = self.shards[shard]
+        if opened is None:
+            raise PointerError(f"shard {shard} is not open")
+        return opened.damage(user, column, stripe)
+
+
+def _read_footer(data: NDArray[np.uint8], key: str) -> tuple[Footer, int]:
+    """Header, trailer and footer, in this order, so that a newer version is named as such."""
+    if len(data) < HEADER_BYTES + PAD_BYTES + TRAILER_BYTES:
+        raise CorruptionError(f"{key}: {len(data)} bytes are too few for a shard file")
+    check_header(data[:HEADER_BYTES].tobytes(), key)
+    size, digest = read_trailer(data[-TRAILER_BYTES:].tobytes(), key)
+    if size > len(data) - HEADER_BYTES - TRAILER_BYTES:
+        raise CorruptionError(f"{key}: the trailer is damaged")
+    raw = data[len(data) - TRAILER_BYTES - size : len(data) - TRAILER_BYTES].tobytes()
+    if xxhash.xxh3_64_intdigest(raw) != digest:
+        raise CorruptionError(f"{key}: the footer is damaged")
+    footer = Footer.from_bytes(raw, key)
+    if footer.columns[:FIRST_TRAIT] != BUILT_IN:
+        raise CorruptionError(f"{key}: the footer lacks the built-in columns")
+    return footer, digest
+
+
+def _check_layout(data: NDArray[np.uint8], footer: Footer, key: str) -> None:
+    """The sections lie where the counts say, one after the other, with zeros between; their contents are as written."""
+    counts, columns = footer.counts, len(footer.columns)
+    sizes: dict[str, int | None] = {
+        "users": (counts["users"] + 1) * 40,
+        "stripes": counts["stripes"] * 24,
+        "entries": (counts["stripes"] * columns + 1) * 8,
+        "checksums": counts["blocks"] * columns * 8,
+    }
+    if footer.user_type == "int64":
+        sizes["user_ids"] = counts["users"] * 8
+    else:
+        sizes |= {"user_offsets": (counts["users"] + 1) * 8, "user_bytes": None}
+    if list(footer.sections) != list(sizes) or footer.user_type not in ("int64", "string"):
+        raise CorruptionError(f"{key}: the footer names other sections than its counts ask for")
+    position = HEADER_BYTES + counts["payload_bytes"]
+    gap = PAD_BYTES
+    for name, size in sizes.items():
+        section = footer.sections[name]
+        start = position + gap + padding(position + gap)
+        if section.offset != start or (size is not None and section.size_bytes != size):
+            raise CorruptionError(f"{key}: section {name!r} does not lie where it should")
+        _check_zeros(data, position, start, key)
+        position, gap = start + section.size_bytes, 0
+        if position > len(data) or xxhash.xxh3_64_intdigest(data[start:position]) != section.xxh3:
+            raise CorruptionError(f"{key}: section {name!r} is damaged")
+    end = len(data) - TRAILER_BYTES - len(footer_bytes(data))
+    if end != position + padding(position):
+        raise CorruptionError(f"{key}: bytes between the index and the footer")
+    _check_zeros(data, position, end, key)
+
+
+def footer_bytes(data: NDArray[np.uint8]) -> memoryview:
+    """The footer of a file whose trailer was checked."""
+    size = int(data[-TRAILER_BYTES:][:8].view(np.uint64)[0])
+    return memoryview(data[len(data) - TRAILER_BYTES - size : len(data) - TRAILER_BYTES])
+
+
+def _check_zeros(data: NDArray[np.uint8], start: int, stop: int, key: str) -> None:
+    if data[start:stop].any():
+        raise CorruptionError(f"{key}: bytes {start} to {stop} are not zero")

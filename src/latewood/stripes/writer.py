@@ -1,30 +1,273 @@
-"""Writes one shard file, user by user in key order, in bounded memory."""
+"""Writes one shard file, user by user in key order, in bounded memory: the payload goes straight to the sink, only the
+index is kept until the end.
+"""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
-from latewood.stripes.layout import StripeColumn
-from latewood.stripes.runs import ShardSummary, UserRun
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from latewood.errors import CorruptionError
+from latewood.stripes.assemble import (
+    BLOCKS,
+    DAMAGED,
+    EVENTS,
+    ITEMSIZE,
+    KIND,
+    MASK,
+    NOT_THERE,
+    OK,
+    PAYLOAD_BYTES,
+    STRIPES,
+    UNSORTED,
+    VALUES,
+    assemble_users,
+)
+from latewood.stripes.encode import BOOL, SCRATCH_WORDS, SIGNED, UNSIGNED
+from latewood.stripes.footer import Footer, Section, header_bytes, padding, trailer_bytes
+from latewood.stripes.layout import (
+    BLOCK_STRIPES,
+    OFFSET_BITS,
+    PAD_BYTES,
+    STRIPE_EVENTS,
+    StripeColumn,
+)
+from latewood.stripes.runs import Carried, ShardSummary, UserRun
+
+CHUNK_BYTES = 8 << 20  # payload written at a time, unless one user has more
+_INDEX = {"users": 5, "stripes": 3, "entries": 1, "checksums": 1}  # uint64 per record
 
 
 class Sink(Protocol):
     """What storage.writer() gives: something that takes bytes."""
 
-    def write(self, data: memoryview | bytes) -> object: ...
+    def write(self, buffer: Any, /) -> object: ...
 
 
 class ShardWriter:
-    """Streams one shard to a sink, users in key order."""
+    """Streams one shard to a sink, users in key order.
+
+    Args:
+        writer: takes the bytes; opening and closing it is its owner's.
+        columns: of the shard, as `columns_of(schema)` gives them.
+    """
 
     def __init__(
         self, writer: Sink, columns: Sequence[StripeColumn], *, epoch: bytes, generation: int, shard: int
     ) -> None:
-        raise NotImplementedError
+        self._writer, self._columns = writer, tuple(columns)
+        self._epoch, self._generation, self._shard = epoch, generation, shard
+        self._totals = np.zeros(4, np.uint64)
+        self._column_bytes = np.zeros(len(self._columns), np.uint64)
+        self._index: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in _INDEX}
+        self._user_ids: list[pa.Array] = []
+        self._last_key = (-1, -1)
+        self._latest_ingest: int | None = None
+        self._payload = np.empty(0, np.uint8)
+        self._scratch = np.zeros(SCRATCH_WORDS, np.uint64)
+        self._row_bytes = sum(column.dtype.itemsize for column in self._columns)
+        self._position = 0
+        self._write(header_bytes())
 
     def add(self, run: UserRun) -> None:
-        """Write users that come after all earlier ones. Raises: ValueError: unsorted; CorruptionError: carried damage."""
-        raise NotImplementedError
+        """Write users that come after all earlier ones.
+
+        Raises:
+            ValueError: users or times are unsorted, a user without events, or arrays that do not fit the columns.
+            CorruptionError: a block that was to be carried in part is damaged.
+        """
+        self._check(run)
+        carried = run.carried
+        users = carried.user if carried else np.full(len(run.keys.hash), -1, np.int64)
+        stripes = np.where(users >= 0, carried.stripes, 0) if carried else np.zeros(len(users), np.int64)
+        events, stripes_after = _sizes(run.offsets, carried, users, stripes)
+        if len(events) and events.min() == 0:
+            raise ValueError(f"user {run.user_ids[int(np.argmin(events))]} has no events")
+        room = events * self._row_bytes + stripes_after * (len(self._columns) * STRIPE_EVENTS // 8) + PAD_BYTES
+        ends = np.cumsum(room)
+        first = 0
+        while first < len(events):
+            began = int(ends[first - 1]) if first else 0
+            last = max(int(np.searchsorted(ends, began + CHUNK_BYTES, side="right")), first + 1)
+            self._reserve(int(ends[last - 1]) - began)
+            self._assemble(run, users, stripes, first, last, stripes_after[first:last])
+            first = last
+        self._user_ids.append(run.user_ids)
 
     def finish(self) -> ShardSummary:
-        """Write the index; the sink is left open for its owner to close."""
-        raise NotImplementedError
+        """Write the index and the footer; the sink is left open."""
+        self._write(bytes(PAD_BYTES))
+        self._add_sentinels()
+        sections = {name: self._section(parts) for name, parts in self._index.items()}
+        user_ids = pa.chunked_array(self._user_ids) if self._user_ids else pa.chunked_array([], pa.int64())
+        is_text = not pa.types.is_integer(user_ids.type)
+        for name, parts in (_text_parts(user_ids) if is_text else _integer_parts(user_ids)).items():
+            sections[name] = self._section(parts)
+        self._write(bytes(padding(self._position)))
+        users = sum(len(ids) for ids in self._user_ids)
+        counts = dict(zip(("events", "stripes", "blocks", "payload_bytes"), self._totals.tolist(), strict=True))
+        footer = Footer(
+            self._epoch, self._generation, self._shard, {"users": users} | counts, self._latest_ingest,
+            self._columns, tuple(self._column_bytes.tolist()), "string" if is_text else "int64", sections,
+        ).to_bytes()  # fmt: skip
+        self._write(footer)
+        self._write(trailer_bytes(footer))
+        return ShardSummary(
+            self._position, counts["events"], users, counts["stripes"], self._latest_ingest,
+            xxhash.xxh3_64_intdigest(footer),
+        )  # fmt: skip
+
+    def _check(self, run: UserRun) -> None:
+        """Everything that kernels take for granted."""
+        users, columns = len(run.keys.hash), self._columns
+        if not (len(run.user_ids) == len(run.keys.check) == users == len(run.offsets) - 1):
+            raise ValueError("user ids, keys and offsets of a run belong together")
+        if len(run.columns) != len(columns):
+            raise ValueError(f"a run of {len(run.columns)} columns for a shard of {len(columns)}")
+        offsets = run.offsets
+        rows = int(offsets[-1])
+        if offsets.dtype != np.int64 or offsets[0] < 0 or (np.diff(offsets) < 0).any():
+            raise ValueError("offsets are int64 and do not decrease")
+        for column, (values, mask) in zip(columns, run.columns, strict=True):
+            if values.dtype != column.dtype or len(values) < rows:
+                raise ValueError(f"column {column.name!r} takes {rows} values of {column.dtype}, not {values.dtype}")
+            if mask is not None and (column.role != "trait" or mask.dtype != np.bool_ or len(mask) < rows):
+                raise ValueError(f"column {column.name!r} takes no such mask")
+        if users:
+            _check_sorted(run.keys.hash, run.keys.check, self._last_key)
+            self._last_key = (int(run.keys.hash[-1]), int(run.keys.check[-1]))
+        carried = run.carried
+        if carried is None:
+            return
+        if carried.shard.columns != columns:
+            raise ValueError("stripes are carried between shards of the same columns only")
+        if len(carried.user) != users or len(carried.stripes) != users:
+            raise ValueError("carried users stand beside the users of the run")
+        known = carried.user >= 0
+        if (carried.user >= carried.shard.user_count).any() or (carried.stripes[known] < 0).any():
+            raise ValueError("carried users or stripes that are not there")
+        old = carried.shard.keys.take(carried.user[known])
+        if (old.hash != run.keys.hash[known]).any() or (old.check != run.keys.check[known]).any():
+            raise ValueError("carried stripes are of another user")
+
+    def _reserve(self, size_bytes: int) -> None:
+        if len(self._payload) < size_bytes:
+            self._payload = np.empty(size_bytes, np.uint8)
+
+    def _assemble(
+        self,
+        run: UserRun,
+        old_users: NDArray[np.int64],
+        old_stripes: NDArray[np.int64],
+        first: int,
+        last: int,
+        stripes_after: NDArray[np.int64],
+    ) -> None:
+        count, stripes = len(self._columns), int(stripes_after.sum())
+        blocks = int(((stripes_after + BLOCK_STRIPES - 1) // BLOCK_STRIPES).sum())
+        users, records = np.empty((last - first, 5), np.uint64), np.empty((stripes, 3), np.uint64)
+        entries, checksums = np.empty(stripes * count, np.uint64), np.empty(blocks * count, np.uint64)
+        before, where = int(self._totals[PAYLOAD_BYTES]), np.zeros(2, np.int64)
+        values = [np.ascontiguousarray(column.values) for column in run.columns]
+        masks = [None if column.mask is None else np.ascontiguousarray(column.mask) for column in run.columns]
+        old = np.uint64(run.carried.shard.table.ctypes.data if run.carried else 0)
+        status = assemble_users(
+            first, last, np.ascontiguousarray(run.offsets), np.ascontiguousarray(run.keys.hash),
+            np.ascontiguousarray(run.keys.check), _describe(values, masks), old, np.ascontiguousarray(old_users),
+            np.ascontiguousarray(old_stripes), self._totals, self._payload, users, records, entries, checksums,
+            self._column_bytes, self._scratch, where,
+        )  # fmt: skip
+        if status != OK:
+            raise self._refusal(status, run, where)
+        written = int(self._totals[PAYLOAD_BYTES]) - before
+        if before + written >= 1 << OFFSET_BITS:
+            raise ValueError("a shard holds at most 1 TiB: use more shards")
+        self._write(memoryview(self._payload)[:written])
+        for name, part in (("users", users), ("stripes", records), ("entries", entries), ("checksums", checksums)):
+            self._index[name].append(part)
+        latest = int(records[:, 1].view(np.int64).max())
+        self._latest_ingest = latest if self._latest_ingest is None else max(latest, self._latest_ingest)
+
+    def _refusal(self, status: int, run: UserRun, where: NDArray[np.int64]) -> Exception:
+        user = run.user_ids[int(where[0])].as_py()
+        if status == DAMAGED and run.carried:
+            name = self._columns[int(where[1])].name
+            return CorruptionError(
+                f"{run.carried.shard.key}: user {user!r}, column {name!r}: a block to be carried is not as written"
+            )
+        if status == NOT_THERE:
+            return ValueError(f"user {user!r}: stripes are carried that are not there, or a partial one with a tail")
+        assert status == UNSORTED
+        return ValueError(f"user {user!r}: events are not sorted by event_ts")
+
+    def _add_sentinels(self) -> None:
+        users = sum(len(ids) for ids in self._user_ids)
+        assert users == sum(len(part) for part in self._index["users"])
+        top = np.array([(1 << 64) - 1] * 2 + self._totals[[EVENTS, STRIPES, BLOCKS]].tolist(), np.uint64)
+        self._index["users"].append(top)
+        self._index["entries"].append(self._totals[PAYLOAD_BYTES : PAYLOAD_BYTES + 1])
+
+    def _section(self, parts: Iterable[NDArray[Any]]) -> Section:
+        """Write one section at an aligned position."""
+        self._write(bytes(padding(self._position)))
+        offset, digest = self._position, xxhash.xxh3_64()
+        for part in parts:
+            data = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+            digest.update(data)
+            self._write(data)
+        return Section(offset, self._position - offset, digest.intdigest())
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if len(data):
+            self._writer.write(data)
+            self._position += len(data)
+
+
+def _check_sorted(hashes: NDArray[np.uint64], checks: NDArray[np.uint64], last: tuple[int, int]) -> None:
+    ascending = (hashes[1:] > hashes[:-1]) | ((hashes[1:] == hashes[:-1]) & (checks[1:] > checks[:-1]))
+    if not ascending.all() or (int(hashes[0]), int(checks[0])) <= last:
+        raise ValueError("users are written once each, in the order of their keys")
+
+
+def _sizes(
+    offsets: NDArray[np.int64], carried: Carried | None, users: NDArray[np.int64], stripes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Events and stripes of each user in the new shard."""
+    tails = np.diff(offsets)
+    events = tails.copy()
+    if carried is not None and carried.shard.user_count:
+        old = np.diff(carried.shard.first_event)[np.maximum(users, 0)]
+        events += np.where(users >= 0, np.minimum(stripes * STRIPE_EVENTS, old), 0)
+    return events, stripes + (tails + STRIPE_EVENTS - 1) // STRIPE_EVENTS
+
+
+def _describe(values: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.uint64]:
+    """Columns as kernels see them."""
+    described = np.zeros((len(values), 4), np.uint64)
+    for row, column, mask in zip(described, values, masks, strict=True):
+        row[VALUES], row[MASK] = column.ctypes.data, 0 if mask is None else mask.ctypes.data
+        row[ITEMSIZE] = column.itemsize
+        row[KIND] = {"i": SIGNED, "b": BOOL}.get(column.dtype.kind, UNSIGNED)
+    return described
+
+
+def _integer_parts(user_ids: pa.ChunkedArray) -> dict[str, list[NDArray[Any]]]:
+    return {"user_ids": [chunk.to_numpy() for chunk in user_ids.chunks]}
+
+
+def _text_parts(user_ids: pa.ChunkedArray) -> dict[str, list[NDArray[Any]]]:
+    """Offsets and bytes of text, as of one array."""
+    offsets, data, total = [np.zeros(1, np.int64)], [], 0
+    for chunk in user_ids.chunks:
+        chunk = chunk.cast(pa.large_string())
+        places = np.frombuffer(chunk.buffers()[1], np.int64, len(chunk) + 1, chunk.offset * 8)
+        offsets.append(places[1:] - places[0] + total)
+        if chunk.buffers()[2] is not None:
+            data.append(np.frombuffer(chunk.buffers()[2], np.uint8)[places[0] : places[-1]])
+        total += int(places[-1] - places[0])
+    return {"user_offsets": offsets, "user_bytes": data}
+
+

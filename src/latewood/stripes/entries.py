@@ -1,0 +1,208 @@
+"""The 64-bit entry of one stripe of one column, and the arithmetic of the user index: for kernels, all uint64."""
+
+from typing import Any
+
+from numba import uint64
+
+from latewood.stripes.addresses import load_i64, load_u64
+from latewood.stripes.jit import kernel
+from latewood.stripes.layout import (
+    BLOCK_STRIPES,
+    COLUMN_COUNT,
+    ENTRIES,
+    EXCEPTIONS_BITS,
+    EXCEPTIONS_SHIFT,
+    HAS_NULLS_SHIFT,
+    HAS_REFERENCE_SHIFT,
+    MODE_BITS,
+    MODE_SHIFT,
+    NULLS,
+    OFFSET_BITS,
+    POSITIONS,
+    RAW,
+    SCALED,
+    SIZE_CODE_BITS,
+    SIZE_CODE_SHIFT,
+    STRIPE_BYTES,
+    STRIPE_EVENTS,
+    STRIPE_FIRST_TS,
+    STRIPE_IDENTITY,
+    STRIPE_LATEST_INGEST,
+    STRIPES,
+    USER_BYTES,
+    USER_FIRST_BLOCK,
+    USER_FIRST_EVENT,
+    USER_FIRST_STRIPE,
+    USERS,
+    WIDTH_BITS,
+    WIDTH_SHIFT,
+)
+
+_OFFSET_MASK = (1 << OFFSET_BITS) - 1
+_MODE_MASK = (1 << MODE_BITS) - 1
+_WIDTH_MASK = (1 << WIDTH_BITS) - 1
+_EXCEPTIONS_MASK = (1 << EXCEPTIONS_BITS) - 1
+_SIZE_CODE_MASK = (1 << SIZE_CODE_BITS) - 1
+
+
+@kernel
+def entry_offset(entry: Any) -> Any:
+    return entry & uint64(_OFFSET_MASK)
+
+
+@kernel
+def entry_mode(entry: Any) -> Any:
+    return (entry >> uint64(MODE_SHIFT)) & uint64(_MODE_MASK)
+
+
+@kernel
+def entry_width(entry: Any) -> Any:
+    return (entry >> uint64(WIDTH_SHIFT)) & uint64(_WIDTH_MASK)
+
+
+@kernel
+def entry_exceptions(entry: Any) -> Any:
+    return (entry >> uint64(EXCEPTIONS_SHIFT)) & uint64(_EXCEPTIONS_MASK)
+
+
+@kernel
+def entry_size_code(entry: Any) -> Any:
+    return (entry >> uint64(SIZE_CODE_SHIFT)) & uint64(_SIZE_CODE_MASK)
+
+
+@kernel
+def entry_has_nulls(entry: Any) -> Any:
+    return (entry >> uint64(HAS_NULLS_SHIFT)) & uint64(1)
+
+
+@kernel
+def entry_has_reference(entry: Any) -> Any:
+    return (entry >> uint64(HAS_REFERENCE_SHIFT)) & uint64(1)
+
+
+@kernel
+def word_bits(itemsize: Any, width: Any) -> Any:
+    """Bits of the words that values of `itemsize` bytes are packed into: wide values need wide words."""
+    if itemsize == uint64(8):
+        return uint64(32) if width <= uint64(32) else uint64(64)
+    return itemsize << uint64(3)
+
+
+@kernel
+def packed_bytes(events: Any, itemsize: Any, width: Any) -> Any:
+    """Bytes of the packed words: whole rows of 32 bytes, as many as the values of `events` events reach into."""
+    bits = word_bits(itemsize, width)
+    lanes = uint64(256) // bits
+    rows = (events + lanes - uint64(1)) // lanes
+    return ((rows * width + bits - uint64(1)) // bits) << uint64(5)
+
+
+@kernel
+def bitmap_bytes(entry: Any, events: Any) -> Any:
+    return (events + uint64(7)) >> uint64(3) if entry_has_nulls(entry) else uint64(0)
+
+
+@kernel
+def stripe_bytes(entry: Any, events: Any, itemsize: Any) -> Any:
+    """Bytes of the whole stripe."""
+    mode = entry_mode(entry)
+    if mode == uint64(NULLS):
+        return uint64(0)
+    size = bitmap_bytes(entry, events)
+    if mode == uint64(RAW):
+        return size + events * itemsize
+    if mode == uint64(POSITIONS):
+        return size + entry_exceptions(entry)
+    size += entry_has_reference(entry) << uint64(3)
+    if mode == uint64(SCALED):
+        size += uint64(8)
+    exceptions = entry_exceptions(entry) * (uint64(1) + (uint64(1) << entry_size_code(entry)))
+    return size + packed_bytes(events, itemsize, entry_width(entry)) + exceptions
+
+
+@kernel
+def table_field(table: Any, field: Any) -> Any:
+    """A field of the table row at the address `table`."""
+    return load_u64(table + uint64(field) * uint64(8))
+
+
+@kernel
+def user_record(table: Any, user: Any) -> Any:
+    """The address of a user's record; the next one's follows, the sentinel's after the last."""
+    return table_field(table, USERS) + user * uint64(USER_BYTES)
+
+
+@kernel
+def _difference(table: Any, user: Any, field: Any) -> Any:
+    record = user_record(table, user) + uint64(field)
+    return load_u64(record + uint64(USER_BYTES)) - load_u64(record)
+
+
+@kernel
+def user_events(table: Any, user: Any) -> Any:
+    """How many events a user has."""
+    return _difference(table, user, USER_FIRST_EVENT)
+
+
+@kernel
+def user_stripes(table: Any, user: Any) -> Any:
+    """How many stripes a user has."""
+    return _difference(table, user, USER_FIRST_STRIPE)
+
+
+@kernel
+def user_blocks(table: Any, user: Any) -> Any:
+    """How many blocks each column of a user has."""
+    return _difference(table, user, USER_FIRST_BLOCK)
+
+
+@kernel
+def stripe_events(table: Any, user: Any, stripe: Any) -> Any:
+    """How many events a stripe has."""
+    rest = user_events(table, user) - stripe * uint64(STRIPE_EVENTS)
+    return min(rest, uint64(STRIPE_EVENTS))
+
+
+@kernel
+def first_entry(table: Any, user: Any, column: Any) -> Any:
+    """The address of the entry of a user's first stripe of a column."""
+    record = user_record(table, user)
+    first = load_u64(record + uint64(USER_FIRST_STRIPE))
+    stripes = load_u64(record + uint64(USER_BYTES + USER_FIRST_STRIPE)) - first
+    index = first * table_field(table, COLUMN_COUNT) + column * stripes
+    return table_field(table, ENTRIES) + index * uint64(8)
+
+
+@kernel
+def block_index(table: Any, user: Any, column: Any, stripe: Any) -> Any:
+    """The place of a stripe's block among the shard's checksums."""
+    record = user_record(table, user)
+    first = load_u64(record + uint64(USER_FIRST_BLOCK))
+    blocks = load_u64(record + uint64(USER_BYTES + USER_FIRST_BLOCK)) - first
+    return first * table_field(table, COLUMN_COUNT) + column * blocks + stripe // uint64(BLOCK_STRIPES)
+
+
+@kernel
+def _stripe_record(table: Any, user: Any, stripe: Any) -> Any:
+    first = load_u64(user_record(table, user) + uint64(USER_FIRST_STRIPE))
+    return table_field(table, STRIPES) + (first + stripe) * uint64(STRIPE_BYTES)
+
+
+@kernel
+def first_ts(table: Any, user: Any, stripe: Any) -> Any:
+    """event_ts of a stripe's first event, int64."""
+    return load_i64(_stripe_record(table, user, stripe) + uint64(STRIPE_FIRST_TS))
+
+
+@kernel
+def latest_ingest(table: Any, user: Any, stripe: Any) -> Any:
+    """The largest ingest_ts in a stripe, int64."""
+    return load_i64(_stripe_record(table, user, stripe) + uint64(STRIPE_LATEST_INGEST))
+
+
+@kernel
+def identity_before(table: Any, user: Any, stripe: Any) -> Any:
+    """The sum of the identities of a user's events before a stripe; the stripe count gives the sum of all."""
+    if stripe == uint64(0):
+        return uint64(0)
+    return load_u64(_stripe_record(table, user, stripe - uint64(1)) + uint64(STRIPE_IDENTITY))
