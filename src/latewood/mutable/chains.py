@@ -5,7 +5,9 @@ largest ingest time from an event back to the chain's end, so that a walk stops 
 are open-addressed, a power of two long and at most half full; an entry is a row or user number plus one, 0 is empty.
 """
 
-from numba import boolean, int32, int64, njit, types, uint64
+from numba import boolean, int32, int64, types, uint64
+
+from latewood.mutable.jit import kernel
 
 _I64 = types.Array(int64, 1, "C")
 _I32 = types.Array(int32, 1, "C")
@@ -15,10 +17,8 @@ _IN_I32 = types.Array(int32, 1, "C", readonly=True)
 _IN_U64 = types.Array(uint64, 1, "C", readonly=True)
 _IN_BOOL = types.Array(boolean, 1, "C", readonly=True)
 
-_OPTIONS = {"nogil": True, "cache": True}
 
-
-@njit(int64(_IN_U64, _IN_U64, _I64, _U64, _U64, int64, _I64, _I64), **_OPTIONS)
+@kernel(int64(_IN_U64, _IN_U64, _I64, _U64, _U64, int64, _I64, _I64))
 def assign_users(hashes, checks, table, user_hash, user_check, count, users, new_rows):  # type: ignore[no-untyped-def]
     """Each row's user number, new ones given in order of appearance. Returns the number of users thereafter.
 
@@ -45,7 +45,7 @@ def assign_users(hashes, checks, table, user_hash, user_check, count, users, new
     return count
 
 
-@njit(types.void(_I64, _U64, int64), **_OPTIONS)
+@kernel(types.void(_I64, _U64, int64))
 def rehash_users(table, user_hash, count):  # type: ignore[no-untyped-def]
     """Fill an empty table with the users known."""
     mask = uint64(len(table) - 1)
@@ -56,7 +56,7 @@ def rehash_users(table, user_hash, count):  # type: ignore[no-untyped-def]
         table[place] = user + 1
 
 
-@njit(types.void(_IN_U64, _IN_U64, _I64, _U64, _U64, _I64), **_OPTIONS)
+@kernel(types.void(_IN_U64, _IN_U64, _I64, _U64, _U64, _I64))
 def find_users(hashes, checks, table, user_hash, user_check, users):  # type: ignore[no-untyped-def]
     """Each row's user number, -1 where unknown."""
     mask = uint64(len(table) - 1)
@@ -71,7 +71,7 @@ def find_users(hashes, checks, table, user_hash, user_check, users):  # type: ig
             place = (place + uint64(1)) & mask
 
 
-@njit(types.void(_IN_I64, _IN_BOOL, _I64, _I64), **_OPTIONS)
+@kernel(types.void(_IN_I64, _IN_BOOL, _I64, _I64))
 def rank_in_user(users, chosen, seen, ranks):  # type: ignore[no-untyped-def]
     """How many chosen rows of the same user come before each chosen row. `seen` is all zero before and after."""
     for row in range(len(users)):
@@ -82,7 +82,7 @@ def rank_in_user(users, chosen, seen, ranks):  # type: ignore[no-untyped-def]
         seen[users[row]] = 0
 
 
-@njit(uint64(int64, int64, int64), **_OPTIONS)
+@kernel(uint64(int64, int64, int64))
 def _tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     h = uint64(user) * uint64(0x9E3779B97F4A7C15) + uint64(event_ts)
     h = (h ^ (h >> uint64(32))) * uint64(0xD6E8FEB86659FD93) + uint64(ingest_ts)
@@ -90,7 +90,7 @@ def _tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     return h ^ (h >> uint64(32))
 
 
-@njit(types.void(int64, int64, boolean, _I64, _I64, _I64, _I32, _I64, _I64, _I64, _I64), **_OPTIONS)
+@kernel(types.void(int64, int64, boolean, _I64, _I64, _I64, _I32, _I64, _I64, _I64, _I64))
 def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, previous, latest, head, ties):  # type: ignore[no-untyped-def]
     """Thread rows [start, stop) into their users' chains and the table of tied groups.
 
@@ -119,7 +119,7 @@ def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, prev
         ties[place] = row + 1
 
 
-@njit(types.void(_I64, int64, _I64, _I64, _I64), **_OPTIONS)
+@kernel(types.void(_I64, int64, _I64, _I64, _I64))
 def rehash_ties(ties, rows, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     """Fill an empty table of tied groups with each group's newest row."""
     mask = uint64(len(ties) - 1)
@@ -133,7 +133,7 @@ def rehash_ties(ties, rows, users, event_ts, ingest_ts):  # type: ignore[no-unty
         ties[place] = row + 1
 
 
-@njit(int64(_IN_U64, _IN_U64, _IN_U64, _I64, _U64, _U64, _U64, _I64, _I64), **_OPTIONS)
+@kernel(int64(_IN_U64, _IN_U64, _IN_U64, _I64, _U64, _U64, _U64, _I64, _I64))
 def match_ids(high, low, content, table, known_high, known_low, known_content, scratch, found):  # type: ignore[no-untyped-def]
     """Which rows repeat an event id: one known (its record number ≥ 0), one of row j above (-2 - j), or none (-1).
 
@@ -170,7 +170,7 @@ def match_ids(high, low, content, table, known_high, known_low, known_content, s
     return -1
 
 
-@njit(types.void(int64, int64, _I64, _U64), **_OPTIONS)
+@kernel(types.void(int64, int64, _I64, _U64))
 def link_ids(start, stop, table, known_low):  # type: ignore[no-untyped-def]
     """Enter the id records [start, stop), which are new, into the table."""
     mask = uint64(len(table) - 1)
@@ -181,7 +181,7 @@ def link_ids(start, stop, table, known_low):  # type: ignore[no-untyped-def]
         table[place] = entry + 1
 
 
-@njit(boolean(int64, int64, _I64, _I64, _I32), **_OPTIONS)
+@kernel(boolean(int64, int64, _I64, _I64, _I32))
 def _before(a, b, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
     if event_ts[a] != event_ts[b]:
         return event_ts[a] < event_ts[b]
@@ -190,7 +190,7 @@ def _before(a, b, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
     return ordinal[a] < ordinal[b]
 
 
-@njit(types.void(_I64, _I64, int64, int64, _I64, _I64, _I32), **_OPTIONS)
+@kernel(types.void(_I64, _I64, int64, int64, _I64, _I64, _I32))
 def _sort_rows(rows, spare, start, stop, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
     """Sort rows[start:stop] by the total order: merge sort over insertion-sorted runs, fast on what is nearly sorted."""
     run = 16
@@ -220,11 +220,10 @@ def _sort_rows(rows, spare, start, stop, event_ts, ingest_ts, ordinal):  # type:
         run *= 2
 
 
-@njit(
+@kernel(
     int64(
         _I64, _IN_I64, _IN_I64, _IN_I64, _IN_I64, _IN_I32, int64, _I64, _I64, _I64, _I64, _I64, _I32, _I64, _I64, _I64
     ),
-    **_OPTIONS,
 )
 def gather(  # type: ignore[no-untyped-def]
     users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, limit, head, previous, latest, event_ts, ingest_ts, ordinal,

@@ -100,6 +100,10 @@ class LogFullError(Exception):
     """The log had to be enlarged: nothing was committed, do it all again."""
 
 
+class SegmentGoneError(Exception):
+    """A segment was evicted by another process since the state was read: read it again."""
+
+
 class LogTransaction(Protocol):
     """The only writer, of all processes. Leaving the block without `commit` changes nothing."""
 
@@ -120,7 +124,10 @@ class Log(Protocol):
         ...
 
     def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
-        """The batches from `first_batch` up to those of `state`, all of them, in order."""
+        """The batches from `first_batch` up to those of `state`, all of them, in order.
+
+        Raises: SegmentGoneError: some were evicted meanwhile. CorruptionError: some are damaged or missing.
+        """
         ...
 
     def begin(self) -> AbstractContextManager[LogTransaction]: ...
@@ -133,8 +140,8 @@ class Log(Protocol):
         """Replace them, durably."""
         ...
 
-    def forget(self, before: LogState, after: LogState) -> None:
-        """Free the segments that `after` no longer has; its state is committed."""
+    def forget(self, state: LogState) -> None:
+        """Free the segments that `state`, which is committed, no longer has."""
         ...
 
     def claim_load(self) -> bool:

@@ -18,13 +18,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import show_ts
-from latewood.errors import ConflictError
+from latewood.errors import ConflictError, CorruptionError
 from latewood.events import Events
 from latewood.mutable import rules
 from latewood.mutable.admission import Appending, admit
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_ids import IdRun, remember
-from latewood.mutable.log import Log, LogFullError, LogState, LogTransaction
+from latewood.mutable.log import Log, LogFullError, LogState, LogTransaction, SegmentGoneError
 from latewood.mutable.tier import (
     DAY_US,
     HOUR_US,
@@ -67,6 +67,7 @@ class LoggedTier:
         self._arena = Arena(user_type)
         self._runs: list[IdRun] = []
         self._runs_as_of = -1  # the first batch that was not evicted when the runs were read
+        self._closed = False
         self._settle_load()
 
     # Appending
@@ -179,8 +180,14 @@ class LoggedTier:
         while head.version > self._state.version and self._in_flight:
             self._landed.wait()  # it is our own commit, landing: a matter of microseconds
             head = self._log.head()
-        self._follow(head)
-        return self._state
+        while True:
+            try:
+                self._follow(head)
+                return self._state
+            except SegmentGoneError as error:
+                head, before = self._log.head(), head
+                if head.version == before.version:  # nobody evicted it
+                    raise CorruptionError(f"segment {error} is missing") from None
 
     # Reading
 
@@ -261,21 +268,21 @@ class LoggedTier:
                 self._write(change)
 
     def evict(self, floor: int) -> None:
-        def change(transaction: LogTransaction) -> tuple[LogState, tuple[LogState, LogState]]:
+        def change(transaction: LogTransaction) -> tuple[LogState, LogState]:
             before = transaction.state
             if floor > before.tier.frontier:
                 raise ConflictError(
                     f"cannot evict up to {show_ts(floor)}: generations reach to {show_ts(before.tier.frontier)}"
                 )
             if floor <= before.tier.floor:
-                return before, (before, before)
+                return before, before
             after = before.changed(floor=floor).evicted()
             if after.first_batch > before.first_batch:
                 self._remember_ids(after)
-            return after, (before, after)
+            return after, after
 
         with self._writing:
-            self._log.forget(*self._write(change))
+            self._log.forget(self._write(change))
 
     def _remember_ids(self, after: LogState) -> None:
         """Before the segments go: the ids of their events."""
@@ -336,5 +343,10 @@ class LoggedTier:
 
     def close(self) -> None:
         with self._writing, self._reading:
-            self._log.close()
-            self._arena, self._runs = Arena(self._user_type), []
+            if not self._closed:
+                self._closed = True
+                self._close_log()
+                self._arena, self._runs = Arena(self._user_type), []
+
+    def _close_log(self) -> None:
+        self._log.close()

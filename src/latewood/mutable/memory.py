@@ -35,7 +35,7 @@ class _MemoryLog:
     def keep_ids(self, runs: list[IdRun]) -> None:
         self._runs = runs
 
-    def forget(self, before: LogState, after: LogState) -> None:
+    def forget(self, state: LogState) -> None:
         pass
 
     def claim_load(self) -> bool:

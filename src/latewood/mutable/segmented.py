@@ -1,0 +1,391 @@
+"""The log in a local directory: LMDB segments that any number of processes append to, read, seal and delete.
+
+    lock                     held while segments are opened, created or deleted: LMDB would create what was just deleted
+    open                     shared by all who have the log open: whoever gets it alone may verify files at rest
+    load                     held by the owner of a bulk load as long as it lives
+    segments/<number>.lmdb   one per cut, the highest one current
+    ids/<...>.ids            event ids that outlived their segments
+
+A cut creates the next segment, with the state after the cut, and then commits that state to the current one too, which
+seals it: it names a current segment other than itself. A crash in between leaves a next segment that nobody was sent to;
+the next cut replaces it.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import lmdb
+import xxhash
+
+from latewood.errors import ConflictError, CorruptionError, StoreNotFoundError
+from latewood.mutable.blob import Batch, decode_batch, encode_batch
+from latewood.mutable.event_ids import IdRun
+from latewood.mutable.log import LogFullError, LogState, Segment, SegmentGoneError
+from latewood.mutable.segments import STATE, SegmentFile, batch_key, lmdb_errors, verify_structure
+
+MAP_SIZE = 1 << 30
+
+
+class SegmentedLog:
+    """A log over one directory. One per process and directory: LMDB forbids opening a file twice; see `open_log`.
+
+    Args:
+        path: the directory.
+        create: make a new log if there is none.
+        map_size: what LMDB maps of a segment at first; it grows as needed.
+    Raises: StoreNotFoundError: there is no log and `create` is false. CorruptionError: a file is damaged.
+    """
+
+    def __init__(self, path: Path, *, create: bool, map_size: int = MAP_SIZE) -> None:
+        self.path, self._map_size, self._pid = path, map_size, os.getpid()
+        self._segments, self._ids = path / "segments", path / "ids"
+        self._mapping = threading.RLock()  # held by read transactions, and by whoever replaces a map or a file
+        self._retired: list[SegmentFile] = []  # sealed, but a writer may still be waiting for their lock
+        self._writers = 0
+        self._known: tuple[bytes, LogState] = (b"", LogState(version=-1))
+        self._load: IO[bytes] | None = None
+        if not create and not self._segments.is_dir():
+            raise StoreNotFoundError(f"{path} holds no mutable tier")
+        for folder in (self._segments, self._ids):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._presence = (path / "open").open("ab")
+        try:
+            with self._files():
+                self._current = self._open_newest(create)
+        except BaseException:
+            self._presence.close()
+            raise
+
+    # Opening, creating and deleting files
+
+    @contextmanager
+    def _files(self) -> Iterator[None]:
+        """Nobody else opens, creates or deletes segments meanwhile."""
+        with self._mapping, (self.path / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _segment_path(self, number: int) -> Path:
+        return self._segments / f"{number:08d}.lmdb"
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._segments.glob("*.lmdb"))
+
+    def _open_newest(self, create: bool) -> SegmentFile:
+        numbers = self._numbers()
+        if not numbers:
+            if not create:
+                raise StoreNotFoundError(f"{self.path} holds no mutable tier: {self._segments} is empty")
+            return self._create(0, LogState().to_bytes())
+        try:
+            fcntl.flock(self._presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            at_rest = True
+        except BlockingIOError:
+            at_rest = False
+        try:
+            return self._walk(numbers, at_rest)
+        finally:
+            fcntl.flock(self._presence, fcntl.LOCK_SH)
+
+    def _walk(self, numbers: list[int], at_rest: bool) -> SegmentFile:
+        """The newest segment: usually the highest, unless a cut crashed before it sealed the one below."""
+        number = numbers[-2] if len(numbers) > 1 and numbers[-2] == numbers[-1] - 1 else numbers[-1]
+        while True:
+            file = self._open(number, at_rest)
+            data = file.state()
+            if data is None and number == 0 and numbers == [0]:  # a crash on the very first opening
+                file.close()
+                return self._create(0, LogState().to_bytes())
+            try:
+                state = file.decode_state(data)
+            except BaseException:
+                file.close()
+                raise
+            if state.segment.number == number:
+                self._delete_below(state)
+                return file
+            file.close()
+            number = state.segment.number
+
+    def _open(self, number: int, at_rest: bool, *, sealed: bool = False) -> SegmentFile:
+        path = self._segment_path(number)
+        if not path.exists():
+            raise CorruptionError(f"segment {path} is missing")
+        if at_rest:
+            verify_structure(path)
+        return SegmentFile(path, number, None if sealed else self._map_size)
+
+    def _create(self, number: int, state: bytes) -> SegmentFile:
+        path = self._segment_path(number)
+        self._unlink(number)
+        file = SegmentFile(path, number, self._map_size)
+        try:
+            with lmdb_errors(path), file.env.begin(write=True) as transaction:
+                transaction.put(STATE, state)
+            sync_folder(self._segments)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _delete_below(self, state: LogState) -> None:
+        for number in self._numbers():
+            if number < state.segments[0].number:
+                self._unlink(number)
+
+    def _unlink(self, number: int) -> None:
+        path = self._segment_path(number)
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + "-lock").unlink(missing_ok=True)
+
+    def forget(self, after: LogState) -> None:
+        with self._files():
+            self._delete_below(after)
+
+    def _advance(self) -> None:
+        """Go on to the segment that is current now: another process cut."""
+        with self._files():
+            if self._decode(self._current.state()).segment.number != self._current.number:
+                self._swap(self._walk(self._numbers(), at_rest=False))
+
+    def _swap(self, file: SegmentFile) -> None:
+        self._retired.append(self._current)
+        self._current = file
+        self._close_retired()
+
+    def _close_retired(self) -> None:
+        if not self._writers:
+            while self._retired:
+                self._retired.pop().close()
+
+    # Reading
+
+    def head(self) -> LogState:
+        with self._mapping:
+            while True:
+                state = self._decode(self._read_state())
+                if state.segment.number == self._current.number:
+                    return state
+                self._advance()
+
+    def _read_state(self) -> bytes | None:
+        self._check_process()
+        while True:
+            try:
+                with lmdb_errors(self._current.path):
+                    return self._current.state()
+            except lmdb.MapResizedError:
+                self._adopt_size()
+
+    def _decode(self, data: bytes | None) -> LogState:
+        if data != self._known[0] or data is None:
+            self._known = data or b"", self._current.decode_state(data)
+        return self._known[1]
+
+    def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
+        stops = [*(segment.first_batch for segment in state.segments[1:]), state.next_batch]
+        for segment, stop in zip(state.segments, stops, strict=True):
+            if (first := max(first_batch, segment.first_batch)) < stop:
+                yield from self._read_segment(segment, first, stop)
+
+    def _read_segment(self, segment: Segment, first: int, stop: int) -> Iterator[Batch]:
+        with self._mapping:
+            current = segment.number == self._current.number
+            file = self._current if current else self._open_sealed(segment.number)
+            try:
+                with lmdb_errors(file.path):
+                    for number, blob in file.batches(first, stop):
+                        yield decode_batch(blob, number, f"segment {file.path}")
+            finally:
+                if not current:
+                    file.close()
+
+    def _open_sealed(self, number: int) -> SegmentFile:
+        with self._files():
+            if not self._segment_path(number).exists():
+                raise SegmentGoneError(self._segment_path(number))
+            for file in self._retired:
+                if file.number == number:
+                    self._retired.remove(file)
+                    return file
+            return self._open(number, at_rest=True, sealed=True)
+
+    # Writing
+
+    @contextmanager
+    def begin(self) -> Iterator["SegmentTransaction"]:
+        self._check_process()
+        with self._mapping:
+            self._writers += 1
+        try:
+            transaction = self._begin()
+            try:
+                yield transaction
+            finally:
+                transaction.abort()
+        finally:
+            with self._mapping:
+                self._writers -= 1
+                self._close_retired()
+
+    def _begin(self) -> "SegmentTransaction":
+        while True:
+            file = self._current
+            try:
+                with lmdb_errors(file.path):
+                    raw = file.env.begin(write=True)
+            except lmdb.MapResizedError:
+                self._adopt_size()
+                continue
+            state = file.decode_state(raw.get(STATE))
+            if state.segment.number == file.number:
+                return SegmentTransaction(self, file, raw, state)
+            raw.abort()
+            self._advance()
+
+    def _adopt_size(self) -> None:
+        """Another process enlarged the segment."""
+        with self._mapping, suppress(lmdb.Error):  # a writer of this process is at it: it will meet the same
+            self._current.env.set_mapsize(0)
+
+    def enlarge(self, file: SegmentFile) -> None:
+        with self._mapping, lmdb_errors(file.path):
+            file.env.set_mapsize(2 * file.env.info()["map_size"])
+
+    def create_next(self, number: int, state: bytes) -> SegmentFile:
+        with self._files():
+            return self._create(number, state)
+
+    def move_on(self, file: SegmentFile) -> None:
+        with self._mapping:
+            self._swap(file)
+
+    # Event ids
+
+    def id_runs(self) -> list[IdRun]:
+        while True:
+            with suppress(FileNotFoundError):  # merged away by another process meanwhile
+                paths = sorted(self._ids.glob("*.ids"))
+                runs = [IdRun.from_bytes(path.read_bytes(), str(path)) for path in paths]
+                return sorted(runs, key=lambda run: run.latest)
+
+    def keep_ids(self, runs: list[IdRun]) -> None:
+        names = {_run_name(run): run for run in runs}
+        for name, run in names.items():
+            if not (self._ids / name).exists():
+                write_durably(self._ids / name, run.to_bytes())
+        for path in self._ids.glob("*"):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
+    # Bulk loads
+
+    def claim_load(self) -> bool:
+        with self._mapping:
+            if self._load is not None:
+                return False
+            file = (self.path / "load").open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return False
+            self._load = file
+            return True
+
+    def release_load(self) -> None:
+        with self._mapping:
+            if self._load is not None:
+                self._load.close()
+                self._load = None
+
+    def close(self) -> None:
+        with self._mapping:
+            for file in (*self._retired, self._current):
+                file.close()
+            self._retired = []
+            self.release_load()
+            self._presence.close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ConflictError(
+                f"{self.path} was opened before this process was forked, which LMDB does not allow: "
+                f"open the store in the process that uses it"
+            )
+
+
+class SegmentTransaction:
+    """The only writer of all processes, until committed or aborted."""
+
+    def __init__(self, log: SegmentedLog, file: SegmentFile, raw: lmdb.Transaction, state: LogState) -> None:
+        self.state = state
+        self._log, self._file, self._raw = log, file, raw
+        self._open = True
+
+    def put(self, number: int, batch: Batch) -> None:
+        blob = encode_batch(batch, number)
+        with self._growing():
+            self._raw.put(batch_key(number), blob, overwrite=False)
+
+    def commit(self, state: LogState) -> None:
+        data = state.to_bytes()
+        following: SegmentFile | None = None
+        try:
+            with self._growing():
+                self._raw.put(STATE, data)
+                if state.segment.number != self._file.number:
+                    following = self._log.create_next(state.segment.number, data)
+                self._open = False
+                self._raw.commit()
+        except BaseException:
+            if following is not None:
+                following.close()
+            raise
+        if following is not None:
+            self._log.move_on(following)
+
+    @contextmanager
+    def _growing(self) -> Iterator[None]:
+        try:
+            with lmdb_errors(self._file.path):
+                yield
+        except lmdb.MapFullError as error:
+            self.abort()
+            self._log.enlarge(self._file)
+            raise LogFullError from error
+
+    def abort(self) -> None:
+        if self._open:
+            self._open = False
+            self._raw.abort()
+
+
+def _run_name(run: IdRun) -> str:
+    digest = xxhash.xxh3_64_hexdigest(run.low.tobytes() + run.content.tobytes())
+    return f"{run.latest + 2**63:020d}-{run.earliest + 2**63:020d}-{len(run)}-{digest}.ids"
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,115 @@
+"""One segment of the log: an LMDB file with a state and numbered batches.
+
+LMDB brings atomic, durable commits that any number of processes can share, and checks nothing of what it reads: a broken
+page can crash the process. So every value here carries a checksum of its own, a file's structure is verified before LMDB is
+let near it, and the numbers of the batches must be consecutive.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+from lmdb import verify
+
+from latewood.errors import CorruptionError, LatewoodError
+from latewood.mutable.log import LogState
+
+STATE = b"state"
+_READERS_MAX = 1022  # read transactions at a time, of all processes
+_BROKEN = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError, lmdb.VersionMismatchError)
+
+
+@contextmanager
+def lmdb_errors(path: Path) -> Iterator[None]:
+    """LMDB's errors as ours: damage is a CorruptionError, anything the system refused an OSError."""
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.MapResizedError, LatewoodError):
+        raise
+    except _BROKEN as error:
+        raise CorruptionError(f"{path}: {error}") from error
+    except lmdb.DiskError as error:
+        raise OSError(errno.ENOSPC, str(error), str(path)) from error
+    except lmdb.Error as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
+
+
+def batch_key(number: int) -> bytes:
+    return b"b" + number.to_bytes(8, "big")
+
+
+def verify_structure(path: Path) -> None:
+    """Walk the pages of a file that nobody is writing to. Raises: CorruptionError: it is broken or cut off."""
+    try:
+        problems = verify.verify(str(path), subdir=False)
+    except verify.VerifyError as error:
+        problems = [str(error)]
+    except Exception as error:  # the walker met what it did not foresee
+        problems = [repr(error)]
+    if problems:
+        raise CorruptionError(f"segment {path}: {problems[0]}")
+
+
+class SegmentFile:
+    """An open segment.
+
+    Args:
+        path: the file; its lock file lies beside it.
+        number: the segment's.
+        map_size: bytes to map at least; None opens a sealed segment for reading only.
+    """
+
+    def __init__(self, path: Path, number: int, map_size: int | None) -> None:
+        self.path, self.number = path, number
+        with lmdb_errors(path):
+            self.env = lmdb.open(
+                str(path),
+                subdir=False,
+                readonly=map_size is None,
+                map_size=map_size or 0,
+                max_readers=_READERS_MAX,
+                max_spare_txns=1,
+                readahead=map_size is None,
+            )
+            self.env.reader_check()  # a reader that was killed keeps pages from being reused
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """LMDB maps more than the file: touching a page past its end kills the process."""
+        pages = self.env.info()["last_pgno"] + 1
+        if self.path.stat().st_size < pages * self.env.stat()["psize"]:
+            try:
+                verify_structure(self.path)
+            except CorruptionError:
+                self.env.close()
+                raise
+
+    def state(self) -> bytes | None:
+        with self.env.begin() as transaction:
+            return transaction.get(STATE)  # type: ignore[no-any-return]
+
+    def decode_state(self, data: bytes | None) -> LogState:
+        if data is None:
+            raise CorruptionError(f"segment {self.path}: it has no state")
+        return LogState.from_bytes(data, f"segment {self.path}")
+
+    def batches(self, first: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """The batches [first, stop), all of them. Raises: CorruptionError: one is missing; it names it."""
+        expected = first
+        with self.env.begin() as transaction:
+            cursor = transaction.cursor()
+            found = cursor.set_range(batch_key(first))
+            while found and expected < stop:
+                key, value = cursor.item()
+                if key != batch_key(expected):
+                    break
+                yield expected, value
+                expected += 1
+                found = cursor.next()
+        if expected < stop:
+            raise CorruptionError(f"segment {self.path}: batch {expected} is missing")
+
+    def close(self) -> None:
+        self.env.close()
