@@ -110,7 +110,7 @@ def ingest_with_report(
     mapping = _Mapping(source.schema, user, time, ingest_time, unit, traits)
     if schema is None:
         schema = mapping.infer()
-        console.print(f"inferred schema:\n\n{schema.to_code()}\n", highlight=False, markup=False)
+        console.print(f"inferred schema:\n\n{schema.to_code()}\n", highlight=False, markup=False, soft_wrap=True)
     store = _open_or_create(path, schema, shards, clock)
     late = _Lateness()
     with Progress(
@@ -284,4 +284,5 @@ def _print(console: Console, store: Store, report: IngestReport) -> None:
         f"{report.late_day_share:.1%} over a day\n"
         f"stored: {report.size_bytes:,} bytes, {per_event:.1f} per event, generation {report.generation}",
         highlight=False,
+        soft_wrap=True,
     )

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 from numpy.typing import NDArray
 
 from latewood.columns import Column, conform, first_row, one_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.events import Events
+from latewood.mutable import hash_content, hash_ids
 from latewood.schema import Schema, Trait
 from latewood.users import user_keys
 
@@ -29,13 +29,13 @@ _OPTIONAL = ("ingest_ts", "event_id")
 class Intake:
     """A checked table of events. `ids` and `content` are None where the table has no `event_id`.
 
-    Shapes: ids (n, 16) uint8, digests of the event ids, zero where the id is null; content (n,) uint64, a digest of what
-    the event says (all but its ingest time), by which a repeated id is told from a reused one.
+    Shapes: ids (n, 2) uint64, hashes of the event ids, zero where the id is null; content (n,) uint64, a hash of what the
+    event says, by which a repeated id is told from a reused one.
     """
 
     events: Events
     explicit: bool  # whether the table brought its own ingest times
-    ids: NDArray[np.uint8] | None
+    ids: NDArray[np.uint64] | None
     content: NDArray[np.uint64] | None
 
 
@@ -55,11 +55,12 @@ def read_events(data: Any, schema: Schema, encode: Encode) -> Intake:
     arrays = {trait: conform(table[trait.name], trait) for trait in schema}
     ids = None
     if "event_id" in table.column_names:
-        ids = _digest_ids(one_array(table["event_id"]))
+        # before anything is coded, since an id of a wrong type is an error too
+        ids = hash_ids(table["event_id"])
     traits = {trait.id: encode(trait, array) for trait, array in arrays.items()}
     ordinal = np.zeros(len(event_ts), np.int32)
     events = Events(users, user_keys(users), event_ts, ingest_ts, ordinal, traits)
-    return Intake(events, explicit, ids, None if ids is None else _digest_content(events))
+    return Intake(events, explicit, ids, None if ids is None else hash_content(events))
 
 
 def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array:
@@ -90,42 +91,3 @@ def _check_columns(table: pa.Table, schema: Schema) -> None:
         raise SchemaError(f"the table lacks column {', '.join(map(repr, missing))}")
     if extra := [name for name in names if name not in required and name not in _OPTIONAL]:
         raise SchemaError(f"the store has no trait {', '.join(map(repr, extra))}; drop the column or create the store with it")
-
-
-def _digest_ids(array: pa.Array) -> NDArray[np.uint8]:
-    """128 bits per event id, from strings, bytes or integers; an int and its decimal string differ."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    kind = array.type
-    if pa.types.is_integer(kind):
-        raw = [b"i" + int(value).to_bytes(9, "little", signed=True) if value is not None else None for value in array.to_pylist()]
-    elif kind in (pa.string(), pa.large_string(), pa.string_view()):
-        raw = [b"s" + value.encode() if value is not None else None for value in array.to_pylist()]
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        raw = [b"b" + value if value is not None else None for value in array.to_pylist()]
-    else:
-        raise SchemaError(f"column 'event_id' is {kind}; an id is a string, bytes or an integer")
-    digests = b"".join(xxhash.xxh3_128_digest(value) if value is not None else bytes(16) for value in raw)
-    return np.frombuffer(digests, np.uint8).reshape(len(raw), 16)
-
-
-def _digest_content(events: Events) -> NDArray[np.uint64]:
-    """64 bits of what each event says: user, time and traits, but not when it was learned."""
-    digest = events.keys.hash ^ (events.keys.check * np.uint64(0x9E3779B97F4A7C15))
-    digest = _mix(digest, events.event_ts.view(np.uint64), 0)
-    for trait, column in sorted(events.traits.items()):
-        values = np.ascontiguousarray(column.values)
-        digest = _mix(digest, values.view(f"u{values.dtype.itemsize}").astype(np.uint64), 2 * trait + 1)
-        if column.mask is not None:
-            digest = _mix(digest, column.mask.astype(np.uint64), 2 * trait + 2, where=column.mask)
-    return digest
-
-
-def _mix(
-    digest: NDArray[np.uint64], bits: NDArray[np.uint64], salt: int, where: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint64]:
-    mixed = (digest ^ (bits + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(29)
-    return mixed if where is None else np.where(where, mixed, digest)
-
-

@@ -4,32 +4,34 @@ A store is a place (a local path or a URI) that holds the vocabulary and the gen
 what is recent. Trainers open it `read_only`, which needs no mutable tier and writes nothing.
 """
 
-import json
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pyarrow as pa
-import xxhash
 
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import LATEST_TS, Clock, as_clock, to_us
 from latewood.columns import Column, column_from_arrow
-from latewood.compaction import compact
-from latewood.errors import ConflictError, CorruptionError, SchemaError, StoreNotFoundError
+from latewood.compaction import compact, was_published
+from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
 from latewood.immutable import Catalog, Generation, GenerationReader
 from latewood.intake import read_events
 from latewood.materialize import Materializer
-from latewood.mutable import AppendReceipt, LmdbTier, MutableTier
+from latewood.mutable import AppendReceipt, InMemoryTier, LmdbTier, MutableTier
 from latewood.projection import Projection
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
+from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.local import LocalStorage
 from latewood.vocabulary import Vocabulary
 
+KIND = "store"
 FORMAT_VERSION = 1
 
 
@@ -43,48 +45,26 @@ class StoreDescription:
     created_ts: int
 
     def to_bytes(self) -> bytes:
-        body = {
-            "format": FORMAT_VERSION,
-            "epoch": self.epoch.hex(),
-            "schema": self.schema.to_json(),
-            "shards": self.shards,
-            "created_ts": self.created_ts,
-        }
-        return json.dumps(body | {"xxh3": _digest(body)}, indent=2).encode()
+        body = {"epoch": self.epoch.hex(), "schema": self.schema.to_json(), "shards": self.shards}
+        return encode_document(KIND, FORMAT_VERSION, body | {"created_ts": self.created_ts})
 
     @classmethod
     def from_bytes(cls, data: bytes, place: str) -> "StoreDescription":
         """Raises: CorruptionError: damaged; SchemaError: a format version from the future."""
-        try:
-            body = json.loads(data)
-            digest = body.pop("xxh3")
-            version = body["format"]
-            if version == FORMAT_VERSION and digest == _digest(body):
-                return cls(
-                    bytes.fromhex(body["epoch"]), Schema.from_json(body["schema"]), body["shards"], body["created_ts"]
-                )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CorruptionError(f"{place}: not a store description: {error!r}") from error
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise SchemaError(f"{place}: format version {version}; this latewood reads up to {FORMAT_VERSION}")
-        raise CorruptionError(f"{place}: the checksum differs from what was written")
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(json.dumps(body, sort_keys=True).encode())
+        body = decode_document(data, place, KIND, FORMAT_VERSION)
+        schema = Schema.from_json(body["schema"])
+        return cls(bytes.fromhex(body["epoch"]), schema, int(body["shards"]), int(body["created_ts"]))
 
 
 class Store:
     """Histories, stored once. Made by `Store.create`, `Store.open` or `lw.ingest`; a context manager."""
 
-    def __init__(
-        self, path: str, storage: Storage, description: StoreDescription, tier: MutableTier | None, clock: Clock
-    ) -> None:
-        self.path, self.storage, self.clock, self.tier = path, storage, clock, tier
+    def __init__(self, path: str, storage: Storage, description: StoreDescription, clock: Clock) -> None:
+        self.path, self.storage, self.clock = path, storage, clock
         self.schema, self.epoch, self.shards = description.schema, description.epoch, description.shards
-        self.read_only = tier is None
-        self.vocabulary = Vocabulary(storage, self.schema, read_only=self.read_only)
         self.catalog = Catalog(storage, self.epoch)
+        self.tier: MutableTier | None = None
+        self.vocabulary = Vocabulary(storage, self.schema, read_only=True)
         self._reader: GenerationReader | None = None
         self._lock = threading.Lock()
 
@@ -137,14 +117,24 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotFoundError(f"{place} is not a store: it has no {keys.STORE}") from None
         description = StoreDescription.from_bytes(data, f"{place}/{keys.STORE}")
-        tier = None if read_only else _open_tier(storage, place, mutable, description)
-        store = cls(place, storage, description, tier, clock)
-        store.catalog.ensure_first(description.schema, description.shards)
+        store = cls(place, storage, description, clock)
+        if not read_only:
+            store._open_for_writing(mutable)
         return store
+
+    def _open_for_writing(self, mutable: str | Path | None) -> None:
+        self.catalog.ensure_first(self.schema, self.shards)
+        self.vocabulary = Vocabulary(self.storage, self.schema)
+        self.tier = _open_tier(self.path, self.storage, mutable, self.schema.user_id, self.catalog)
+        try:
+            _align(self.tier, self.catalog.latest().watermark)
+        except BaseException:
+            self.tier.close()
+            raise
 
     def close(self) -> None:
         """Let go of files and memory; idempotent."""
-        if self.tier is not None:
+        if self.tier is not None and not isinstance(self.tier, InMemoryTier):  # which is shared by all who open the store
             self.tier.close()
         self._reader = None
 
@@ -153,6 +143,10 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def read_only(self) -> bool:
+        return self.tier is None
 
     def __repr__(self) -> str:
         return f"<Store {self.path}{' (read only)' if self.read_only else ''}, epoch {self.epoch.hex()[:8]}>"
@@ -186,7 +180,7 @@ class Store:
         watermark: int | datetime | None = None,
         *,
         keep: int = 2,
-        workers: int = 1,
+        workers: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Generation:
         """Build a new generation from the newest one and the mutable tier, and publish it.
@@ -194,8 +188,8 @@ class Store:
         Args:
             watermark: the cut; None takes all that is known. A replay with a coarse clock holds back its open tick.
             keep: how many generations keep their data files.
-            workers: threads that build shards.
-            progress: called with (shards done, shards in all).
+            workers: threads that build shards; 0: one per processor.
+            progress: called with (events written, events in all), from any thread.
         Returns: the new generation, or the current one if there was nothing new.
         Raises: ConflictError: another compaction published first; nothing is lost.
         """
@@ -264,13 +258,30 @@ class Store:
         return Materializer(self, projection)(examples)
 
 
+# Stores in memory live as long as the process; whoever opens one again must meet the same recent events.
+_TIERS_IN_MEMORY: dict[str, InMemoryTier] = {}
+
+
 def _open_tier(
-    storage: Storage, place: str, mutable: str | Path | None, description: StoreDescription
+    place: str, storage: Storage, mutable: str | Path | None, user_type: pa.DataType, catalog: Catalog
 ) -> MutableTier:
-    local = getattr(storage, "root", None)
-    if mutable is None and local is None:
-        raise SchemaError(f"{place}: a store that is not a local folder needs mutable=<folder> for its recent events")
-    folder = Path(mutable) if mutable is not None else Path(local) / "mutable"
-    return LmdbTier(folder, description.schema, clock=None)  # adapted to the tier's signature
+    if mutable is None and isinstance(storage, LocalStorage):
+        mutable = storage.root / "mutable"
+    if mutable is not None:
+        return LmdbTier(mutable, user_type, was_published=partial(was_published, catalog))
+    if place.startswith("memory://"):
+        return _TIERS_IN_MEMORY.setdefault(place, InMemoryTier(user_type))
+    raise SchemaError(f"{place}: a store that is not a local folder needs mutable=<folder> for its recent events")
 
 
+def _align(tier: MutableTier, watermark: int) -> None:
+    """A tier that is new beside generations that are not: its clock starts where they end.
+
+    A store copied to another machine, or one that lost its mutable tier, may go on; what it must not do is to take
+    events below what has been published and captured.
+    """
+    state = tier.state()
+    if state.frontier < watermark and state.load_token is None:  # a load that has just published ends by itself
+        tier.raise_frontier(watermark, last=watermark - 1)
+        tier.evict(watermark)
+        tier.mark_captured()
