@@ -1,8 +1,8 @@
 """Backfill: examples as of each request's own time, from events that came in with their ingest times (PROTOCOL.md R8).
 
-The way in for a team with yesterday's data. Each request is answered as a capture at its time would have answered it: its
-cutoff is the request's time, so that an event which happened earlier but was learned of later stays out. For an anchor,
-a request that is an event itself, the cutoff is just after the earlier of its two times.
+The way in for a team with yesterday's data. Each request is answered as a capture at its time would have answered it:
+its cutoff is the request's time, so that an event which happened earlier but was learned of later stays out. For an
+anchor, a request that is an event itself, the cutoff is just after the earlier of its two times.
 
 The cutoffs become the frontier before anything is read: nothing can be added below them any more, so that a rerun gives
 the same answer.
@@ -31,8 +31,8 @@ def backfill(sources: Sources, requests: Any, complete: bool = False, allow_empt
 
     Args:
         requests: user_id, request_ts and any columns of your own; `anchor` where a request is an event (`lw.anchors`).
-        complete: all events up to the latest request are in. Declares what the store cannot know: that no event is still
-            on its way with an ingest time below. Needed where requests are later than the last event.
+        complete: all events up to the latest request are in. Declares what the store cannot know: that no event is
+            still on its way with an ingest time below. Needed where requests are later than the last event.
         allow_empty: accept that most histories are empty because their events were ingested after the request.
     Returns: the requests' columns (without `anchor`), `uih`, `recent` and `cutoff`.
     Raises: SchemaError: the requests do not fit. ConflictError: a request past what the store knows to be complete, or
@@ -74,7 +74,7 @@ def _fix_the_past(
             "still on its way with an earlier ingest time, pass complete=True"
         )
     if cutoff > closed and cutoff - 1 > (now := sources.clock.now()):
-        raise ConflictError(f"{what} is later than the store's clock, {show_ts(now)}: its events cannot be complete yet")
+        raise ConflictError(f"{what} is later than the store's clock, {show_ts(now)}: more events may come")
     tier.raise_frontier(cutoff, last=cutoff - 1 if complete else None)
     sources.refresh()  # a bulk load may have been published since; from here on none can add below the cutoffs
 

@@ -37,7 +37,7 @@ class Capture:
 def capture(sources: Sources, requests: Any, materialize: Materialize) -> Capture:
     """Read the requests' histories as they are now.
 
-    The cutoff is the closed time of the mutable tier, not the wall clock: whatever is ingested later lies at or past it.
+    The cutoff is the closed time of the mutable tier, not the wall clock: what is ingested later lies at or past it.
 
     Args: requests: user_id, request_ts and any columns of your own; see `read_requests`.
     Raises: SchemaError: the requests do not fit. ConflictError: a bulk load is under way, or no mutable tier is open.

@@ -54,9 +54,9 @@ class Lost:
         if 2 * self._lost > self._earlier:
             raise ConflictError(
                 f"{self._lost:,} of {self._earlier:,} requests with earlier events would have no history at all, since "
-                "the store learned of those events only after the request (ingest_ts). Were they imported without their "
-                "ingest times, and so stamped with the time of the import? Import them with their own, or with an "
-                "assumed delay, into a new store; or pass allow_empty=True"
+                "the store learned of those events only after the request (ingest_ts). Were they imported without "
+                "their ingest times, and so stamped with the time of the import? Import them with their own, or with "
+                "an assumed delay, into a new store; or pass allow_empty=True"
             )
 
 
@@ -70,8 +70,8 @@ def warn_if_finer(requests: Requests, reading: Reading) -> None:
         if len(times) >= enough and not (times % grid).any():
             if (ends % grid).any():
                 warnings.warn(
-                    f"request times are finer than event times, which are {name}: an event that a request led to can be "
-                    "dated before the request, and be in its history. Floor request_ts likewise, or use lw.anchors",
+                    f"request times are finer than event times, which are {name}: an event that a request led to can "
+                    "be dated before the request, and be in its history. Floor request_ts likewise, or use lw.anchors",
                     UserWarning,
                     stacklevel=4,
                 )

@@ -73,7 +73,7 @@ def _newest(sources: Sources, reader: GenerationReader, state: TierState) -> Gen
         return reader
     newest = sources.refresh()
     if state.floor > newest.generation.watermark:
-        raise ConflictError("events were evicted from the mutable tier that no generation holds; is this the right store?")
+        raise ConflictError("the mutable tier has let go of events that no generation holds: is it another store's?")
     return newest
 
 
@@ -90,9 +90,7 @@ def _read_once(
     return Reading(reader, watermark, measured, recent)
 
 
-def _read_recent(
-    sources: Sources, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None
-) -> Recent:
+def _read_recent(sources: Sources, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None) -> Recent:
     if sources.tier is None:
         closed = np.full(len(requests), watermark, np.int64) if cutoff is None else cutoff
         return Recent(TierState(), closed, np.zeros(len(requests) + 1, np.int64), _no_events(sources))

@@ -1,8 +1,10 @@
 """Recent events as an example carries them: one struct of lists per example, with plain values.
 
-The lists are both clocks, the ordinal (the event's place among equals) and every trait of the live schema. Plain values,
-not codes: an example log outlives the store's vocabulary and is read by people.
+The lists are both clocks, the ordinal (the event's place among equals) and every trait of the live schema. Plain
+values, not codes: an example log outlives the store's vocabulary and is read by people.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -28,14 +30,12 @@ def recent_type(schema: Schema) -> pa.StructType:
 def recents_to_arrow(
     offsets: NDArray[np.int64], events: Events, schema: Schema, vocabulary: Vocabulary
 ) -> pa.ChunkedArray:
-    """The `recent` column of n examples. Shapes: offsets (n + 1,), events (offsets[-1],) → (n,), in as few chunks as can be."""
+    """The `recent` column of n examples. Shapes: offsets (n + 1,), events (offsets[-1],) → (n,)."""
     flat = [times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts), pa.array(events.ordinal)]
     flat += [_plain(events, trait, vocabulary) for trait in schema]
     type_ = recent_type(schema)
     bounds = _chunks(offsets)
-    chunks = [
-        _chunk(offsets[start : stop + 1], flat, type_) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    chunks = [_chunk(offsets[start : stop + 1], flat, type_) for start, stop in pairwise(bounds)]
     return pa.chunked_array(chunks, type_)
 
 

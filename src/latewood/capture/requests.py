@@ -23,8 +23,8 @@ OUTPUT = ("uih", "recent", "cutoff", "history")  # columns that examples get, he
 class Requests:
     """n requests. Shapes: all (n,). Units: µs since epoch, UTC.
 
-    A request that is an event (an anchor) has its own place in the order, (request_ts, tie_ingest, tie_ordinal), and its
-    history is all that sorts before. Any other has `tie_ingest` EARLIEST_TS, before which nothing sorts.
+    A request that is an event (an anchor) has its own place in the order, (request_ts, tie_ingest, tie_ordinal), and
+    its history is all that sorts before. Any other has `tie_ingest` EARLIEST_TS, before which nothing sorts.
     """
 
     features: pa.Table  # the columns given, without `anchor`
@@ -43,8 +43,8 @@ class Requests:
     def slice(self, start: int, stop: int) -> "Requests":
         """Requests [start, stop)."""
         keys = UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop])
-        ends = (column[start:stop] for column in (self.end_ts, self.tie_ingest, self.tie_ordinal))
-        return Requests(self.features.slice(start, stop - start), keys, *ends)
+        features, part = self.features.slice(start, stop - start), slice(start, stop)
+        return Requests(features, keys, self.end_ts[part], self.tie_ingest[part], self.tie_ordinal[part])
 
 
 def read_requests(data: Any, schema: Schema) -> Requests:

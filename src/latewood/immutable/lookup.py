@@ -1,8 +1,8 @@
 """Finding users in a shard's index: a search that starts where the user should be.
 
-Keys are hashes, spread evenly over the shard's range, so that the k-th of n users lies near k/n of it. The search starts
-there and gallops away until the key is bracketed; with millions of users that touches a few cache lines that lie close
-together, and the first of them can be prefetched, where a plain binary search misses the cache a dozen times.
+Keys are hashes, spread evenly over the shard's range, so that the k-th of n users lies near k/n of it. The search
+starts there and gallops away until the key is bracketed; with millions of users that touches a few cache lines that lie
+close together, and the first of them can be prefetched, where a plain binary search misses the cache a dozen times.
 """
 
 from typing import Any

@@ -74,6 +74,12 @@ class GenerationReader:
         lookup.event_counts(self.tables.rows, *located, counts)
         return counts
 
+    def history_lengths(self) -> NDArray[np.int64]:
+        """How many events each user of this generation has."""
+        shards = [self.shard(number) for number in range(len(self.generation.shards))]
+        counts = [np.diff(shard.first_event).astype(np.int64) for shard in shards if shard is not None]
+        return np.concatenate(counts or [np.zeros(0, np.int64)])
+
     def measure(
         self,
         keys: UserKeys,
@@ -113,7 +119,7 @@ class GenerationReader:
         )
 
     def read_column(self, rows: Rows, column: int, dtype: np.dtype[Any], nullable: bool = False) -> Column:
-        """One stored column of runs of rows of known users, back to back in the order given. Raises: CorruptionError."""
+        """One stored column of runs of rows of known users, back to back in the order given."""
         ends = np.cumsum(rows.stop - rows.start)
         size = int(ends[-1]) if len(ends) else 0
         values, mask = np.empty(size, dtype), np.empty(size, np.bool_) if nullable else None
@@ -121,13 +127,14 @@ class GenerationReader:
         return Column(values, mask if nulls else None)
 
     def sample_times(self, keys: UserKeys, *, users: int, newest: int) -> NDArray[np.int64]:
-        """The times of the newest few events of some of the users asked for, those known here; for guessing at a clock."""
+        """The times of the newest few events of some of the users that are known here: to guess at a clock."""
         located = self.locate(keys)
         known = located.user >= 0
         pairs = np.unique(np.stack([located.shard[known], located.user[known]]), axis=1)[:, :users]
         some = Located(*np.ascontiguousarray(pairs))
         counts = self.event_counts(some)
-        return self.read_column(Rows(*some, np.maximum(0, counts - newest), counts), EVENT_TS, np.dtype(np.int64)).values
+        rows = Rows(*some, np.maximum(0, counts - newest), counts)
+        return self.read_column(rows, EVENT_TS, np.dtype(np.int64)).values
 
     def scan(self, traits: Sequence[Trait], *, at_once: int = 1 << 20) -> Iterator[Events]:
         """All events, user by user in key order, about `at_once` at a time; a user is never split."""
@@ -177,7 +184,8 @@ class GenerationReader:
 
     def _per_shard(self, rows: Rows) -> tuple[list[tuple[Shard, NDArray[np.int64]]], NDArray[np.int64]]:
         """The runs of each shard, and each run's place in these lists set end to end."""
-        parts = [(self.shard(number), np.flatnonzero(rows.shard == number)) for number in np.unique(rows.shard).tolist()]
+        numbers = np.unique(rows.shard).tolist()
+        parts = [(self.shard(number), np.flatnonzero(rows.shard == number)) for number in numbers]
         order = np.concatenate([of_shard for _, of_shard in parts] or [np.zeros(0, np.int64)])
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))

@@ -1,13 +1,13 @@
 """From pointers to rows, and back: where a user's visible events lie in a generation (PROTOCOL.md R2, R3, R8, R18).
 
-Two directions of one question. *Measure* is what capture and backfill ask: given a request's end and a cutoff, how many
-stored events are visible, from when on, and what is their checksum? *Resolve* is what materialize asks: given a pointer,
-which rows of which shard does it mean, and are they still what was captured?
+Two directions of one question. *Measure* is what capture and backfill ask: given a request's end and a cutoff, how
+many stored events are visible, from when on, and what is their checksum? *Resolve* is what materialize asks: given a
+pointer, which rows of which shard does it mean, and are they still what was captured?
 
 A user's rows are sorted by the total order, so that a request's end is one place, found by binary search in the stripe
-index and in one stripe. Before that place, a row is visible iff its `ingest_ts < watermark`. Stripes whose latest ingest
-is before the watermark are visible as a whole and are never decoded: their count is arithmetic and their checksum the
-difference of two prefix sums. Only where something came late are stripes decoded to see which rows.
+index and in one stripe. Before that place, a row is visible iff its `ingest_ts < watermark`. Stripes whose latest
+ingest is before the watermark are visible as a whole and are never decoded: their count is arithmetic and their
+checksum the difference of two prefix sums. Only where something came late are stripes decoded to see which rows.
 
 Rows are counted within a user, from 0; row // 256 is the stripe.
 """
@@ -58,8 +58,8 @@ class Rows(NamedTuple):
 class Measured:
     """What n requests can see of a generation: the columns of their pointers. Shapes: all (n,).
 
-    `start_ts` is the oldest visible event's time (`end_ts` where there is none). `stored_before` counts the stored events
-    with `event_ts < end_ts`, whenever they were ingested: where it is positive and `length` is 0, ingest time hid all.
+    `start_ts` is the oldest visible event's time (`end_ts` where there is none). `stored_before` counts the stored
+    events with `event_ts < end_ts`, whenever ingested: if it is positive and `length` is 0, ingest time hid them all.
     """
 
     start_ts: NDArray[np.int64]
@@ -73,9 +73,9 @@ class Measured:
 class Resolution:
     """The rows that n pointers mean. Shapes: all (n,).
 
-    [start, stop) is the hull of a pointer's visible rows. A row inside the hull is visible iff its `ingest_ts` is before
-    the pointer's watermark; where `dirty` is False all of them are, and `stop - start == count`. Where status is not OK
-    the rows are empty.
+    [start, stop) is the hull of a pointer's visible rows. A row inside the hull is visible iff its `ingest_ts` is
+    before the pointer's watermark; where `dirty` is False all of them are, and `stop - start == count`. Where status is
+    not OK the rows are empty.
     """
 
     shard: NDArray[np.int64]
@@ -106,7 +106,8 @@ def require(resolution: Resolution, pointers: Pointers, user_ids: pa.Array, wate
     status, length, found = Status(resolution.status[row]), pointers.length[row], resolution.found[row]
     user = user_ids[row].as_py()
     if status is Status.NEWER:
-        what = f"the pointer's watermark is {show_ts(int(pointers.watermark[row]))}, the generation's {show_ts(watermark)}"
+        own = show_ts(int(pointers.watermark[row]))
+        what = f"the pointer's watermark is {own}, the generation's {show_ts(watermark)}"
     elif status is Status.UNKNOWN_USER:
         what = f"the pointer means {length} events, but the store has none of this user"
     elif status is Status.SHORT:

@@ -2,16 +2,16 @@
 
 Like finding a line in a shelf of diaries: the address table names the shelf, the user index the diary, the stripe index
 the chapter (binary search over first times), and one decoded stripe the line. From that line the walk goes back, stripe
-by stripe. A stripe whose latest ingest lies before the watermark counts as a whole, by its record alone: its checksum is
-the difference of two running sums. Another, and the one where a range begins or ends inside, is laid out on a *desk* with
-room for one stripe: times, ingest times and ordinals, decoded, and each row is looked at. The desk's note says which
-stripe lies on it, for examples of one user tend to follow one another.
+by stripe. A stripe whose latest ingest lies before the watermark counts as a whole, by its record alone: its checksum
+is the difference of two running sums. Another, and the one where a range begins or ends inside, is laid out on a *desk*
+with room for one stripe: times, ingest times and ordinals, decoded, and each row is looked at. The desk's note says
+which stripe lies on it, for examples of one user tend to follow one another.
 
 A batch is gone through twice, once for the index and once for the payload, so that each time what a later request needs
 can be prefetched.
 
-Every number from disk that these kernels follow was checked when the shard was opened. Payload checksums are verified as
-blocks are decoded; a kernel that meets a broken one stops, and its note says which.
+Every number from disk that these kernels follow was checked when the shard was opened. Payload checksums are verified
+as blocks are decoded; a kernel that meets a broken one stops, and its note says which.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from numba import int64, uint64
 
 from latewood.clock import EARLIEST_TS
-from latewood.stripes.addresses import address_of, prefetch
+from latewood.stripes.addresses import address_of
 from latewood.stripes.entries import (
     first_ts,
     identity_before,

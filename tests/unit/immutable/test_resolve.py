@@ -1,0 +1,206 @@
+"""Measure and resolve against a brute-force reading of PROTOCOL.md R2: every row of every user, one by one."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from plain_histories import EPOCH, Histories, keys_of, random_rows, write_generation
+
+from latewood.errors import PointerError
+from latewood.immutable.resolve import Measured, Rows, Status, require
+from latewood.pointer import Pointers
+
+SPAN = 4000
+
+
+def histories(seed: int, *, users: int = 12, longest: int = 900, late: float = 0.2, span: int = SPAN) -> Histories:
+    rng = np.random.default_rng(seed)
+    return write_generation(random_rows(rng, users, longest, span=span, late=late), watermark=3 * span)
+
+
+def ask(seed: int, count: int, users: int, span: int = SPAN) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Random requests: users (some unknown), ends and watermarks, some of them past everything."""
+    rng = np.random.default_rng(seed)
+    end_ts = rng.integers(-5, span * 5 // 4, count)
+    watermark = np.where(rng.random(count) < 0.3, 3 * span, rng.integers(0, 2 * span, count))
+    return rng.integers(0, users + 2, count).tolist(), end_ts, watermark
+
+
+def pointers_of(measured: Measured, end_ts: np.ndarray, watermark: np.ndarray) -> Pointers:
+    return Pointers(EPOCH, watermark, measured.start_ts, end_ts, measured.end_ties, measured.length, measured.checksum)
+
+
+def check_measured(
+    store: Histories, users: list[int], measured: Measured, end_ts: np.ndarray, watermark: np.ndarray, ties: list
+) -> None:
+    for i, user in enumerate(users):
+        seen = store.seen(user, end_ts[i], watermark[i], ties[i])
+        rows = store.rows.get(user, [])
+        at_end = sum(rows[number][0] == end_ts[i] for number in seen)
+        start_ts = rows[seen[0]][0] if seen else end_ts[i]
+        before = sum(row[0] < end_ts[i] for row in rows)
+        expected = (len(seen), at_end, start_ts, before, store.checksum(user, seen) if seen else 0)
+        found = (
+            measured.length[i], measured.end_ties[i], measured.start_ts[i], measured.stored_before[i],
+            measured.checksum[i],
+        )  # fmt: skip
+        assert tuple(map(int, found)) == expected, (i, user)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.02, 0.5])
+@pytest.mark.parametrize("span", [60, SPAN])
+def test_requests_see_what_the_rule_says(late: float, span: int) -> None:
+    store = histories(1, late=late, span=span)
+    users, end_ts, watermark = ask(2, 400, 12, span)
+    measured = store.reader.measure(keys_of(users), end_ts, watermark)
+    check_measured(store, users, measured, end_ts, watermark, [None] * len(users))
+
+
+@pytest.mark.parametrize("span", [60, SPAN])
+def test_anchors_end_inside_their_tied_group(span: int) -> None:
+    store = histories(3, span=span)
+    rng = np.random.default_rng(4)
+    users = [user for user in store.rows for _ in range(30)]
+    anchors = [store.rows[user][int(rng.integers(len(store.rows[user])))] for user in users]
+    end_ts, ingest, ordinal = np.array(anchors, np.int64).T.copy()
+    watermark = np.minimum(end_ts, ingest) + 1
+    watermark[::3] = 3 * span  # as a capture would
+    measured = store.reader.measure(keys_of(users), end_ts, watermark, ingest, ordinal.astype(np.int32))
+    ties = [(i, o) for _, i, o in anchors]
+    check_measured(store, users, measured, end_ts, watermark, ties)
+    assert measured.end_ties.max() >= (2 if span < 100 else 1)
+    check_resolved(store, users, pointers_of(measured, end_ts, watermark), ties)
+
+
+def check_resolved(store: Histories, users: list[int], pointers: Pointers, ties: list) -> None:
+    resolution = store.reader.resolve(keys_of(users), pointers)
+    require(resolution, pointers, pa.array(users), 3 * SPAN)
+    hulls = Rows(resolution.shard, resolution.user, resolution.start, resolution.stop)
+    offsets, numbers = store.reader.visible_rows(hulls, pointers.watermark)
+    newest_offsets, newest = store.reader.visible_rows(hulls, pointers.watermark, np.full(len(users), 5))
+    for i, user in enumerate(users):
+        seen = store.seen(user, pointers.end_ts[i], pointers.watermark[i], ties[i])
+        hull = (seen[0], seen[-1] + 1) if seen else (0, 0)
+        assert (resolution.start[i], resolution.stop[i]) == hull, (i, user)
+        assert resolution.count[i] == len(seen)
+        assert resolution.dirty[i] == (hull[1] - hull[0] != len(seen))
+        assert numbers[offsets[i] : offsets[i + 1]].tolist() == seen
+        assert newest[newest_offsets[i] : newest_offsets[i + 1]].tolist() == seen[-5:]
+
+
+@pytest.mark.parametrize("late", [0.0, 0.02, 0.5])
+@pytest.mark.parametrize("span", [60, SPAN])
+def test_pointers_resolve_to_what_was_measured(late: float, span: int) -> None:
+    store = histories(5, late=late, span=span)
+    users, end_ts, watermark = ask(6, 400, 12, span)
+    measured = store.reader.measure(keys_of(users), end_ts, watermark)
+    check_resolved(store, users, pointers_of(measured, end_ts, watermark), [None] * len(users))
+
+
+def test_pointers_survive_late_events() -> None:
+    """A later generation holds more rows, some inside old pointers' ranges: the pointers mean the same events."""
+    span = 300
+    rows = random_rows(np.random.default_rng(7), 10, 1500, span=span, late=0.3)
+    users, end_ts, _ = ask(8, 300, 10, span)
+    for watermark in (50, 200, 350):
+        early = {user: [row for row in rows[user] if row[1] < watermark] for user in rows}
+        store = write_generation({user: kept for user, kept in early.items() if kept}, watermark=watermark)
+        cutoff = np.full(len(users), watermark)
+        measured = store.reader.measure(keys_of(users), end_ts, cutoff)
+        later = write_generation(rows, watermark=3 * span)
+        check_resolved(later, users, pointers_of(measured, end_ts, cutoff), [None] * len(users))
+
+
+def test_only_the_newest_length_events_are_meant() -> None:
+    store = histories(9)
+    users = list(store.rows)
+    end_ts, watermark = np.full(len(users), SPAN // 2), np.full(len(users), SPAN // 2)
+    shorter = []
+    for user in users:
+        seen = store.seen(user, SPAN // 2, SPAN // 2)
+        shorter.append(seen[len(seen) // 3 :])
+    pointers = Pointers(
+        EPOCH,
+        watermark,
+        np.full(len(users), -SPAN),
+        end_ts,
+        np.zeros(len(users), np.int32),
+        np.array([len(seen) for seen in shorter]),
+        np.array([store.checksum(user, seen) for user, seen in zip(users, shorter, strict=True)], np.uint64),
+    )
+    resolution = store.reader.resolve(keys_of(users), pointers)
+    assert not resolution.status.any()
+    assert resolution.start.tolist() == [seen[0] for seen in shorter]
+
+
+class TestBadPointers:
+    store = write_generation({1: [(k, k, 0) for k in range(600)], 2: [(5, 5, 0)]}, watermark=1000)
+
+    def resolve(self, user: int, **changes: int) -> tuple[Status, str]:
+        end_ts, watermark = np.array([500]), np.array([1000])
+        pointers = pointers_of(self.store.reader.measure(keys_of([1]), end_ts, watermark), end_ts, watermark)
+        for name, value in changes.items():
+            getattr(pointers, name)[0] = value
+        resolution = self.store.reader.resolve(keys_of([user]), pointers)
+        assert resolution.start[0] == resolution.stop[0] == resolution.count[0] == 0
+        with pytest.raises(PointerError, match=f"row 0, user {user}: ") as error:
+            require(resolution, pointers, pa.array([user]), 1000)
+        return Status(resolution.status[0]), str(error.value)
+
+    def test_unknown_user(self) -> None:
+        assert self.resolve(77) == (
+            Status.UNKNOWN_USER,
+            "row 0, user 77: the pointer means 500 events, but the store has none of this user",
+        )
+
+    def test_another_user(self) -> None:
+        status, message = self.resolve(2)
+        assert status is Status.SHORT
+        assert "means 500 events (0 at its end), but only 1 are visible" in message
+
+    @pytest.mark.parametrize("changes", [{"length": 501}, {"end_ts": 499}, {"start_ts": 1}, {"end_ties": 2}])
+    def test_short(self, changes: dict[str, int]) -> None:
+        assert self.resolve(1, **changes)[0] is Status.SHORT
+
+    @pytest.mark.parametrize("changes", [{"length": 499}, {"checksum": 1}, {"end_ts": 501}, {"end_ties": 1}])
+    def test_other_events(self, changes: dict[str, int]) -> None:
+        status, message = self.resolve(1, **changes)
+        assert status is Status.CHECKSUM
+        assert "are not those captured" in message
+
+    def test_newer_than_the_generation(self) -> None:
+        status, message = self.resolve(1, watermark=1001)
+        assert status is Status.NEWER
+        assert "the generation's 1970-01-01T00:00:00.001000Z" in message
+
+    def test_no_events_of_an_unknown_user(self) -> None:
+        none = np.zeros(2, np.int64)
+        pointers = Pointers(EPOCH, none + 9, none, none, none.astype(np.int32), none, np.array([0, 5], np.uint64))
+        resolution = self.store.reader.resolve(keys_of([77, 77]), pointers)
+        assert resolution.status.tolist() == [Status.OK, Status.CHECKSUM]
+
+
+def test_no_pointers() -> None:
+    store = histories(10, users=1)
+    none = np.zeros(0, np.int64)
+    measured = store.reader.measure(keys_of([]), none, 5)
+    pointers = pointers_of(measured, none, none)
+    assert len(store.reader.resolve(keys_of([]), pointers).status) == 0
+    assert store.reader.visible_rows(Rows(none, none, none, none), none)[0].tolist() == [0]
+
+
+def test_one_user_of_many_stripes() -> None:
+    """A hundred thousand events, a few late: sums over hundreds of stripes, and the two ends."""
+    rng = np.random.default_rng(11)
+    event_ts = np.sort(rng.integers(0, 30_000, 100_000))
+    ingest = event_ts + np.where(rng.random(len(event_ts)) < 1e-4, 20_000, 0)
+    order = np.lexsort((ingest, event_ts))
+    place = np.arange(len(event_ts)) - np.searchsorted(
+        event_ts[order] * 100_000 + ingest[order], event_ts[order] * 100_000 + ingest[order]
+    )
+    rows = list(zip(event_ts[order].tolist(), ingest[order].tolist(), place.tolist(), strict=True))
+    store = write_generation({7: rows}, watermark=60_000, shards=1)
+    end_ts = np.array([0, 1, 29_999, 40_000, 15_000])
+    watermark = np.array([60_000, 60_000, 29_999, 60_000, 15_000])
+    measured = store.reader.measure(keys_of([7] * 5), end_ts, watermark)
+    check_measured(store, [7] * 5, measured, end_ts, watermark, [None] * 5)
+    check_resolved(store, [7] * 5, pointers_of(measured, end_ts, watermark), [None] * 5)
