@@ -117,6 +117,12 @@ class Shard:
         """(users + 1,): stripes before each user's."""
         return self._users[:, 3].view(np.int64)
 
+    @property
+    def first_ts(self) -> NDArray[np.int64]:
+        """(stripes,): the event_ts of each stripe's first event."""
+        records: NDArray[np.int64] = self._section("stripes", np.int64).reshape(-1, 3)
+        return records[:, 0]
+
     def locate(self, keys: UserKeys) -> NDArray[np.int64]:
         """The index of each user, -1 where unknown."""
         out = np.empty(len(keys.hash), np.int64)
