@@ -7,7 +7,6 @@ of an error). The exit code is 0 only on success; an error is one line that says
 import sys
 import traceback
 
-import click
 import typer
 
 from latewood.cli.append import append
@@ -33,21 +32,13 @@ for verb in (init, ingest, append, compact, backfill, materialize, inspect, demo
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 on success, 1 on an error, 2 on wrong usage."""
+    """Run a command and exit: 0 on success, 1 on an error, 2 on wrong usage. Raises: SystemExit."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(given, standalone_mode=False)
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except click.Abort:
-        code = 130
+        app(given)  # leaves with SystemExit, of 0 or of 2 for wrong usage
     except (LatewoodError, OSError) as error:
         if "--debug" in given:
             traceback.print_exc()
         kind = error.kind if isinstance(error, LatewoodError) else "os"
         print(f"latewood: {kind}: {error}", file=sys.stderr)
-        code = 1
-    raise SystemExit(code or 0)
+        raise SystemExit(1) from None

@@ -1,0 +1,5 @@
+"""`python -m latewood`: the command line."""
+
+from latewood.cli import main
+
+main()
