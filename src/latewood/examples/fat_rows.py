@@ -25,7 +25,7 @@ from latewood.examples.files import ExampleFile, reading
 from latewood.examples.leaves import is_list, leaves
 from latewood.examples.source import chunk_bytes
 
-ROW_GROUP_SIZE = 1_000
+ROW_GROUP_SIZE = 1_024  # a multiple of usual batch sizes, so that batches need not be joined of two groups
 _ELEMENT = ".list.element"
 
 
@@ -222,7 +222,7 @@ class FatRows:
         # a row's length is that of any of its lists: without a trait to read, the first one is read for it
         lists = traits or self.traits[:1]
         columns = [*features, *(f"{HISTORY}.{name}" for name in lists)]
-        with reading(str(self.path)), pq.ParquetFile(self.path, memory_map=True, read_dictionary=text) as file:
+        with reading(str(self.path)), self._open(batch_size, text) as file:
             paths = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
             chunks = [path for path in paths if any(path == c or path.startswith(f"{c}.") for c in columns)]
             group, left = 0, 0  # left: rows of the groups read so far that were not given out yet
@@ -232,6 +232,15 @@ class FatRows:
                     self.bytes_read += chunk_bytes(file.metadata, group, chunks)
                     left, group = left + file.metadata.row_group(group).num_rows, group + 1
                 yield self._batch(rows, traits, features)
+
+    def _open(self, batch_size: int, text: list[str]) -> pq.ParquetFile:
+        """The file; its text comes as codes where pyarrow can: not in lists of batches that span row groups."""
+        file = pq.ParquetFile(self.path, memory_map=True, read_dictionary=text)
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        if all(rows % batch_size == 0 for rows in groups[:-1]):
+            return file
+        file.close()
+        return pq.ParquetFile(self.path, memory_map=True)
 
     def _batch(self, rows: pa.RecordBatch, traits: list[str], features: list[str]) -> Batch:
         history = rows.column(HISTORY)
@@ -247,6 +256,8 @@ class FatRows:
             if name not in traits:
                 continue
             flat = array.values.slice(int(raw[0]), int(own[-1]))
+            if pa.types.is_string(flat.type):
+                flat = flat.dictionary_encode()
             types[name] = flat.type
             if pa.types.is_dictionary(flat.type):
                 dictionaries[name], types[name] = flat.dictionary, flat.type.value_type
@@ -256,4 +267,5 @@ class FatRows:
                 masks[name] = mask
         assert offsets is not None
         own_columns = pa.Table.from_batches([rows.select(features)])
+        values = {name: values[name] for name in traits}
         return Batch(offsets, values, masks, dictionaries, np.ones(len(rows), np.float32), own_columns, types)
