@@ -6,8 +6,9 @@ first one that a new card could belong in; only the drawers from there on are op
 decoding.
 
 New events may sort anywhere, so the first drawer to open is found by the earliest new event. The stripe index holds
-only each stripe's first time, hence the rule: of the stripes that begin before the earliest new event, all but the last
-end before it too, whatever their ties are.
+only each stripe's first time, but that is enough: what is new was learned after everything in the shard, so that among
+events of one time it sorts last (PROTOCOL.md R1). Of the stripes that begin no later than the earliest new event, all
+but the last therefore end before it, whatever their ties are.
 """
 
 from dataclasses import dataclass, replace
@@ -71,6 +72,8 @@ class Plan:
 def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64]) -> Plan:
     """Plan a run of users: all of `old`, and those of the new events, which are sorted by key and total order.
 
+    Every new event's ingest time is past those of all old ones.
+
     The cost is that of the users, and of the new events; no stripe is looked at of a user without new events.
     """
     first_row = user_starts(new_keys)
@@ -128,12 +131,12 @@ def _locate(old: UserKeys, users: UserKeys) -> tuple[NDArray[np.int64], NDArray[
 
 
 def _whole_stripes(old: OldUsers, users: NDArray[np.int64], event_ts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many leading stripes of each old user lie wholly before a time: a binary search per user, all at once."""
+    """How many leading stripes of each old user end no later than a time: a binary search per user, all at once."""
     start, stop = old.first_stripe[users], old.first_stripe[users + 1]
     low, high = start.copy(), stop.copy()
     while (open_ := low < high).any():
         middle = (low + high) >> 1
-        before = open_ & (old.first_ts[np.where(open_, middle, 0)] < event_ts)
+        before = open_ & (old.first_ts[np.where(open_, middle, 0)] <= event_ts)
         low = np.where(before, middle + 1, low)
         high = np.where(open_ & ~before, middle, high)
     return np.maximum(low - start - 1, 0)

@@ -74,8 +74,7 @@ def publish_merged(
     """
     number = previous.id + 1
     with _attempt(parts, previous, uuid):
-        if new.max_ingest is not None and new.max_ingest >= watermark:
-            raise CorruptionError(f"an event of {show_ts(new.max_ingest)} is past the watermark {show_ts(watermark)}")
+        _check_range(previous, new, watermark)
         shards = write_shards(parts.storage, previous, new, number, uuid, settings, progress)
         generation = Generation(number, watermark, uuid, previous.epoch, previous.schema, shards, parent=previous.id)
         _check_counts(generation, previous.event_count + new.event_count)
@@ -127,6 +126,16 @@ def _delete_attempt(storage: Storage, number: int, uuid: str) -> None:
     """Best effort: what cannot be deleted now is collected once the generation exists."""
     with suppress(LatewoodError, OSError):
         storage.delete([stored.key for stored in storage.list(keys.attempt_folder(number, uuid))])
+
+
+def _check_range(previous: Generation, new: Spill, watermark: int) -> None:
+    """That all events lie between the watermarks: merging and every reader rely on it."""
+    if new.min_ingest is None or new.max_ingest is None:
+        return
+    if new.min_ingest < previous.watermark or new.max_ingest >= watermark:
+        span = f"{show_ts(new.min_ingest)} to {show_ts(new.max_ingest)}"
+        bounds = f"[{show_ts(previous.watermark)}, {show_ts(watermark)})"
+        raise CorruptionError(f"the new events were ingested from {span}, outside the watermarks {bounds}")
 
 
 def _check_counts(generation: Generation, expected: int) -> None:

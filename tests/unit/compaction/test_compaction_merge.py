@@ -61,6 +61,12 @@ def test_placed_events_keep_their_place_and_the_others_come_after(
     assert rows_of(arrange(events_of(rows, ordinal))) == sorted(expected)
 
 
+def test_a_place_is_after_the_last_one_taken_wherever_that_is() -> None:
+    tie = (1, 0, 5, 5)
+    arranged = arrange(events_of([tie] * 4, [UNPLACED, 7, UNPLACED, 3]))
+    assert (arranged.ordinal.tolist(), arranged.traits[0].values.tolist()) == ([3, 7, 8, 9], [3, 1, 0, 2])
+
+
 EVENT = st.tuples(st.integers(0, 4), st.integers(-2, 2), st.integers(0, 3))
 USER = st.dictionaries(EVENT, st.booleans())  # an event, and whether it is an old one
 

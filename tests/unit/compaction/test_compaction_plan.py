@@ -49,7 +49,7 @@ def test_new_users_are_placed_among_the_old_ones_by_both_halves_of_the_key() -> 
 
 @pytest.mark.parametrize(
     ("event_ts", "carried"),
-    [(-1, 0), (0, 0), (255, 0), (256, 0), (257, 1), (512, 1), (513, 2), (768, 2), (769, 3), (10**6, 3)],
+    [(-1, 0), (0, 0), (255, 0), (256, 1), (257, 1), (511, 1), (512, 2), (767, 2), (768, 3), (10**6, 3)],
 )
 def test_an_event_keeps_the_stripes_that_end_before_it(event_ts: int, carried: int) -> None:
     plan = plan_of(OLD, [(20, 1, event_ts)])
@@ -58,8 +58,9 @@ def test_an_event_keeps_the_stripes_that_end_before_it(event_ts: int, carried: i
     assert plan.tail_rows[[0, 2, 3]].tolist() == [0, 0, 0]
 
 
-def test_a_user_of_one_time_only_is_merged_from_the_start_where_the_new_event_ties() -> None:
-    assert plan_of(OLD, [(20, 7, 5)]).carried.tolist() == [1, 4, 0, 2]
+def test_an_event_sorts_after_all_those_of_its_time_that_were_known_before() -> None:
+    assert plan_of(OLD, [(20, 7, 4)]).carried.tolist() == [1, 4, 0, 2]
+    assert plan_of(OLD, [(20, 7, 5)]).carried.tolist() == [1, 4, 2, 2]
     assert plan_of(OLD, [(20, 7, 6)]).carried.tolist() == [1, 4, 2, 2]
 
 
