@@ -26,9 +26,9 @@ def unify(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
 
 
 def align(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table as one of `schema`."""
+    """A table as one of `schema`, without its metadata."""
     if table.schema.equals(schema):
-        return table
+        return table.replace_schema_metadata(None)
     names = set(table.column_names)
     columns = [
         _fit(one_array(table[field.name]), field.type) if field.name in names else pa.nulls(len(table), field.type)
@@ -54,6 +54,26 @@ def _absent(type_: pa.DataType, count: int, sibling: pa.ListArray | None) -> pa.
     first, last = (sibling.offsets[0].as_py(), sibling.offsets[-1].as_py()) if count else (0, 0)
     offsets = pa.compute.subtract(sibling.offsets, first) if first else sibling.offsets
     return pa.ListArray.from_arrays(offsets, pa.nulls(last - first, type_.value_type), type=type_)
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """The schema with string views, as polars gives them, as strings: pyarrow cannot take views by row."""
+    fields = [field.with_type(_plain(field.type)) for field in schema]
+    return pa.schema(fields)
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_binary_view(type_):
+        return pa.binary()
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_plain(field.type)) for field in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_plain(type_.value_type)))
+    if pa.types.is_large_list(type_):
+        return pa.large_list(type_.value_field.with_type(_plain(type_.value_type)))
+    return type_
 
 
 def without_fields(table: pa.Table, dropped: Collection[str]) -> pa.Table:

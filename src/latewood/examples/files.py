@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latewood.errors import CorruptionError, SchemaError
+from latewood.examples.footer import check_footer
 from latewood.storage import Storage, open_storage
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -32,20 +33,20 @@ class ExampleFile:
 
     def open(self) -> pq.ParquetFile:
         """Raises: SchemaError: not Parquet. CorruptionError: a damaged footer."""
-        source = self.key if self.storage is None else pa.BufferReader(pa.py_buffer(self.storage.map(self.key)))
         with reading(str(self)):
+            file = self._random_access()
+            check_footer(file, str(self))
             try:
-                return pq.ParquetFile(source, memory_map=True, page_checksum_verification=True)
+                return pq.ParquetFile(file, page_checksum_verification=True)
             except pa.ArrowInvalid as error:
-                if self._magic() != _MAGIC:
+                if file.read_at(len(_MAGIC), 0) != _MAGIC:
                     raise SchemaError(f"{self} is not a Parquet file: {error}") from None
                 raise
 
-    def _magic(self) -> bytes:
-        if self.storage is not None:
-            return bytes(self.storage.map(self.key)[:4])
-        with Path(self.key).open("rb") as file:
-            return file.read(4)
+    def _random_access(self) -> pa.NativeFile:
+        if self.storage is None:
+            return pa.memory_map(self.key) if self.size_bytes else pa.BufferReader(b"")
+        return pa.BufferReader(pa.py_buffer(self.storage.map(self.key)))
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from latewood.columns import one_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
+from latewood.examples.align import align, plain
+from latewood.examples.footer import with_checksum
 from latewood.examples.leaves import leaves
 from latewood.storage import open_storage
 from latewood.users import UserKeys, shard_of, user_keys
@@ -62,7 +64,8 @@ class ExampleLog:
 
         Raises: SchemaError: a missing column, a null in one of the two, or other columns than before.
         """
-        table = read_table(examples).replace_schema_metadata(None)
+        table = read_table(examples)
+        table = align(table, plain(table.schema))
         _keys(table)
         times_from_arrow(_column(table, "request_ts"), "request_ts")
         with self._lock:
@@ -132,10 +135,11 @@ def _keys(table: pa.Table) -> UserKeys:
         raise SchemaError(f"column 'user_id' has a null in row {ids.is_null().index(True).as_py()}")
     if pa.types.is_dictionary(ids.type):
         ids = ids.dictionary_decode()
-    try:
-        return user_keys(ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string()))
-    except pa.ArrowInvalid as error:
-        raise SchemaError(f"column 'user_id' is {ids.type}, which is no user id: {error}") from None
+    if pa.types.is_integer(ids.type):
+        return user_keys(ids.cast(pa.int64()))
+    if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
+        return user_keys(ids.cast(pa.string()))
+    raise SchemaError(f"column 'user_id' is {ids.type}; user ids are integers or strings")
 
 
 def _partitions(table: pa.Table, bucket_count: int) -> Iterator[tuple[str, pa.Table]]:
@@ -165,11 +169,11 @@ def _encode(table: pa.Table, row_group_size: int) -> pa.Buffer:
         use_dictionary=[path for path, _ in leaves(table.schema) if path not in encodings],
         column_encoding=encodings or None,
     )
-    return sink.getvalue()
+    return with_checksum(sink.getvalue())
 
 
 def _encoding(path: str, type_: pa.DataType) -> str | None:
     """None where a dictionary is tried first: it suits labels, categories and whatever repeats."""
-    if pa.types.is_timestamp(type_) or (path == "user_id" and pa.types.is_integer(type_)):
+    if pa.types.is_timestamp(type_) or (path in ("user_id", "request_ts") and pa.types.is_integer(type_)):
         return "DELTA_BINARY_PACKED"
     return "PLAIN" if path == "uih.checksum" else None

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from latewood.columns import one_array, read_table
 from latewood.errors import SchemaError
-from latewood.examples.align import align, unify, without_fields
+from latewood.examples.align import align, plain, unify, without_fields
 from latewood.examples.files import ExampleFile, find_files, reading
 
 CACHE_BYTES = 256 << 20
@@ -56,14 +56,19 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
 
 def _open_dataset(dataset: ds.Dataset, without: Collection[str], cache_bytes: int) -> "ExampleSource":
     """Plain local Parquet files are read file by file; with partition columns or filters all goes to memory."""
-    plain = isinstance(dataset, ds.FileSystemDataset) and isinstance(dataset.format, ds.ParquetFileFormat)
-    if plain and dataset.files and dataset.filesystem.type_name == "local":
-        fragments = dataset.get_fragments()
-        if not any(ds.get_partition_keys(fragment.partition_expression) for fragment in fragments):
-            source = ParquetSource(find_files(dataset.files), without, cache_bytes)
-            if len(source) == dataset.count_rows():
-                return source
+    local = isinstance(dataset, ds.FileSystemDataset) and dataset.filesystem.type_name == "local"
+    if local and dataset.files and isinstance(dataset.format, ds.ParquetFileFormat) and not _filtered(dataset):
+        source = ParquetSource(find_files(dataset.files), without, cache_bytes)
+        if len(source) == dataset.count_rows():
+            return source
     return TableSource(dataset.to_table(), without)
+
+
+def _filtered(dataset: ds.Dataset) -> bool:
+    try:
+        return any(ds.get_partition_keys(fragment.partition_expression) for fragment in dataset.get_fragments())
+    except ValueError:  # pyarrow refuses to list the fragments of a filtered dataset
+        return True
 
 
 class ExampleSource(ABC):
@@ -127,7 +132,7 @@ class TableSource(ExampleSource):
 
     def __init__(self, table: pa.Table, without: Collection[str] = ()) -> None:
         self.name = "the table of examples"
-        self._table = without_fields(table.replace_schema_metadata(None), without).combine_chunks()
+        self._table = without_fields(align(table, plain(table.schema)), without).combine_chunks()
         self.schema = self._table.schema
         starts = np.arange(0, len(table), _GROUP_SIZE, dtype=np.int64)
         self.offsets = np.append(starts, len(table)).astype(np.int64)
@@ -174,9 +179,9 @@ class ParquetSource(ExampleSource):
             counts += [metadata.row_group(g).num_rows for g in groups]
             owners += [i] * len(groups)
             inner += groups
-            schemas.append((str(file), parquet.schema_arrow.remove_metadata()))
+            schemas.append((str(file), parquet.schema_arrow))
         self._owner, self._inner = owners, inner
-        self.schema = without_fields(unify(schemas).empty_table(), self._without).schema
+        self.schema = without_fields(plain(unify(schemas)).empty_table(), self._without).schema
         self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def read(self, group: int) -> pa.Table:
@@ -199,7 +204,7 @@ class ParquetSource(ExampleSource):
             columns = self._columns(file)
             self.bytes_read += chunk_bytes(file.metadata, inner, columns)
             table = file.read_row_group(inner, columns=columns, use_threads=False)
-        return align(table.replace_schema_metadata(None), self.schema).combine_chunks()
+        return align(table, self.schema).combine_chunks()
 
     def column(self, name: str) -> pa.Array:
         self.require([name])
@@ -211,7 +216,7 @@ class ParquetSource(ExampleSource):
                     columns = [name] if name in file.schema_arrow.names else []
                     part = file.read(columns=columns, use_threads=False)
                 wanted = pa.schema([self.schema.field(name)])
-                parts.append(one_array(align(part.replace_schema_metadata(None), wanted)[name]))
+                parts.append(one_array(align(part, wanted)[name]))
         return pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
 
     @cached_property

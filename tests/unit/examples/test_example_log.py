@@ -1,0 +1,162 @@
+"""The example log: where examples go, in which order, and that damage is noticed."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from latewood.errors import CorruptionError, SchemaError
+from latewood.examples import ExampleLog, open_examples
+from latewood.users import user_keys
+
+Examples = Callable[..., pa.Table]
+START = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z
+DAY_US = 86_400_000_000
+
+
+def whole(path: object) -> pa.Table:
+    source = open_examples(path)
+    return source.take(np.arange(len(source)))
+
+
+def by_row(table: pa.Table) -> pa.Table:
+    return table.sort_by("row").combine_chunks()
+
+
+def test_every_example_comes_back_once_from_its_day_and_bucket(tmp_path: Path, recent_examples: Examples) -> None:
+    examples = recent_examples(500)
+    with ExampleLog(tmp_path, bucket_count=3, row_group_size=20) as log:
+        log.append(examples.slice(0, 200))
+        log.append(examples.slice(200))
+    assert by_row(whole(tmp_path)).equals(examples)
+    for file in tmp_path.rglob("*.parquet"):
+        part = pq.read_table(file)
+        day, bucket = file.parent.parent.name, file.parent.name
+        assert {f"day={ts.date()}" for ts in part["request_ts"].to_pylist()} == {day}
+        hashes = user_keys(part["user_id"].combine_chunks()).hash
+        assert {f"bucket={int(h >> np.uint64(32)) * 3 >> 32:02d}" for h in hashes} == {bucket}
+        order = np.lexsort((part["request_ts"].cast(pa.int64()).to_numpy(), hashes))
+        assert (order == np.arange(len(part))).all()
+
+
+def test_one_bucket_keeps_all_examples_of_a_user_and_day_together(tmp_path: Path, recent_examples: Examples) -> None:
+    with ExampleLog(tmp_path) as log:
+        log.append(recent_examples(300, users=5, days=1))
+    users = whole(tmp_path)["user_id"].to_numpy()
+    assert (np.diff(users) != 0).sum() <= 2 * 5  # START is within a day, so there are two
+
+
+@pytest.mark.parametrize(
+    "user_id", [["ä", "b", ""], pa.array([5, -7, 0], pa.int16()), pa.array(["x"] * 3, pa.string_view())]
+)
+def test_user_ids_of_any_type(tmp_path: Path, user_id: object) -> None:
+    table = pa.table({"user_id": user_id, "request_ts": [START, -1, -DAY_US], "row": [0, 1, 2]})
+    with ExampleLog(tmp_path, bucket_count=2) as log:
+        log.append(table)
+    assert by_row(whole(tmp_path))["user_id"].to_pylist() == table["user_id"].to_pylist()
+    days = {path.name for path in tmp_path.iterdir()} - {".unfinished"}
+    assert days == {"day=2023-11-14", "day=1969-12-31"}
+
+
+def test_flush_writes_only_what_is_new(tmp_path: Path, recent_examples: Examples) -> None:
+    log = ExampleLog(tmp_path)
+    assert log.flush() == []
+    log.append(recent_examples(10, days=1))
+    log.append(recent_examples(0))
+    first = log.flush()
+    assert first
+    assert log.flush() == []
+    assert len(whole(tmp_path)) == 10
+    log.append(recent_examples(10, days=1))
+    log.close()
+    assert len(whole(tmp_path)) == 20
+
+
+def test_a_full_buffer_is_flushed(tmp_path: Path, recent_examples: Examples) -> None:
+    log = ExampleLog(tmp_path, buffer_bytes=1)
+    log.append(recent_examples(10))
+    assert len(whole(tmp_path)) == 10
+
+
+def test_an_error_inside_the_context_writes_nothing(tmp_path: Path, recent_examples: Examples) -> None:
+    log = ExampleLog(tmp_path)
+    with suppress(KeyError), log:
+        log.append(recent_examples(10))
+        raise KeyError
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_failed_flush_leaves_no_file_and_keeps_the_examples(tmp_path: Path, recent_examples: Examples) -> None:
+    log = ExampleLog(tmp_path)
+    log.append(recent_examples(50, days=5))
+    blocked = tmp_path / "day=2023-11-16"
+    blocked.write_text("a file where a folder must be")
+    with pytest.raises(OSError):
+        log.flush()
+    assert not list(tmp_path.rglob("*.parquet"))
+    blocked.unlink()
+    log.flush()
+    assert len(whole(tmp_path)) == 50
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.drop_columns(["user_id"]), "lack column 'user_id'"),
+        (lambda t: t.drop_columns(["request_ts"]), "lack column 'request_ts'"),
+        (lambda t: t.set_column(0, "user_id", pa.nulls(len(t), pa.int64())), "'user_id' has a null in row 0"),
+        (lambda t: t.set_column(1, "request_ts", pa.array(["x"] * len(t))), "'request_ts' is string"),
+        (lambda t: t.set_column(0, "user_id", pa.array([1.5] * len(t))), "'user_id' is double"),
+        (lambda t: t.set_column(2, "row", pa.array(["x"] * len(t))), "'row' was int64"),
+        (lambda t: t.append_column("more", pa.array(range(len(t)))), "'more' was absent"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, change: object, words: str, recent_examples: Examples) -> None:
+    log = ExampleLog(tmp_path)
+    log.append(recent_examples(3))
+    with pytest.raises(SchemaError, match=words):
+        log.append(change(recent_examples(3)))  # type: ignore[operator]
+    log.close()
+    assert len(whole(tmp_path)) == 3
+
+
+def test_any_flipped_byte_is_noticed_or_harmless(tmp_path: Path, recent_examples: Examples) -> None:
+    examples = recent_examples(200, days=1)
+    with ExampleLog(tmp_path) as log:
+        log.append(examples)
+    file = max(tmp_path.rglob("*.parquet"), key=lambda path: path.stat().st_size)
+    data, expected = file.read_bytes(), whole(tmp_path)
+    rng, noticed = np.random.default_rng(0), []
+    for place in rng.integers(0, len(data), 60).tolist():
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        try:
+            got = whole(tmp_path)
+        except CorruptionError as error:
+            got, message = expected, str(error)
+            noticed.append(file.name in message)
+        assert got.equals(expected)
+    assert all(noticed)
+    assert len(noticed) > 50
+
+
+def test_a_cut_file_is_noticed(tmp_path: Path, recent_examples: Examples) -> None:
+    with ExampleLog(tmp_path) as log:
+        log.append(recent_examples(200, days=1))
+    file = next(tmp_path.rglob("*.parquet"))
+    data = file.read_bytes()
+    for size in (4, 11, len(data) // 2, len(data) - 1):
+        file.write_bytes(data[:size])
+        with pytest.raises(CorruptionError, match=file.name):
+            whole(tmp_path)
+
+
+def test_a_log_in_memory(recent_examples: Examples) -> None:
+    with ExampleLog("memory://an-example-log") as log:
+        log.append(recent_examples(30))
+    assert sorted(whole("memory://an-example-log")["row"].to_pylist()) == list(range(30))

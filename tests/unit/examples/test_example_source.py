@@ -1,0 +1,162 @@
+"""Examples by row, wherever they lie."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+
+from latewood.errors import SchemaError
+from latewood.examples import ExampleSource, open_examples
+
+
+@pytest.fixture(scope="session")
+def table(recent_examples: Callable[..., pa.Table]) -> pa.Table:
+    return recent_examples(100)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, table: pa.Table) -> Path:
+    """Three files of 40, 40 and 20 rows, in row groups of 15, beside what is not data."""
+    for i in range(3):
+        pq.write_table(table.slice(40 * i, 40), tmp_path / f"part-{i}.parquet", row_group_size=15)
+    (tmp_path / "_started.parquet").write_text("unfinished")
+    (tmp_path / "README").write_text("text")
+    return tmp_path
+
+
+def sources(folder: Path, table: pa.Table) -> dict[str, object]:
+    feather.write_feather(table, folder / "table.arrow")
+    return {
+        "folder": folder,
+        "string": str(folder),
+        "glob": f"{folder}/part-*.parquet",
+        "globs": [str(folder / "part-[01].parquet"), folder / "part-2.parquet"],
+        "uri": f"file://{folder}",
+        "dataset": ds.dataset(sorted(folder.glob("part*"))),
+        "ipc dataset": ds.dataset(table),
+        "arrow file": folder / "table.arrow",
+        "table": table,
+        "batches": table.to_batches(30),
+        "stream": pa.RecordBatchReader.from_batches(table.schema, table.to_batches(30)),
+    }
+
+
+def test_all_kinds_of_places_hold_the_same_examples(folder: Path, table: pa.Table) -> None:
+    rows = np.random.default_rng(0).integers(0, 100, 250)
+    for kind, place in sources(folder, table).items():
+        source = open_examples(place)
+        assert len(source) == 100, kind
+        assert source.take(rows).equals(table.take(rows).combine_chunks()), kind
+        assert source.column("row").to_pylist() == list(range(100)), kind
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_take_gives_any_rows_in_any_order(folder: Path, cache_bytes: int, table: pa.Table) -> None:
+    source = open_examples(folder, cache_bytes=cache_bytes)
+    assert source.offsets.tolist() == [0, 15, 30, 40, 55, 70, 80, 95, 100]
+    for rows in ([], [99], [0, 99, 50], [14, 15, 16], [5, 5, 5], list(range(100)), list(range(99, -1, -1)), [0, 14]):
+        taken = source.take(np.array(rows, np.int64))
+        assert taken.equals(table.take(pa.array(rows, pa.int64())).combine_chunks())
+        assert all(column.num_chunks <= 1 for column in taken.columns)
+
+
+def test_groups_are_read_once_while_there_is_room(folder: Path) -> None:
+    source = open_examples(folder)
+    source.take(np.arange(100))
+    size = source.bytes_read
+    assert size > 0
+    source.take(np.arange(100))
+    assert source.bytes_read == size
+
+
+def test_columns_that_are_not_needed_are_not_read(folder: Path, table: pa.Table) -> None:
+    full, part = open_examples(folder), open_examples(folder, without=["recent.price", "recent.action", "row", "none"])
+    for source in (full, part):
+        source.take(np.arange(100))
+    assert part.bytes_read < full.bytes_read
+    assert [field.name for field in part.schema.field("recent").type] == ["event_ts", "ingest_ts", "ordinal", "item_id"]
+    assert "row" not in part.schema.names
+    in_memory = open_examples(table, without=["recent.price", "recent.action", "row"])
+    assert in_memory.take(np.arange(100)).equals(part.take(np.arange(100)))
+
+
+def test_a_trait_that_came_later_is_null_in_earlier_recents(folder: Path, table: pa.Table) -> None:
+    early = open_examples(table, without=["recent.price", "row"]).take(np.arange(100))
+    pq.write_table(early, folder / "early.parquet")
+    source = open_examples([folder / "early.parquet", folder / "part-0.parquet"])
+    prices = source.take(np.arange(140))["recent"].combine_chunks().field("price")
+    assert prices.null_count == 0
+    assert pc.list_value_length(prices[:100]).equals(
+        pc.list_value_length(table["recent"].combine_chunks().field("price"))
+    )
+    assert prices[:100].flatten().null_count == len(prices[:100].flatten())
+    assert prices[100:].flatten().null_count == 0
+    assert source.column("row").to_pylist() == [None] * 100 + list(range(40))
+
+
+def test_files_that_do_not_fit_together_are_named(folder: Path, table: pa.Table) -> None:
+    other = table.set_column(2, "row", pa.array([["list"]] * 100))
+    pq.write_table(other, folder / "part-9.parquet")
+    with pytest.raises(SchemaError, match=r"part-9\.parquet does not fit"):
+        open_examples(folder)
+
+
+def test_errors_name_the_place(folder: Path, table: pa.Table) -> None:
+    (folder / "text.parquet").write_text("this is no Parquet file at all")
+    with pytest.raises(SchemaError, match=r"text\.parquet is not a Parquet file"):
+        open_examples(folder / "text.parquet")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        open_examples(folder / "nowhere.parquet")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        open_examples(f"{folder}/nowhere/*.parquet")
+    with pytest.raises(SchemaError, match="not <class 'int'>"):
+        open_examples(5)
+    with pytest.raises(SchemaError, match="part-0"):
+        open_examples(folder / "part-0.parquet").require(["absent"])
+    with pytest.raises(SchemaError, match="absent"):
+        open_examples(table).column("absent")
+
+
+def test_a_filtered_or_partitioned_dataset_keeps_its_meaning(folder: Path, table: pa.Table) -> None:
+    files = sorted(map(str, folder.glob("part*")))
+    filtered = open_examples(ds.dataset(files).filter(pc.field("row") < 10))
+    assert filtered.column("row").to_pylist() == list(range(10))
+    ds.write_dataset(table, folder / "by_user", format="parquet", partitioning=["user_id"], partitioning_flavor="hive")
+    partitioned = open_examples(ds.dataset(folder / "by_user", partitioning="hive"))
+    assert "user_id" in partitioned.schema.names
+    assert len(partitioned) == 100
+
+
+def fingerprint(place: object) -> str:
+    source = open_examples(place)
+    assert isinstance(source, ExampleSource)
+    return source.fingerprint
+
+
+def test_fingerprints_tell_examples_apart_and_survive_a_move(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, table: pa.Table
+) -> None:
+    before = fingerprint(folder)
+    moved = tmp_path_factory.mktemp("moved") / "there"
+    folder.rename(moved)
+    assert fingerprint(moved) == before
+    pq.write_table(table.slice(80), moved / "part-2.parquet", row_group_size=5)
+    assert fingerprint(moved) != before
+    assert fingerprint(table) == fingerprint(pa.concat_tables([table.slice(0, 30), table.slice(30)]))
+    assert fingerprint(table) != fingerprint(table.slice(1))
+    assert fingerprint(table) != fingerprint(table.take(list(range(99, -1, -1))))
+
+
+def test_no_examples(tmp_path: Path, table: pa.Table) -> None:
+    pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
+    for place in (table.slice(0, 0), tmp_path):
+        source = open_examples(place)
+        assert len(source) == 0
+        assert source.take(np.arange(0)).schema.names == table.schema.names
+        assert len(source.column("row")) == 0
