@@ -23,10 +23,10 @@ from latewood.clock import show_ts
 from latewood.errors import ConflictError
 from latewood.mutable import MutableTier
 
-_AT_ONCE = 1 << 16  # requests: bounds the recent events held at a time
 
-
-def backfill(sources: Sources, requests: Any, complete: bool = False, allow_empty: bool = False) -> pa.Table:
+def backfill(
+    sources: Sources, requests: Any, complete: bool = False, allow_empty: bool = False, *, at_once: int = 1 << 16
+) -> pa.Table:
     """Make examples of past requests.
 
     Args:
@@ -34,6 +34,7 @@ def backfill(sources: Sources, requests: Any, complete: bool = False, allow_empt
         complete: all events up to the latest request are in. Declares what the store cannot know: that no event is
             still on its way with an ingest time below. Needed where requests are later than the last event.
         allow_empty: accept that most histories are empty because their events were ingested after the request.
+        at_once: how many requests to read at a time, which bounds the recent events held.
     Returns: the requests' columns (without `anchor`), `uih`, `recent` and `cutoff`.
     Raises: SchemaError: the requests do not fit. ConflictError: a request past what the store knows to be complete, or
         most requests would lose their history to ingest time.
@@ -45,7 +46,7 @@ def backfill(sources: Sources, requests: Any, complete: bool = False, allow_empt
     if len(checked):
         _fix_the_past(sources, sources.tier, checked, cutoffs, complete)
     lost, tables, looked = Lost(sources.tier), [], False
-    for part, reading in _read(sources, checked, cutoffs):
+    for part, reading in _read(sources, checked, cutoffs, at_once):
         if not looked:
             warn_if_finer(part, reading)
             looked = True
@@ -79,7 +80,9 @@ def _fix_the_past(
     sources.refresh()  # a bulk load may have been published since; from here on none can add below the cutoffs
 
 
-def _read(sources: Sources, requests: Requests, cutoffs: NDArray[np.int64]) -> Iterator[tuple[Requests, Reading]]:
-    for start in range(0, max(1, len(requests)), _AT_ONCE):
-        part = requests.slice(start, start + _AT_ONCE)
-        yield part, read_both(sources, part, cutoffs[start : start + _AT_ONCE])
+def _read(
+    sources: Sources, requests: Requests, cutoffs: NDArray[np.int64], at_once: int
+) -> Iterator[tuple[Requests, Reading]]:
+    for start in range(0, max(1, len(requests)), at_once):
+        part = requests.slice(start, start + at_once)
+        yield part, read_both(sources, part, cutoffs[start : start + at_once])

@@ -170,7 +170,7 @@ def resolve(tables: Tables, keys: UserKeys, located: Located, pointers: Pointers
 
 
 def visible_rows(
-    tables: Tables, rows: Rows, watermark: NDArray[np.int64], newest: NDArray[np.int64] | None = None
+    tables: Tables, rows: Rows, watermark: NDArray[np.int64] | int, newest: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows of each range that were ingested before its watermark, oldest first; or only the newest n of them.
 
