@@ -1,12 +1,15 @@
 """What every test shares: a clock to set, a store to fill, and Hypothesis profiles."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from latewood.testing import ManualClock
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no packages: lets them import `made_shards`
 
 # Deadlines are off: the first call of a kernel compiles it. `HYPOTHESIS_PROFILE=long` for a thorough night.
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
