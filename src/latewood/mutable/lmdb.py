@@ -2,6 +2,8 @@
 
 import os
 import threading
+import weakref
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,37 +36,44 @@ class LmdbTier(LoggedTier):
         was_published: WasPublished | None = None,
         map_size: int = MAP_SIZE,
     ) -> None:
-        self._key, log = _LOGS.open(Path(path), create, map_size)
+        log = _LOGS.open(Path(path), create, map_size)
+        self._release = weakref.finalize(self, _LOGS.close, log)  # a tier that is dropped without close lets go too
         try:
             super().__init__(log, user_type, settings, was_published)
         except BaseException:
-            _LOGS.close(self._key)
+            self._release()
             raise
 
     def _close_log(self) -> None:
-        _LOGS.close(self._key)
+        self._release()
 
 
 class _OpenLogs:
     """The logs this process has open, each once, whoever uses it: LMDB must not open a file twice in a process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[str, tuple[SegmentedLog, int]] = {}
+        self._lock = threading.RLock()  # re-entrant: the garbage collector may close a log while another is opened
+        self._open: dict[str, SegmentedLog] = {}
+        self._users: Counter[SegmentedLog] = Counter()
 
-    def open(self, path: Path, create: bool, map_size: int) -> tuple[str, SegmentedLog]:
+    def open(self, path: Path, create: bool, map_size: int) -> SegmentedLog:
         with self._lock:
-            key = os.path.realpath(path)
-            log, users = self._open.get(key) or (SegmentedLog(Path(key), create=create, map_size=map_size), 0)
-            self._open[key] = log, users + 1
-            return key, log
+            real = os.path.realpath(path)
+            log = self._open.get(real)
+            if log is not None:
+                log.check_process()
+            if log is None or not log.is_there():
+                log = self._open[real] = SegmentedLog(Path(real), create=create, map_size=map_size)
+            self._users[log] += 1
+            return log
 
-    def close(self, key: str) -> None:
+    def close(self, log: SegmentedLog) -> None:
         with self._lock:
-            log, users = self._open.pop(key)
-            if users > 1:
-                self._open[key] = log, users - 1
-            else:
+            self._users[log] -= 1
+            if not self._users[log]:
+                del self._users[log]
+                if self._open.get(str(log.path)) is log:
+                    del self._open[str(log.path)]
                 log.close()
 
 

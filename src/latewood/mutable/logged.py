@@ -68,7 +68,8 @@ class LoggedTier:
         self._runs: list[IdRun] = []
         self._runs_as_of = -1  # the first batch that was not evicted when the runs were read
         self._closed = False
-        self._settle_load()
+        with self._writing:
+            self._settle_load()
 
     # Appending
 
@@ -101,6 +102,8 @@ class LoggedTier:
         while self._queue:
             group.append(self._queue.popleft())
         try:
+            if self._state.tier.load_token is not None:
+                self._settle_load()
             outcomes = self._write(lambda transaction: self._append_group(transaction, group))
         except BaseException as error:
             for appending in group:
@@ -133,6 +136,7 @@ class LoggedTier:
 
     def _write(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
         """Run `change` as the only writer and commit the state it returns. The caller holds the write lock."""
+        self._check_open()
         while True:
             with suppress(LogFullError), self._log.begin() as transaction:
                 with self._reading:
@@ -147,6 +151,13 @@ class LoggedTier:
                     raise
                 self._land(state)
                 return result
+
+    def _change(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
+        """Like `_write`, but first sees to a bulk load whose owner died."""
+        with self._writing:
+            if self._state.tier.load_token is not None:
+                self._settle_load()
+            return self._write(change)
 
     def _land(self, state: LogState, *, spoilt: bool = False) -> None:
         """The commit is over: show its rows to the readers, or take them back if it failed halfway."""
@@ -176,6 +187,7 @@ class LoggedTier:
 
     def _refresh(self) -> LogState:
         """The newest state, with the arena as of it. The caller holds the read lock."""
+        self._check_open()
         head = self._log.head()
         while head.version > self._state.version and self._in_flight:
             self._landed.wait()  # it is our own commit, landing: a matter of microseconds
@@ -211,6 +223,9 @@ class LoggedTier:
             tie_ingest = np.ascontiguousarray(tie_ingest, np.int64)
         if tie_ordinal is not None:
             tie_ordinal = np.ascontiguousarray(tie_ordinal, np.int32)
+        if self._state.tier.load_token is not None:
+            with self._writing:
+                self._settle_load()
         with self._reading:
             state = self._refresh().tier
             rules.check_no_load(state)
@@ -240,8 +255,7 @@ class LoggedTier:
             cut = rules.choose_cut(state.tier, watermark)
             return state.changed(frontier=cut).rotated(), cut
 
-        with self._writing:
-            return self._write(change)
+        return self._change(change)
 
     def raise_frontier(self, cutoff: int, *, last: int | None = None) -> TierState:
         def change(transaction: LogTransaction) -> tuple[LogState, TierState]:
@@ -254,8 +268,7 @@ class LoggedTier:
             known = self._refresh().tier
         if known.load_token is None and rules.raised(known, cutoff, last) == known:
             return known  # nothing to promise that is not promised: no commit
-        with self._writing:
-            return self._write(change)
+        return self._change(change)
 
     def mark_captured(self) -> None:
         def change(transaction: LogTransaction) -> tuple[LogState, None]:
@@ -264,8 +277,7 @@ class LoggedTier:
             return (state if state.tier.captured else state.changed(captured=True)), None
 
         if not self._state.tier.captured:  # it is never unset, so what we last saw is enough
-            with self._writing:
-                self._write(change)
+            self._change(change)
 
     def evict(self, floor: int) -> None:
         def change(transaction: LogTransaction) -> tuple[LogState, LogState]:
@@ -303,6 +315,7 @@ class LoggedTier:
             return replace(state.changed(load_token=token), load_watermark=watermark), watermark
 
         with self._writing:
+            self._settle_load()
             if not self._log.claim_load():
                 raise ConflictError("a bulk load is under way")
             try:
@@ -330,16 +343,19 @@ class LoggedTier:
         self._log.release_load()
 
     def _settle_load(self) -> None:
-        """End a bulk load whose owner died, by whether its generation was published."""
-        with self._writing:
-            with self._reading:
-                token = self._refresh().tier.load_token
-            if token is None or self._was_published is None or not self._log.claim_load():
-                return
-            try:
+        """End a bulk load whose owner died, by whether its generation was published. The caller holds the write lock."""
+        if self._was_published is None or self._load_token() is None or not self._log.claim_load():
+            return
+        try:
+            token = self._load_token()  # again: only now can no other process be settling it
+            if token is not None:
                 self._end_load(token, self._was_published(token))
-            finally:
-                self._log.release_load()
+        finally:
+            self._log.release_load()
+
+    def _load_token(self) -> str | None:
+        with self._reading:
+            return self._refresh().tier.load_token
 
     def close(self) -> None:
         with self._writing, self._reading:
@@ -347,6 +363,10 @@ class LoggedTier:
                 self._closed = True
                 self._close_log()
                 self._arena, self._runs = Arena(self._user_type), []
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the mutable tier is closed")
 
     def _close_log(self) -> None:
         self._log.close()

@@ -46,6 +46,7 @@ class SegmentedLog:
         self._segments, self._ids = path / "segments", path / "ids"
         self._mapping = threading.RLock()  # held by read transactions, and by whoever replaces a map or a file
         self._retired: list[SegmentFile] = []  # sealed, but a writer may still be waiting for their lock
+        self._next: SegmentFile | None = None  # made by a cut that has not sealed the current one yet
         self._writers = 0
         self._known: tuple[bytes, LogState] = (b"", LogState(version=-1))
         self._load: IO[bytes] | None = None
@@ -54,6 +55,7 @@ class SegmentedLog:
         for folder in (self._segments, self._ids):
             folder.mkdir(parents=True, exist_ok=True)
         self._presence = (path / "open").open("ab")
+        self._identity = folder_identity(self._segments)
         try:
             with self._files():
                 self._current = self._open_newest(create)
@@ -148,14 +150,22 @@ class SegmentedLog:
             self._delete_below(after)
 
     def _advance(self) -> None:
-        """Go on to the segment that is current now: another process cut."""
+        """Go on to the segment that is current now: this or another process cut."""
         with self._files():
-            if self._decode(self._current.state()).segment.number != self._current.number:
-                self._swap(self._walk(self._numbers(), at_rest=False))
+            while (number := self._decode(self._read_state()).segment.number) != self._current.number:
+                self._swap(self._successor(number))
+
+    def _successor(self, number: int) -> SegmentFile:
+        if self._next is not None and self._next.number == number:  # our own cut, not quite over
+            return self._next
+        later = [other for other in self._numbers() if other > number]
+        if later and not self._segment_path(number).exists():  # evicted already: we are several cuts behind
+            return self._walk(later, at_rest=False)
+        return self._open(number, at_rest=False)
 
     def _swap(self, file: SegmentFile) -> None:
         self._retired.append(self._current)
-        self._current = file
+        self._current, self._next = file, None
         self._close_retired()
 
     def _close_retired(self) -> None:
@@ -174,7 +184,7 @@ class SegmentedLog:
                 self._advance()
 
     def _read_state(self) -> bytes | None:
-        self._check_process()
+        self.check_process()
         while True:
             try:
                 with lmdb_errors(self._current.path):
@@ -195,31 +205,27 @@ class SegmentedLog:
 
     def _read_segment(self, segment: Segment, first: int, stop: int) -> Iterator[Batch]:
         with self._mapping:
-            current = segment.number == self._current.number
-            file = self._current if current else self._open_sealed(segment.number)
+            mine = {file.number: file for file in (*self._retired, self._current)}
+            file = mine.get(segment.number) or self._open_sealed(segment.number)
             try:
                 with lmdb_errors(file.path):
                     for number, blob in file.batches(first, stop):
                         yield decode_batch(blob, number, f"segment {file.path}")
             finally:
-                if not current:
+                if file.number not in mine:
                     file.close()
 
     def _open_sealed(self, number: int) -> SegmentFile:
         with self._files():
             if not self._segment_path(number).exists():
                 raise SegmentGoneError(self._segment_path(number))
-            for file in self._retired:
-                if file.number == number:
-                    self._retired.remove(file)
-                    return file
             return self._open(number, at_rest=True, sealed=True)
 
     # Writing
 
     @contextmanager
     def begin(self) -> Iterator["SegmentTransaction"]:
-        self._check_process()
+        self.check_process()
         with self._mapping:
             self._writers += 1
         try:
@@ -242,10 +248,10 @@ class SegmentedLog:
             except lmdb.MapResizedError:
                 self._adopt_size()
                 continue
-            state = file.decode_state(raw.get(STATE))
-            if state.segment.number == file.number:
-                return SegmentTransaction(self, file, raw, state)
-            raw.abort()
+            transaction = SegmentTransaction(self, file, raw)
+            if transaction.state.segment.number == file.number:
+                return transaction
+            transaction.abort()
             self._advance()
 
     def _adopt_size(self) -> None:
@@ -257,13 +263,18 @@ class SegmentedLog:
         with self._mapping, lmdb_errors(file.path):
             file.env.set_mapsize(2 * file.env.info()["map_size"])
 
-    def create_next(self, number: int, state: bytes) -> SegmentFile:
+    def create_next(self, number: int, state: bytes) -> None:
         with self._files():
-            return self._create(number, state)
+            self._next = self._create(number, state)
 
-    def move_on(self, file: SegmentFile) -> None:
+    def move_on(self, *, sealed: bool) -> None:
+        """Go on to the segment made by `create_next`, or drop it if the current one could not be sealed."""
         with self._mapping:
-            self._swap(file)
+            if self._next is not None and sealed:
+                self._swap(self._next)
+            elif self._next is not None:
+                self._next.close()
+                self._next = None
 
     # Event ids
 
@@ -312,7 +323,11 @@ class SegmentedLog:
             self.release_load()
             self._presence.close()
 
-    def _check_process(self) -> None:
+    def is_there(self) -> bool:
+        """Whether the directory is still the one that was opened, not deleted or replaced."""
+        return folder_identity(self._segments) == self._identity
+
+    def check_process(self) -> None:
         if os.getpid() != self._pid:
             raise ConflictError(
                 f"{self.path} was opened before this process was forked, which LMDB does not allow: "
@@ -323,10 +338,14 @@ class SegmentedLog:
 class SegmentTransaction:
     """The only writer of all processes, until committed or aborted."""
 
-    def __init__(self, log: SegmentedLog, file: SegmentFile, raw: lmdb.Transaction, state: LogState) -> None:
-        self.state = state
+    def __init__(self, log: SegmentedLog, file: SegmentFile, raw: lmdb.Transaction) -> None:
         self._log, self._file, self._raw = log, file, raw
         self._open = True
+        try:
+            self.state = file.decode_state(raw.get(STATE))
+        except BaseException:
+            self.abort()
+            raise
 
     def put(self, number: int, batch: Batch) -> None:
         blob = encode_batch(batch, number)
@@ -335,20 +354,17 @@ class SegmentTransaction:
 
     def commit(self, state: LogState) -> None:
         data = state.to_bytes()
-        following: SegmentFile | None = None
+        sealed = False
         try:
             with self._growing():
                 self._raw.put(STATE, data)
                 if state.segment.number != self._file.number:
-                    following = self._log.create_next(state.segment.number, data)
+                    self._log.create_next(state.segment.number, data)
                 self._open = False
                 self._raw.commit()
-        except BaseException:
-            if following is not None:
-                following.close()
-            raise
-        if following is not None:
-            self._log.move_on(following)
+                sealed = True
+        finally:
+            self._log.move_on(sealed=sealed)
 
     @contextmanager
     def _growing(self) -> Iterator[None]:
@@ -369,6 +385,14 @@ class SegmentTransaction:
 def _run_name(run: IdRun) -> str:
     digest = xxhash.xxh3_64_hexdigest(run.low.tobytes() + run.content.tobytes())
     return f"{run.latest + 2**63:020d}-{run.earliest + 2**63:020d}-{len(run)}-{digest}.ids"
+
+
+def folder_identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another that takes its place; None if there is none."""
+    with suppress(FileNotFoundError):
+        found = folder.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def write_durably(path: Path, data: bytes) -> None:
