@@ -51,6 +51,7 @@ class Shard:
         )
         self._data = data
         self._users = self._section("users", np.uint64).reshape(-1, 5)
+        self._stripes = self._section("stripes", np.uint64).reshape(-1, 3)
         self.verified = np.zeros(self.block_count * len(self.columns), np.uint8)
         self.table = np.zeros(TABLE_FIELDS, np.uint64)
         base = data.ctypes.data
@@ -122,6 +123,21 @@ class Shard:
         """(stripes,): the event_ts of each stripe's first event."""
         records: NDArray[np.int64] = self._section("stripes", np.int64).reshape(-1, 3)
         return records[:, 0]
+
+    @property
+    def first_ts(self) -> NDArray[np.int64]:
+        """(stripes,): event_ts of each stripe's first event."""
+        return self._stripes[:, 0].view(np.int64)
+
+    @property
+    def latest_ingests(self) -> NDArray[np.int64]:
+        """(stripes,): the largest ingest_ts in each stripe."""
+        return self._stripes[:, 1].view(np.int64)
+
+    @property
+    def identity_sums(self) -> NDArray[np.uint64]:
+        """(stripes,): the sum of the identities of the user's events up to and including each stripe."""
+        return self._stripes[:, 2]
 
     def locate(self, keys: UserKeys) -> NDArray[np.int64]:
         """The index of each user, -1 where unknown."""
