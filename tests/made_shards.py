@@ -51,7 +51,7 @@ def _random_values(rng: np.random.Generator, count: int, dtype: np.dtype[Any]) -
         return rng.random(count) < rng.choice([0.02, 0.5])
     if dtype.kind == "f":
         return rng.random(count).astype(dtype)
-    top = int(rng.choice([3, 100, np.iinfo(dtype).max]))
+    top = [3, 100, int(np.iinfo(dtype).max)][rng.integers(0, 3)]
     values = rng.integers(0, top, count, dtype, endpoint=True)
     return values * dtype.type(rng.choice([1, 1, 7]))
 

@@ -1,0 +1,152 @@
+"""The kernels' own arithmetic against plain counterparts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+from numba import njit
+
+from latewood.stripes.addresses import address_of
+from latewood.stripes.checksum import xxh64
+from latewood.stripes.identity import identities, identity
+from latewood.stripes.jit import kernel
+from latewood.stripes.pack import choose_width, count_bits, pack_values
+from latewood.stripes.unpack import scale_rows, unpack_rows
+from latewood.users import UserKeys
+
+
+@njit(nogil=True)
+def hash_prefix(data: Any, start: Any, size: Any) -> Any:
+    return xxh64(address_of(data) + np.uint64(start), np.uint64(size))
+
+
+def test_xxh64_is_the_library_s() -> None:
+    data = np.random.default_rng(1).integers(0, 256, 3000, np.uint8)
+    for size in [*range(200), 255, 256, 257, 1023, 2990]:
+        for start in (0, 1, 7):
+            expected = xxhash.xxh64_intdigest(data[start : start + size].tobytes())
+            assert int(hash_prefix(data, start, size)) == expected, (start, size)
+
+
+@njit(nogil=True)
+def hash_events(users: Any, checks: Any, event_ts: Any, ingest_ts: Any, ordinal: Any, out: Any) -> Any:
+    for i in range(len(out)):
+        out[i] = identity(users[i], checks[i], event_ts[i], ingest_ts[i], ordinal[i])
+
+
+def test_identity_is_its_vectorised_twin() -> None:
+    rng = np.random.default_rng(2)
+    n = 1000
+    keys = UserKeys(*(rng.integers(0, 2**64, n, np.uint64) for _ in range(2)))
+    event, ingest = (rng.integers(-(2**63), 2**63, n) for _ in range(2))
+    ordinal = rng.integers(0, 2**31, n).astype(np.int32)
+    out = np.zeros(n, np.uint64)
+    hash_events(*keys, event, ingest, ordinal, out)
+    assert (out == identities(keys, event, ingest, ordinal)).all()
+
+
+def test_identity_never_changes() -> None:
+    """Pointers in users' logs carry sums of these."""
+    keys = UserKeys(np.array([0, 1, 2**64 - 1], np.uint64), np.array([0, 2, 3], np.uint64))
+    event, ingest = np.array([0, 1_700_000_000_000_000, -5]), np.array([0, 1_700_000_000_000_001, 2**62])
+    found = identities(keys, event, ingest, np.array([0, 1, 7], np.int32)).tolist()
+    assert found == [_identity_in_python(int(h), int(c), int(e), int(i), o) for h, c, e, i, o in zip(
+        *keys, event, ingest, [0, 1, 7], strict=True)]  # fmt: skip
+
+
+def _identity_in_python(user_hash: int, check: int, event_ts: int, ingest_ts: int, ordinal: int) -> int:
+    """The definition, in integers of any size."""
+    m = (1 << 64) - 1
+    h = ((user_hash ^ (check * 0x9E3779B97F4A7C15 & m)) + event_ts * 0xBF58476D1CE4E5B9) & m
+    h ^= h >> 32
+    h = (h * 0x94D049BB133111EB + ingest_ts * 0xD6E8FEB86659FD93) & m
+    h ^= h >> 29
+    h = (h * 0xA0761D6478BD642F + ordinal * 0xE7037ED1A0B428DB) & m
+    h ^= h >> 32
+    h = h * 0x8EBC6AF09C88C6E3 & m
+    return h ^ (h >> 29)
+
+
+def pack_plainly(values: list[int], width: int, bits: int) -> bytes:
+    """Rows of 256 / bits lanes, each lane a bit stream: with Python's integers."""
+    lanes = 256 // bits
+    rows = -(-len(values) // lanes)
+    streams = [0] * lanes
+    for i, value in enumerate(values):
+        streams[i % lanes] |= value << (i // lanes * width)
+    words = -(-rows * width // bits)
+    mask = (1 << bits) - 1
+    return b"".join(
+        ((stream >> (word * bits)) & mask).to_bytes(bits // 8, "little") for word in range(words) for stream in streams
+    )
+
+
+@kernel
+def pack_and_unpack(
+    values: Any, events: Any, itemsize: Any, width: Any, start: Any, stop: Any, reference: Any, packed: Any, out: Any
+) -> Any:
+    pack_values(address_of(values), events, itemsize, width, np.uint64(0), np.uint64(0), address_of(packed))
+    unpack_rows(itemsize, address_of(packed), width, start, stop, address_of(out), reference)
+
+
+WIDTHS = [(1, w) for w in range(9)] + [(2, w) for w in (0, 1, 5, 11, 15, 16)] + [(4, w) for w in (0, 1, 7, 13, 31, 32)]
+WIDTHS += [(8, w) for w in (0, 1, 9, 31, 32, 33, 47, 63, 64)]
+
+
+@pytest.mark.parametrize(("itemsize", "width"), WIDTHS)
+def test_packed_bytes_are_those_of_the_format(itemsize: int, width: int) -> None:
+    rng = np.random.default_rng(itemsize * 100 + width)
+    bits = (64 if width > 32 else 32) if itemsize == 8 else itemsize * 8
+    dtype = np.dtype(f"u{itemsize}")
+    for events in (1, 9, 31, 32, 33, 200, 255, 256):
+        values = np.zeros(256, np.uint64)
+        values[:events] = rng.integers(0, 1 << width, events, np.uint64) if width else 0
+        expected = pack_plainly(values[:events].tolist(), width, bits)
+        packed, out = np.zeros(4096, np.uint8), np.zeros(256, dtype)
+        start, stop, reference = events // 3, events, 5
+        u = np.uint64
+        pack_and_unpack(values, u(events), u(itemsize), u(width), u(start), u(stop), u(reference), packed, out)
+        assert packed[: len(expected)].tobytes() == expected
+        assert not packed[len(expected) :].any()
+        assert (out[start:stop] == (values[start:stop] + u(reference)).astype(dtype)).all()
+
+
+@kernel
+def scale(itemsize: Any, start: Any, stop: Any, out: Any, factor: Any, plus: Any) -> Any:
+    scale_rows(itemsize, start, stop, address_of(out), factor, plus)
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8])
+def test_scaled_rows_are_multiplied_and_moved(itemsize: int) -> None:
+    values = np.random.default_rng(3).integers(0, 256, 256).astype(f"u{itemsize}")
+    out, u = values.copy(), np.uint64
+    scale(u(itemsize), u(0), u(256), out, u(7), u(300))
+    assert (out == (values.astype(np.uint64) * u(7) + u(300)).astype(values.dtype)).all()
+
+
+@kernel
+def choose(values: Any, events: Any, itemsize: Any, counts: Any) -> Any:
+    bits = count_bits(address_of(values), events, np.uint64(0), ~np.uint64(0), address_of(counts))
+    return choose_width(address_of(counts), bits, events, itemsize)
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8])
+def test_the_cheapest_width_is_chosen(itemsize: int) -> None:
+    rng = np.random.default_rng(itemsize)
+    for events in (1, 7, 100, 256):
+        for _ in range(20):
+            widths = rng.integers(0, itemsize * 8, 256, endpoint=True) * (rng.random(256) < rng.random())
+            values = np.array([int(rng.integers(0, 2**63)) >> (63 - min(int(w), 63)) for w in widths], np.uint64)
+            values[events:] = 0
+            found = choose(values, np.uint64(events), np.uint64(itemsize), np.zeros(65, np.uint64))
+            assert int(found[0]) == min(_size(values[:events].tolist(), width, itemsize) for width in range(65))
+
+
+def _size(values: list[int], width: int, itemsize: int) -> int:
+    top = max(values).bit_length()
+    bits = (64 if width > 32 else 32) if itemsize == 8 else itemsize * 8
+    rows = -(-len(values) // (256 // bits))
+    wide = sum(value >> width > 0 for value in values)
+    high = next(size for size in (1, 2, 4, 8) if top - width <= size * 8)
+    return -(-rows * width // bits) * 32 + wide * (1 + high)
