@@ -57,9 +57,8 @@ def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np
     elif array.type != pa.int64():
         raise SchemaError(f"column {name!r} is {array.type}; a time is an Arrow timestamp or int64 µs since epoch")
     times: NDArray[np.int64] = array.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    outside = (times < EARLIEST_TS) | (times > LATEST_TS)
-    if outside.any():
-        row = int(np.argmax(outside))
+    if len(times) and (times.min() < EARLIEST_TS or times.max() > LATEST_TS):
+        row = int(np.argmax((times < EARLIEST_TS) | (times > LATEST_TS)))
         raise SchemaError(f"column {name!r}, row {row}: {times[row]} µs is outside the years 1 to 9999; is the unit µs?")
     return times
 
@@ -71,6 +70,8 @@ def times_to_arrow(times: NDArray[np.int64]) -> pa.Array:
 
 def timestamps_to_us(array: pa.Array, name: str) -> pa.Array:
     """Arrow timestamps of any unit as int64 µs. Raises: SchemaError: a nanosecond remainder, or out of int64."""
+    if array.type.unit == "us":
+        return array.view(pa.int64())
     try:
         return array.cast(pa.timestamp("us", array.type.tz)).view(pa.int64())
     except pa.ArrowInvalid as error:

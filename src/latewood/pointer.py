@@ -28,6 +28,7 @@ POINTER_TYPE = pa.struct(
         pa.field("checksum", pa.uint64(), nullable=False),
     ]
 )
+_NAMES = tuple(field.name for field in POINTER_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Pointers:
         Raises: PointerError: not a pointer column, a null, a negative count, or a pointer of another store or epoch.
         """
         names = [field.name for field in uih.type] if pa.types.is_struct(uih.type) else []
-        if missing := [field.name for field in POINTER_TYPE if field.name not in names]:
+        if missing := [name for name in _NAMES if name not in names]:
             raise PointerError(f"column 'uih' is {uih.type}; a pointer also has {', '.join(missing)}")
         fields: dict[str, Any] = dict(zip(names, uih.flatten(), strict=True))
         for name, column in fields.items():
@@ -99,6 +100,6 @@ def _other_than(epochs: pa.Array, epoch: bytes) -> NDArray[np.bool_]:
 
 def _cast(column: pa.Array, type_: pa.DataType, name: str) -> pa.Array:
     try:
-        return column.cast(type_)
+        return column if column.type == type_ else column.cast(type_)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise PointerError(f"column 'uih.{name}' is {column.type} and no pointer's: {error}") from None
