@@ -1,0 +1,346 @@
+"""Laws 1 and 2, whatever happens: every example gives the Fat Row of its request, then and ever after.
+
+A state machine appends (on time, late, with ingest times of its own, repeated), compacts at any cut, captures,
+backfills, asks for anchors, ingests in bulk, closes and opens; a model keeps nothing but the list of events and a few
+numbers. Every example ever made is materialized again and again, under projections of all kinds, by the writer and by a
+trainer that opens the store read-only, and compared bit for bit with the oracle over *all* events known by then: what
+came after a request must not show.
+"""
+
+import shutil
+import tempfile
+import uuid
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+import latewood as lw
+from latewood.clock import EARLIEST_TS
+from latewood.mutable import InMemoryTier
+from latewood.schema import TIME_TYPE
+from latewood.testing import ManualClock, Oracle, different_rows, strategies
+
+START = 1_000_000  # the clock's first time; event times stay near it, so that they tie
+OFFSET = st.integers(-12, 3)
+
+
+@dataclass
+class Logged:
+    """Examples that were logged, and the requests that the oracle answers instead."""
+
+    examples: pa.Table
+    requests: pa.Table
+
+
+class Model:
+    """The events that a store was given, and what R5-R8 keep count of."""
+
+    def __init__(self, schema: lw.Schema) -> None:
+        self.schema = schema
+        traits = [(trait.name, trait.type) for trait in schema]
+        fields = [("user_id", schema.user_id), ("event_ts", TIME_TYPE), ("ingest_ts", TIME_TYPE), *traits]
+        self.events = pa.schema(fields).empty_table()
+        self.last, self.frontier, self.watermark, self.captured = EARLIEST_TS - 1, EARLIEST_TS, EARLIEST_TS, False
+
+    @property
+    def closed(self) -> int:
+        return self.last + 1
+
+    @property
+    def earliest_import(self) -> int:
+        return self.closed if self.captured else self.frontier
+
+    def add(self, table: pa.Table, ingest_ts: np.ndarray) -> list[int]:
+        """Take in new events; returns the ordinals that the store must have given."""
+        times = pa.array(ingest_ts, pa.int64()).view(TIME_TYPE)
+        table = table.select(["user_id", "event_ts", *(trait.name for trait in self.schema)])
+        table = table.add_column(2, "ingest_ts", times).cast(self.events.schema)
+        before = len(self.events)
+        self.events = pa.concat_tables([self.events, table]).combine_chunks()
+        self.last = max(self.last, *ingest_ts.tolist()) if len(ingest_ts) else self.last
+        columns = [self.events[name].to_pylist() for name in ("user_id", "event_ts", "ingest_ts")]
+        keys = list(zip(*columns, strict=True))
+        return [keys[:row].count(keys[row]) for row in range(before, len(keys))]
+
+
+def ingest_times(events: pa.Table) -> np.ndarray:
+    return events["ingest_ts"].cast(pa.int64()).to_numpy()
+
+
+def assert_same(actual: pa.Table, expected: pa.Table) -> None:
+    rows = different_rows(actual, expected)
+    if len(rows):
+        row = int(rows[0])
+        got, want = actual.slice(row, 1).to_pylist(), expected.slice(row, 1).to_pylist()
+        raise AssertionError(f"{len(rows)} of {len(expected)} rows differ; row {row}:\n{got}\nexpected\n{want}")
+
+
+class Equivalence(RuleBasedStateMachine):
+    """The machine over a store with LMDB and local files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="latewood-"))
+        self.clock = ManualClock(START)
+        self.logged: list[Logged] = []
+        self.repeatable: list[tuple[pa.Table, Any]] = []
+        self.ids = 0
+
+    # ---- the store
+
+    @initialize(schema=strategies.schemas(min_traits=1), shards=st.integers(1, 3))
+    def create(self, schema: lw.Schema, shards: int) -> None:
+        self.model = Model(schema)
+        self.store = self.create_store(schema, shards)
+
+    def create_store(self, schema: lw.Schema, shards: int) -> lw.Store:
+        return lw.Store.create(self.folder / "store", schema, shards=shards, clock=self.clock)
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = lw.Store.open(self.folder / "store", clock=self.clock)
+
+    def open_read_only(self) -> lw.Store:
+        return lw.Store.open(self.folder / "store", read_only=True)
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.check_all(lw.Projection())
+            self.store.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # ---- events
+
+    @rule(by=st.integers(0, 6) | st.just(-5))
+    def time_passes(self, by: int) -> None:
+        self.clock.advance(by)
+
+    def draw_events(self, data: st.DataObject, *, max_size: int = 8) -> pa.Table:
+        start = self.clock.now() - 9
+        return data.draw(strategies.events(self.model.schema, start=start, ingest_time=False, max_size=max_size))
+
+    def ingest_column(self, data: st.DataObject, size: int) -> pa.Array:
+        now = self.clock.now()
+        drawn = data.draw(st.lists(OFFSET, min_size=size, max_size=size))
+        return pa.array([now + offset for offset in drawn], pa.int64()).view(TIME_TYPE)
+
+    def added(self, table: pa.Table, receipt: Any, last: int) -> None:
+        """Check a receipt by R1 and R5 and tell the model."""
+        assert (receipt.count, receipt.duplicates, receipt.skipped) == (len(table), 0, 0)
+        assert receipt.ordinal.tolist() == self.model.add(table, receipt.ingest_ts)
+
+    @rule(data=st.data())
+    def append(self, data: st.DataObject) -> None:
+        table, last = self.draw_events(data), self.model.last
+        receipt = self.store.append(table)
+        self.added(table, receipt, last)
+        assert (receipt.ingest_ts >= max(self.clock.now(), last + 1)).all()
+        by_user: dict[Any, list[int]] = {}
+        for user, stamp in zip(table["user_id"].to_pylist(), receipt.ingest_ts.tolist(), strict=True):
+            by_user.setdefault(user, []).append(stamp)
+        assert all(stamps == sorted(set(stamps)) for stamps in by_user.values())
+
+    @rule(data=st.data(), late=st.sampled_from(["raise", "stamp"]))
+    def append_with_ingest_times(self, data: st.DataObject, late: Any) -> None:
+        table, last = self.draw_events(data), self.model.last
+        table = table.append_column("ingest_ts", self.ingest_column(data, len(table)))
+        given = ingest_times(table)
+        old = given < self.model.earliest_import
+        if late == "raise" and old.any():
+            with pytest.raises(lw.ConflictError, match=f"row {np.argmax(old)}\\b"):
+                self.store.append(table)
+            return
+        receipt = self.store.append(table, late=late)
+        assert receipt.ingest_ts[~old].tolist() == given[~old].tolist()
+        assert (receipt.ingest_ts[old] >= max(self.clock.now(), last + 1)).all()
+        self.added(table, receipt, last)
+
+    @rule(data=st.data())
+    def append_with_ids(self, data: st.DataObject) -> None:
+        table, last = self.draw_events(data, max_size=3), self.model.last
+        ids = [f"id-{self.ids + k}" for k in range(len(table))]
+        self.ids += len(table)
+        table = table.append_column("event_id", pa.array(ids, pa.string()))
+        receipt = self.store.append(table)
+        self.added(table, receipt, last)
+        self.repeatable.append((table, receipt))
+
+    @precondition(lambda self: self.repeatable)
+    @rule(data=st.data())
+    def append_again(self, data: st.DataObject) -> None:
+        table, first = data.draw(st.sampled_from(self.repeatable))
+        receipt = self.store.append(table)
+        assert (receipt.count, receipt.duplicates) == (0, len(table))
+        assert receipt.ingest_ts.tolist() == first.ingest_ts.tolist()
+        assert receipt.ordinal.tolist() == first.ordinal.tolist()
+
+    # ---- generations
+
+    @rule(data=st.data(), keep=st.integers(1, 3))
+    def compact(self, data: st.DataObject, keep: int) -> None:
+        model, before = self.model, self.store.generation
+        cut = data.draw(st.none() | st.integers(0, 6).map(lambda back: max(model.frontier, model.closed - back)))
+        generation = self.store.compact(cut, keep=keep)
+        watermark = model.closed if cut is None else cut
+        times = ingest_times(model.events)
+        if not ((times >= model.watermark) & (times < watermark)).any():
+            assert generation.id == before.id
+            return
+        assert (generation.id, generation.watermark) == (before.id + 1, watermark)
+        model.watermark, model.frontier = watermark, max(model.frontier, watermark)
+        assert generation.event_count == (times < watermark).sum()
+
+    # ---- requests
+
+    def draw_requests(self, data: st.DataObject, latest: int | None = None) -> pa.Table:
+        start = self.clock.now() - 10
+        table = data.draw(strategies.requests(self.model.schema, start=start, max_size=6))
+        if latest is not None:
+            times = np.minimum(table["request_ts"].cast(pa.int64()).to_numpy(), latest)
+            table = table.set_column(1, "request_ts", pa.array(times).view(TIME_TYPE))
+        return table
+
+    @rule(data=st.data())
+    def capture(self, data: st.DataObject) -> None:
+        requests = self.draw_requests(data)
+        captured = self.store.capture(requests)
+        self.model.captured = True
+        closed = pa.array([self.model.closed] * len(requests), pa.int64()).view(TIME_TYPE)
+        assert captured.columns["cutoff"].cast(pa.int64()).to_pylist() == closed.cast(pa.int64()).to_pylist()
+        self.log(captured.columns, requests.append_column("cutoff", closed))
+        projection = lw.Projection(**data.draw(strategies.projections(self.model.schema)))
+        assert_same(captured.history(projection).to_arrow(), self.expected(self.logged[-1].requests, projection))
+
+    @rule(data=st.data(), complete=st.booleans())
+    def backfill(self, data: st.DataObject, complete: bool) -> None:
+        model = self.model
+        past = data.draw(st.booleans())
+        requests = self.draw_requests(data, latest=model.closed if past else None)
+        times = requests["request_ts"].cast(pa.int64()).to_numpy()
+        newest = int(times.max(initial=EARLIEST_TS))
+        if newest > model.closed and (not complete or newest - 1 > self.clock.now()):
+            with pytest.raises(lw.ConflictError):
+                self.run_backfill(requests, complete)
+            return
+        examples = self.run_backfill(requests, complete)
+        if len(requests):
+            model.frontier = max(model.frontier, newest)
+            model.last = max(model.last, newest - 1) if complete else model.last
+        assert examples["cutoff"].cast(pa.int64()).to_pylist() == times.tolist()
+        self.log(examples, requests)
+
+    @rule(data=st.data(), min_history=st.integers(0, 3))
+    def backfill_anchors(self, data: st.DataObject, min_history: int) -> None:
+        trait = data.draw(st.sampled_from(self.model.schema.traits))
+        value = data.draw(strategies.values(trait))
+        where = lw.col(trait.name).is_null() if value is None else lw.col(trait.name) == value
+        where = data.draw(st.sampled_from([where, ~where]))
+        anchors = lw.anchors(self.store, where, min_history=min_history)
+        assert_same(anchors, self.expected_anchors(where, min_history))
+        examples = self.run_backfill(anchors, complete=False)
+        cutoffs = examples["cutoff"].cast(pa.int64()).to_numpy()
+        self.model.frontier = max(self.model.frontier, int(cutoffs.max(initial=EARLIEST_TS)))
+        self.log(examples, anchors)
+
+    def run_backfill(self, requests: pa.Table, complete: bool) -> pa.Table:
+        with warnings.catch_warnings():  # events and requests here are all in µs, and as coarse as they happen to be
+            warnings.simplefilter("ignore", UserWarning)
+            return lw.backfill(self.store, requests, complete=complete, allow_empty=True)
+
+    def expected_anchors(self, where: Any, min_history: int) -> pa.Table:
+        """Each event as a request, its history counted one by one."""
+        events, schema = self.model.events, self.model.schema
+        user, event_ts, ingest_ts = (events[name].to_pylist() for name in ("user_id", "event_ts", "ingest_ts"))
+        keys = list(zip(user, event_ts, ingest_ts, strict=True))
+        ordinal = [keys[:row].count(key) for row, key in enumerate(keys)]
+        place = list(zip(event_ts, ingest_ts, ordinal, strict=True))
+        meets = where.evaluate(events)
+
+        def sees(row: int, other: int) -> bool:
+            known = ingest_ts[other] <= min(event_ts[row], ingest_ts[row])
+            return user[other] == user[row] and place[other] < place[row] and known
+
+        rows = range(len(events))
+        kept = [row for row in rows if meets[row] and sum(sees(row, other) for other in rows) >= min_history]
+        kept.sort(key=lambda row: (event_ts[row], utf8(user[row]), ingest_ts[row], ordinal[row]))
+        fields = [pa.field("ingest_ts", TIME_TYPE), pa.field("ordinal", pa.int32())]
+        anchor = pa.array([{"ingest_ts": ingest_ts[row], "ordinal": ordinal[row]} for row in kept], pa.struct(fields))
+        table = events.take(pa.array(kept, pa.int64())).drop_columns(["ingest_ts"])
+        table = table.rename_columns({"event_ts": "request_ts"})
+        plain = pa.schema([*list(table.schema)[:2], *((trait.name, trait.value_type) for trait in schema)])
+        return table.cast(plain).append_column("anchor", anchor)
+
+    @rule(data=st.data())
+    def history(self, data: st.DataObject) -> None:
+        user = data.draw(strategies.user_ids(self.model.schema))
+        as_of = data.draw(st.none() | OFFSET.map(lambda offset: self.clock.now() + offset))
+        moment = 2**60 if as_of is None else as_of
+        request = pa.table({"user_id": pa.array([user], self.model.schema.user_id), "request_ts": [moment]})
+        expected = self.expected(request, lw.Projection())["history"].combine_chunks()
+        table = self.store.history(user, as_of)
+        lists = zip([field.name for field in expected.type], expected.flatten(), strict=True)
+        assert_same(table, pa.table({name: values.flatten() for name, values in lists}))
+
+    # ---- the laws
+
+    def log(self, examples: pa.Table, requests: pa.Table) -> None:
+        self.logged.append(Logged(examples, requests))
+
+    def expected(self, requests: pa.Table, projection: lw.Projection) -> pa.Table:
+        groups = {group: [t.name for t in traits] for group, traits in self.model.schema.groups.items()}
+        return Oracle(self.model.events, groups=groups).fat_rows(requests, projection)
+
+    def check_all(self, projection: lw.Projection, store: lw.Store | None = None) -> None:
+        materializer = lw.Materializer(store or self.store, projection)
+        for logged in self.logged:
+            expected = self.expected(logged.requests, projection)
+            assert_same(materializer(logged.examples).to_arrow(), expected)
+
+    @precondition(lambda self: self.logged)
+    @rule(data=st.data(), trainer=st.booleans())
+    def materialize(self, data: st.DataObject, trainer: bool) -> None:
+        projection = lw.Projection(**data.draw(strategies.projections(self.model.schema)))
+        if not trainer:
+            self.check_all(projection)
+            return
+        with self.open_read_only() as store:
+            self.check_all(projection, store)
+
+
+class InMemoryEquivalence(Equivalence):
+    """The machine over the in-memory tier and in-memory storage."""
+
+    def create_store(self, schema: lw.Schema, shards: int) -> lw.Store:
+        self.uri = f"memory://{uuid.uuid4()}"
+        store = lw.Store.create(self.uri, schema, shards=shards, clock=self.clock, mutable=self.folder)
+        assert store.tier is not None
+        store.tier.close()
+        store.tier = InMemoryTier(schema.user_id)
+        return store
+
+    @rule()
+    def reopen(self) -> None:
+        """Nothing to close: what is in memory stays open."""
+
+    def open_read_only(self) -> lw.Store:
+        return lw.Store.open(self.uri, read_only=True)
+
+
+def utf8(user: Any) -> Any:
+    return user.encode() if isinstance(user, str) else user
+
+
+EXAMPLES = settings().max_examples  # of the profile loaded
+TestEquivalence = Equivalence.TestCase
+TestEquivalence.settings = settings(max_examples=EXAMPLES // 3, stateful_step_count=30)
+TestInMemoryEquivalence = InMemoryEquivalence.TestCase
+TestInMemoryEquivalence.settings = settings(max_examples=EXAMPLES, stateful_step_count=30)
