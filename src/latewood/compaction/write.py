@@ -26,7 +26,6 @@ from latewood.schema import Schema
 from latewood.storage import Storage, keys
 from latewood.stripes import (
     FIRST_TRAIT,
-    STRIPE_EVENTS,
     Carried,
     Ranges,
     Shard,
@@ -137,9 +136,7 @@ class _OldShard:
         self.tables.put(0, shard)
         # contiguous: a view into the records would be copied by every search
         self.keys = UserKeys(*(np.ascontiguousarray(half) for half in shard.keys))
-        self.user_ids, self.first_event = shard.user_ids, np.ascontiguousarray(shard.first_event)
-        stripes = -(-np.diff(self.first_event) // STRIPE_EVENTS)
-        self.first_stripe = np.concatenate([np.zeros(1, np.int64), np.cumsum(stripes)])
+        self.user_ids = shard.user_ids
 
     def users(self, new: Spill, bucket_start: int, bucket_stop: int) -> OldUsers:
         """The users of a range of buckets."""
@@ -147,8 +144,8 @@ class _OldShard:
         return OldUsers(
             start,
             UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop]),
-            self.first_event[start : stop + 1],
-            self.first_stripe[start : stop + 1],
+            self.shard.first_event[start : stop + 1],
+            self.shard.first_stripe[start : stop + 1],
             self.shard.first_ts,
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pytest
 
 from latewood.compaction import compact, write
@@ -85,6 +86,29 @@ def test_an_untouched_users_stripes_are_never_decoded(parts: Parts, monkeypatch:
     compact(parts)
     assert decoded == [(column, 2, 512, 700) for column in range(4)]
     assert before < set(parts.stored())
+
+
+def payloads(parts: Parts, generation: Any) -> dict[int, bytes]:
+    """All stripes of all columns of each user, as bytes: they lie back to back."""
+    users = {}
+    for shard in parts.open(generation):
+        data, section = parts.storage.map(shard.key), shard.footer.sections["entries"]
+        entries = data[section.offset : section.offset + section.size_bytes].view(np.uint64)
+        offsets = (entries & np.uint64((1 << layout.OFFSET_BITS) - 1)).astype(np.int64) + layout.HEADER_BYTES
+        ends = offsets[shard.first_stripe * len(shard.columns)]
+        for user, start, stop in zip(shard.user_ids.to_pylist(), ends[:-1], ends[1:], strict=True):
+            users[user] = data[start:stop].tobytes()
+    return users
+
+
+def test_an_untouched_users_bytes_stay_the_same(parts: Parts) -> None:
+    rng = np.random.default_rng(3)
+    parts.append(np.repeat(np.arange(20), 600).tolist(), rng.integers(0, 10**6, 12_000).tolist())
+    before = payloads(parts, compact(parts))
+    parts.append([4, 99], [10**6, 5])
+    after = payloads(parts, compact(parts))
+    assert after.keys() == before.keys() | {99}
+    assert [user for user in before if before[user] != after[user]] == [4]
 
 
 def test_the_loser_of_a_race_leaves_nothing_and_can_go_on(parts: Parts) -> None:
