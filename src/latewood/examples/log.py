@@ -38,6 +38,8 @@ class ExampleLog:
     Args:
         path: a directory, or any URI that a storage can be opened at.
         bucket_count: files per day. More than one pays once a day of one bucket has many row groups.
+        days: days per folder, which is named by the first of them. More than one where a backfill's requests are spread
+            thinly over years: thousands of files of a few examples each are slow to write and to open.
         row_group_size: examples per row group.
         buffer_bytes: examples are held in memory until `flush`, or until they take this much.
     """
@@ -48,12 +50,15 @@ class ExampleLog:
         bucket_count: int = 1,
         row_group_size: int = ROW_GROUP_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
+        days: int = 1,
     ) -> None:
-        if bucket_count < 1 or row_group_size < 1:
-            raise SchemaError(f"bucket_count={bucket_count} and row_group_size={row_group_size} must be at least 1")
+        if min(bucket_count, row_group_size, days) < 1:
+            given = f"bucket_count={bucket_count}, row_group_size={row_group_size} and days={days}"
+            raise SchemaError(f"{given} must be at least 1")
         self.path = path
         self._storage = open_storage(path)
         self._bucket_count, self._row_group_size, self._buffer_bytes = bucket_count, row_group_size, buffer_bytes
+        self._days = days
         self._buffer: list[pa.Table] = []
         self._size_bytes = self._flushes = 0
         self._schema: pa.Schema | None = None
@@ -87,7 +92,7 @@ class ExampleLog:
                 return []
             written: list[str] = []
             try:
-                for folder, part in _partitions(pa.concat_tables(self._buffer), self._bucket_count):
+                for folder, part in _partitions(pa.concat_tables(self._buffer), self._bucket_count, self._days):
                     key = f"{folder}/{self._flushes:05d}-{uuid.uuid4().hex}.parquet"
                     written.append(key)
                     self._storage.write(key, _encode(part, self._row_group_size))
@@ -142,10 +147,10 @@ def _keys(table: pa.Table) -> UserKeys:
     raise SchemaError(f"column 'user_id' is {ids.type}; user ids are integers or strings")
 
 
-def _partitions(table: pa.Table, bucket_count: int) -> Iterator[tuple[str, pa.Table]]:
-    """The examples of each day and bucket, sorted by user key and request time, with the folder they go to."""
+def _partitions(table: pa.Table, bucket_count: int, span: int) -> Iterator[tuple[str, pa.Table]]:
+    """The examples of each span of days and bucket, sorted by user key and request time, with the folder they go to."""
     keys, times = _keys(table), times_from_arrow(table["request_ts"], "request_ts")
-    days: NDArray[np.int64] = times // DAY_US
+    days: NDArray[np.int64] = times // (span * DAY_US) * span
     buckets = shard_of(keys.hash, bucket_count)
     rows = np.lexsort((times, keys.check, keys.hash, buckets, days))
     table, days, buckets = table.combine_chunks().take(pa.array(rows)), days[rows], buckets[rows]

@@ -151,7 +151,7 @@ class TableSource(ExampleSource):
         if "uih" in self.schema.names and pa.types.is_struct(uih := self.schema.field("uih").type):
             parts += [self.column("uih").field(f.name) for f in uih if f.name in ("end_ts", "length", "checksum")]
         for part in parts:  # enough to tell examples apart, and all of fixed width
-            digest.update(np.ascontiguousarray(part.to_numpy(zero_copy_only=False)))
+            digest.update(np.ascontiguousarray(part.to_numpy(zero_copy_only=False)).tobytes())
         return digest.hexdigest()
 
 

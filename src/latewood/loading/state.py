@@ -12,11 +12,11 @@ from latewood.errors import SchemaError
 
 VERSION = 1
 _WHY = {
-    "seed": "the seed",
-    "order": "the order",
-    "window": "the window of the shuffle",
-    "examples": "the number of examples",
-    "fingerprint": "the examples",
+    "seed": "another seed",
+    "order": "another order",
+    "window": "another window",
+    "examples": "another number of examples",
+    "fingerprint": "other examples",
 }
 
 
@@ -55,4 +55,4 @@ class LoaderState:
         for name, what in _WHY.items():
             theirs, own = getattr(self, name), getattr(mine, name)
             if theirs != own:
-                raise SchemaError(f"the state is of another run: {what} differs ({theirs!r} there, {own!r} here)")
+                raise SchemaError(f"the state is of another run: it has {what} ({theirs!r} there, {own!r} here)")
