@@ -1,0 +1,168 @@
+"""The LMDB tier among processes: appends, cuts and evictions at once, kills, and bulk loads whose owner dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from latewood.clock import EARLIEST_TS
+from latewood.errors import ConflictError
+from latewood.mutable import LmdbTier
+from latewood.testing.mutable_contract import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "mutable"
+
+
+@pytest.fixture
+def spawn(folder: Path) -> Iterator[Spawn]:
+    """Start a worker of `tier_worker.py`; it waits for a line."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(task: str, *numbers: int) -> "subprocess.Popen[str]":
+        command = [sys.executable, str(Path(__file__).parent / "tier_worker.py"), task, str(folder), *map(str, numbers)]
+        running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def expect(process: "subprocess.Popen[str]", word: str) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().strip()
+    assert line.startswith(word), f"the worker said {line!r}"
+    return line
+
+
+def go(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def finish(process: "subprocess.Popen[str]") -> list[str]:
+    assert process.stdout is not None
+    lines = process.stdout.read().split("\n")
+    assert lines[-2] == "done"
+    return lines
+
+
+def test_processes_append_cut_evict_and_read_at_once(folder: Path, spawn: Spawn) -> None:
+    tier = LmdbTier(folder, pa.int64(), SETTINGS)
+    append_ids(tier, ["mine"], make_events([7], [1]))
+    workers = [spawn("append", 1, 30), spawn("append", 2, 30), spawn("cut", 12)]
+    for worker in workers:
+        expect(worker, "ready")
+    for worker in workers:
+        go(worker)
+    seen: set[tuple[int, ...]] = set()
+    while any(worker.poll() is None for worker in workers):
+        state = tier.state()
+        for rows in recent_of(tier, [0, 1, 2], min_ingest=state.floor):
+            assert rows == sorted(rows, key=lambda row: row[1:4])
+            seen |= set(rows)
+        tier.append(make_events([3, 0], [5, 3]), now=NOW)
+    for worker in workers:
+        finish(worker)
+    kept = scanned(tier, tier.state().floor)
+    assert tier.state().floor > EARLIEST_TS
+    assert len(set(kept)) == len(kept)
+    stamps = Counter((row[0], row[2]) for row in {*kept, *seen})
+    assert max(stamps.values()) == 1  # unique per user, whoever gave them, and however often cut
+    assert append_ids(tier, ["mine"], make_events([7], [1])).duplicates == 1
+    fresh = LmdbTier(folder, pa.int64(), SETTINGS)
+    assert scanned(fresh, tier.state().floor) == scanned(tier, tier.state().floor)
+    tier.close()
+    fresh.close()
+
+
+def test_a_reader_that_slept_through_evictions_catches_up(folder: Path, spawn: Spawn) -> None:
+    tier = LmdbTier(folder, pa.int64(), SETTINGS)
+    tier.append(make_events([7], [1]), now=NOW)
+    worker = spawn("cut", 4)
+    expect(worker, "ready")
+    go(worker)
+    finish(worker)
+    assert len(list((folder / "segments").glob("*.lmdb"))) == 2  # the last cut's and the current one
+    assert [row[1] for row in recent_of(tier, [99])[0]] == [3]
+    assert append_ids(tier, ["cut-0", "cut-3"], make_events([99, 99], [0, 3], item=[0, 0])).duplicates == 2
+    assert tier.append(make_events([99], [9]), now=0).ingest_ts[0] == tier.state().last
+    tier.close()
+
+
+@pytest.mark.parametrize("acknowledged", [1, 7])
+def test_a_killed_process_loses_nothing_it_acknowledged(folder: Path, spawn: Spawn, acknowledged: int) -> None:
+    worker = spawn("append", 1, 10_000)
+    expect(worker, "ready")
+    go(worker)
+    for i in range(acknowledged):
+        expect(worker, f"appended {i}")
+    worker.send_signal(signal.SIGKILL)
+    rest, _ = worker.communicate()
+    said = acknowledged + rest.count("appended")
+    with_tier = LmdbTier(folder, pa.int64(), SETTINGS)
+    counts = Counter(row[4] for row in scanned(with_tier))
+    assert len(counts) in (said, said + 1)  # the one in flight may have landed
+    assert sorted(counts) == list(range(len(counts)))
+    assert set(counts.values()) == {3}  # each whole, and once
+    assert with_tier.append(make_events([1], [5]), now=NOW).ingest_ts[0] == NOW + 2 * len(counts)
+    with_tier.close()
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_load_whose_owner_died_is_settled(folder: Path, spawn: Spawn, published: bool) -> None:
+    asked: list[str] = []
+
+    def was_published(token: str) -> bool:
+        asked.append(token)
+        return published
+
+    tier = LmdbTier(folder, pa.int64(), SETTINGS, was_published=was_published)
+    worker = spawn("load")
+    expect(worker, "ready")
+    go(worker)
+    assert expect(worker, "loading") == f"loading {NOW + 21}"
+    with pytest.raises(ConflictError, match="bulk load"):
+        tier.append(make_events([1], [5]), now=NOW)
+    assert not asked  # its owner is alive
+    worker.kill()
+    worker.communicate()
+    receipt = tier.append(make_events([1], [5]), now=NOW)
+    assert asked == ["token"]
+    assert receipt.ingest_ts.tolist() == [NOW + 21 if published else NOW]
+    assert tier.state().frontier == (NOW + 21 if published else EARLIEST_TS)
+    tier.close()
+
+
+def test_a_forked_process_is_told_to_open_its_own(folder: Path) -> None:
+    tier = LmdbTier(folder, pa.int64(), SETTINGS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with pytest.raises(ConflictError, match="fork"):
+                tier.state()
+            with pytest.raises(ConflictError, match="fork"):
+                LmdbTier(folder, pa.int64(), SETTINGS)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    tier.append(make_events([1], [5]), now=NOW)
+    tier.close()
