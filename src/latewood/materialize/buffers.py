@@ -46,12 +46,11 @@ class BufferPool:
         if size_bytes < _SMALL or self._alone < 0:
             return np.empty(length, type_)
         with self._lock:
-            block = self._idle(size_bytes + _ALIGNMENT)
+            block = self._idle(size_bytes)
             if block is None:
-                block = self._allocate(size_bytes + _ALIGNMENT)
+                block = self._allocate(size_bytes)
             # A view taken inside the lock: from here on the block is not alone.
-            start = -block.ctypes.data % _ALIGNMENT
-            return block[start : start + size_bytes].view(type_)
+            return block[:size_bytes].view(type_)
 
     @property
     def size_bytes(self) -> int:
@@ -78,7 +77,11 @@ class BufferPool:
             excess -= self._blocks[i].nbytes
             dropped.add(i)
         self._blocks = [block for i, block in enumerate(self._blocks) if i not in dropped]
-        block = np.empty(size_bytes + size_bytes // 8, np.uint8)  # room to serve the next batch, a little larger
+        room = size_bytes + size_bytes // 8  # for the next batch, which may be a little larger
+        memory = np.empty(room + _ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % _ALIGNMENT
+        # Through a memoryview, so that the aligned part is an array of its own, which views will name as their base.
+        block = np.frombuffer(memoryview(memory)[start : start + room], np.uint8)
         self._blocks.append(block)
         return block
 

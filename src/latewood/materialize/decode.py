@@ -21,6 +21,7 @@ class Wanted(NamedTuple):
     """One column of a projection."""
 
     name: str
+    trait: int | None  # its id; None is event_ts
     column: int | None  # its number in the shards; None where the generation is older than the trait
     dtype: np.dtype[Any]
     nullable: bool

@@ -70,7 +70,8 @@ class Materializer:
         self._names = projection.names(store.schema)
         self._traits = [store.schema[name] for name in self._names if name != EVENT_TS]
         self._types = value_types(store.schema, self._names)
-        self._vocabulary_as_of = -1  # a generation
+        self._vocabulary_as_of = -1  # a generation, as is the next
+        self._wanted_of: tuple[int, list[Wanted]] = (-1, [])
         self._lock = threading.Lock()
         self.stats = Statistics()  # of all batches so far
         self.last_stats = Statistics()  # of the latest batch
@@ -106,12 +107,10 @@ class Materializer:
         planned = plan(candidates.rows, candidates.direct, candidates.offsets)
         segments = assemble(candidates, planned.base, *merge_places(reader, candidates, logged.recents, self._verify))
         tables = fetch(reader)
-        wanted = [self._wanted(reader, name) for name in self._names]
+        wanted = self._wanted(reader)
         events = int(candidates.offsets[-1])
         columns = {
-            want.name: decode(
-                tables, planned, segments, want, self._recents_of(logged, want), events, _POOL, self._verify
-            )
+            want.name: decode(tables, planned, segments, want, _recents_of(logged, want), events, _POOL, self._verify)
             for want in wanted
         }
         numbers = [want.column for want in wanted if want.column is not None]
@@ -126,16 +125,19 @@ class Materializer:
             resolution = replace(resolution, status=np.where(forgiven, np.uint8(Status.OK), resolution.status))
         require(resolution, logged.pointers, logged.user_ids, watermark)
 
-    def _wanted(self, reader: GenerationReader, name: str) -> Wanted:
-        if name == EVENT_TS:
-            return Wanted(name, EVENT_TS_COLUMN, np.dtype(np.int64), nullable=False)
-        trait = self._store.schema[name]
-        return Wanted(name, reader.column(trait), trait.dtype, trait.nullable)
+    def _wanted(self, reader: GenerationReader) -> list[Wanted]:
+        """The projection's columns, as this generation stores them."""
+        generation, wanted = self._wanted_of
+        if generation != reader.generation.id:
+            wanted = [Wanted(name, *self._stored(reader, name)) for name in self._names]
+            self._wanted_of = (reader.generation.id, wanted)
+        return wanted
 
-    def _recents_of(self, logged: Logged, want: Wanted) -> Column:
-        if want.name == EVENT_TS:
-            return Column(logged.recents.order[0])
-        return logged.recents.columns[self._store.schema[want.name].id]
+    def _stored(self, reader: GenerationReader, name: str) -> tuple[int | None, int | None, np.dtype[Any], bool]:
+        if name == EVENT_TS:
+            return None, EVENT_TS_COLUMN, np.dtype(np.int64), False
+        trait = self._store.schema[name]
+        return trait.id, reader.column(trait), trait.dtype, trait.nullable
 
     def _make(
         self,
@@ -171,3 +173,9 @@ class Materializer:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats
+
+
+def _recents_of(logged: Logged, want: Wanted) -> Column:
+    if want.trait is None:
+        return Column(logged.recents.order[0])
+    return logged.recents.columns[want.trait]

@@ -25,7 +25,7 @@ from latewood.stripes.jit import kernel
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 
-_USER_BITS = 40  # a shard has fewer users than that
+_ROW_BITS = 31  # two row numbers of so many bits fit into one int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,53 +49,91 @@ def plan(rows: Rows, direct: NDArray[np.bool_], offsets: NDArray[np.int64]) -> P
             event sorts between them.
         offsets: (n + 1,) of the output.
     """
-    wanting = np.flatnonzero(rows.stop > rows.start)
-    users = (rows.shard[wanting] << _USER_BITS) | rows.user[wanting]
-    # Among stretches with one start the longest comes first, and the others lie inside it.
-    order = wanting[np.lexsort((-rows.stop[wanting], rows.start[wanting], users))]
-    columns = np.empty((5, len(order)), np.int64)
-    base = np.zeros(len(direct), np.int64)
-    count, size = _share(order, tuple(rows), direct, offsets, columns, base)
+    order = _by_start(rows)
+    n = len(order)
+    columns, base = np.empty((5, n), np.int64), np.zeros(n, np.int64)
+    slots = np.full(1 << (2 * n).bit_length(), -1, np.int64)
+    count, size = _share(order, tuple(rows), direct, offsets, slots, np.full(n, -1, np.int64), columns, base)
     return Plan(Ranges(*(column[:count] for column in columns)), base, int(size))
 
 
+def _by_start(rows: Rows) -> NDArray[np.int64]:
+    """The stretches by start, and among those with one start the longest first: the others lie in it."""
+    if len(rows.stop) and rows.stop.max() >= 1 << _ROW_BITS:
+        return np.lexsort((-rows.stop, rows.start))
+    return np.argsort((rows.start << _ROW_BITS) - rows.stop)  # one sort instead of two
+
+
 @kernel
-def _share(order: Any, rows: Any, direct: Any, place: Any, columns: Any, base: Any) -> Any:
+def _share(
+    order: Any, rows: Any, direct: Any, place: Any, slots: Any, newer: Any, columns: Any, base: Any
+) -> tuple[int, int]:
     """One range per group of stretches that share; returns the number of ranges and the size of the buffer.
 
-    A group whose hull is exactly one direct example's stretch is decoded in that example's place in the output, and the
-    others copy from there; any other group is decoded in scratch.
+    `slots` becomes a hash table of users: each slot the user's open group, as the example that opened it.
+    `newer` chains the members of a group. Since examples come by start, a user's next stretch either joins the open
+    group or comes after it, and opens another.
     """
     shard, user, start, stop = rows
-    count, first, size = 0, 0, place[-1]
-    while first < len(order):
-        i = order[first]
-        hull_start, hull_stop = start[i], stop[i]
-        last = first + 1
-        while last < len(order):
-            j = order[last]
-            if shard[j] != shard[i] or user[j] != user[i]:
-                break
-            common = (hull_stop - 1) // STRIPE_EVENTS - start[j] // STRIPE_EVENTS + 1
-            stripes = (stop[j] - 1) // STRIPE_EVENTS - start[j] // STRIPE_EVENTS + 1
-            if 3 * min(common, stripes) < stripes:
-                break
-            hull_stop = max(hull_stop, stop[j])
-            last += 1
-        target = -1
-        for k in range(first, last):
-            j = order[k]
-            if direct[j] and start[j] == hull_start and stop[j] == hull_stop:
-                target = place[j]
-                break
+    hull = np.empty(len(order), np.int64)  # of a group, under its first example: where its stretches end
+    last = np.empty(len(order), np.int64)  # likewise: its newest member
+    opened = np.empty(len(order), np.int64)
+    count = 0
+    for i in order:
+        if stop[i] <= start[i]:
+            continue
+        slot = _slot_of(slots, shard, user, i)
+        group = slots[slot]
+        if group >= 0 and _pays(hull[group], start[i], stop[i]):
+            newer[last[group]] = i
+            last[group] = i
+            hull[group] = max(hull[group], stop[i])
+        else:
+            slots[slot] = i
+            hull[i], last[i] = stop[i], i
+            opened[count] = i
+            count += 1
+    size = place[-1]
+    for k in range(count):
+        first = opened[k]
+        target = _place_of(first, hull[first], start, stop, newer, direct, place)
         if target < 0:
             target = size
-            size += hull_stop - hull_start
-        columns[0, count], columns[1, count] = shard[i], user[i]
-        columns[2, count], columns[3, count], columns[4, count] = hull_start, hull_stop, target
-        count += 1
-        for k in range(first, last):
-            j = order[k]
-            base[j] = target + start[j] - hull_start
-        first = last
+            size += hull[first] - start[first]
+        columns[0, k], columns[1, k] = shard[first], user[first]
+        columns[2, k], columns[3, k], columns[4, k] = start[first], hull[first], target
+        i = first
+        while i >= 0:
+            base[i] = target + start[i] - start[first]
+            i = newer[i]
     return count, size
+
+
+@kernel
+def _slot_of(slots: Any, shard: Any, user: Any, i: int) -> int:
+    """Where in the hash table the user of example i is, or would be."""
+    mask = len(slots) - 1
+    slot = ((user[i] * 2_654_435_761 + shard[i] * 40_503) >> 7) & mask
+    while slots[slot] >= 0 and (user[slots[slot]] != user[i] or shard[slots[slot]] != shard[i]):
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel
+def _pays(hull_stop: int, start: int, stop: int) -> bool:
+    """Whether a stretch that begins no earlier shares enough stripes with one that ends at `hull_stop`."""
+    last = (stop - 1) // STRIPE_EVENTS
+    stripes = last - start // STRIPE_EVENTS + 1
+    common = min(last, (hull_stop - 1) // STRIPE_EVENTS) - start // STRIPE_EVENTS + 1
+    return 3 * common >= stripes
+
+
+@kernel
+def _place_of(first: int, hull_stop: int, start: Any, stop: Any, newer: Any, direct: Any, place: Any) -> int:
+    """Where in the output a direct example needs just the group's hull, or -1: then the group goes to scratch."""
+    i = first
+    while i >= 0 and start[i] == start[first]:
+        if direct[i] and stop[i] == hull_stop:
+            return place[i]
+        i = newer[i]
+    return -1

@@ -55,32 +55,40 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     if missing := [name for name in wanted if name not in names]:
         raise SchemaError(f"column 'recent' lacks {', '.join(missing)}; it has: {', '.join(names)}")
     lists = dict(zip(names, column.flatten(), strict=True))
-    offsets, event_ts = _flat(lists["event_ts"], "event_ts", None)
-    flat = {name: _flat(lists[name], name, offsets)[1] for name in wanted[1:]}
-    order = np.empty((3, len(event_ts)), np.int64)
-    order[0] = times_from_arrow(event_ts, "recent.event_ts")
+    places, flat = _flat({name: lists[name] for name in wanted})
+    order = np.empty((3, len(flat["event_ts"])), np.int64)
+    order[0] = times_from_arrow(flat["event_ts"], "recent.event_ts")
     order[1] = times_from_arrow(flat["ingest_ts"], "recent.ingest_ts")
     order[2] = _ordinals(flat["ordinal"])
-    columns = {}
-    for trait in traits:
-        values = conform(flat[trait.name], trait)
-        columns[trait.id] = vocabulary.codes(trait, values) if trait.coded else column_from_arrow(values)
-    return _in_order(Recents(offsets, order, columns))
+    columns = {trait.id: _trait_column(flat[trait.name], trait, vocabulary) for trait in traits}
+    return _in_order(Recents(places, order, columns))
 
 
-def _flat(array: pa.Array, name: str, offsets: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], pa.Array]:
-    """A list column's offsets from 0, and its values; the offsets must be those given, if any."""
-    if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
-        raise SchemaError(f"column 'recent.{name}' is {array.type}; it is a list")
-    if array.null_count:
-        raise SchemaError(f"column 'recent.{name}' has a null in row {array.is_null().index(True).as_py()}")
-    raw = array.offsets.to_numpy()
-    first, last = (int(raw[0]), int(raw[-1])) if len(raw) else (0, 0)
-    own = raw.astype(np.int64) - first if len(raw) else np.zeros(1, np.int64)
-    if offsets is not None and not np.array_equal(own, offsets):
-        row = int(np.argmax(np.diff(own) != np.diff(offsets)))
-        raise SchemaError(f"row {row}: the lists 'recent.event_ts' and 'recent.{name}' differ in length")
-    return own, array.values.slice(first, last - first)
+def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.Array]]:
+    """The offsets that all the lists have, from 0, and the values of each."""
+    flat, first = {}, None
+    for name, array in lists.items():
+        if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
+            raise SchemaError(f"column 'recent.{name}' is {array.type}; it is a list")
+        if array.null_count:
+            raise SchemaError(f"column 'recent.{name}' has a null in row {array.is_null().index(True).as_py()}")
+        offsets = array.offsets.to_numpy()
+        begin, end = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
+        if first is None:
+            first = offsets
+        elif len(offsets) and not (offsets == first).all() and not (offsets - begin == first - first[0]).all():
+            row = int(np.argmax(np.diff(offsets) != np.diff(first)))
+            raise SchemaError(f"row {row}: the lists 'recent.event_ts' and 'recent.{name}' differ in length")
+        flat[name] = array.values.slice(begin, end - begin)
+    assert first is not None
+    return (first.astype(np.int64) - first[0] if len(first) else np.zeros(1, np.int64)), flat
+
+
+def _trait_column(values: pa.Array, trait: Trait, vocabulary: Vocabulary) -> Column:
+    if not len(values):
+        return Column(np.zeros(0, trait.dtype))
+    plain = conform(values, trait)
+    return vocabulary.codes(trait, plain) if trait.coded else column_from_arrow(plain)
 
 
 def _ordinals(array: pa.Array) -> NDArray[np.int64]:
