@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,16 @@ def test_a_log_in_memory(recent_examples: Examples) -> None:
     with ExampleLog("memory://an-example-log") as log:
         log.append(recent_examples(30))
     assert sorted(whole("memory://an-example-log")["row"].to_pylist()) == list(range(30))
+
+
+def test_thin_days_can_share_a_folder(tmp_path: Path, recent_examples: Examples) -> None:
+    with ExampleLog(tmp_path, days=7) as log:
+        log.append(recent_examples(200))
+    files = list(tmp_path.rglob("*.parquet"))
+    for file in files:
+        first = datetime.fromisoformat(file.parts[-3].removeprefix("day=")).replace(tzinfo=UTC)
+        days = [(ts - first).days for ts in pq.read_table(file, partitioning=None)["request_ts"].to_pylist()]
+        assert set(days) <= set(range(7))
+    assert len(whole(tmp_path)) == 200
+    with pytest.raises(SchemaError, match="days=0"):
+        ExampleLog(tmp_path, days=0)
