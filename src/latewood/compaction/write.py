@@ -81,7 +81,15 @@ class _Job:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def write(self, shard: int) -> ShardFile:
-        """Write one shard. Without events it has no file."""
+        """Write one shard; where that fails, the others stop at their next run."""
+        try:
+            return self._write(shard)
+        except BaseException:
+            self.stop.set()
+            raise
+
+    def _write(self, shard: int) -> ShardFile:
+        """Without events a shard has no file."""
         file = self.previous.shards[shard]
         per_shard = self.new.buckets_per_shard
         buckets = range(shard * per_shard, (shard + 1) * per_shard)
