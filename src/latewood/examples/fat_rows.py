@@ -23,7 +23,7 @@ from latewood.columns import column_from_arrow, one_array, read_table
 from latewood.errors import CorruptionError, SchemaError
 from latewood.examples.files import ExampleFile, reading
 from latewood.examples.leaves import is_list, leaves
-from latewood.examples.source import chunk_bytes
+from latewood.examples.source import Leaves
 
 ROW_GROUP_SIZE = 1_024  # a multiple of usual batch sizes, so that batches need not be joined of two groups
 _ELEMENT = ".list.element"
@@ -223,13 +223,12 @@ class FatRows:
         lists = traits or self.traits[:1]
         columns = [*features, *(f"{HISTORY}.{name}" for name in lists)]
         with reading(str(self.path)), self._open(batch_size, text) as file:
-            paths = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
-            chunks = [path for path in paths if any(path == c or path.startswith(f"{c}.") for c in columns)]
+            read = Leaves.of(file.metadata, lambda path: any(path == c or path.startswith(f"{c}.") for c in columns))
             group, left = 0, 0  # left: rows of the groups read so far that were not given out yet
-            for rows in file.iter_batches(batch_size, columns=columns, use_threads=False):
+            for rows in file.iter_batches(batch_size, columns=read.paths, use_threads=False):
                 left -= len(rows)
                 while left < 0:
-                    self.bytes_read += chunk_bytes(file.metadata, group, chunks)
+                    self.bytes_read += read.size_bytes(file.metadata, group)
                     left, group = left + file.metadata.row_group(group).num_rows, group + 1
                 yield self._batch(rows, traits, features)
 

@@ -8,9 +8,9 @@ slow row by row; one `take` for many batches and slices of it are fast (measured
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -169,6 +169,7 @@ class ParquetSource(ExampleSource):
         self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._cached_bytes = 0
+        self._leaves = (-1, Leaves([], []))
         self._read_index()
 
     def _read_index(self) -> None:
@@ -201,9 +202,9 @@ class ParquetSource(ExampleSource):
         owner, inner = self._owner[group], self._inner[group]
         with reading(f"{self.files[owner]}, row group {inner},"):
             file = self._file(owner)
-            columns = self._columns(file)
-            self.bytes_read += chunk_bytes(file.metadata, inner, columns)
-            table = file.read_row_group(inner, columns=columns, use_threads=False)
+            columns = self._columns(owner, file)
+            self.bytes_read += columns.size_bytes(file.metadata, inner)
+            table = file.read_row_group(inner, columns=columns.paths, use_threads=False)
         return align(table, self.schema).combine_chunks()
 
     def column(self, name: str) -> pa.Array:
@@ -235,21 +236,29 @@ class ParquetSource(ExampleSource):
         self._open.move_to_end(i)
         return self._open[i]
 
-    def _columns(self, file: pq.ParquetFile) -> list[str] | None:
-        """The leaves to read; None reads all."""
-        if not self._without:
-            return None
-        paths = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
-        return [path for path in paths if not any(_within(path, dropped) for dropped in self._without)]
+    def _columns(self, owner: int, file: pq.ParquetFile) -> "Leaves":
+        """The leaves to read of a file; the latest file's are kept, since its groups are read one after another."""
+        if self._leaves[0] != owner:
+            self._leaves = (owner, Leaves.of(file.metadata, lambda path: not self._drops(path)))
+        return self._leaves[1]
+
+    def _drops(self, path: str) -> bool:
+        return any(path == dropped or path.startswith(f"{dropped}.") for dropped in self._without)
 
 
-def _within(path: str, column: str) -> bool:
-    return path == column or path.startswith(f"{column}.")
+class Leaves(NamedTuple):
+    """Leaf columns of a Parquet file: their paths and their places among all."""
 
+    paths: list[str]
+    places: list[int]
 
-def chunk_bytes(metadata: pq.FileMetaData, group: int, columns: Collection[str] | None = None) -> int:
-    """The compressed size of a row group's columns: what reading them takes from the disk."""
-    row_group = metadata.row_group(group)
-    chunks = (row_group.column(i) for i in range(row_group.num_columns))
-    wanted = None if columns is None else frozenset(columns)
-    return sum(chunk.total_compressed_size for chunk in chunks if wanted is None or chunk.path_in_schema in wanted)
+    @classmethod
+    def of(cls, metadata: pq.FileMetaData, wanted: Callable[[str], bool]) -> "Leaves":
+        paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        places = [i for i, path in enumerate(paths) if wanted(path)]
+        return cls([paths[i] for i in places], places)
+
+    def size_bytes(self, metadata: pq.FileMetaData, group: int) -> int:
+        """Their compressed size in a row group: what reading them takes from the disk."""
+        row_group = metadata.row_group(group)
+        return sum(row_group.column(i).total_compressed_size for i in self.places)

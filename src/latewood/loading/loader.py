@@ -77,7 +77,7 @@ class Loader:
         self.source = open_examples(examples, without=unread)
         self.source.require(["user_id", "uih", "recent", "cutoff"])
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
-        self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
+        self._settings = LoaderState(0, 0, int(seed), order, int(window), len(self.source), "")
         self.materializer = Materializer(store, projection, on_missing=on_missing)
         self._place, self._resume = _Place(0, 0), False
 
@@ -94,7 +94,7 @@ class Loader:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is iterated next. The epoch of a restored state keeps its position."""
         if epoch != self._place.epoch:
-            self._place, self._resume = _Place(epoch, 0), False
+            self._place, self._resume = _Place(int(epoch), 0), False
 
     def state_dict(self) -> dict[str, Any]:
         """Where the newest iterator stands: after the batch that it gave last. Made ahead does not count."""
