@@ -46,7 +46,8 @@ def _plain(events: Events, trait: Trait, vocabulary: Vocabulary) -> pa.Array:
         return pa.nulls(len(events), trait.value_type)
     if not trait.coded:
         return column_to_arrow(column, trait.value_type)
-    size = int(column.values.max()) + 1 if len(column.values) else 0
+    used = column.values if column.mask is None else column.values[~column.mask]  # a null's 0 is no code in use
+    size = int(used.max()) + 1 if len(used) else 0
     return vocabulary.values(trait.id, at_least=size).take(pa.array(column.values, mask=column.mask))
 
 
