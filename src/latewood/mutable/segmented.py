@@ -129,6 +129,7 @@ class SegmentedLog:
         try:
             with lmdb_errors(path), file.env.begin(write=True) as transaction:
                 transaction.put(STATE, state)
+                file.make_room(0)
             sync_folder(self._segments)
         except BaseException:
             file.close()
@@ -340,7 +341,7 @@ class SegmentTransaction:
 
     def __init__(self, log: SegmentedLog, file: SegmentFile, raw: lmdb.Transaction) -> None:
         self._log, self._file, self._raw = log, file, raw
-        self._open = True
+        self._open, self._bytes = True, 0
         try:
             self.state = file.decode_state(raw.get(STATE))
         except BaseException:
@@ -349,6 +350,7 @@ class SegmentTransaction:
 
     def put(self, number: int, batch: Batch) -> None:
         blob = encode_batch(batch, number)
+        self._bytes += len(blob)
         with self._growing():
             self._raw.put(batch_key(number), blob, overwrite=False)
 
@@ -358,6 +360,7 @@ class SegmentTransaction:
         try:
             with self._growing():
                 self._raw.put(STATE, data)
+                self._file.make_room(self._bytes)
                 if state.segment.number != self._file.number:
                     self._log.create_next(state.segment.number, data)
                 self._open = False

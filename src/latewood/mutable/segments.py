@@ -6,6 +6,8 @@ let near it, and the numbers of the batches must be consecutive.
 """
 
 import errno
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,10 @@ from latewood.errors import CorruptionError, LatewoodError
 from latewood.mutable.log import LogState
 
 STATE = b"state"
+# The start of a page of LMDB 0.9 that holds a meta: page header, magic and version, map address and size, page size (kept
+# in the free list's record), the rest of both records, last page, commit number
+_META = struct.Struct("=16s24sI92sQQ")
+_HEADROOM = 1 << 16
 _READERS_MAX = 1022  # read transactions at a time, of all processes
 _BROKEN = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
@@ -48,8 +54,26 @@ def verify_structure(path: Path) -> None:
         problems = [str(error)]
     except Exception as error:  # the walker met what it did not foresee
         problems = [repr(error)]
+    problems = problems or verify_turns(path)
     if problems:
         raise CorruptionError(f"segment {path}: {problems[0]}")
+
+
+def verify_turns(path: Path) -> list[str]:
+    """Whether the two meta pages are those of the last two commits.
+
+    Commits take turns between the pages and the later one counts. Damage that makes it look older, or unlike a meta page,
+    would take the last commit back without a word.
+    """
+    with path.open("rb") as file:
+        first = file.read(_META.size)
+        page_bytes = _META.unpack(first)[2]
+        file.seek(page_bytes)
+        second = file.read(_META.size)
+    turns = [_META.unpack(page)[-1] for page in (first, second)]
+    if turns == [0, 0] or (turns[0] % 2 == 0 and abs(turns[0] - turns[1]) == 1):
+        return []
+    return [f"its meta pages are of commits {turns[0]} and {turns[1]}"]
 
 
 class SegmentFile:
@@ -77,14 +101,25 @@ class SegmentFile:
         self._check_size()
 
     def _check_size(self) -> None:
-        """LMDB maps more than the file: touching a page past its end kills the process."""
-        pages = self.env.info()["last_pgno"] + 1
-        if self.path.stat().st_size < pages * self.env.stat()["psize"]:
-            try:
-                verify_structure(self.path)
-            except CorruptionError:
-                self.env.close()
-                raise
+        """LMDB maps more than the file: touching a page past its end would kill the process."""
+        size, used = self.path.stat().st_size, self._used()
+        if size < used:
+            self.env.close()
+            raise CorruptionError(f"segment {self.path}: it is cut off, {size} bytes of {used}")
+
+    def _used(self) -> int:
+        """Bytes of the pages up to the last one in use, as of the last commit."""
+        return int((self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"])
+
+    def make_room(self, size: int) -> None:
+        """Before a commit of `size` bytes: let the file end past its last page.
+
+        LMDB leaves pages at the end unwritten that were freed before they were committed; a file that is too short is
+        then no longer a sign of damage, which it should stay.
+        """
+        needed = self._used() + 2 * size + _HEADROOM
+        if self.path.stat().st_size < needed:
+            os.truncate(self.path, -(-(needed + needed // 8) // 4096) * 4096)
 
     def state(self) -> bytes | None:
         with self.env.begin() as transaction:
