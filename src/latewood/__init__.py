@@ -64,7 +64,7 @@ _HOME = {
     "write_fat_rows": "examples",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the single list of public names
+__all__ = sorted(_HOME)
 __version__ = "0.1.0"
 
 

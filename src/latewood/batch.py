@@ -7,7 +7,7 @@ the store lives, so an embedding table can be indexed by it.
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,19 @@ class Batch:
     def lengths(self) -> NDArray[np.int64]:
         """Events per example. Shapes: (n,)."""
         return np.diff(self.offsets)
+
+    def slice(self, start: int, stop: int) -> "Batch":
+        """The examples [start, stop) as a batch that shares this one's memory."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        masks = {name: mask[first:last] for name, mask in self.masks.items()}
+        return replace(
+            self,
+            offsets=self.offsets[start : stop + 1] - first,
+            values={name: values[first:last] for name, values in self.values.items()},
+            masks={name: mask for name, mask in masks.items() if mask.any()},
+            weights=self.weights[start:stop],
+            features=self.features.slice(start, stop - start),
+        )
 
     def to_arrow(self) -> pa.Table:
         """The features and a column `history`: struct<trait: list<value>>, with values instead of codes."""

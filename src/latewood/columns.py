@@ -38,8 +38,12 @@ def read_table(data: Any) -> pa.Table:
 def one_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     """A column as one chunk."""
     if isinstance(array, pa.ChunkedArray):
-        return array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks) if array.num_chunks else (
-            pa.array([], array.type)
+        return (
+            array.chunk(0)
+            if array.num_chunks == 1
+            else pa.concat_arrays(array.chunks)
+            if array.num_chunks
+            else (pa.array([], array.type))
         )
     return array
 
@@ -59,7 +63,9 @@ def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np
     times: NDArray[np.int64] = array.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
     if len(times) and (times.min() < EARLIEST_TS or times.max() > LATEST_TS):
         row = int(np.argmax((times < EARLIEST_TS) | (times > LATEST_TS)))
-        raise SchemaError(f"column {name!r}, row {row}: {times[row]} µs is outside the years 1 to 9999; is the unit µs?")
+        raise SchemaError(
+            f"column {name!r}, row {row}: {times[row]} µs is outside the years 1 to 9999; is the unit µs?"
+        )
     return times
 
 
@@ -143,5 +149,3 @@ def column_to_arrow(column: Column, type_: pa.DataType) -> pa.Array:
 def first_row(condition: pa.Array) -> int:
     """The first row where a boolean array is true."""
     return int(pc.index(condition, True).as_py())
-
-

@@ -76,7 +76,9 @@ def concat_events(parts: Sequence[Events]) -> Events:
     return Events(
         pa.concat_arrays([part.user_ids for part in parts]),
         UserKeys(*(np.concatenate(halves) for halves in zip(*(part.keys for part in parts), strict=True))),
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("event_ts", "ingest_ts", "ordinal")),
+        np.concatenate([part.event_ts for part in parts]),
+        np.concatenate([part.ingest_ts for part in parts]),
+        np.concatenate([part.ordinal for part in parts]),
         {trait: _concat_column(parts, trait, dtype) for trait, dtype in dtypes.items()},
     )
 

@@ -153,7 +153,9 @@ class _Source:
     def __init__(self, events: Any) -> None:
         self._table: pa.Table | None = None
         self._fragments: list[Any] = []
-        if isinstance(events, str | Path) or (isinstance(events, list | tuple) and events and isinstance(events[0], str | Path)):
+        if isinstance(events, str | Path) or (
+            isinstance(events, list | tuple) and events and isinstance(events[0], str | Path)
+        ):
             self._open(expand(events))
         elif isinstance(events, ds.Dataset):
             self._fragments, self.schema = list(events.get_fragments()), events.schema
@@ -265,16 +267,27 @@ class _Lateness:
 
     def report(self, store: Store, generation: int) -> IngestReport:
         lengths = store.reader().history_lengths()
-        quantiles = np.quantile(lengths, [0.5, 0.9, 0.99, 1.0]).astype(int) if len(lengths) else [0, 0, 0, 0]
-        share = 1 / max(self.events, 1)
+        quantiles = np.quantile(lengths, [0.5, 0.9, 0.99, 1.0]) if len(lengths) else np.zeros(4)
+        p50, p90, p99, longest = quantiles.astype(int).tolist()
         return IngestReport(
-            self.events, len(lengths), self.first, self.last, *map(int, quantiles), self.late_hour * share,
-            self.late_day * share, store.generation.size_bytes, generation,
-        )  # fmt: skip
+            events=self.events,
+            users=len(lengths),
+            first_ts=self.first,
+            last_ts=self.last,
+            length_p50=p50,
+            length_p90=p90,
+            length_p99=p99,
+            length_max=longest,
+            late_hour_share=self.late_hour / max(self.events, 1),
+            late_day_share=self.late_day / max(self.events, 1),
+            size_bytes=store.generation.size_bytes,
+            generation=generation,
+        )
 
 
 def _print(console: Console, store: Store, report: IngestReport) -> None:
-    span = f"{show_ts(report.first_ts)} to {show_ts(report.last_ts)}" if report.first_ts is not None else "no time at all"
+    none = report.first_ts is None or report.last_ts is None
+    span = "no time at all" if none else f"{show_ts(report.first_ts or 0)} to {show_ts(report.last_ts or 0)}"
     per_event = report.size_bytes / max(store.generation.event_count, 1)
     console.print(
         f"loaded {report.events:,} events, {span}; the store has {report.users:,} users\n"

@@ -90,4 +90,6 @@ def _check_columns(table: pa.Table, schema: Schema) -> None:
     if missing := [name for name in required if name not in names]:
         raise SchemaError(f"the table lacks column {', '.join(map(repr, missing))}")
     if extra := [name for name in names if name not in required and name not in _OPTIONAL]:
-        raise SchemaError(f"the store has no trait {', '.join(map(repr, extra))}; drop the column or create the store with it")
+        raise SchemaError(
+            f"the store has no trait {', '.join(map(repr, extra))}; drop the column or create the store with it"
+        )

@@ -75,12 +75,16 @@ class Pointers:
             raise PointerError(f"row {row}: the pointer is of epoch {other}, the store is {epoch.hex()}")
         pointers = cls(
             epoch,
-            *(times_from_arrow(fields[name], f"uih.{name}") for name in ("watermark", "start_ts", "end_ts")),
+            times_from_arrow(fields["watermark"], "uih.watermark"),
+            times_from_arrow(fields["start_ts"], "uih.start_ts"),
+            times_from_arrow(fields["end_ts"], "uih.end_ts"),
             _cast(fields["end_ties"], pa.int32(), "end_ties").to_numpy(),
             _cast(fields["length"], pa.int64(), "length").to_numpy(),
             _cast(fields["checksum"], pa.uint64(), "checksum").to_numpy(),
         )
-        negative = np.flatnonzero((pointers.length < 0) | (pointers.end_ties < 0) | (pointers.end_ties > pointers.length))
+        negative = np.flatnonzero(
+            (pointers.length < 0) | (pointers.end_ties < 0) | (pointers.end_ties > pointers.length)
+        )
         if len(negative):
             row = int(negative[0])
             raise PointerError(

@@ -16,8 +16,11 @@ import pyarrow as pa
 from latewood.errors import SchemaError
 
 RESERVED = frozenset(
-    ["user_id", "event_ts", "ingest_ts", "event_id", "supersedes", "request_ts", "uih", "recent", "cutoff", "history"]
-    + ["anchor"]  # the column by which `lw.anchors` tells backfill which event a request is
+    [
+        *("user_id", "event_ts", "ingest_ts", "event_id", "supersedes"),
+        *("request_ts", "uih", "recent", "cutoff", "history"),
+        "anchor",  # the column by which `lw.anchors` tells backfill which event a request is
+    ]
 )
 EVENT_TS = "event_ts"
 TIME_TYPE = pa.timestamp("us", "UTC")
@@ -83,7 +86,8 @@ class Schema:
         self._init(
             _user_type(user_id),
             tuple(
-                Trait(i, field.name, _trait_type(field), field.nullable, group) for i, (group, field) in enumerate(fields)
+                Trait(i, field.name, _trait_type(field), field.nullable, group)
+                for i, (group, field) in enumerate(fields)
             ),
         )
 
@@ -150,9 +154,7 @@ class Schema:
 
     def to_code(self) -> str:
         """Python source that makes this schema, to paste into a program."""
-        parts = {
-            name: ", ".join(_field_to_code(trait) for trait in traits) for name, traits in self.groups.items()
-        }
+        parts = {name: ", ".join(_field_to_code(trait) for trait in traits) for name, traits in self.groups.items()}
         if not self.traits or set(parts) == {DEFAULT_GROUP}:
             body = f"    traits=pa.schema([{parts.get(DEFAULT_GROUP, '')}]),\n"
         else:

@@ -134,7 +134,9 @@ class Store:
 
     def close(self) -> None:
         """Let go of files and memory; idempotent."""
-        if self.tier is not None and not isinstance(self.tier, InMemoryTier):  # which is shared by all who open the store
+        if self.tier is not None and not isinstance(
+            self.tier, InMemoryTier
+        ):  # which is shared by all who open the store
             self.tier.close()
         self._reader = None
 

@@ -15,7 +15,9 @@ def demo(
     folder: Annotated[Path | None, typer.Option(help="Keep what the demo makes in this new folder.")] = None,
     days: Annotated[int | None, typer.Option(help="Replay only the year's first so many days.")] = None,
     seed: Annotated[int, typer.Option(help="Of which purchases are late, and by how much.")] = 0,
-    events: Annotated[Path | None, typer.Option(help="Instead: a Parquet file with two clocks, to backfill from.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Instead: a Parquet file with two clocks, to backfill from.")
+    ] = None,
     user: Annotated[str, typer.Option(help="With --events: the column of the user id.")] = "user_id",
     time: Annotated[str, typer.Option(help="With --events: when it happened.")] = "ts",
     ingest_time: Annotated[str, typer.Option(help="With --events: when it was learned of.")] = "ingest_ts",
@@ -31,7 +33,9 @@ def demo(
     place.mkdir(parents=True, exist_ok=True)
     try:
         if events is not None:
-            result = _two_clocks(output, events, place, user=user, time=time, ingest_time=ingest_time, unit=unit, seed=seed)
+            result = _two_clocks(
+                output, events, place, user=user, time=time, ingest_time=ingest_time, unit=unit, seed=seed
+            )
         else:
             result = _purchases(output, place, days, seed)
     finally:

@@ -30,7 +30,9 @@ def ingest(
 ) -> None:
     """Load old interactions into a store."""
     if (ingest_time is None) == (delay is None):
-        raise SchemaError("say when events were learned of: either --ingest-time COLUMN or --delay DURATION (0s for none)")
+        raise SchemaError(
+            "say when events were learned of: either --ingest-time COLUMN or --delay DURATION (0s for none)"
+        )
     output = Output(json)
     made, report = ingest_with_report(
         files,

@@ -11,9 +11,13 @@ from latewood.schema import DEFAULT_GROUP, Schema
 from latewood.store import Store
 
 TYPES = {
-    **{name: getattr(pa, name)() for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
-    **{"float32": pa.float32(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()},
-    **{"dictionary": pa.dictionary(pa.int32(), pa.string()), "timestamp": pa.timestamp("us", "UTC")},
+    **{f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "dictionary": pa.dictionary(pa.int32(), pa.string()),
+    "timestamp": pa.timestamp("us", "UTC"),
 }
 
 

@@ -59,7 +59,9 @@ def _show_history(output: Output, store: Store, user: str) -> None:
         raise SchemaError(f"--user {user!r}: the store's user ids are integers") from None
     history = store.history(user_id)
     if output.as_json:
-        rows = [{name: value if value is None else str(value) for name, value in row.items()} for row in history.to_pylist()]
+        rows = [
+            {name: value if value is None else str(value) for name, value in row.items()} for row in history.to_pylist()
+        ]
         output.result({"user_id": user, "length": history.num_rows, "events": rows})
         return
     table = Table(*history.column_names, title=f"user {user}: {history.num_rows:,} events, the newest {ROWS_SHOWN}")

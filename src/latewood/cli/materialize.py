@@ -15,9 +15,13 @@ def materialize(
     store: Annotated[str, typer.Argument(help="The store.")],
     examples: Annotated[list[str], typer.Argument(help="Files, folders or globs of examples.")],
     max_len: Annotated[int | None, typer.Option(help="Keep the newest this many events; all by default.")] = None,
-    trait: Annotated[list[str] | None, typer.Option(help="A trait wanted; all of them and event_ts by default.")] = None,
+    trait: Annotated[
+        list[str] | None, typer.Option(help="A trait wanted; all of them and event_ts by default.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Write the sequences to this Parquet file.")] = None,
-    mask: Annotated[bool, typer.Option(help="Leave an example empty where its history is gone, instead of stopping.")] = False,
+    mask: Annotated[
+        bool, typer.Option(help="Leave an example empty where its history is gone, instead of stopping.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Examples per batch.")] = 512,
     json: Json = False,
     debug: Debug = False,
@@ -39,7 +43,9 @@ def materialize(
                     longest = max(longest, int(lengths.max(initial=0)))
                     if out is not None:
                         table = batch.to_arrow()
-                        writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd", write_page_checksum=True)
+                        writer = writer or pq.ParquetWriter(
+                            out, table.schema, compression="zstd", write_page_checksum=True
+                        )
                         writer.write_table(table)
                     progress.advance(task)
             finally:

@@ -11,4 +11,13 @@ from latewood.demo.table import show
 from latewood.demo.tenants import TENANTS, compare_tenants
 from latewood.demo.two_clocks import compare_two_clocks
 
-__all__ = ["TENANTS", "Purchases", "Replay", "compare_tenants", "compare_two_clocks", "load_purchases", "replay", "show"]
+__all__ = [
+    "TENANTS",
+    "Purchases",
+    "Replay",
+    "compare_tenants",
+    "compare_two_clocks",
+    "load_purchases",
+    "replay",
+    "show",
+]

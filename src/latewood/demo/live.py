@@ -65,6 +65,4 @@ def replay(purchases: Purchases, folder: Path, advance: Callable[[int], None] = 
                 compactions += 1
                 advance(1)
     events = events.append_column("ingest_ts", pa.array(ingest_ts))
-    return Replay(
-        folder / "store", folder / "examples", events, purchases.late[arrival], cutoff, commits, compactions
-    )
+    return Replay(folder / "store", folder / "examples", events, purchases.late[arrival], cutoff, commits, compactions)

@@ -29,8 +29,10 @@ SCHEMA = Schema(
         ),
         "visit": pa.schema([("store_id", pa.int64()), ("basket_id", pa.int64()), ("week", pa.int8())]),
         "price": pa.schema(
-            [("quantity", pa.int32()), ("paid_cents", pa.int32()), ("discount_cents", pa.int32())]
-            + [("coupon_cents", pa.int32()), ("coupon_match_cents", pa.int32())]
+            [
+                (name, pa.int32())
+                for name in ("quantity", "paid_cents", "discount_cents", "coupon_cents", "coupon_match_cents")
+            ]
         ),
     },
 )
@@ -96,7 +98,7 @@ def _events(joined: pa.Table, event_ts: pa.Array) -> pa.Table:
 def _arrivals(event_ts: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Which purchases are late, and the hour whose commit brings each."""
     late = rng.random(len(event_ts)) < LATE_SHARE
-    delay_hours = np.exp(rng.uniform(*np.log(LATE_HOURS), len(event_ts)))
+    delay_hours = np.exp(rng.uniform(np.log(LATE_HOURS[0]), np.log(LATE_HOURS[1]), len(event_ts)))
     arrival_ts = event_ts + np.where(late, delay_hours * HOUR_US, 0).astype(np.int64)
     return late, arrival_ts // HOUR_US
 

@@ -34,8 +34,22 @@ def _tenant_table(name: str, tenant: dict[str, Any]) -> Table:
         figures = (_mb(theirs), _mb(mine)) if unit == "bytes" else (f"{theirs:,.2f} ms", f"{mine:,.2f} ms")
         table.add_row(what, *figures, f"{change:+.1f} %", f"{paper[key]:+.1f} %")
 
-    row("primary write", write["fat_row"], write["latewood"], _change(write["latewood"], write["fat_row"]), "primary_write", "bytes")
-    row("primary read", read, ours["primary_read_bytes"], _change(ours["primary_read_bytes"], read), "primary_read", "bytes")
+    row(
+        "primary write",
+        write["fat_row"],
+        write["latewood"],
+        _change(write["latewood"], write["fat_row"]),
+        "primary_write",
+        "bytes",
+    )
+    row(
+        "primary read",
+        read,
+        ours["primary_read_bytes"],
+        _change(ours["primary_read_bytes"], read),
+        "primary_read",
+        "bytes",
+    )
     # a lookup is read in addition, so it is given in per cent of what Fat Rows read
     for what, key in (("lookup, log order (streaming)", "lookup_log"), ("lookup, user order (batch)", "lookup_user")):
         row(what, 0, tenant[f"{key}_bytes"], 100 * tenant[f"{key}_bytes"] / read, key, "bytes")

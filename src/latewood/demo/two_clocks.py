@@ -30,7 +30,14 @@ def compare_two_clocks(
     """Ingest, backfill, materialize and compare. Returns the figures, JSON-able."""
     table = pq.read_table(path)
     store, report = ingest_with_report(
-        table, folder / "two-clocks", user=user, time=time, ingest_time=ingest_time, unit=unit, shards=2, console=console
+        table,
+        folder / "two-clocks",
+        user=user,
+        time=time,
+        ingest_time=ingest_time,
+        unit=unit,
+        shards=2,
+        console=console,
     )
     scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[unit]
     events = pa.table(
