@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latewood.errors import SchemaError
-from latewood.examples import ExampleSource, open_examples
+from latewood.examples import ExampleLog, ExampleSource, open_examples
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +160,27 @@ def test_no_examples(tmp_path: Path, table: pa.Table) -> None:
         assert len(source) == 0
         assert source.take(np.arange(0)).schema.names == table.schema.names
         assert len(source.column("row")) == 0
+
+
+def test_features_of_any_type_survive_the_log(tmp_path: Path) -> None:
+    n = 40
+    features = {
+        "category": pa.array([f"c{i % 7}" if i % 5 else None for i in range(n)]).dictionary_encode(),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(np.arange(4 * n, dtype=np.float32)), 4),
+        "candidates": pa.array(
+            [[{"id": j, "title": "x" * j} for j in range(i % 3)] if i % 4 else None for i in range(n)]
+        ),
+        "nothing": pa.nulls(n),
+        "weights": pa.array([[("k", i)] for i in range(n)], pa.map_(pa.string(), pa.int64())),
+        "views": pa.array([["a", None]] * n, pa.list_(pa.string_view())),
+        "bytes": pa.array([b"x" * (i % 4) for i in range(n)], pa.large_binary()),
+    }
+    keys = {"user_id": np.arange(n) % 3, "request_ts": np.arange(n) * 10**10, "row": np.arange(n)}
+    table = pa.table(keys | features)
+    with ExampleLog(tmp_path, row_group_size=7) as log:
+        log.append(table)
+    rows, expected = np.random.default_rng(0).permutation(n), table.to_pylist()
+    for place in (tmp_path, table):
+        taken = open_examples(place).take(rows).to_pylist()
+        assert sorted(row["row"] for row in taken) == list(range(n))
+        assert all(row == expected[row["row"]] for row in taken)
