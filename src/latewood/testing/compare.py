@@ -22,6 +22,8 @@ def different_rows(actual: pa.Table, expected: pa.Table) -> NDArray[np.int64]:
             raise SchemaError(f"column {name!r} is {actual[name].type}, expected {expected[name].type}")
     if len(actual) != len(expected):
         raise SchemaError(f"{len(actual)} rows, expected {len(expected)}")
+    if not any(map(_has_floats, actual.schema.types)) and actual.equals(expected):
+        return np.zeros(0, np.int64)  # the usual outcome, found without looking at rows
     found = [np.zeros(0, np.int64)]
     for start in range(0, len(actual), _ROWS_AT_ONCE):
         pair = (table.slice(start, _ROWS_AT_ONCE) for table in (actual, expected))
@@ -34,6 +36,11 @@ def _tables_differ(left: pa.Table, right: pa.Table) -> NDArray[np.bool_]:
     for name in left.column_names:
         differ |= _differ(_one(left[name]), _one(right[name]))
     return differ
+
+
+def _has_floats(type_: pa.DataType) -> bool:
+    """Whether Arrow's own equality, for which -0.0 is 0.0, could say more than is true."""
+    return pa.types.is_floating(type_) or any(_has_floats(type_.field(i).type) for i in range(type_.num_fields))
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
