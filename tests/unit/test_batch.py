@@ -89,6 +89,18 @@ def test_a_batch_past_32_bit_offsets_becomes_several_chunks(monkeypatch: pytest.
         assert one.equals(other)
 
 
+def test_a_slice_shares_memory_and_forgets_masks_without_nulls() -> None:
+    batch = make_batch()
+    part = batch.slice(1, 3)
+    assert part.offsets.tolist() == [0, 0, 1]
+    assert part.values["event_ts"].tolist() == [7]
+    assert np.shares_memory(part.values["event_ts"], batch.values["event_ts"])
+    assert not part.masks
+    assert part.features["label"].to_pylist() == [1, 2]
+    assert batch.slice(0, 2).masks["action"].tolist() == [True, False]
+    assert len(batch.slice(3, 3)) == 0
+
+
 def test_lengths() -> None:
     assert make_batch().lengths.tolist() == [2, 0, 1]
 

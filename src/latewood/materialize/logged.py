@@ -46,8 +46,9 @@ def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tr
         example that holds what its request could not have seen.
     """
     table = read_table(examples)
-    if missing := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if name not in table.column_names]:
-        raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(table.column_names)}")
+    names = table.column_names
+    if missing := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if name not in names]:
+        raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(names)}")
     user_ids = _user_ids(one_array(table[USER_ID]), schema)
     pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
     cutoff = times_from_arrow(table[CUTOFF], CUTOFF)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latewood.batch import Batch, value_types
 from latewood.columns import Column
-from latewood.errors import SchemaError
+from latewood.errors import CorruptionError, SchemaError
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Status, require
 from latewood.materialize.assemble import assemble
@@ -87,10 +87,14 @@ class Materializer:
         """
         store = self._store
         logged = read_logged(examples, store.schema, store.epoch, self._traits, store.vocabulary)
+        reader = self._reader_for(logged)
         try:
-            return self._batch(logged, self._reader_for(logged))
-        except FileNotFoundError:  # a generation's files were collected: a newer one has all they held
-            return self._batch(logged, store.refresh())
+            return self._batch(logged, reader)
+        except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
+            newest = store.refresh()
+            if newest.generation.id == reader.generation.id:
+                raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
+            return self._batch(logged, newest)
 
     def _reader_for(self, logged: Logged) -> GenerationReader:
         reader = self._store.reader()

@@ -125,7 +125,8 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
         )
     if not len(recents):
         return
-    limits = np.stack((cutoff, pointers.end_ts, pointers.watermark))
+    limits = np.empty((3, len(cutoff)), np.int64)
+    limits[0], limits[1], limits[2] = cutoff, pointers.end_ts, pointers.watermark
     j = int(_first_refused(recents.offsets, recents.order, limits))
     if j < 0:
         return

@@ -1,0 +1,270 @@
+"""Materializer: what goes in, what comes out, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import latewood as lw
+from latewood.materialize import Materializer
+from latewood.schema import TIME_TYPE
+from latewood.testing import ManualClock
+
+START = 1_700_000_000_000_000
+SECOND = 1_000_000
+SCHEMA = lw.Schema(
+    user_id=pa.int64(),
+    groups={
+        "core": pa.schema([("item", pa.int64()), ("action", pa.dictionary(pa.int32(), pa.string()))]),
+        "more": pa.schema([("score", pa.float32()), pa.field("like", pa.bool_(), nullable=False)]),
+    },
+)
+
+
+def events(users: list[int], seconds: list[int]) -> pa.Table:
+    n = len(users)
+    return pa.table(
+        {
+            "user_id": users,
+            "event_ts": times(seconds),
+            "item": pa.array([None if s % 7 == 0 else s for s in seconds], pa.int64()),
+            "action": ["buy" if s % 2 else "view" for s in seconds],
+            "score": pa.array([s / 2 for s in seconds], pa.float32()),
+            "like": [s % 3 == 0 for s in seconds],
+        }
+    ).slice(0, n)
+
+
+def times(seconds: list[int]) -> pa.Array:
+    return pa.array([START + s * SECOND for s in seconds], pa.int64()).view(TIME_TYPE)
+
+
+@pytest.fixture
+def store(store_path: Path, clock: ManualClock) -> lw.Store:
+    """Users 0, 1, 2 with an event each second: 60 seconds stored, 10 more recent, one of them older than stored ones."""
+    store = lw.Store.create(store_path, SCHEMA, shards=2, clock=clock)
+    clock.set(START + 60 * SECOND)
+    store.append(events([s % 3 for s in range(60)], list(range(60))))
+    store.compact()
+    clock.set(START + 70 * SECOND)
+    store.append(events([0] * 9 + [1], [*range(60, 69), 30]))
+    return store
+
+
+@pytest.fixture
+def examples(store: lw.Store) -> pa.Table:
+    requests = pa.table({"user_id": [0, 1, 2, 9, 0], "request_ts": times([70, 70, 70, 70, 65]), "label": list("abcde")})
+    return store.capture(requests).columns
+
+
+def seconds(batch: lw.Batch) -> list[list[int]]:
+    flat = (batch.values["event_ts"] - START) // SECOND
+    return [row.tolist() for row in np.split(flat, batch.offsets[1:-1])]
+
+
+def with_pointer(examples: pa.Table, row: int, **changes: Any) -> pa.Table:
+    rows = examples["uih"].to_pylist()
+    rows[row] |= changes
+    at = examples.column_names.index("uih")
+    return examples.set_column(at, "uih", pa.array(rows, examples["uih"].type))
+
+
+def test_stored_and_recent_events_come_as_one_history(store: lw.Store, examples: pa.Table) -> None:
+    batch = Materializer(store, lw.Projection())(examples)
+    assert seconds(batch) == [
+        [*range(0, 60, 3), *range(60, 69)],
+        sorted([*range(1, 60, 3), 30]),  # a late event, not compacted yet, among stored ones
+        [*range(2, 60, 3)],
+        [],
+        [*range(0, 60, 3), *range(60, 65)],
+    ]
+    assert batch.features.column_names == ["user_id", "request_ts", "label"]
+    assert set(batch.values) == {"event_ts", "item", "action", "score", "like"}
+    assert set(batch.masks) == {"item"}
+    assert batch.masks["item"].tolist() == [s % 7 == 0 for row in seconds(batch) for s in row]
+    actions = batch.dictionaries["action"].take(pa.array(batch.values["action"])).to_pylist()
+    assert actions == ["buy" if s % 2 else "view" for row in seconds(batch) for s in row]
+    assert [batch.values[name].dtype.name for name in batch.values] == ["int64", "int64", "int32", "float32", "bool"]
+
+
+@pytest.mark.parametrize(("max_len", "expected"), [(0, [[]] * 5), (1, [[68], [58], [59], [], [64]])])
+def test_max_len_keeps_the_newest(store: lw.Store, examples: pa.Table, max_len: int, expected: list[list[int]]) -> None:
+    assert seconds(Materializer(store, lw.Projection(max_len))(examples)) == expected
+
+
+def test_a_late_event_counts_among_the_newest(store: lw.Store, examples: pa.Table) -> None:
+    batch = Materializer(store, lw.Projection(12, traits=["event_ts"]))(examples.slice(1, 1))
+    assert seconds(batch) == [[28, 30, *range(31, 60, 3)]]
+    assert set(batch.values) == {"event_ts"}
+    assert seconds(Materializer(store, lw.Projection(10))(examples.slice(1, 1))) == [[*range(31, 60, 3)]]
+
+
+def test_feature_groups_and_order_of_traits(store: lw.Store, examples: pa.Table) -> None:
+    grouped = Materializer(store, lw.Projection(groups=["more"]))(examples)
+    assert list(grouped.values) == ["event_ts", "score", "like"]
+    ordered = Materializer(store, lw.Projection(traits=["like", "item"]))(examples)
+    assert list(ordered.values) == ["like", "item"]
+    assert not ordered.dictionaries
+
+
+def test_record_batches_and_polars_frames_are_as_good_as_tables(store: lw.Store, examples: pa.Table) -> None:
+    polars = pytest.importorskip("polars")
+    materializer = Materializer(store, lw.Projection())
+    expected = materializer(examples).to_arrow()["history"].combine_chunks()
+    for data in (examples.combine_chunks().to_batches()[0], polars.from_arrow(examples)):
+        assert materializer(data).to_arrow()["history"].combine_chunks().equals(expected)
+
+
+def test_many_chunks_are_one_batch(store: lw.Store, examples: pa.Table) -> None:
+    materializer = Materializer(store, lw.Projection())
+    parts = pa.concat_tables([examples.slice(0, 2), examples.slice(2, 0), examples.slice(2, 3)])
+    assert materializer(parts).to_arrow()["history"].combine_chunks().equals(
+        materializer(examples).to_arrow()["history"].combine_chunks()
+    )  # fmt: skip
+
+
+def test_no_examples(store: lw.Store, examples: pa.Table) -> None:
+    batch = Materializer(store, lw.Projection())(examples.slice(0, 0))
+    assert len(batch) == 0
+    assert batch.offsets.tolist() == [0]
+    assert batch.to_arrow().num_rows == 0
+
+
+def test_later_generations_give_the_same(store: lw.Store, examples: pa.Table, clock: ManualClock) -> None:
+    before = Materializer(store, lw.Projection())(examples).to_arrow()
+    store.compact()
+    store.append(events([0, 1], [3, 4]))  # late, and inside every pointer's range
+    clock.advance(SECOND)
+    store.compact()
+    assert Materializer(store, lw.Projection())(examples).to_arrow().equals(before)
+
+
+def test_a_reader_refreshes_for_a_newer_pointer(store: lw.Store, store_path: Path, clock: ManualClock) -> None:
+    trainer = lw.Store.open(store_path, read_only=True)
+    materializer = Materializer(trainer, lw.Projection())
+    assert trainer.generation.id == 1
+    store.append(events([0], [69]).set_column(3, "action", pa.array(["a new word"])))
+    store.compact()
+    newer = store.capture(pa.table({"user_id": [0], "request_ts": times([70])})).columns
+    batch = materializer(newer)
+    assert trainer.generation.id == 2
+    assert seconds(batch)[0][-1] == 69
+    assert batch.to_arrow()["history"][0].as_py()["action"][-1] == "a new word"
+
+
+def test_a_pointer_newer_than_all_generations_is_named(store: lw.Store, examples: pa.Table) -> None:
+    newer = with_pointer(examples, 2, watermark=START + 69 * SECOND)
+    for on_missing in ("raise", "mask"):
+        with pytest.raises(lw.PointerError, match="row 2"):
+            Materializer(store, lw.Projection(), on_missing=on_missing)(newer)
+
+
+def test_missing_events_are_named_or_masked(store: lw.Store, examples: pa.Table) -> None:
+    broken = with_pointer(with_pointer(examples, 1, length=21), 3, length=5)
+    with pytest.raises(lw.PointerError, match="row 1, user 1"):
+        Materializer(store, lw.Projection())(broken)
+    batch = Materializer(store, lw.Projection(), on_missing="mask")(broken)
+    whole = Materializer(store, lw.Projection())(examples)
+    assert batch.weights.tolist() == [1, 0, 1, 0, 1]
+    assert batch.weights.dtype == np.float32
+    assert seconds(batch)[1] == []
+    assert [seconds(batch)[i] for i in (0, 2, 4)] == [seconds(whole)[i] for i in (0, 2, 4)]
+
+
+def test_a_wrong_checksum_is_never_masked(store: lw.Store, examples: pa.Table) -> None:
+    broken = with_pointer(examples, 2, checksum=1)
+    for on_missing in ("raise", "mask"):
+        with pytest.raises(lw.PointerError, match="row 2"):
+            Materializer(store, lw.Projection(), on_missing=on_missing)(broken)
+
+
+def test_another_stores_pointer_is_refused(store: lw.Store, examples: pa.Table) -> None:
+    with pytest.raises(lw.PointerError, match="epoch"):
+        Materializer(store, lw.Projection(), on_missing="mask")(with_pointer(examples, 0, epoch=b"\x07" * 16))
+
+
+def test_a_leak_is_refused(store: lw.Store, examples: pa.Table) -> None:
+    at = examples.column_names.index("cutoff")
+    early = pc.subtract(examples["cutoff"], pa.scalar(5 * SECOND, pa.duration("us")))
+    with pytest.raises(lw.LeakageError, match="row 0"):
+        Materializer(store, lw.Projection(), on_missing="mask")(examples.set_column(at, "cutoff", early))
+
+
+@pytest.mark.parametrize("column", ["user_id", "uih", "recent", "cutoff"])
+def test_a_missing_column_is_named(store: lw.Store, examples: pa.Table, column: str) -> None:
+    with pytest.raises(lw.SchemaError, match=f"lack {column}"):
+        Materializer(store, lw.Projection())(examples.drop_columns([column]))
+
+
+def test_wrong_user_ids_are_named(store: lw.Store, examples: pa.Table) -> None:
+    at = examples.column_names.index("user_id")
+    for users, message in [
+        (pa.array(list("abcde")), "string; the store has int64"),
+        (pa.array([1, 2, None, 3, 4]), "null in row 2"),
+        (pa.array([2**64 - 1] * 5, pa.uint64()), "does not fit"),
+    ]:
+        with pytest.raises(lw.SchemaError, match=message):
+            Materializer(store, lw.Projection())(examples.set_column(at, "user_id", users))
+    narrow = examples.set_column(at, "user_id", examples["user_id"].cast(pa.int8()))
+    assert len(Materializer(store, lw.Projection())(narrow)) == 5
+
+
+def test_not_a_table(store: lw.Store) -> None:
+    with pytest.raises(lw.SchemaError, match="expected a table"):
+        Materializer(store, lw.Projection())([1, 2])
+
+
+def test_options_are_checked(store: lw.Store) -> None:
+    with pytest.raises(lw.SchemaError, match="on_missing"):
+        Materializer(store, lw.Projection(), on_missing="skip")  # type: ignore[arg-type]
+    with pytest.raises(lw.SchemaError, match="unknown trait 'price'"):
+        Materializer(store, lw.Projection(traits=["price"]))
+
+
+def test_damage_is_named(store: lw.Store, store_path: Path, examples: pa.Table) -> None:
+    for path in store_path.glob("generations/**/*.stripes"):
+        data = bytearray(path.read_bytes())
+        data[100] ^= 0xFF  # in the payload
+        path.write_bytes(data)
+    trainer = lw.Store.open(store_path, read_only=True)
+    with pytest.raises(lw.CorruptionError, match="stripes"):
+        Materializer(trainer, lw.Projection(), on_missing="mask")(examples)
+
+
+def test_a_file_that_is_gone_is_damage(store: lw.Store, store_path: Path, examples: pa.Table) -> None:
+    for path in store_path.glob("generations/**/*.stripes"):
+        path.unlink()
+    with pytest.raises(lw.CorruptionError, match="lacks a file"):
+        Materializer(lw.Store.open(store_path, read_only=True), lw.Projection())(examples)
+
+
+def test_batches_do_not_change_under_their_holders(store: lw.Store, examples: pa.Table) -> None:
+    """Buffers are pooled: whatever a caller still holds must stay as it is."""
+    many = pa.concat_tables([examples] * 2000)
+    materializer = Materializer(store, lw.Projection())
+    held = [materializer(many) for _ in range(3)]
+    column, tensor = pa.array(materializer(many).values["item"]), materializer(many).values["event_ts"][5:]
+    copies = ([{k: v.copy() for k, v in batch.values.items()} for batch in held], column.to_pylist(), tensor.copy())
+    for _ in range(3):
+        materializer(many.slice(1))
+    for batch, copy in zip(held, copies[0], strict=True):
+        for name, values in batch.values.items():
+            np.testing.assert_array_equal(values, copy[name])
+    assert column.to_pylist() == copies[1]
+    np.testing.assert_array_equal(tensor, copies[2])
+
+
+def test_examples_of_one_user_share_one_decoding(store: lw.Store, examples: pa.Table) -> None:
+    materializer = Materializer(store, lw.Projection(traits=["item"]))
+    materializer(pa.concat_tables([examples.slice(2, 1)] * 16))
+    stats = materializer.last_stats
+    assert (stats.batches, stats.examples, stats.events) == (1, 16, 16 * 20)
+    assert stats.decoded_events == 20
+    assert stats.stripes == 1
+    assert 0 < stats.lookup_bytes < 20 * 9
+    materializer(examples.slice(2, 1))
+    assert materializer.stats.examples == 17
+    assert materializer.stats.lookup_bytes == 2 * stats.lookup_bytes
