@@ -17,7 +17,7 @@ import pyarrow as pa
 from latewood.batch import Batch
 from latewood.demo.live import Replay
 from latewood.demo.purchases import SCHEMA, Purchases
-from latewood.examples import FatRows, FatRowWriter
+from latewood.examples import FatRows, FatRowWriter, open_examples
 from latewood.examples.source import ParquetSource
 from latewood.loading import Loader
 from latewood.projection import Projection
@@ -70,11 +70,12 @@ def compare_tenants(
     with Store.open(year.store, read_only=True) as store:
         advance("writing the Fat Rows")
         fat = _write_fat_rows(store, year, folder / "fat_rows.parquet")
+        by_user = _sorted_by_user(year)
         stored = {"fat_row": fat.size_bytes, "store": store.generation.size_bytes, "examples": _size(year.examples)}
         tenants, compared, different = {}, 0, 0
         for name, projection in TENANTS.items():
             advance(f"{name}: comparing with the oracle")
-            checked, wrong, lookup_user = _compare(store, year, projection, oracle, requests)
+            checked, wrong, lookup_user = _compare(store, by_user, projection, oracle, requests)
             compared, different = compared + checked, different + wrong
             advance(f"{name}: measuring")
             tenants[name] = _measure(store, year, projection, fat.path) | {"lookup_user_bytes": lookup_user}
@@ -97,11 +98,18 @@ def _write_fat_rows(store: Store, year: Replay, path: Path) -> FatRows:
     return FatRows(path)
 
 
+def _sorted_by_user(year: Replay) -> pa.Table:
+    """All examples, each user's together: the log is by day, and batch training sorts it once."""
+    log = open_examples(year.examples)
+    order = np.lexsort((log.column("request_id").to_numpy(), log.column("user_id").to_numpy()))
+    return log.take(order)
+
+
 def _compare(
-    store: Store, year: Replay, projection: Projection, oracle: Oracle, requests: pa.Table
+    store: Store, by_user: pa.Table, projection: Projection, oracle: Oracle, requests: pa.Table
 ) -> tuple[int, int, int]:
     """(sequences compared, different ones, bytes looked up on the way), in user order."""
-    loader = Loader(store, year.examples, projection, batch_size=BATCH_SIZE, order="user")
+    loader = Loader(store, by_user, projection, batch_size=BATCH_SIZE, order="user")
     compared = different = 0
     for batch in loader:
         asked = requests.take(batch.features["request_id"])
