@@ -81,7 +81,7 @@ class BufferPool:
         memory = np.empty(room + _ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % _ALIGNMENT
         # Through a memoryview, so that the aligned part is an array of its own, which views will name as their base.
-        block = np.frombuffer(memoryview(memory)[start : start + room], np.uint8)
+        block = np.frombuffer(memory.data[start : start + room], np.uint8)
         self._blocks.append(block)
         return block
 
