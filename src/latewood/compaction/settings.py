@@ -12,8 +12,9 @@ Progress = Callable[[int, int], None]
 
 MEMORY_BYTES = 1 << 30
 _READ_SHARE = 4  # held, copied once to bring it into buckets, and room for the input
-_MERGE_COPIES = 8  # of a run's rows: read, sorted, decoded beside it, merged, encoded, and the means to do so
+_MERGE_SHARE = 16  # a run's rows as read, sorted, decoded beside it, merged, encoded; the means to do so; the index
 _ROWS_MIN = 4096  # smaller runs would spend their time on calls
+_ROWS_MAX = 1 << 23  # larger ones gain nothing, and the offsets of an Arrow string array end at 2 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Settings:
         """Rows that one worker merges at once."""
         traits = sum(trait.dtype.itemsize + trait.nullable for trait in schema)
         row_bytes = 64 + traits  # keys, times, ordinal, user id
-        return max(_ROWS_MIN, self.memory_bytes // (2 * _MERGE_COPIES * row_bytes * self.threads))
+        rows = self.memory_bytes // (_MERGE_SHARE * row_bytes * self.threads)
+        return min(max(rows, _ROWS_MIN), _ROWS_MAX)
 
 
 class Meter:

@@ -56,7 +56,7 @@ class Spill:
         self._file: IO[bytes] | None = None
         self._flushes: list[_Flush] = []
         self._sorted: Events | None = None  # what stays in memory, by bucket, once all is added
-        self._sorted_rows = np.zeros(self._buckets + 1, np.int64)
+        self._sorted_rows = np.zeros(self._buckets + 1, np.int64)  # its rows before each bucket
         self.event_count = 0
         self.min_ingest: int | None = None
         self.max_ingest: int | None = None
@@ -80,7 +80,7 @@ class Spill:
         """Take events, in order of arrival."""
         if not len(events):
             return
-        self._sorted = None
+        self._sorted, self._sorted_rows = None, np.zeros(self._buckets + 1, np.int64)
         self.event_count += len(events)
         low, high = int(events.ingest_ts.min()), int(events.ingest_ts.max())
         self.min_ingest = low if self.min_ingest is None else min(low, self.min_ingest)

@@ -87,6 +87,23 @@ def by_user(events: Events) -> dict[object, list[tuple[object, ...]]]:
     return users
 
 
+def test_what_was_readable_is_written_out_when_more_comes() -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    rng = np.random.default_rng(11)
+    first, second = events_of(rng, schema, 100), events_of(rng, schema, 300)
+    with Spill(schema, 2, 15_000) as spill:
+        spill.add(first)
+        spill.finish()
+        assert spill.spilled_bytes == 0
+        spill.add(second)
+        assert spill.spilled_bytes > 0
+        spill.finish()
+        assert spill.counts().sum() == 400
+        read = spill.read(0, 2 * spill.buckets_per_shard)
+        assert read is not None
+        assert by_user(read) == by_user(concat_events([first, second]))
+
+
 def test_an_empty_spill_and_an_empty_bucket() -> None:
     schema = Schema(user_id=pa.int64(), traits=TRAITS)
     with Spill(schema, 2, 1 << 20) as spill:
