@@ -15,14 +15,14 @@ NOUNS = {"errors", "clock", "schema", "users", "columns", "events", "pointer", "
 # box → the boxes it may import, besides itself and the nouns
 ALLOWED: dict[str, set[str]] = {
     **{noun: set() for noun in NOUNS},
-    "intake": set(),
+    "intake": {"mutable"},
     "storage": set(),
     "vocabulary": {"storage"},
     "stripes": {"storage"},
     "immutable": {"storage", "stripes"},
     "mutable": set(),
     "compaction": {"storage", "vocabulary", "stripes", "immutable", "mutable"},
-    "capture": {"storage", "vocabulary", "immutable", "mutable"},
+    "capture": {"intake", "storage", "vocabulary", "immutable", "mutable"},
     "examples": {"storage"},
     "materialize": {"vocabulary", "stripes", "immutable", "examples"},
     "loading": {"materialize", "examples"},
@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "ingestion": {"files", "intake", "store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
     "anchors": {"store", "vocabulary", "immutable"},
 }
-TOP = {"cli", "testing", "demo", "__init__"}  # may import anything
+TOP = {"cli", "testing", "demo", "__init__", "__main__"}  # may import anything
 KERNELS = {"stripes", "immutable", "mutable", "compaction", "materialize"}
 LINES_MAX = 500
 
