@@ -147,7 +147,9 @@ def measure(
     )
     requests = (_plain(end_ts, np.int64), _each(watermark, n), ingest, ordinal)
     out = (measured.start_ts, measured.end_ties, measured.length, measured.checksum, measured.stored_before)
-    _check(tables, walk.measure(tables.rows, tuple(keys), tuple(located), requests, out))
+    desk = walk.new_desk()
+    walk.measure(tables.rows, tuple(keys), tuple(located), requests, out, desk)
+    _check(tables, desk)
     return measured
 
 
@@ -164,7 +166,9 @@ def resolve(tables: Tables, keys: UserKeys, located: Located, pointers: Pointers
     ties, length = _plain(pointers.end_ties, np.int32), _plain(pointers.length, np.int64)
     columns = (*times, ties, length, _plain(pointers.checksum, np.uint64))
     out = (status, start, stop, found, checksum)
-    _check(tables, walk.resolve(tables.rows, tuple(keys), tuple(located), columns, out))
+    desk = walk.new_desk()
+    walk.resolve(tables.rows, tuple(keys), tuple(located), columns, out, desk)
+    _check(tables, desk)
     count = np.where(status == Status.OK, found, 0)
     return Resolution(*located, start, stop, count, stop - start != count, status, found, checksum)
 
@@ -182,7 +186,9 @@ def visible_rows(
         room = np.minimum(room, newest)
     offsets, out = np.zeros(len(room) + 1, np.int64), np.empty(room.sum(), np.int64)
     columns = tuple(_plain(column, np.int64) for column in rows)
-    _check(tables, walk.visible_rows(tables.rows, columns, _each(watermark, len(room)), room, offsets, out))
+    desk = walk.new_desk()
+    walk.visible_rows(tables.rows, columns, _each(watermark, len(room)), room, offsets, out, desk)
+    _check(tables, desk)
     return offsets, out[: offsets[-1]]
 
 
@@ -196,8 +202,9 @@ def _each(value: NDArray[np.int64] | int, n: int) -> NDArray[np.int64]:
     return np.full(n, value, np.int64) if np.ndim(value) == 0 else _plain(np.asarray(value), np.int64)
 
 
-def _check(tables: Tables, note: NDArray[np.int64]) -> None:
+def _check(tables: Tables, desk: NDArray[np.int64]) -> None:
     """Raise what a kernel noted: the block that it could not trust."""
+    note = desk[walk.FIRST_NOTE :]
     if note[walk.DAMAGED] != walk.NOWHERE:
         table, user, stripe, column = (int(note[field]) for field in (walk.TABLE, walk.USER, walk.STRIPE, walk.DAMAGED))
         shard = (table - tables.rows.ctypes.data) // tables.rows.strides[0]

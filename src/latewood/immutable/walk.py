@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 from numba import int64, uint64
+from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS
-from latewood.stripes.addresses import address_of
+from latewood.immutable import ahead
+from latewood.stripes.addresses import address_of, load_i32, load_i64, store_u64
 from latewood.stripes.entries import (
     first_ts,
     identity_before,
@@ -32,18 +34,56 @@ from latewood.stripes.entries import (
 from latewood.stripes.identity import identity
 from latewood.stripes.jit import kernel
 from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS
-from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_times, table_at
+from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_part, decode_times, table_at, verify_block
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
 
 # Statuses of a pointer: see resolve.Status.
 OK, UNKNOWN_USER, SHORT, CHECKSUM = range(4)
 
-# What the desk's note says: which stripe lies on it, and in which column of that stripe a broken block was met.
-TABLE, USER, STRIPE, DAMAGED = range(4)
-NOTE_FIELDS = 4
-NOWHERE = -1
+# The desk is one array of int64: three columns of a stripe, scratch for decoding, and the note, which says which stripe
+# lies there, whether all of its order or only its times, and in which of its columns a broken block was met. Kernels
+# pass its address around: as arrays, its parts would cost more at every call than the call does.
 _ROOM = 2 * STRIPE_EVENTS  # decoding writes whole rows
+TIMES, INGESTS, ORDINALS, STEPS, NOTE = (8 * _ROOM * part for part in range(5))  # in bytes
+TABLE, USER, STRIPE, IS_WHOLE, DAMAGED = range(5)
+NOWHERE = -1
+FIRST_NOTE = NOTE // 8
+
+
+def new_desk() -> NDArray[np.int64]:
+    """An empty desk. Not made in the kernels: numba would free what it sees only the address of."""
+    return np.full(FIRST_NOTE + 5, NOWHERE, np.int64)
+
+
+@kernel
+def noted(desk: Any, field: Any) -> Any:
+    """A field of the note."""
+    return load_i64(desk + uint64(NOTE) + uint64(8) * uint64(field))
+
+
+@kernel
+def write_note(desk: Any, field: Any, value: Any) -> None:
+    """Set a field of the note."""
+    store_u64(desk + uint64(NOTE) + uint64(8) * uint64(field), uint64(value))
+
+
+@kernel
+def time_at(desk: Any, row: Any) -> Any:
+    """event_ts of a row on the desk."""
+    return load_i64(desk + uint64(TIMES) + uint64(8) * row)
+
+
+@kernel
+def ingest_at(desk: Any, row: Any) -> Any:
+    """ingest_ts of a row on the desk; its delay where only a part was decoded."""
+    return load_i64(desk + uint64(INGESTS) + uint64(8) * row)
+
+
+@kernel
+def ordinal_at(desk: Any, row: Any) -> Any:
+    """The ordinal of a row on the desk."""
+    return load_i32(desk + uint64(ORDINALS) + uint64(4) * row)
 
 
 @kernel
@@ -66,50 +106,42 @@ def find_ends(tables: Any, shard: Any, user: Any, end_ts: Any) -> Any:
     """For each request, how many stripes begin before its end."""
     stripes = np.zeros(len(user), np.uint64)
     for i in range(len(user)):
+        ahead.records(tables, shard, user, i)
         if user[i] >= 0:
             stripes[i] = stripes_before(table_at(tables, shard[i]), uint64(user[i]), end_ts[i])
     return stripes
 
 
 @kernel
-def new_desk() -> Any:
-    """times, ingests, ordinals, note."""
-    note = np.full(NOTE_FIELDS, NOWHERE, np.int64)
-    return np.empty(_ROOM, np.int64), np.empty(_ROOM, np.int64), np.empty(_ROOM, np.int32), note
+def lay_out_times(table: Any, user: Any, stripe: Any, desk: Any) -> Any:
+    """Put a stripe's times on the desk unless they lie there. Returns how many events it has; 0 if damaged."""
+    place = noted(desk, TABLE) == int64(table) and noted(desk, USER) == int64(user)
+    if not place or noted(desk, STRIPE) != int64(stripe):
+        write_note(desk, TABLE, table)
+        write_note(desk, USER, user)
+        write_note(desk, STRIPE, stripe)
+        write_note(desk, IS_WHOLE, 0)
+        if decode_times(table, user, stripe, desk + uint64(STEPS), desk + uint64(TIMES)):
+            write_note(desk, DAMAGED, EVENT_TS)
+    return stripe_events(table, user, stripe) if noted(desk, DAMAGED) == NOWHERE else uint64(0)
 
 
 @kernel
 def lay_out(table: Any, user: Any, stripe: Any, desk: Any) -> Any:
-    """Put a stripe on the desk unless it lies there. Returns how many events it has; 0 if a block is broken."""
-    times, ingests, ordinals, note = desk
-    rows = uint64(stripe_events(table, user, stripe))
-    if note[TABLE] == int64(table) and note[USER] == int64(user) and note[STRIPE] == int64(stripe):
+    """Put all of a stripe's order on the desk unless it lies there. Returns how many events it has; 0 if damaged."""
+    rows = lay_out_times(table, user, stripe, desk)
+    if rows == uint64(0) or noted(desk, IS_WHOLE) == 1:
         return rows
-    note[TABLE], note[USER], note[STRIPE] = int64(table), int64(user), int64(stripe)
-    if decode_times(table, user, stripe, address_of(ingests), address_of(times)):
-        note[DAMAGED] = EVENT_TS
-    elif decode_delays(table, user, stripe, address_of(ingests)):
-        note[DAMAGED] = DELAY
-    elif decode_ordinals(table, user, stripe, address_of(ordinals)):
-        note[DAMAGED] = ORDINAL
-    if note[DAMAGED] != NOWHERE:
+    if decode_delays(table, user, stripe, desk + uint64(INGESTS)):
+        write_note(desk, DAMAGED, DELAY)
         return uint64(0)
+    if decode_ordinals(table, user, stripe, desk + uint64(ORDINALS)):
+        write_note(desk, DAMAGED, ORDINAL)
+        return uint64(0)
+    write_note(desk, IS_WHOLE, 1)
     for row in range(rows):
-        ingests[row] += times[row]
+        store_u64(desk + uint64(INGESTS) + uint64(8) * row, uint64(time_at(desk, row) + ingest_at(desk, row)))
     return rows
-
-
-@kernel
-def rows_before(times: Any, rows: Any, end_ts: Any) -> Any:
-    """How many of the sorted times on the desk lie before a time."""
-    low, high = uint64(0), rows
-    while low < high:
-        middle = (low + high) >> uint64(1)
-        if times[middle] < end_ts:
-            low = middle + uint64(1)
-        else:
-            high = middle
-    return low
 
 
 @kernel
@@ -117,8 +149,14 @@ def end_before(table: Any, user: Any, stripes: Any, end_ts: Any, desk: Any) -> A
     """How many of a user's rows have event_ts < end_ts, given how many stripes begin before it."""
     if stripes == uint64(0):
         return uint64(0)
-    rows = lay_out(table, user, stripes - uint64(1), desk)
-    return (stripes - uint64(1)) * uint64(STRIPE_EVENTS) + rows_before(desk[0], rows, end_ts)
+    low, high = uint64(0), lay_out_times(table, user, stripes - uint64(1), desk)
+    while low < high:
+        middle = (low + high) >> uint64(1)
+        if time_at(desk, middle) < end_ts:
+            low = middle + uint64(1)
+        else:
+            high = middle
+    return (stripes - uint64(1)) * uint64(STRIPE_EVENTS) + low
 
 
 @kernel
@@ -127,23 +165,22 @@ def time_of(table: Any, user: Any, row: Any, desk: Any) -> Any:
     stripe, place = row // uint64(STRIPE_EVENTS), row % uint64(STRIPE_EVENTS)
     if place == uint64(0):
         return first_ts(table, user, stripe)
-    lay_out(table, user, stripe, desk)
-    return desk[0][place]
+    lay_out_times(table, user, stripe, desk)
+    return time_at(desk, place)
 
 
 @kernel
 def ties_before(table: Any, user: Any, row: Any, end_ts: Any, anchor: Any, watermark: Any, desk: Any) -> Any:
     """How many of the rows at `end_ts`, from `row` on, sort before an anchor and are visible: the first ones."""
-    times, ingests, ordinals, _ = desk
     anchor_ingest, anchor_ordinal = anchor
-    events, count = uint64(user_events(table, user)), uint64(0)
+    events, count = user_events(table, user), uint64(0)
     while row + count < events:
         place = (row + count) % uint64(STRIPE_EVENTS)
         if lay_out(table, user, (row + count) // uint64(STRIPE_EVENTS), desk) == uint64(0):
             return count
-        ingest = ingests[place]
-        sorts_before = ingest < anchor_ingest or (ingest == anchor_ingest and ordinals[place] < anchor_ordinal)
-        if times[place] != end_ts or not sorts_before or ingest >= watermark:
+        ingest = ingest_at(desk, place)
+        sorts_before = ingest < anchor_ingest or (ingest == anchor_ingest and ordinal_at(desk, place) < anchor_ordinal)
+        if time_at(desk, place) != end_ts or not sorts_before or ingest >= watermark:
             return count
         count += uint64(1)
     return count
@@ -153,50 +190,78 @@ def ties_before(table: Any, user: Any, row: Any, end_ts: Any, anchor: Any, water
 def has_ties(table: Any, user: Any, row: Any, ties: Any, end_ts: Any, watermark: Any, desk: Any) -> Any:
     """Whether the `ties` rows from `row` on are at `end_ts` and visible. They are sorted: the last one tells."""
     last = row + ties - uint64(1)
-    if last >= uint64(user_events(table, user)):
+    if last >= user_events(table, user):
         return False
     if lay_out(table, user, last // uint64(STRIPE_EVENTS), desk) == uint64(0):
         return False
     place = last % uint64(STRIPE_EVENTS)
-    return desk[0][place] == end_ts and desk[1][place] < watermark
+    return time_at(desk, place) == end_ts and ingest_at(desk, place) < watermark
 
 
 @kernel
-def sum_identities(key: Any, start: Any, stop: Any, watermark: Any, desk: Any) -> Any:
+def sum_visible(key: Any, start: Any, stop: Any, watermark: Any, desk: Any) -> Any:
     """The sum of the identities of the visible ones among the desk's rows [start, stop)."""
-    times, ingests, ordinals, _ = desk
     total = uint64(0)
     for row in range(start, stop):
-        one = identity(key[0], key[1], times[row], ingests[row], ordinals[row])
-        total += one if ingests[row] < watermark else uint64(0)
+        ingest = ingest_at(desk, row)
+        one = identity(key[0], key[1], time_at(desk, row), ingest, ordinal_at(desk, row))
+        total += one if ingest < watermark else uint64(0)
     return total
 
 
 @kernel
-def count_visible(start: Any, stop: Any, watermark: Any, desk: Any) -> Any:
-    """How many of the desk's rows [start, stop) are visible."""
-    ingests = desk[1]
-    count = uint64(0)
-    for row in range(start, stop):
-        count += uint64(1) if ingests[row] < watermark else uint64(0)
-    return count
+def sum_part(table: Any, user: Any, stripe: Any, key: Any, start: Any, stop: Any, desk: Any) -> Any:
+    """The sum of the identities of the rows [start, stop) of the stripe whose times lie on the desk."""
+    if start >= stop:
+        return uint64(0)
+    write_note(desk, IS_WHOLE, 0)  # only this part is decoded, and to the front
+    for column in (DELAY, ORDINAL):
+        if verify_block(table, user, uint64(column), stripe):
+            write_note(desk, DAMAGED, column)
+            return uint64(0)
+    out, none, room = desk + uint64(INGESTS), uint64(0), desk + uint64(STEPS)
+    decode_part(table, user, uint64(DELAY), stripe, uint64(8), start, stop, out, none, room)
+    out = desk + uint64(ORDINALS)
+    decode_part(table, user, uint64(ORDINAL), stripe, uint64(4), start, stop, out, none, room)
+    total = uint64(0)
+    for k in range(stop - start):
+        time = time_at(desk, start + k)
+        total += identity(key[0], key[1], time, time + ingest_at(desk, k), ordinal_at(desk, k))
+    return total
+
+
+@kernel
+def sum_clean(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: Any, desk: Any) -> Any:
+    """The sum of the identities of the rows [first, last) of a clean stripe: of them, or of all less the others."""
+    of_all = identity_before(table, user, stripe + uint64(1)) - identity_before(table, user, stripe)
+    rows = stripe_events(table, user, stripe)
+    if last - first == rows:
+        return of_all
+    if lay_out_times(table, user, stripe, desk) == uint64(0):
+        return uint64(0)
+    if uint64(2) * (last - first) <= rows:
+        return sum_part(table, user, stripe, key, first, last, desk)
+    before = sum_part(table, user, stripe, key, uint64(0), first, desk)
+    return of_all - before - sum_part(table, user, stripe, key, last, rows, desk)
 
 
 @kernel
 def take_newest(last: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
     """The newest `wanted` visible rows among the desk's [0, last): how many, and their hull [first, last)."""
-    ingests = desk[1]
-    while last > uint64(0) and ingests[last - uint64(1)] >= watermark:
+    while last > uint64(0) and ingest_at(desk, last - uint64(1)) >= watermark:
         last -= uint64(1)
-    count, first = count_visible(uint64(0), last, watermark, desk), uint64(0)
+    count, first = uint64(0), last
+    for row in range(last):
+        count += uint64(1) if ingest_at(desk, row) < watermark else uint64(0)
     if count > wanted:  # the oldest one taken is the wanted-th from the end
-        count, first = uint64(0), last
+        count = uint64(0)
         while count < wanted:
             first -= uint64(1)
-            count += uint64(1) if ingests[first] < watermark else uint64(0)
-    else:
-        while first < last and ingests[first] >= watermark:
-            first += uint64(1)
+            count += uint64(1) if ingest_at(desk, first) < watermark else uint64(0)
+        return count, first, last
+    first = uint64(0)
+    while first < last and ingest_at(desk, first) >= watermark:
+        first += uint64(1)
     return count, first, last
 
 
@@ -209,40 +274,38 @@ def walk_back(table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark:
     count, total, start, stop = uint64(0), uint64(0), row, row
     while row > uint64(0) and count < wanted:
         stripe = (row - uint64(1)) // uint64(STRIPE_EVENTS)
-        base, rows = stripe * uint64(STRIPE_EVENTS), uint64(stripe_events(table, user, stripe))
-        below = identity_before(table, user, stripe)
-        of_all = identity_before(table, user, stripe + uint64(1)) - below
-        is_clean, last = latest_ingest(table, user, stripe) < watermark, row - base
-        if is_clean and last == rows and rows <= wanted - count:
-            taken, first, of_taken = rows, uint64(0), of_all
+        base = stripe * uint64(STRIPE_EVENTS)
+        last = row - base
+        if latest_ingest(table, user, stripe) < watermark:
+            taken = min(last, wanted - count)
+            first = last - taken
+            total += sum_clean(table, user, stripe, key, first, last, desk)
         else:
-            if lay_out(table, user, stripe, desk) == uint64(0):
-                return count, total, start, stop
+            lay_out(table, user, stripe, desk)
             taken, first, last = take_newest(last, wanted - count, watermark, desk)
-            if is_clean and uint64(2) * taken > rows:  # less to sum in what is left out
-                of_rest = sum_identities(key, uint64(0), first, watermark, desk)
-                of_taken = of_all - of_rest - sum_identities(key, last, rows, watermark, desk)
-            else:
-                of_taken = sum_identities(key, first, last, watermark, desk)
+            total += sum_visible(key, first, last, watermark, desk)
+        if noted(desk, DAMAGED) != NOWHERE:
+            break
         if taken:
             stop = base + last if count == uint64(0) else stop
             start = base + first
-        count, total, row = count + taken, total + of_taken, base
+        count, row = count + taken, base
     if count == uint64(0):
         start = stop
     return count, total, start, stop
 
 
 @kernel
-def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any) -> Any:
-    """See `resolve.measure`. Returns the desk's note."""
+def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_array: Any) -> None:
+    """See `resolve.measure`. What went wrong is noted on the desk."""
     hashes, checks = keys
     shard, user = place
     end_ts, watermark, tie_ingest, tie_ordinal = requests
     start_ts, end_ties, length, checksum, stored_before = out
-    desk = new_desk()
+    desk = address_of(desk_array)
     stripes = find_ends(tables, shard, user, end_ts)
     for i in range(len(user)):
+        ahead.end_stripe(tables, shard, user, stripes, i)
         if user[i] < 0:
             continue
         table, u, key = table_at(tables, shard[i]), uint64(user[i]), (hashes[i], checks[i])
@@ -257,21 +320,21 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any) -> Any:
         if count:
             start_ts[i] = time_of(table, u, start, desk)
         length[i], checksum[i] = count, total
-        if desk[3][DAMAGED] != NOWHERE:
+        if noted(desk, DAMAGED) != NOWHERE:
             break
-    return desk[3]
 
 
 @kernel
-def resolve(tables: Any, keys: Any, place: Any, pointers: Any, out: Any) -> Any:
-    """See `resolve.resolve`. Returns the desk's note. Rows whose status is not OK already are left alone."""
+def resolve(tables: Any, keys: Any, place: Any, pointers: Any, out: Any, desk_array: Any) -> None:
+    """See `resolve.resolve`. What went wrong is noted on the desk. Rows whose status is not OK already are left alone."""
     hashes, checks = keys
     shard, user = place
     watermark, start_ts, end_ts, end_ties, length, checksum = pointers
     status, starts, stops, found, sums = out
-    desk = new_desk()
+    desk = address_of(desk_array)
     stripes = find_ends(tables, shard, user, end_ts)
     for i in range(len(user)):
+        ahead.end_stripe(tables, shard, user, stripes, i)
         if status[i] != OK:
             continue
         wanted, ties = uint64(length[i]), uint64(end_ties[i])
@@ -295,9 +358,8 @@ def resolve(tables: Any, keys: Any, place: Any, pointers: Any, out: Any) -> Any:
             status[i] = SHORT
         if status[i] == OK:
             starts[i], stops[i] = start, stop
-        if desk[3][DAMAGED] != NOWHERE:
+        if noted(desk, DAMAGED) != NOWHERE:
             break
-    return desk[3]
 
 
 @kernel
@@ -309,14 +371,13 @@ def reverse(out: Any, start: Any, stop: Any) -> None:
 
 
 @kernel
-def visible_rows(tables: Any, rows: Any, watermark: Any, newest: Any, offsets: Any, out: Any) -> Any:
-    """The newest visible rows of each range, oldest first. Returns the desk's note.
+def visible_rows(tables: Any, rows: Any, watermark: Any, newest: Any, offsets: Any, out: Any, desk_array: Any) -> None:
+    """The newest visible rows of each range, oldest first. What went wrong is noted on the desk.
 
     `out` has room for min(newest, stop - start) rows of each range; `offsets` comes out as what was needed.
     """
     shard, user, start, stop = rows
-    desk = new_desk()
-    ingests = desk[1]
+    desk = address_of(desk_array)
     at = uint64(0)
     for i in range(len(user)):
         offsets[i] = at
@@ -328,10 +389,9 @@ def visible_rows(tables: Any, rows: Any, watermark: Any, newest: Any, offsets: A
             row -= uint64(1)
             stripe, place = row // uint64(STRIPE_EVENTS), row % uint64(STRIPE_EVENTS)
             if lay_out(table, u, stripe, desk) == uint64(0):
-                return desk[3]
-            if ingests[place] < watermark[i]:
+                return
+            if ingest_at(desk, place) < watermark[i]:
                 out[at] = row
                 at += uint64(1)
         reverse(out, first, at)
     offsets[len(user)] = at
-    return desk[3]

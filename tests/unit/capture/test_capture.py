@@ -225,9 +225,7 @@ def test_any_time_type_and_any_integer_user() -> None:
     with Store.create("memory://capture-ints", schema) as store:
         store.append({"user_id": pa.array([-3], pa.int8()), "event_ts": pa.array([7], pa.timestamp("s"))})
         times = pa.array([8_000], pa.timestamp("ms", "Europe/Berlin"))
-        table = store.capture(
-            {"user_id": pa.array([-3], pa.uint64() if False else pa.int16()), "request_ts": times}
-        ).columns
+        table = store.capture({"user_id": pa.array([-3], pa.int16()), "request_ts": times}).columns
         assert table["request_ts"].type == times.type
         assert len(table["recent"][0].as_py()["event_ts"]) == 1
 
