@@ -116,7 +116,7 @@ class Arena:
 
         The second is the first row that repeats an id with other content, or -1.
         """
-        found = np.empty(len(ids), np.int64)
+        found = np.full(len(ids), -1, np.int64)
         scratch = np.zeros(_power_of_two(2 * len(ids) + 1), np.int64)
         high, low = np.ascontiguousarray(ids[:, 0]), np.ascontiguousarray(ids[:, 1])
         known = self._id_high.array, self._id_low.array, self._id_content.array
