@@ -16,9 +16,11 @@ the decoded buffer, or, with all bits inverted (so: negative), of the batch's re
 from typing import Any
 
 import numpy as np
+from numba import uint64
 from numpy.typing import NDArray
 
 from latewood.materialize.choose import Candidates
+from latewood.stripes.addresses import copy_bytes
 from latewood.stripes.jit import kernel
 
 Segments = NDArray[np.int64]  # (m, 3)
@@ -100,22 +102,15 @@ def _stored_runs(segments: Any, m: int, base: int, start: int, rows: Any, k: int
 
 
 def copy_segments(segments: Segments, buffer: NDArray[Any], recents: NDArray[Any]) -> None:
-    """Carry out the segments for one column. Shapes: buffer (size,), recents (r,), of one dtype."""
-    # By width, not by type: four compiled versions serve every trait. Arrow's arrays are read-only, ours are not.
-    width = f"u{buffer.dtype.itemsize}"
-    source = recents.view(width)
-    source.flags.writeable = False
-    _copy(segments, buffer.view(width), source)
+    """Carry out the segments for one column. Shapes: buffer (size,), recents (r,), of one dtype, contiguous."""
+    # By address, so that one compiled version serves every dtype, and Arrow's read-only arrays as well as ours.
+    _copy(segments, np.uint64(buffer.ctypes.data), np.uint64(recents.ctypes.data), np.uint64(buffer.itemsize))
 
 
 @kernel
-def _copy(segments: Any, buffer: Any, recents: Any) -> None:
+def _copy(segments: Any, buffer: Any, recents: Any, itemsize: Any) -> None:
     for m in range(len(segments)):
         source, target, length = segments[m, 0], segments[m, 1], segments[m, 2]
-        if source >= 0:
-            for k in range(length):
-                buffer[target + k] = buffer[source + k]
-        else:
-            source = ~source
-            for k in range(length):
-                buffer[target + k] = recents[source + k]
+        origin = buffer if source >= 0 else recents
+        place = source if source >= 0 else ~source
+        copy_bytes(buffer + uint64(target) * itemsize, origin + uint64(place) * itemsize, uint64(length) * itemsize)
