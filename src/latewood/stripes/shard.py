@@ -120,12 +120,6 @@ class Shard:
 
     @property
     def first_ts(self) -> NDArray[np.int64]:
-        """(stripes,): the event_ts of each stripe's first event."""
-        records: NDArray[np.int64] = self._section("stripes", np.int64).reshape(-1, 3)
-        return records[:, 0]
-
-    @property
-    def first_ts(self) -> NDArray[np.int64]:
         """(stripes,): event_ts of each stripe's first event."""
         return self._stripes[:, 0].view(np.int64)
 
