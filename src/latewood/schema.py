@@ -20,6 +20,7 @@ RESERVED = frozenset(
         *("user_id", "event_ts", "ingest_ts", "event_id", "supersedes"),
         *("request_ts", "uih", "recent", "cutoff", "history"),
         "anchor",  # the column by which `lw.anchors` tells backfill which event a request is
+        "ordinal",  # stands beside the traits in an example's recent events
     ]
 )
 EVENT_TS = "event_ts"

@@ -73,7 +73,7 @@ def warn_if_finer(requests: Requests, reading: Reading) -> None:
                     f"request times are finer than event times, which are {name}: an event that a request led to can "
                     "be dated before the request, and be in its history. Floor request_ts likewise, or use lw.anchors",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=3,
                 )
             return
 

@@ -10,7 +10,9 @@ import pytest
 import latewood.capture.examples
 from latewood.capture import recent_type
 from latewood.clock import EARLIEST_TS
+from latewood.compaction import bulk_load
 from latewood.errors import ConflictError, SchemaError
+from latewood.intake import read_events
 from latewood.pointer import POINTER_TYPE
 from latewood.projection import Projection
 from latewood.schema import TIME_TYPE
@@ -147,6 +149,20 @@ def test_events_evicted_meanwhile_are_read_from_the_newer_generation(
     assert happened
     assert slow.tier.state().floor > 0
     assert world.held(table) == [[0, 1], [2, 3]]
+
+
+def test_events_loaded_in_bulk_meanwhile_are_seen(world: Any) -> None:
+    """They were never in the mutable tier, yet the cutoff lies past them: only the newer generation has them."""
+    world.append(["ada"], [world.clock.now()])
+    slow, fast = world.store, Store.open(world.store.path, clock=world.clock)
+    slow.reader()
+    table = {"user_id": ["ada"] * 2, "event_ts": [5, 6], "ingest_ts": [world.clock.now() + 7] * 2, "item": [1, 2]}
+    table |= {"action": pa.array([None, "view"]), "score": pa.array([None, 1.0], pa.float32())}
+    bulk_load(fast, [read_events(pa.table(table), fast.schema, fast.encode).events])
+    world.log += [("ada", (ts, world.clock.now() + 7, 0)) for ts in (5, 6)]
+    captured = slow.capture(requests(["ada"], [world.clock.now() + SECOND])).columns
+    assert captured["cutoff"].cast(pa.int64())[0].as_py() == world.clock.now() + 8
+    assert world.held(captured) == [[1, 2, 0]]
 
 
 def test_a_collected_generation_is_left_for_the_newest(world: Any) -> None:
