@@ -28,7 +28,7 @@ class DullTier:
     """What the mutable tier means, without any of its machinery."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[Any, ...]] = []  # (user, event_ts, ingest_ts, ordinal, item), by arrival; nothing is evicted
+        self.events: list[tuple[Any, ...]] = []  # (user, event_ts, ingest_ts, ordinal, item), by arrival, never evicted
         self.ids: dict[str, tuple[tuple[Any, ...], int, int]] = {}  # id → (content, ingest_ts, ordinal)
         self.last, self.frontier, self.floor, self.captured = EARLIEST_TS - 1, EARLIEST_TS, EARLIEST_TS, False
         self.load: int | None = None
@@ -235,7 +235,9 @@ class TierMachine(RuleBasedStateMachine):
 
     @rule(
         requests=st.lists(
-            st.tuples(st.sampled_from([*USERS, "?"]), st.integers(0, 8), times, st.integers(0, 3)), min_size=1, max_size=5
+            st.tuples(st.sampled_from([*USERS, "?"]), st.integers(0, 8), times, st.integers(0, 3)),
+            min_size=1,
+            max_size=5,
         ),
         min_ingest=times,
         cutoff=st.none() | times,

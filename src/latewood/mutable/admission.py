@@ -1,7 +1,7 @@
 """Admitting one append: which rows are new, what time they get, and their place among ties. No I/O.
 
-In order: rows that repeat an event_id drop out (R14), explicit ingest times are checked (R7), the rest is stamped (R1, R5),
-and the arena takes the rows in as pending.
+In order: rows that repeat an event_id drop out (R14), explicit ingest times are checked (R7), the rest is stamped (R1,
+R5), and the arena takes the rows in as pending.
 """
 
 from dataclasses import dataclass

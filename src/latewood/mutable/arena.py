@@ -1,8 +1,8 @@
 """The arena: the tier's events in memory, as columns, with each user's chained from the newest back.
 
 The log is the truth and the arena its working copy: what a capture reads. It is filled a batch at a time, in the log's
-order. The newest rows may be *pending*: entered, so that the next append of the same commit sees them, but not yet durable;
-readers do not see them until `commit`. The owner holds a lock around every call; arrays handed out need none.
+order. The newest rows may be *pending*: entered, so that the next append of the same commit sees them, but not yet
+durable; readers do not see them until `commit`. The owner holds a lock around every call; arrays handed out need none.
 """
 
 from dataclasses import dataclass
@@ -87,10 +87,9 @@ class Arena:
         n, count = len(events), self._user_count
         self._reserve_users(count + n)
         users, new_rows = np.empty(n, np.int64), np.empty(n, np.int64)
-        self._user_count = chains.assign_users(
-            *map(np.ascontiguousarray, events.keys), self._users_table, self._user_hash.array, self._user_check.array, count,
-            users, new_rows,
-        )  # fmt: skip
+        hashes, checks = map(np.ascontiguousarray, events.keys)
+        known = self._users_table, self._user_hash.array, self._user_check.array
+        self._user_count = chains.assign_users(hashes, checks, *known, count, users, new_rows)
         if self._user_count > count:
             first = new_rows[: self._user_count - count]
             self._user_ids.put(count, events.user_ids.take(pa.array(first)))
@@ -133,8 +132,9 @@ class Arena:
         """The event ids of the batches before `batch`, to be remembered beyond their eviction."""
         entries = np.flatnonzero(self._id_row.array[: self._id_count] < self._row_of(batch))
         rows = self._id_row.array[entries]
-        columns = (column.array[entries] for column in (self._id_high, self._id_low, self._id_content))
-        return IdRun.sort(*columns, *self.stamps_of(rows), latest=latest)
+        high, low, content = (column.array[entries] for column in (self._id_high, self._id_low, self._id_content))
+        ingest_ts, ordinal = self.stamps_of(rows)
+        return IdRun.sort(high, low, content, ingest_ts, ordinal, latest=latest)
 
     # Events
 
@@ -151,10 +151,9 @@ class Arena:
         ):
             column.put(start, values)
         self._traits.put(start, len(events), events.traits)
-        chains.link_rows(
-            start, stop, place_ties, self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array,
-            self._previous.array, self._latest.array, self._head.array, self._ties,
-        )  # fmt: skip
+        columns = self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array
+        links = self._previous.array, self._latest.array, self._head.array, self._ties
+        chains.link_rows(start, stop, place_ties, *columns, *links)
         if batch.ids is not None and batch.content is not None:
             self._add_ids(batch.ids, batch.content, start)
         self._batch_starts.append(start)
@@ -205,9 +204,8 @@ class Arena:
         """(offsets, rows): each request's committed rows in the total order; see `chains.gather`."""
         n = len(end_ts)
         users, offsets = np.empty(n, np.int64), np.empty(n + 1, np.int64)
-        chains.find_users(
-            *map(np.ascontiguousarray, keys), self._users_table, self._user_hash.array, self._user_check.array, users
-        )
+        hashes, checks = map(np.ascontiguousarray, keys)
+        chains.find_users(hashes, checks, self._users_table, self._user_hash.array, self._user_check.array, users)
         if tie_ingest is None or tie_ordinal is None:
             tie_ingest, tie_ordinal = np.full(n, _NO_TIE), np.zeros(n, np.int32)
         requests = (users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self.committed)

@@ -1,8 +1,8 @@
 """Between events and the checksummed bytes of one batch in the log.
 
 A batch is a header, a table of its traits, and the columns back to back, each padded to 8 bytes, all little-endian; the
-last 8 bytes are the xxh3_64 of the rest, seeded with the batch's number, so that a batch that turns up in another's place
-is found out as well as a flipped bit.
+last 8 bytes are the xxh3_64 of the rest, seeded with the batch's number, so that a batch that turns up in another's
+place is found out as well as a flipped bit.
 """
 
 import struct

@@ -1,8 +1,9 @@
 """The kernels of the arena: hash tables and per-user chains over its columns.
 
 A chain links a user's events from the newest back, as a list threaded through the column `previous`; `latest` is the
-largest ingest time from an event back to the chain's end, so that a walk stops where nothing later is wanted. Hash tables
-are open-addressed, a power of two long and at most half full; an entry is a row or user number plus one, 0 is empty.
+largest ingest time from an event back to the chain's end, so that a walk stops where nothing later is wanted. Hash
+tables are open-addressed, a power of two long and at most half full; an entry is a row or user number plus one, 0 is
+empty.
 """
 
 from numba import boolean, int32, int64, types, uint64
@@ -192,7 +193,7 @@ def _before(a, b, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
 
 @kernel(types.void(_I64, _I64, int64, int64, _I64, _I64, _I32))
 def _sort_rows(rows, spare, start, stop, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
-    """Sort rows[start:stop] by the total order: merge sort over insertion-sorted runs, fast on what is nearly sorted."""
+    """Sort rows[start:stop] by the total order: insertion-sorted runs, merged; fast on what is nearly sorted."""
     run = 16
     for low in range(start, stop, run):
         for at in range(low + 1, min(low + run, stop)):

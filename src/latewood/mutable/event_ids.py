@@ -1,7 +1,7 @@
 """Event ids that outlive their events: how a repeated append is known after its first copy was evicted (R14).
 
-A run is the ids of some evicted batches, sorted, with what a duplicate's receipt needs. Runs are merged as they come, so
-that there are about `RUNS` for the whole window, and forgotten whole once the window has passed them.
+A run is the ids of some evicted batches, sorted, with what a duplicate's receipt needs. Runs are merged as they come,
+so that there are about `RUNS` for the whole window, and forgotten whole once the window has passed them.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ _MAGIC = b"LWid0001"
 class IdRun:
     """Sorted ids. Shapes: the columns (n,). Units: µs; `earliest` and `latest` say by when the ids were given."""
 
+    earliest: int
+    latest: int
     high: NDArray[np.uint64]
     low: NDArray[np.uint64]
     content: NDArray[np.uint64]
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
-    earliest: int
-    latest: int
 
     def __len__(self) -> int:
         return len(self.high)
@@ -36,11 +36,11 @@ class IdRun:
     @classmethod
     def sort(cls, high: Any, low: Any, content: Any, ingest_ts: Any, ordinal: Any, *, latest: int) -> "IdRun":
         """A run of these ids, all of them given by `latest`."""
-        return cls(*_sorted([high, low, content, ingest_ts, ordinal]), latest, latest)
+        return cls(latest, latest, *_sorted([high, low, content, ingest_ts, ordinal]))
 
     def merge(self, other: "IdRun") -> "IdRun":
         both = [np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS]
-        return IdRun(*_sorted(both), min(self.earliest, other.earliest), max(self.latest, other.latest))
+        return IdRun(min(self.earliest, other.earliest), max(self.latest, other.latest), *_sorted(both))
 
     def find(self, high: NDArray[np.uint64], low: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Each id's place in the run, -1 where unknown."""
@@ -74,7 +74,7 @@ class IdRun:
         for dtype in _COLUMNS.values():
             columns.append(np.frombuffer(body, dtype, count, offset))
             offset += columns[-1].nbytes
-        return cls(*columns, earliest, latest)
+        return cls(earliest, latest, *columns)
 
 
 def remember(runs: list[IdRun], run: IdRun, last: int, window_us: int) -> list[IdRun]:

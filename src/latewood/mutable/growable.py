@@ -1,7 +1,7 @@
 """Arrays that grow at the end: the columns of the arena.
 
-What was written is never moved or overwritten in place, so a reference to `array` taken earlier stays right for the rows
-it held then: readers need a lock only for taking it.
+What was written is never moved or overwritten in place, so a reference to `array` taken earlier stays right for the
+rows it held then: readers need a lock only for taking it.
 """
 
 from typing import Any

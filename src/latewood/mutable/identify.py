@@ -55,8 +55,8 @@ def _canonical(array: pa.Array) -> list[bytes]:
 def hash_content(events: Events) -> NDArray[np.uint64]:
     """What each event says, ingest time apart: user, event_ts and the traits that are not null.
 
-    Codes of the vocabulary are stable, so they stand for their values; a trait added later is null in earlier events and
-    changes nothing.
+    Codes of the vocabulary are stable, so they stand for their values; a trait added later is null in earlier events
+    and changes nothing.
     """
     h = _mix(events.keys.hash ^ (events.keys.check * _PHI)) + events.event_ts.view(np.uint64)
     total = _mix(h)

@@ -14,13 +14,15 @@ def kernel(signature: Any) -> Callable[[Function], Function]:
     """Compile a function for one signature; where the cache cannot be written, warn and compile in every process anew."""
 
     def compile_(function: Function) -> Function:
+        cached: Callable[[Function], Function] = njit(signature, nogil=True, cache=True)
+        anew: Callable[[Function], Function] = njit(signature, nogil=True)
         try:
-            return njit(signature, nogil=True, cache=True)(function)  # type: ignore[no-any-return, call-overload]
+            return cached(function)
         except RuntimeError as error:
             if "cache" not in str(error):
                 raise
             _warn_once()
-            return njit(signature, nogil=True)(function)  # type: ignore[no-any-return, call-overload]
+            return anew(function)
 
     return compile_
 

@@ -1,6 +1,6 @@
-"""The log below a tier: batches in order and the state, committed together. The seam between the rules and the backends.
+"""The log below a tier: batches in order and the state, committed together. The seam between rules and backends.
 
-The log is divided into segments; a cut seals the current one and begins the next, so that eviction frees whole segments.
+It is divided into segments; a cut seals the current one and begins the next, so that eviction frees whole segments.
 """
 
 import json

@@ -1,9 +1,9 @@
 """The mutable tier as a log and an arena: all its rules, and nothing about where the log is kept.
 
-Writes: appends of concurrent threads queue up; whoever gets the write lock takes the whole queue into one commit. A batch is
-entered in the arena as pending, the log commits, and only then do readers see it. Reads: look at the log's head, take in the
-batches that other processes added since, and gather from the arena, all under one lock, so that the events and the state
-they were read with belong together (R10).
+Writes: appends of concurrent threads queue up; whoever gets the write lock takes the whole queue into one commit. A
+batch is entered in the arena as pending, the log commits, and only then do readers see it. Reads: look at the log's
+head, take in the batches that other processes added since, and gather from the arena, all under one lock, so that the
+events and the state they were read with belong together (R10).
 """
 
 import threading
@@ -117,7 +117,8 @@ class LoggedTier:
     def _append_group(
         self, transaction: LogTransaction, group: list[Appending]
     ) -> tuple[LogState, list[AppendReceipt | Exception]]:
-        state, outcomes = transaction.state, []
+        state = transaction.state
+        outcomes: list[AppendReceipt | Exception] = []
         for appending in group:
             outcome: AppendReceipt | Exception
             try:

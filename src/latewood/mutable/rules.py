@@ -14,7 +14,7 @@ from latewood.mutable.tier import Late, TierState
 
 
 def first_stamp(state: TierState, now: int, kept: NDArray[np.int64]) -> int:
-    """The stamp of each user's first event in a batch (R5); `kept` are the explicit times that the batch itself brings."""
+    """The stamp of each user's first event in a batch (R5); `kept` are the explicit times of the same batch."""
     return max(now, state.last + 1, int(kept.max()) + 1 if len(kept) else now)
 
 
@@ -34,8 +34,8 @@ def check_not_ahead(ingest_ts: NDArray[np.int64], now: int, max_ahead_us: int, r
         return
     at = int(np.argmax(ingest_ts > limit))
     raise ConflictError(
-        f"row {rows[at]}: ingest time {show_ts(int(ingest_ts[at]))} is more than {max_ahead_us / 1e6:g} s ahead of the clock, "
-        f"{show_ts(now)}. Did the clock jump back? A replay brings its own clock"
+        f"row {rows[at]}: ingest time {show_ts(int(ingest_ts[at]))} is more than {max_ahead_us / 1e6:g} s ahead of the "
+        f"clock, {show_ts(now)}. Did the clock jump back? A replay brings its own clock"
     )
 
 

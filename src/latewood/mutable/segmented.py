@@ -343,7 +343,8 @@ class SegmentTransaction:
         self._log, self._file, self._raw = log, file, raw
         self._open, self._bytes = True, 0
         try:
-            self.state = file.decode_state(raw.get(STATE))
+            data: bytes | None = raw.get(STATE)  # type: ignore[assignment]  # not a buffer: asked for bytes
+            self.state = file.decode_state(data)
         except BaseException:
             self.abort()
             raise

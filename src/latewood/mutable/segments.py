@@ -123,7 +123,8 @@ class SegmentFile:
 
     def state(self) -> bytes | None:
         with self.env.begin() as transaction:
-            return transaction.get(STATE)  # type: ignore[no-any-return]
+            data: bytes | None = transaction.get(STATE)
+            return data
 
     def decode_state(self, data: bytes | None) -> LogState:
         if data is None:

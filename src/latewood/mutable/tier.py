@@ -1,7 +1,7 @@
 """The mutable tier's interface: the events of the last hours or days, seconds fresh, and the store's only clock.
 
-Think of a cash register: it takes events in, prints the time on each (the stamp, `ingest_ts`), and is the one place that
-can say "up to here everything is in". Whatever has to be decided in one step with that clock (stamps, the cut, the
+Think of a cash register: it takes events in, prints the time on each (the stamp, `ingest_ts`), and is the one place
+that can say "up to here everything is in". Whatever has to be decided in one step with that clock (stamps, the cut, the
 frontier, the floor) is decided inside the tier's own write transaction (PROTOCOL.md R6), which is why these few methods
 are the whole interface: LMDB implements them with a transaction, Redis can with a script.
 

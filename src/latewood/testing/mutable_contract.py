@@ -61,7 +61,9 @@ def histories(recent: Recent) -> list[list[tuple[Any, ...]]]:
     return [rows[a:b] for a, b in zip(recent.offsets[:-1], recent.offsets[1:], strict=True)]
 
 
-def recent_of(tier: MutableTier, users: list[Any], end_ts: int = ALL_OF_TIME, **options: Any) -> list[list[tuple[Any, ...]]]:
+def recent_of(
+    tier: MutableTier, users: list[Any], end_ts: int = ALL_OF_TIME, **options: Any
+) -> list[list[tuple[Any, ...]]]:
     """Each user's recent events before `end_ts`."""
     keys = user_keys(pa.array(users, pa.string() if users and isinstance(users[0], str) else pa.int64()))
     options.setdefault("min_ingest", EARLIEST_TS)
@@ -162,7 +164,7 @@ class MutableTierContract:
     def test_nothing_commits_below_the_frontier(self, tier: MutableTier) -> None:
         tier.append(make_events([1], [5], [50]), explicit=True, now=NOW)
         tier.cut(40)
-        with pytest.raises(ConflictError, match="row 1: .*frontier"):
+        with pytest.raises(ConflictError, match=r"row 1: .*frontier"):
             tier.append(make_events([1, 1], [5, 5], [40, 39]), explicit=True, now=NOW)
         assert len(scanned(tier)) == 1
         assert tier.append(make_events([1], [5], [40]), explicit=True, now=NOW).count == 1
@@ -175,7 +177,7 @@ class MutableTierContract:
         with pytest.raises(ConflictError, match="captures have seen"):
             tier.append(make_events([1], [5], [50]), explicit=True, now=NOW)
         receipt = tier.append(make_events([1, 1], [5, 5], [51, 51]), explicit=True, now=NOW)
-        assert receipt.ordinal.tolist() == [0, 1]  # beyond `last` as it stood before the batch, so a batch may tie in itself
+        assert receipt.ordinal.tolist() == [0, 1]  # past `last` as before the batch, so a batch may tie in itself
 
     def test_late_events_can_be_stamped(self, tier: MutableTier) -> None:
         tier.append(make_events([1], [5], [50]), explicit=True, now=NOW)
@@ -198,7 +200,9 @@ class MutableTierContract:
         assert len(scanned(tier)) == 4
 
     def test_an_id_may_repeat_within_a_batch(self, tier: MutableTier) -> None:
-        receipt = append_ids(tier, [7, 8, 7], make_events([1, 1, 1], [5, 6, 5], [3, 3, 4], item=[1, 2, 1]), explicit=True)
+        receipt = append_ids(
+            tier, [7, 8, 7], make_events([1, 1, 1], [5, 6, 5], [3, 3, 4], item=[1, 2, 1]), explicit=True
+        )
         assert (receipt.count, receipt.duplicates) == (2, 1)
         assert receipt.ingest_ts.tolist() == [3, 3, 3]
 
@@ -243,7 +247,10 @@ class MutableTierContract:
         rng = np.random.default_rng(3)
         n = 500
         events = make_events(
-            rng.integers(0, 5, n).tolist(), rng.integers(0, 20, n).tolist(), rng.integers(0, 20, n).tolist(), list(range(n))
+            rng.integers(0, 5, n).tolist(),
+            rng.integers(0, 20, n).tolist(),
+            rng.integers(0, 20, n).tolist(),
+            list(range(n)),
         )
         receipt = tier.append(events, explicit=True, now=NOW)
         everything = rows_of(events.stamped(receipt.ingest_ts, receipt.ordinal))
@@ -256,7 +263,13 @@ class MutableTierContract:
 
     def test_an_anchor_ends_inside_its_tied_group(self, tier: MutableTier) -> None:
         tier.append(make_events([1] * 5, [5, 5, 5, 5, 4], [7, 7, 8, 8, 9]), explicit=True, now=NOW)
-        for tie, wanted in [((7, 0), []), ((7, 1), [0]), ((8, 0), [0, 1]), ((8, 1), [0, 1, 2]), ((99, 0), [0, 1, 2, 3])]:
+        for tie, wanted in [
+            ((7, 0), []),
+            ((7, 1), [0]),
+            ((8, 0), [0, 1]),
+            ((8, 1), [0, 1, 2]),
+            ((99, 0), [0, 1, 2, 3]),
+        ]:
             rows = recent_of(tier, [1], 5, tie_ingest=np.array([tie[0]]), tie_ordinal=np.array([tie[1]], np.int32))[0]
             assert [row[4] for row in rows] == [4, *wanted]
 
