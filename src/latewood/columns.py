@@ -60,7 +60,7 @@ def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np
         array = timestamps_to_us(array, name)
     elif array.type != pa.int64():
         raise SchemaError(f"column {name!r} is {array.type}; a time is an Arrow timestamp or int64 µs since epoch")
-    times: NDArray[np.int64] = array.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    times: NDArray[np.int64] = array.to_numpy()
     if len(times) and (times.min() < EARLIEST_TS or times.max() > LATEST_TS):
         row = int(np.argmax((times < EARLIEST_TS) | (times > LATEST_TS)))
         raise SchemaError(

@@ -68,9 +68,7 @@ class Pointers:
         for name, column in fields.items():
             if column.null_count:
                 raise PointerError(f"column 'uih.{name}' has a null in row {column.is_null().index(True).as_py()}")
-        foreign = np.flatnonzero(np.array(_other_than(fields["epoch"], epoch)))
-        if len(foreign):
-            row = int(foreign[0])
+        if (row := _first_of_another(fields["epoch"], epoch)) >= 0:
             other = fields["epoch"][row].as_py().hex()
             raise PointerError(f"row {row}: the pointer is of epoch {other}, the store is {epoch.hex()}")
         pointers = cls(
@@ -93,13 +91,16 @@ class Pointers:
         return pointers
 
 
-def _other_than(epochs: pa.Array, epoch: bytes) -> NDArray[np.bool_]:
-    size = len(epoch)
+def _first_of_another(epochs: pa.Array, epoch: bytes) -> int:
+    """The first row whose epoch is not the one given, or -1."""
+    size, count = len(epoch), len(epochs)
     epochs = _cast(epochs, pa.binary(size), "epoch")
-    raw = np.frombuffer(epochs.buffers()[1], np.uint8, size * len(epochs), size * epochs.offset)
-    words = raw.view(np.uint64).reshape(-1, 2)
-    mine = np.frombuffer(epoch, np.uint64)
-    return (words[:, 0] != mine[0]) | (words[:, 1] != mine[1])
+    if not count:
+        return -1
+    raw = epochs.buffers()[1].slice(size * epochs.offset, size * count).to_pybytes()
+    if raw == epoch * count:  # one comparison of bytes: this is done for every batch
+        return -1
+    return int(next(row for row in range(count) if raw[row * size : (row + 1) * size] != epoch))
 
 
 def _cast(column: pa.Array, type_: pa.DataType, name: str) -> pa.Array:

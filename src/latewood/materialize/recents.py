@@ -5,6 +5,7 @@ They are logged in the total order, but a file may have been anywhere since: ord
 an event that the request could not have seen is refused.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,15 @@ def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.A
 def _trait_column(values: pa.Array, trait: Trait, vocabulary: Vocabulary) -> Column:
     if not len(values):
         return Column(np.zeros(0, trait.dtype))
-    plain = conform(values, trait)
-    return vocabulary.codes(trait, plain) if trait.coded else column_from_arrow(plain)
+    if not trait.coded:
+        return column_from_arrow(conform(values, trait))
+    if pa.types.is_dictionary(values.type) and not values.null_count:
+        # A log may be read as dictionaries: then each value is looked up once, not each event.
+        with contextlib.suppress(PointerError):  # perhaps one that no event has: see below
+            codes, mask = vocabulary.codes(trait, conform(values.dictionary, trait))
+            if mask is None:
+                return Column(codes[values.indices.to_numpy()])
+    return vocabulary.codes(trait, conform(values, trait))
 
 
 def _ordinals(array: pa.Array) -> NDArray[np.int64]:

@@ -84,6 +84,26 @@ def test_large_lists_and_large_strings_will_do(vocabulary: Vocabulary) -> None:
         assert column_.mask.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("words", "indices", "codes"),
+    [
+        (["like", "buy"], [0, 1, 1], [1, 0, 0]),
+        (["like", "hover", "buy"], [0, 2, 2], [1, 0, 0]),  # a word that no event has
+        (["like", "like", "buy"], [1, 0, 2], [1, 1, 0]),
+        (["like", None], [0, 1, None], [1, 0, 0]),
+    ],
+)
+def test_dictionaries_will_do(
+    vocabulary: Vocabulary, words: list[str | None], indices: list[int | None], codes: list[int]
+) -> None:
+    encoded = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(words))
+    action = pa.ListArray.from_arrays(pa.array([0, 1, 3], pa.int32()), encoded)
+    column = read(recent([[1], [2, 3]], action=action), vocabulary).columns[1]
+    assert column.values.tolist() == codes
+    nulls = [index is None or words[index] is None for index in indices]
+    assert (column.mask is not None and column.mask.tolist() == nulls) if any(nulls) else column.mask is None
+
+
 def test_no_examples(vocabulary: Vocabulary) -> None:
     assert len(read(recent([[1]]).slice(0, 0), vocabulary)) == 0
     assert len(read(pa.array([], recent([[1]]).type), vocabulary)) == 0
