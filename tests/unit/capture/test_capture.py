@@ -132,7 +132,7 @@ def test_events_evicted_meanwhile_are_read_from_the_newer_generation(
     world.store.compact()
     world.append(["ada", "bob"], [world.clock.now() + 1] * 2)
     slow, fast = world.store, Store.open(world.store.path, clock=world.clock)
-    slow.reader()
+    slow.capture(requests(["ada"], [0]))  # its files are open: that they are deleted goes unnoticed
     real = latewood.capture.examples._read_recent
     happened = []
 
