@@ -25,7 +25,7 @@ from latewood.mutable import MutableTier
 
 
 def backfill(
-    sources: Sources, requests: Any, complete: bool = False, allow_empty: bool = False, *, at_once: int = 1 << 16
+    sources: Sources, requests: Any, complete: bool = False, allow_empty: bool = False, *, at_once: int = 1 << 14
 ) -> pa.Table:
     """Make examples of past requests.
 

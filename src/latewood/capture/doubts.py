@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from latewood.capture.examples import Reading
 from latewood.capture.requests import Requests
+from latewood.clock import LATEST_TS
 from latewood.errors import ConflictError
 from latewood.mutable import MutableTier
+from latewood.users import UserKeys
 
 _SAMPLE_USERS, _SAMPLE_EVENTS = 256, 16
+_USERS_AT_ONCE = 1 << 12
 # Clocks that people date events by, coarsest first, in µs, and how many event times must fit to believe it.
 _GRIDS = (("whole days", 86_400_000_000, 4), ("whole seconds", 1_000_000, 2), ("whole milliseconds", 1_000, 2))
 
@@ -42,12 +45,21 @@ class Lost:
 
     def _has_later_news(self, requests: Requests, reading: Reading, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the mutable tier has events before the end of these requests, whenever they were ingested."""
-        if not len(rows):
-            return np.zeros(0, np.bool_)
-        recent = self._tier.recent(
-            requests.keys.take(rows), end_ts=requests.end_ts[rows], min_ingest=reading.reader.generation.watermark
-        )
-        return np.diff(recent.offsets) > 0
+        keys = requests.keys.take(rows)
+        _, first, user = np.unique(np.stack(keys), axis=1, return_index=True, return_inverse=True)
+        oldest = np.empty(len(first), np.int64)
+        for start in range(0, len(first), _USERS_AT_ONCE):  # all recent events of these users are read
+            part = first[start : start + _USERS_AT_ONCE]
+            oldest[start : start + len(part)] = self._oldest(keys.take(part), reading.reader.generation.watermark)
+        return oldest[user.ravel()] < requests.end_ts[rows]
+
+    def _oldest(self, keys: UserKeys, watermark: int) -> NDArray[np.int64]:
+        """The oldest recent event's time of some users; LATEST_TS + 1 where there is none."""
+        after_all = np.full(len(keys.hash), LATEST_TS + 1)
+        recent = self._tier.recent(keys, end_ts=after_all, min_ingest=watermark)
+        has_any = np.diff(recent.offsets) > 0
+        after_all[has_any] = recent.events.event_ts[recent.offsets[:-1][has_any]]
+        return after_all
 
     def require_few(self) -> None:
         """Raises: ConflictError: more than half are lost."""
