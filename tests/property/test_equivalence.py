@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import latewood as lw
 from latewood.clock import EARLIEST_TS
+from latewood.compaction import bulk_load
+from latewood.intake import read_events
 from latewood.mutable import InMemoryTier
 from latewood.schema import TIME_TYPE
 from latewood.testing import ManualClock, Oracle, different_rows, strategies
@@ -66,9 +69,16 @@ class Model:
         before = len(self.events)
         self.events = pa.concat_tables([self.events, table]).combine_chunks()
         self.last = max(self.last, *ingest_ts.tolist()) if len(ingest_ts) else self.last
-        columns = [self.events[name].to_pylist() for name in ("user_id", "event_ts", "ingest_ts")]
-        keys = list(zip(*columns, strict=True))
-        return [keys[:row].count(keys[row]) for row in range(before, len(keys))]
+        return self.ordinals()[before:]
+
+    def ordinals(self) -> list[int]:
+        """Each event's place by arrival among those of its user with the same times, counted one by one."""
+        met: Counter[Any] = Counter()
+        places = []
+        for key in zip(*(self.events[name].to_pylist() for name in ("user_id", "event_ts", "ingest_ts")), strict=True):
+            places.append(met[key])
+            met[key] += 1
+        return places
 
 
 def ingest_times(events: pa.Table) -> np.ndarray:
@@ -124,9 +134,11 @@ class Equivalence(RuleBasedStateMachine):
     def time_passes(self, by: int) -> None:
         self.clock.advance(by)
 
-    def draw_events(self, data: st.DataObject, *, max_size: int = 8) -> pa.Table:
-        start = self.clock.now() - 9
-        return data.draw(strategies.events(self.model.schema, start=start, ingest_time=False, max_size=max_size))
+    def draw_events(self, data: st.DataObject, *, max_size: int = 12) -> pa.Table:
+        start, schema = self.clock.now() - 9, self.model.schema
+        size = data.draw(st.integers(0, max_size))
+        events = strategies.events(schema, start=start, ingest_time=False, min_size=size, max_size=size)
+        return data.draw(events)
 
     def ingest_column(self, data: st.DataObject, size: int) -> pa.Array:
         now = self.clock.now()
@@ -183,6 +195,43 @@ class Equivalence(RuleBasedStateMachine):
         assert receipt.ingest_ts.tolist() == first.ingest_ts.tolist()
         assert receipt.ordinal.tolist() == first.ordinal.tolist()
 
+    @rule(data=st.data(), size=st.integers(200, 700), seed=st.integers(0, 2**32 - 1))
+    def append_many(self, data: st.DataObject, size: int, seed: int) -> None:
+        """Enough for several stripes of one user, made of a few events."""
+        few, last = self.draw_events(data), self.model.last
+        if not len(few):
+            return
+        rng = np.random.default_rng(seed)
+        table = few.take(pa.array(rng.integers(0, len(few), size)))
+        spread = pa.array(self.clock.now() + rng.integers(-300, 3, size), pa.int64()).view(TIME_TYPE)
+        table = table.set_column(1, "event_ts", spread)
+        self.added(table, self.store.append(table), last)
+        self.clock.advance(size)
+
+    @rule(data=st.data())
+    def load_in_bulk(self, data: st.DataObject) -> None:
+        table, model, before = self.draw_events(data), self.model, self.store.generation
+        table = table.append_column("ingest_ts", self.ingest_column(data, len(table)))
+        split = data.draw(st.integers(0, len(table)))
+        parts = [
+            read_events(part, model.schema, self.store.encode).events
+            for part in (table.slice(0, split), table.slice(split))
+        ]
+        given = ingest_times(table)
+        if (given < model.earliest_import).any():
+            with pytest.raises(lw.ConflictError):
+                bulk_load(self.store, parts)
+            return
+        generation = bulk_load(self.store, parts)
+        self.store.refresh()
+        if not len(table):
+            assert generation.id == before.id
+            return
+        model.add(table, given)
+        model.watermark = model.frontier = model.closed
+        assert (generation.id, generation.watermark) == (before.id + 1, model.closed)
+        assert generation.event_count == len(model.events)
+
     # ---- generations
 
     @rule(data=st.data(), keep=st.integers(1, 3))
@@ -202,8 +251,8 @@ class Equivalence(RuleBasedStateMachine):
     # ---- requests
 
     def draw_requests(self, data: st.DataObject, latest: int | None = None) -> pa.Table:
-        start = self.clock.now() - 10
-        table = data.draw(strategies.requests(self.model.schema, start=start, max_size=6))
+        start, min_size = self.clock.now() - 10, data.draw(st.sampled_from([3, 3, 0]))
+        table = data.draw(strategies.requests(self.model.schema, start=start, min_size=min_size, max_size=6))
         if latest is not None:
             times = np.minimum(table["request_ts"].cast(pa.int64()).to_numpy(), latest)
             table = table.set_column(1, "request_ts", pa.array(times).view(TIME_TYPE))
@@ -257,27 +306,27 @@ class Equivalence(RuleBasedStateMachine):
             return lw.backfill(self.store, requests, complete=complete, allow_empty=True)
 
     def expected_anchors(self, where: Any, min_history: int) -> pa.Table:
-        """Each event as a request, its history counted one by one."""
-        events, schema = self.model.events, self.model.schema
-        user, event_ts, ingest_ts = (events[name].to_pylist() for name in ("user_id", "event_ts", "ingest_ts"))
-        keys = list(zip(user, event_ts, ingest_ts, strict=True))
-        ordinal = [keys[:row].count(key) for row, key in enumerate(keys)]
-        place = list(zip(event_ts, ingest_ts, ordinal, strict=True))
+        """Each event as a request, its history counted against every other event."""
+        events, ordinal = self.model.events, np.array(self.model.ordinals(), np.int32)
+        user = events["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        event_ts, ingest_ts = (events[name].cast(pa.int64()).to_numpy() for name in ("event_ts", "ingest_ts"))
         meets = where.evaluate(events)
 
-        def sees(row: int, other: int) -> bool:
-            known = ingest_ts[other] <= min(event_ts[row], ingest_ts[row])
-            return user[other] == user[row] and place[other] < place[row] and known
+        def sees(row: int) -> np.ndarray:
+            place = (ingest_ts < ingest_ts[row]) | ((ingest_ts == ingest_ts[row]) & (ordinal < ordinal[row]))
+            before = (event_ts < event_ts[row]) | ((event_ts == event_ts[row]) & place)
+            return (user == user[row]) & before & (ingest_ts <= min(event_ts[row], ingest_ts[row]))
 
-        rows = range(len(events))
-        kept = [row for row in rows if meets[row] and sum(sees(row, other) for other in rows) >= min_history]
-        kept.sort(key=lambda row: (event_ts[row], utf8(user[row]), ingest_ts[row], ordinal[row]))
+        kept = [row for row in np.flatnonzero(meets).tolist() if sees(row).sum() >= min_history]
+        users = [utf8(value) for value in events["user_id"].to_pylist()]
+        kept.sort(key=lambda row: (event_ts[row], users[row], ingest_ts[row], ordinal[row]))
+        rows = pa.array(kept, pa.int64())
         fields = [pa.field("ingest_ts", TIME_TYPE), pa.field("ordinal", pa.int32())]
-        anchor = pa.array([{"ingest_ts": ingest_ts[row], "ordinal": ordinal[row]} for row in kept], pa.struct(fields))
-        table = events.take(pa.array(kept, pa.int64())).drop_columns(["ingest_ts"])
-        table = table.rename_columns({"event_ts": "request_ts"})
-        plain = pa.schema([*list(table.schema)[:2], *((trait.name, trait.value_type) for trait in schema)])
-        return table.cast(plain).append_column("anchor", anchor)
+        places = [events["ingest_ts"].combine_chunks(), pa.array(ordinal)]
+        anchor = pa.StructArray.from_arrays(places, fields=fields).take(rows)
+        table = events.take(rows).drop_columns(["ingest_ts"]).rename_columns({"event_ts": "request_ts"})
+        plain = ((trait.name, trait.value_type) for trait in self.model.schema)
+        return table.cast(pa.schema([*list(table.schema)[:2], *plain])).append_column("anchor", anchor)
 
     @rule(data=st.data())
     def history(self, data: st.DataObject) -> None:
