@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latewood.errors import CorruptionError
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Rows
 from latewood.materialize.recents import Recents
@@ -109,6 +110,8 @@ def _rows(
     if len(dirty):
         hulls = Rows(*(column[dirty] for column in resolution.rows))
         offsets, visible = reader.visible_rows(hulls, watermark[dirty], wanted[dirty])
+        if not np.array_equal(np.diff(offsets), wanted[dirty]):
+            raise CorruptionError("the index and the ingest times of a stripe disagree on which rows are visible")
         first, last = visible[offsets[:-1]], visible[offsets[1:] - 1]
         start[dirty], stop[dirty] = first, last + 1
         gaps = last + 1 - first > wanted[dirty]  # elsewhere the newest rows are one stretch after all
