@@ -4,12 +4,15 @@ An array costs seven scalars at every call between kernels, and a batch reads fr
 one number and names any of them. Nothing here checks anything: whoever computes an address has checked it.
 """
 
+# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
+
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+from latewood.stripes.jit import intrinsic
 
 I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
@@ -22,7 +25,7 @@ def pointer(builder: Any, address: Any, type_: Any) -> Any:
 def _loader(bits: int, signed: bool = False) -> Any:
     result = types.int64 if signed else types.uint64
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def load(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             value = builder.load(pointer(builder, arguments[0], ir.IntType(bits)), align=1)
@@ -35,7 +38,7 @@ def _loader(bits: int, signed: bool = False) -> Any:
 
 
 def _storer(bits: int) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def store(typing_context: Any, address: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             value = builder.trunc(arguments[1], ir.IntType(bits)) if bits < 64 else arguments[1]
@@ -54,7 +57,7 @@ load_i8, load_i16, load_i32, load_i64 = (_loader(bits, signed=True) for bits in 
 store_u8, store_u16, store_u32, store_u64 = (_storer(bits) for bits in (8, 16, 32, 64))
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def address_of(typing_context: Any, array: Any) -> Any:
     """The address of an array's first element. The array must outlive its use."""
 
@@ -65,7 +68,7 @@ def address_of(typing_context: Any, array: Any) -> Any:
     return types.uint64(array), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
     """Copy bytes between addresses that do not overlap."""
 
@@ -77,7 +80,7 @@ def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any
     return types.void(types.uint64, types.uint64, types.uint64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def zero_bytes(typing_context: Any, target: Any, count: Any) -> Any:
     """Set bytes to zero."""
 
@@ -88,7 +91,7 @@ def zero_bytes(typing_context: Any, target: Any, count: Any) -> Any:
     return types.void(types.uint64, types.uint64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def prefetch(typing_context: Any, address: Any) -> Any:
     """Ask for the cache line at an address, to read it soon. A wrong address is harmless: it is a hint."""
 
@@ -104,7 +107,7 @@ def prefetch(typing_context: Any, address: Any) -> Any:
     return types.void(types.uint64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def bit_length(typing_context: Any, value: Any) -> Any:
     """How many bits a uint64 needs: 0 for 0."""
 

@@ -14,12 +14,12 @@ from latewood.stripes.addresses import address_of, copy_bytes, load_i32, load_i6
 from latewood.stripes.checksum import xxh64
 from latewood.stripes.encode import encode_stripe, encode_times
 from latewood.stripes.entries import (
+    block_index,
     entry_offset,
     first_entry,
     first_ts,
     identity_before,
     latest_ingest,
-    block_index,
     table_field,
     user_events,
     user_stripes,
@@ -97,7 +97,17 @@ def assemble_users(
                 return UNSORTED
             end = base + (at - start_of_payload)
             ok = _seal_blocks(
-                old, old_user, c, carried, number, entries, entry_at, end, start_of_payload - base, checksums, checksum_at
+                old,
+                old_user,
+                c,
+                carried,
+                number,
+                entries,
+                entry_at,
+                end,
+                start_of_payload - base,
+                checksums,
+                checksum_at,
             )
             if not ok:
                 where[1] = column

@@ -17,12 +17,12 @@ _P1_P2, _MINUS_P1 = (_P1 + _P2) % (1 << 64), -_P1 % (1 << 64)
 
 @kernel
 def _rotate(x: Any, bits: Any) -> Any:
-    return (x << uint64(bits)) | (x >> uint64(64 - bits))
+    return (x << bits) | (x >> (uint64(64) - bits))
 
 
 @kernel
 def _round(lane: Any, word: Any) -> Any:
-    return _rotate(lane + word * uint64(_P2), 31) * uint64(_P1)
+    return _rotate(lane + word * uint64(_P2), uint64(31)) * uint64(_P1)
 
 
 @kernel
@@ -42,19 +42,19 @@ def xxh64(address: Any, size: Any) -> Any:
             c = _round(c, load_u64(address + uint64(16)))
             d = _round(d, load_u64(address + uint64(24)))
             address += uint64(32)
-        h = _rotate(a, 1) + _rotate(b, 7) + _rotate(c, 12) + _rotate(d, 18)
+        h = _rotate(a, uint64(1)) + _rotate(b, uint64(7)) + _rotate(c, uint64(12)) + _rotate(d, uint64(18))
         h = _join(_join(_join(_join(h, a), b), c), d)
     else:
         h = uint64(_P5)
     h += size
     while address + uint64(8) <= end:
-        h = _rotate(h ^ _round(uint64(0), load_u64(address)), 27) * uint64(_P1) + uint64(_P4)
+        h = _rotate(h ^ _round(uint64(0), load_u64(address)), uint64(27)) * uint64(_P1) + uint64(_P4)
         address += uint64(8)
     if address + uint64(4) <= end:
-        h = _rotate(h ^ (load_u32(address) * uint64(_P1)), 23) * uint64(_P2) + uint64(_P3)
+        h = _rotate(h ^ (load_u32(address) * uint64(_P1)), uint64(23)) * uint64(_P2) + uint64(_P3)
         address += uint64(4)
     while address < end:
-        h = _rotate(h ^ (load_u8(address) * uint64(_P5)), 11) * uint64(_P1)
+        h = _rotate(h ^ (load_u8(address) * uint64(_P5)), uint64(11)) * uint64(_P1)
         address += uint64(1)
     h = (h ^ (h >> uint64(33))) * uint64(_P2)
     h = (h ^ (h >> uint64(29))) * uint64(_P3)

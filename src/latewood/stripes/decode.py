@@ -10,16 +10,27 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
-from latewood.stripes.addresses import load_u64, prefetch
-from latewood.stripes.entries import entry_offset, first_entry, table_field, user_events
+from latewood.stripes.addresses import address_of, load_u8, load_u64, prefetch, zero_bytes
+from latewood.stripes.entries import (
+    block_index,
+    entry_has_nulls,
+    entry_offset,
+    first_entry,
+    first_ts,
+    table_field,
+    user_events,
+)
 from latewood.stripes.jit import kernel
-from latewood.stripes.layout import PAYLOAD, STRIPE_EVENTS, USER_COUNT
+from latewood.stripes.layout import BLOCK_STRIPES, EVENT_TS, PAYLOAD, STRIPE_EVENTS, USER_COUNT, VERIFIED
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
-from latewood.stripes.stripe import decode_part, table_at, verify_block
+from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, table_at, verify_block
 
 _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 8, 3
 _NULLS, _OUTSIDE, _DAMAGED = 1, 2, 3  # what the kernel says
+# A kernel's room: where something is wrong (range, stripe), scratch for a stripe, the place of every range's entry.
+_SCRATCH, _PLACES = 8, 8 + STRIPE_EVENTS
+_NO_MASK = np.empty(0, np.uint8)
 
 
 def decode_column(
@@ -38,26 +49,22 @@ def decode_column(
     Returns: whether any stripe read has nulls.
     Raises: CorruptionError: names the shard, user, column and block. IndexError: a range that is not there.
     """
-    _check_output(tables, column, out, mask, len(ranges))
-    scratch = np.empty(STRIPE_EVENTS, np.uint64)
-    where = np.zeros(2, np.int64)
-    places = np.empty(len(ranges), np.uint64)
-    found = _decode_ranges(
-        tables.rows, *ranges.arrays(), np.uint64(column), np.uint64(out.itemsize), np.uint64(len(out)),
-        np.uint64(out.ctypes.data), np.uint64(0 if mask is None else mask.ctypes.data), verify,
-        places, scratch, where,
-    )  # fmt: skip
+    if not len(ranges):
+        return False
+    _check_output(tables, column, out, mask)
+    matrix = ranges.matrix
+    work = np.empty(_PLACES + matrix.shape[1], np.uint64)
+    nulls = _NO_MASK if mask is None else mask.view(np.uint8)
+    found = _decode_ranges(tables.rows, matrix, column, out.itemsize, out.view(np.uint8), nulls, verify, work)
     if found == _OUTSIDE:
-        raise IndexError(f"range {where[0]} lies outside its user's events, the shards or the output")
+        raise IndexError(f"range {work[0]} lies outside its user's events, the shards or the output")
     if found == _DAMAGED:
-        row, stripe = int(where[0]), int(where[1])
+        row, stripe = int(work[0]), int(work[1])
         raise tables.damage(int(ranges.shard[row]), int(ranges.user[row]), column, stripe)
     return bool(found == _NULLS)
 
 
-def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[np.bool_] | None, ranges: int) -> None:
-    if not ranges:
-        return
+def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
     columns = tables.columns
     if not 0 <= column < len(columns):
         raise IndexError(f"there is no column {column}")
@@ -81,49 +88,45 @@ def _is_inside(tables: Any, shard: Any, user: Any, start: Any, stop: Any, target
 
 @kernel
 def _decode_ranges(
-    tables: Any,
-    shards: Any,
-    users: Any,
-    starts: Any,
-    stops: Any,
-    targets: Any,
-    column: Any,
-    itemsize: Any,
-    size: Any,
-    out: Any,
-    mask: Any,
-    verify: Any,
-    places: Any,
-    scratch: Any,
-    where: Any,
+    tables: Any, ranges: Any, column: Any, itemsize: Any, out: Any, mask: Any, verify: Any, work: Any
 ) -> Any:
-    """Decode all ranges. Returns: 0, _NULLS, or what went wrong, and where: the range and the stripe."""
-    count, nulls, checked = len(shards), uint64(0), 0
+    """Decode all ranges. Returns: 0, _NULLS, or what went wrong, and in `work` where: the range and the stripe."""
+    column, itemsize, nulls, checked = uint64(column), uint64(itemsize), uint64(0), 0
+    room, count, size = address_of(work) + uint64(_SCRATCH * 8), ranges.shape[1], uint64(len(out)) // itemsize
+    out_at, mask_at = address_of(out), address_of(mask) if len(mask) else uint64(0)
     for i in range(count):
         while checked < min(count, i + _ENTRIES_AHEAD + 1):
-            shard, user, start = uint64(shards[checked]), uint64(users[checked]), uint64(starts[checked])
-            if not _is_inside(tables, shard, user, start, uint64(stops[checked]), uint64(targets[checked]), size):
-                where[0] = checked
+            shard, user, start, stop, target = _range(ranges, checked)
+            if not _is_inside(tables, shard, user, start, stop, target, size):
+                work[0] = checked
                 return _OUTSIDE
             place = first_entry(table_at(tables, shard), user, column) + (start // uint64(STRIPE_EVENTS)) * uint64(8)
             prefetch(place)
-            places[checked] = place
+            work[_PLACES + checked] = place
             checked += 1
-        if i + _PAYLOAD_AHEAD < count:
-            ahead = i + _PAYLOAD_AHEAD
-            soon = table_field(table_at(tables, shards[ahead]), PAYLOAD) + entry_offset(load_u64(places[ahead]))
+        ahead = i + _PAYLOAD_AHEAD
+        if ahead < count:
+            soon = load_u64(work[_PLACES + ahead])
+            soon = table_field(table_at(tables, ranges[0, ahead]), PAYLOAD) + entry_offset(soon)
             for line in range(5):
                 prefetch(soon + uint64(line * 64))
-        table, user = table_at(tables, shards[i]), uint64(users[i])
+        shard, user, start, stop, target = _range(ranges, i)
+        mask_to = mask_at + target if mask_at else mask_at
         status = _decode_range(
-            table, user, column, itemsize, uint64(starts[i]), uint64(stops[i]),
-            out + uint64(targets[i]) * itemsize, mask + uint64(targets[i]) if mask else mask, verify, scratch, where,
+            table_at(tables, shard), user, column, itemsize, start, stop, out_at + target * itemsize, mask_to, verify,
+            room, work,
         )  # fmt: skip
         if status == _DAMAGED:
-            where[0] = i
+            work[0] = i
             return _DAMAGED
         nulls |= uint64(status)
     return _NULLS if nulls else 0
+
+
+@kernel
+def _range(ranges: Any, i: Any) -> Any:
+    shard, user = uint64(ranges[0, i]), uint64(ranges[1, i])
+    return shard, user, uint64(ranges[2, i]), uint64(ranges[3, i]), uint64(ranges[4, i])
 
 
 @kernel
@@ -141,24 +144,37 @@ def _decode_range(
     where: Any,
 ) -> Any:
     """Decode rows [start, stop) of one user. Returns: 0, _NULLS, or _DAMAGED and the stripe in where[1]."""
-    room = uint64(scratch.ctypes.data)
-    payload, entries = table_field(table, PAYLOAD), first_entry(table, user, column)
-    nulls = uint64(0)
+    payload, total, nulls = table_field(table, PAYLOAD), user_events(table, user), uint64(0)
+    stripe = start // uint64(STRIPE_EVENTS)
+    entries = first_entry(table, user, column)
+    verified = table_field(table, VERIFIED) + block_index(table, user, column, uint64(0))
+    first = stripe * uint64(STRIPE_EVENTS)
     while start < stop:
-        stripe = start // uint64(STRIPE_EVENTS)
-        first = stripe * uint64(STRIPE_EVENTS)
+        entry = load_u64(entries + (stripe << uint64(3)))
         last = min(stop, first + uint64(STRIPE_EVENTS))
         if last < stop:
-            soon = payload + entry_offset(load_u64(entries + (stripe + uint64(1)) * uint64(8)))
+            soon = payload + entry_offset(load_u64(entries + (stripe << uint64(3)) + uint64(8)))
             for line in range(4):
                 prefetch(soon + uint64(line * 64))
-        if verify and verify_block(table, user, column, stripe):
+        checked = not verify or load_u8(verified + stripe // uint64(BLOCK_STRIPES))
+        if not checked and verify_block(table, user, column, stripe):
             where[1] = stripe
             return _DAMAGED
-        nulls |= decode_part(table, user, column, stripe, itemsize, start - first, last - first, out, mask, room)
-        count = last - start
+        events, count = min(total - first, uint64(STRIPE_EVENTS)), last - start
+        if column == uint64(EVENT_TS):
+            time = uint64(first_ts(table, user, stripe))
+            sum_steps(payload, entry, events, time, start - first, last - first, scratch, out)
+        else:
+            decode_part(payload, entry, events, itemsize, start - first, last - first, out, scratch)
+        if entry_has_nulls(entry):
+            nulls = uint64(1)
+            mark_nulls(payload, entry, start - first, last - first, itemsize, out, mask)
+        elif mask:
+            zero_bytes(mask, count)
         out += count * itemsize
         if mask:
             mask += count
+        stripe += uint64(1)
+        first += uint64(STRIPE_EVENTS)
         start = last
     return _NULLS if nulls else 0

@@ -126,15 +126,9 @@ def _write_nulls(nulls: Any, events: Any, out: Any) -> Any:
 
 @kernel
 def _make_entry(offset: Any, mode: Any, width: Any, exceptions: Any, code: Any, nulls: Any, reference: Any) -> Any:
-    return (
-        offset
-        | (uint64(mode) << uint64(MODE_SHIFT))
-        | (uint64(width) << uint64(WIDTH_SHIFT))
-        | (uint64(exceptions) << uint64(EXCEPTIONS_SHIFT))
-        | (uint64(code) << uint64(SIZE_CODE_SHIFT))
-        | (uint64(nulls) << uint64(HAS_NULLS_SHIFT))
-        | (uint64(reference) << uint64(HAS_REFERENCE_SHIFT))
-    )
+    entry = offset | (mode << uint64(MODE_SHIFT)) | (width << uint64(WIDTH_SHIFT))
+    entry |= (exceptions << uint64(EXCEPTIONS_SHIFT)) | (code << uint64(SIZE_CODE_SHIFT))
+    return entry | (nulls << uint64(HAS_NULLS_SHIFT)) | (reference << uint64(HAS_REFERENCE_SHIFT))
 
 
 @kernel
@@ -164,7 +158,7 @@ def encode_times(source: Any, events: Any, offset: Any, out: Any, scratch: Any) 
         else:
             _multiply_and_add(values, events, factor, uint64(0))
     pack_values(values, events, uint64(8), width, exceptions, code, out + (divided << uint64(3)))
-    return _make_entry(offset, DELTA, width, exceptions, code, 0, divided), size
+    return _make_entry(offset, uint64(DELTA), width, exceptions, code, uint64(0), divided), size
 
 
 @kernel
@@ -178,7 +172,7 @@ def encode_stripe(
     if nulls:
         count = _write_nulls(nulls, events, out)
         if count == events:
-            return _make_entry(offset, NULLS, 0, 0, 0, 1, 0), uint64(0)
+            return _make_entry(offset, uint64(NULLS), uint64(0), uint64(0), uint64(0), uint64(1), uint64(0)), uint64(0)
         bitmap = (events + uint64(7)) >> uint64(3) if count else uint64(0)
         nulls = nulls if count else uint64(0)
     least = _smallest(values, events, kind == uint64(SIGNED), nulls)
@@ -201,34 +195,34 @@ def _write_raw(values: Any, events: Any, itemsize: Any, out: Any) -> Any:
 
 @kernel
 def _write_bools(values: Any, events: Any, least: Any, bitmap: Any, offset: Any, out: Any) -> Any:
-    has_nulls = bitmap > uint64(0)
+    has_nulls = uint64(bitmap > uint64(0))
     if least:  # all true
         if events <= uint64(8):
             _write_raw(values, events, uint64(1), out)
-            return _make_entry(offset, RAW, 0, 0, 0, has_nulls, 0), events
+            return _make_entry(offset, uint64(RAW), uint64(0), uint64(0), uint64(0), has_nulls, uint64(0)), events
         store_u64(out, uint64(1))
-        return _make_entry(offset, PACKED, 0, 0, 0, has_nulls, 1), uint64(8)
+        return _make_entry(offset, uint64(PACKED), uint64(0), uint64(0), uint64(0), has_nulls, uint64(1)), uint64(8)
     true = uint64(0)
     for i in range(events):
         if load_u64(values + (uint64(i) << uint64(3))):
             store_u8(out + true, uint64(i))
             true += uint64(1)
     if true == uint64(0):
-        return _make_entry(offset, PACKED, 0, 0, 0, has_nulls, 0), uint64(0)
+        return _make_entry(offset, uint64(PACKED), uint64(0), uint64(0), uint64(0), has_nulls, uint64(0)), uint64(0)
     if true <= min(events, uint64(32)):
-        return _make_entry(offset, POSITIONS, 0, true, 0, has_nulls, 0), true
+        return _make_entry(offset, uint64(POSITIONS), uint64(0), true, uint64(0), has_nulls, uint64(0)), true
     if events <= uint64(32):
         _write_raw(values, events, uint64(1), out)
-        return _make_entry(offset, RAW, 0, 0, 0, has_nulls, 0), events
+        return _make_entry(offset, uint64(RAW), uint64(0), uint64(0), uint64(0), has_nulls, uint64(0)), events
     pack_values(values, events, uint64(1), uint64(1), uint64(0), uint64(0), out)
-    return _make_entry(offset, PACKED, 1, 0, 0, has_nulls, 0), uint64(32)
+    return _make_entry(offset, uint64(PACKED), uint64(1), uint64(0), uint64(0), has_nulls, uint64(0)), uint64(32)
 
 
 @kernel
 def _write_cheapest(
     itemsize: Any, values: Any, events: Any, least: Any, bitmap: Any, offset: Any, out: Any, scratch: Any
 ) -> Any:
-    has_nulls = bitmap > uint64(0)
+    has_nulls = uint64(bitmap > uint64(0))
     every = ~uint64(0) >> (uint64(64) - (itemsize << uint64(3)))
     counts = scratch + uint64(STRIPE_EVENTS * 8)
     mode, factor, reference = uint64(PACKED), uint64(1), uint64(0)
@@ -255,7 +249,9 @@ def _write_cheapest(
         if factor > uint64(1):
             _multiply_and_add(values, events, factor, least)
         _write_raw(values, events, itemsize, out)
-        return _make_entry(offset, RAW, 0, 0, 0, has_nulls, 0), events * itemsize
+        return _make_entry(
+            offset, uint64(RAW), uint64(0), uint64(0), uint64(0), has_nulls, uint64(0)
+        ), events * itemsize
     if mode == uint64(SCALED):
         store_u64(out + uint64(8), factor)
     else:

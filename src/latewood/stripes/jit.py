@@ -9,19 +9,21 @@ import functools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import xxhash
 from numba import njit
+from numba.extending import intrinsic as _intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 HERE = Path(__file__).parent
+
+intrinsic: Any = _intrinsic  # instructions of our own; untyped, since numba's type has their first argument
 
 
 def kernel(function: Function) -> Function:
     """Compile a function with numba; where the cache cannot be written, warn and compile in every process anew."""
-    compiled = njit(**OPTIONS)(function)
+    compiled: Any = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
     try:
         compiled.enable_caching()
         stamp = _stamp(HERE) + _stamp(Path(function.__code__.co_filename).parent)
@@ -30,7 +32,7 @@ def kernel(function: Function) -> Function:
         _warn_once()
     except AttributeError:  # another numba: its own stamp has to do
         pass
-    return compiled  # type: ignore[no-any-return]
+    return cast(Function, compiled)
 
 
 @functools.cache

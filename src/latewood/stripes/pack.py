@@ -4,12 +4,13 @@ A width that fits nearly all values is chosen by total size; of the few wider on
 are stored beside their positions, and added after unpacking ("patched frame of reference").
 """
 
+# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
+
 from typing import Any
 
 from llvmlite import ir
 from numba import types, uint64
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from latewood.stripes.addresses import (
     I64,
@@ -23,7 +24,7 @@ from latewood.stripes.addresses import (
     zero_bytes,
 )
 from latewood.stripes.entries import packed_bytes, word_bits
-from latewood.stripes.jit import kernel
+from latewood.stripes.jit import intrinsic, kernel
 from latewood.stripes.unpack import ROW_BYTES, narrow, splat
 
 
@@ -31,7 +32,7 @@ def _packer(bits: int) -> Any:
     lanes = 256 // bits
     row_type, wide_type = (ir.VectorType(ir.IntType(b), lanes) for b in (bits, 64))
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def pack(typing_context: Any, values: Any, rows: Any, width: Any, mask: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             values, rows, width, mask, out = arguments

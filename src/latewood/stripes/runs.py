@@ -1,8 +1,8 @@
 """What goes into a shard and which rows come out: the arguments of the writer and of the decoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -55,14 +55,18 @@ class Ranges:
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
     target: NDArray[np.int64]
+    _matrix: NDArray[np.int64] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.shard)
 
-    def arrays(self) -> tuple[NDArray[np.int64], ...]:
-        """The five columns as kernels take them."""
-        columns = (self.shard, self.user, self.start, self.stop, self.target)
-        return tuple(np.ascontiguousarray(column, np.int64) for column in columns)
+    @property
+    def matrix(self) -> NDArray[np.int64]:
+        """(5, ranges): the columns as kernels take them. Kept, since a batch decodes many columns of the same ranges."""
+        if self._matrix is None:
+            columns = (self.shard, self.user, self.start, self.stop, self.target)
+            object.__setattr__(self, "_matrix", np.array(columns, np.int64, ndmin=2))
+        return cast("NDArray[np.int64]", self._matrix)
 
 
 @dataclass(frozen=True, slots=True)

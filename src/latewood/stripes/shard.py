@@ -50,8 +50,8 @@ class Shard:
             footer.counts[name] for name in ("users", "events", "stripes", "blocks")
         )
         self._data = data
-        self._users = self._section("users", np.uint64).reshape(-1, 5)
-        self._stripes = self._section("stripes", np.uint64).reshape(-1, 3)
+        self._users = self._words("users").reshape(-1, 5)
+        self._stripes = self._words("stripes").reshape(-1, 3)
         self.verified = np.zeros(self.block_count * len(self.columns), np.uint8)
         self.table = np.zeros(TABLE_FIELDS, np.uint64)
         base = data.ctypes.data
@@ -82,8 +82,8 @@ class Shard:
             FileNotFoundError: there is no such file.
         """
         data = storage.map(key)
-        footer, digest = _read_footer(data, key)
-        _check_layout(data, footer, key)
+        footer, footer_size, digest = _read_footer(data, key)
+        _check_layout(data, footer, footer_size, key)
         expected = {"epoch": epoch, "generation": generation, "shard": number}
         for name, wanted in expected.items():
             if wanted is not None and getattr(footer, name) != wanted:
@@ -161,16 +161,17 @@ class Shard:
             f"block {stripe // BLOCK_STRIPES}: the bytes are not those written"
         )
 
-    def _section(self, name: str, dtype: type[np.generic]) -> NDArray[np.generic]:
+    def _bytes(self, name: str) -> NDArray[np.uint8]:
         section = self.footer.sections[name]
-        return self._data[section.offset : section.offset + section.size_bytes].view(dtype)
+        return self._data[section.offset : section.offset + section.size_bytes]
+
+    def _words(self, name: str) -> NDArray[np.uint64]:
+        return self._bytes(name).view(np.uint64)
 
     def _read_user_ids(self) -> pa.Array:
         if self.footer.user_type == "int64":
-            ids = self._section("user_ids", np.int64)
-            return pa.Array.from_buffers(pa.int64(), self.user_count, [None, pa.py_buffer(ids)])
-        offsets, text = self._section("user_offsets", np.int64), self._section("user_bytes", np.uint8)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+            return pa.Array.from_buffers(pa.int64(), self.user_count, [None, pa.py_buffer(self._bytes("user_ids"))])
+        buffers = [None, *(pa.py_buffer(self._bytes(name)) for name in ("user_offsets", "user_bytes"))]
         return pa.Array.from_buffers(pa.large_string(), self.user_count, buffers).cast(pa.string())
 
     def _check_index(self) -> None:
@@ -188,8 +189,8 @@ class Shard:
             place = f"user number {user}, column {name!r}, stripe {stripe}"
             raise CorruptionError(f"{self.key}: {validate.PROBLEMS[problem]} ({place})")
         if self.footer.user_type == "string":
-            offsets = self._section("user_offsets", np.int64)
-            if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != self.footer.sections["user_bytes"].size_bytes:
+            offsets, text = self._bytes("user_offsets").view(np.int64), self._bytes("user_bytes")
+            if offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(text):
                 raise CorruptionError(f"{self.key}: the user ids' offsets do not fit their bytes")
 
 
@@ -199,21 +200,19 @@ class Tables:
     Attributes:
         rows: (shards, TABLE_FIELDS) uint64; zeros where the shard is not open yet.
         shards: the opened ones, kept alive here.
+        columns: of the shards, all the same; none while no shard is open.
     """
 
     def __init__(self, count: int) -> None:
         self.rows = np.zeros((count, TABLE_FIELDS), np.uint64)
         self.shards: list[Shard | None] = [None] * count
+        self.columns: tuple[StripeColumn, ...] = ()
 
     def put(self, number: int, shard: Shard) -> None:
         """Add an opened shard."""
         self.shards[number] = shard
         self.rows[number] = shard.table
-
-    @property
-    def columns(self) -> tuple[StripeColumn, ...]:
-        """The columns of the shards, all the same; none while no shard is open."""
-        return next((shard.columns for shard in self.shards if shard), ())
+        self.columns = shard.columns
 
     def damage(self, shard: int, user: int, column: int, stripe: int) -> CorruptionError:
         """The error for a block whose checksum differs."""
@@ -223,8 +222,8 @@ class Tables:
         return opened.damage(user, column, stripe)
 
 
-def _read_footer(data: NDArray[np.uint8], key: str) -> tuple[Footer, int]:
-    """Header, trailer and footer, in this order, so that a newer version is named as such."""
+def _read_footer(data: NDArray[np.uint8], key: str) -> tuple[Footer, int, int]:
+    """Header, trailer and footer, in this order, so that a newer version is named as such; its bytes and xxh3_64."""
     if len(data) < HEADER_BYTES + PAD_BYTES + TRAILER_BYTES:
         raise CorruptionError(f"{key}: {len(data)} bytes are too few for a shard file")
     check_header(data[:HEADER_BYTES].tobytes(), key)
@@ -237,10 +236,10 @@ def _read_footer(data: NDArray[np.uint8], key: str) -> tuple[Footer, int]:
     footer = Footer.from_bytes(raw, key)
     if footer.columns[:FIRST_TRAIT] != BUILT_IN:
         raise CorruptionError(f"{key}: the footer lacks the built-in columns")
-    return footer, digest
+    return footer, size, digest
 
 
-def _check_layout(data: NDArray[np.uint8], footer: Footer, key: str) -> None:
+def _check_layout(data: NDArray[np.uint8], footer: Footer, footer_size: int, key: str) -> None:
     """The sections lie where the counts say, one after the other, with zeros between; their contents are as written."""
     counts, columns = footer.counts, len(footer.columns)
     sizes: dict[str, int | None] = {
@@ -264,18 +263,12 @@ def _check_layout(data: NDArray[np.uint8], footer: Footer, key: str) -> None:
             raise CorruptionError(f"{key}: section {name!r} does not lie where it should")
         _check_zeros(data, position, start, key)
         position, gap = start + section.size_bytes, 0
-        if position > len(data) or xxhash.xxh3_64_intdigest(data[start:position]) != section.xxh3:
+        if position > len(data) or xxhash.xxh3_64_intdigest(data[start:position].data) != section.xxh3:
             raise CorruptionError(f"{key}: section {name!r} is damaged")
-    end = len(data) - TRAILER_BYTES - len(footer_bytes(data))
+    end = len(data) - TRAILER_BYTES - footer_size
     if end != position + padding(position):
         raise CorruptionError(f"{key}: bytes between the index and the footer")
     _check_zeros(data, position, end, key)
-
-
-def footer_bytes(data: NDArray[np.uint8]) -> memoryview:
-    """The footer of a file whose trailer was checked."""
-    size = int(data[-TRAILER_BYTES:][:8].view(np.uint64)[0])
-    return memoryview(data[len(data) - TRAILER_BYTES - size : len(data) - TRAILER_BYTES])
 
 
 def _check_zeros(data: NDArray[np.uint8], start: int, stop: int, key: str) -> None:

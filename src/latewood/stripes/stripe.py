@@ -28,7 +28,6 @@ from latewood.stripes.entries import (
     bitmap_bytes,
     block_index,
     entry_exceptions,
-    entry_has_nulls,
     entry_has_reference,
     entry_mode,
     entry_offset,
@@ -217,39 +216,31 @@ def decode_ordinals(table: Any, user: Any, stripe: Any, out: Any) -> Any:
 
 @kernel
 def decode_part(
-    table: Any,
-    user: Any,
-    column: Any,
-    stripe: Any,
+    payload: Any,
+    entry: Any,
+    events: Any,
     itemsize: Any,
     start: Any,
     stop: Any,
     out: Any,
-    mask: Any,
     scratch: Any,
 ) -> Any:
-    """Values [start, stop) of a stripe to out[0 : stop - start]; scratch is room for 256 values of 8 bytes.
+    """Values [start, stop) of a stripe, not of times, to out[0 : stop - start], nulls as whatever was packed.
 
-    `mask` is the address of as many bytes, or 0. Returns: whether the stripe has nulls.
+    Whole stripes are unpacked into place, others through `scratch`, which is room for 256 values of 8 bytes.
     """
-    entry = _load_entry(table, user, column, stripe)
-    events = stripe_events(table, user, stripe)
-    payload = table_field(table, PAYLOAD)
-    if column == uint64(EVENT_TS):
-        first = uint64(first_ts(table, user, stripe))
-        sum_steps(payload, entry, events, first, start, stop, scratch, out)
-    elif stop - start == uint64(STRIPE_EVENTS):
+    if stop - start == uint64(STRIPE_EVENTS):
         decode_values(payload, entry, events, itemsize, start, stop, out)
     else:
         decode_values(payload, entry, events, itemsize, start, stop, scratch)
         copy_bytes(out, scratch + start * itemsize, (stop - start) * itemsize)
-    has_nulls = entry_has_nulls(entry)
-    if has_nulls and entry_mode(entry) == uint64(NULLS):
-        if mask:
-            for i in range(stop - start):
-                store_u8(mask + uint64(i), uint64(1))
-    elif has_nulls:
+
+
+@kernel
+def mark_nulls(payload: Any, entry: Any, start: Any, stop: Any, itemsize: Any, out: Any, mask: Any) -> Any:
+    """Zero the nulls of decoded values [start, stop) of a stripe that has nulls, and write their mask."""
+    if entry_mode(entry) != uint64(NULLS):
         apply_nulls(payload + entry_offset(entry), start, stop, itemsize, out, mask)
     elif mask:
-        zero_bytes(mask, stop - start)
-    return has_nulls
+        for i in range(stop - start):
+            store_u8(mask + uint64(i), uint64(1))

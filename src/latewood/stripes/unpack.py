@@ -3,18 +3,20 @@
 Values lie in 256 / B lanes of words of B bits, so that a row of lanes is one vector register: row r's value starts at
 bit r * width of each lane's bit stream, and word k of lane l lies at [k * LANES + l]. One row is two loads, three
 shifts and a mask, without a branch. numba cannot prove that a plain loop of this shape may become vector code, so the
-loops are written as LLVM vectors outright. They check nothing; every width and address was checked when the shard was opened.
+loops are written as LLVM vectors outright. They check nothing; every width and address was checked when the shard was
+opened.
 """
+
+# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
 
 from typing import Any
 
 from llvmlite import ir
 from numba import types, uint64
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from latewood.stripes.addresses import I32, I64, pointer
-from latewood.stripes.jit import kernel
+from latewood.stripes.jit import intrinsic, kernel
 
 ROW_BYTES = 32
 
@@ -36,7 +38,7 @@ def _unpacker(bits: int, out_bits: int) -> Any:
     row_type = ir.VectorType(ir.IntType(bits), lanes)
     out_type = ir.VectorType(ir.IntType(out_bits), lanes)
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def unpack(typing_context: Any, packed: Any, width: Any, first: Any, rows: Any, out: Any, reference: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             packed, width, first, rows, out, reference = arguments
@@ -120,7 +122,7 @@ def _scaler(bits: int) -> Any:
     lanes = 256 // bits
     row_type = ir.VectorType(ir.IntType(bits), lanes)
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def scale(typing_context: Any, out: Any, rows: Any, factor: Any, plus: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             out, rows, factor, plus = arguments

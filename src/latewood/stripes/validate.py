@@ -186,7 +186,7 @@ def find_user(table: Any, user_hash: Any, check: Any) -> Any:
                 middle = high - uint64(1)
             else:
                 share = float(user_hash - first) / float(last - first)
-                middle = min(low + uint64(share * float(high - low)), high - uint64(1))
+                middle = min(low + uint64(int(share * float(high - low))), high - uint64(1))
         looks += 1
         record = user_record(table, middle)
         at = load_u64(record)

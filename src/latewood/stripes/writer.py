@@ -185,7 +185,7 @@ class ShardWriter:
         written = int(self._totals[PAYLOAD_BYTES]) - before
         if before + written >= 1 << OFFSET_BITS:
             raise ValueError("a shard holds at most 1 TiB: use more shards")
-        self._write(memoryview(self._payload)[:written])
+        self._write(self._payload[:written].data)
         for name, part in (("users", users), ("stripes", records), ("entries", entries), ("checksums", checksums)):
             self._index[name].append(part)
         latest = int(records[:, 1].view(np.int64).max())
@@ -215,7 +215,7 @@ class ShardWriter:
         self._write(bytes(padding(self._position)))
         offset, digest = self._position, xxhash.xxh3_64()
         for part in parts:
-            data = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+            data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
             digest.update(data)
             self._write(data)
         return Section(offset, self._position - offset, digest.intdigest())
@@ -269,5 +269,3 @@ def _text_parts(user_ids: pa.ChunkedArray) -> dict[str, list[NDArray[Any]]]:
             data.append(np.frombuffer(chunk.buffers()[2], np.uint8)[places[0] : places[-1]])
         total += int(places[-1] - places[0])
     return {"user_offsets": offsets, "user_bytes": data}
-
-

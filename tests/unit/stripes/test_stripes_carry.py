@@ -90,7 +90,7 @@ def test_damage_is_not_laundered() -> None:
     users = {7: random_columns(rng, 40 * 256, COLUMNS)}
     data = bytearray(write_shard(COLUMNS, run_of(users))[0])
     column = 3 + list(all_dtypes()).index("float64")
-    entries = open_bytes(bytes(data))._section("entries", np.uint64)
+    entries = open_bytes(bytes(data))._words("entries")
     for stripe in (3, 30):
         damaged = bytearray(data)
         entry = entries[column * 40 + stripe]

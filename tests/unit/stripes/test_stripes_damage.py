@@ -92,7 +92,7 @@ def test_damage_is_named(data: bytes, users) -> None:
 
 
 def _payload_start(shard: Shard, user: int, column: int) -> int:
-    entries = shard._section("entries", np.uint64)
+    entries = shard._words("entries")
     first, stop = shard.first_stripe[user : user + 2].tolist()
     entry = entries[first * len(shard.columns) + column * (stop - first)]
     return 64 + (int(entry) & ((1 << 40) - 1))
