@@ -62,8 +62,11 @@ class _OpenLogs:
             log = self._open.get(real)
             if log is not None:
                 log.check_process()
-            if log is None or not log.is_there():
-                log = self._open[real] = SegmentedLog(Path(real), create=create, map_size=map_size)
+                self._users[log] += 1  # before asking, so that the garbage collector cannot close it any more
+                if log.is_there() and not log.closed:
+                    return log
+                self.close(log)
+            log = self._open[real] = SegmentedLog(Path(real), create=create, map_size=map_size)
             self._users[log] += 1
             return log
 
@@ -74,7 +77,8 @@ class _OpenLogs:
                 del self._users[log]
                 if self._open.get(str(log.path)) is log:
                     del self._open[str(log.path)]
-                log.close()
+                if not log.closed:
+                    log.close()
 
 
 _LOGS = _OpenLogs()

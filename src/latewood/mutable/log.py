@@ -6,7 +6,7 @@ It is divided into segments; a cut seals the current one and begins the next, so
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 import xxhash
@@ -78,7 +78,8 @@ class LogState:
         return replace(self, segments=self.segments[keep:])
 
     def to_bytes(self) -> bytes:
-        document = {"format": VERSION, **asdict(self)}
+        tier = {name: getattr(self.tier, name) for name in _TIER_FIELDS}
+        document = {"format": VERSION, **{name: getattr(self, name) for name in _FIELDS}, "tier": tier}
         body = json.dumps(document, separators=(",", ":")).encode()
         return body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little")
 
@@ -94,6 +95,10 @@ class LogState:
         document["tier"] = TierState(**document["tier"])
         document["segments"] = tuple(Segment(*segment) for segment in document["segments"])
         return cls(**document)
+
+
+_FIELDS = [item.name for item in fields(LogState)]
+_TIER_FIELDS = [item.name for item in fields(TierState)]
 
 
 class LogFullError(Exception):

@@ -143,14 +143,17 @@ class LoggedTier:
                 with self._reading:
                     self._follow(transaction.state)
                     self._in_flight = True
+                landed, spoilt = transaction.state, True
                 try:
                     state, result = change(transaction)
                     if state is not transaction.state:
                         transaction.commit(state)
-                except BaseException as error:
-                    self._land(transaction.state, spoilt=not isinstance(error, ConflictError))
+                    landed, spoilt = state, False
+                except ConflictError:  # refused before anything was entered
+                    spoilt = False
                     raise
-                self._land(state)
+                finally:
+                    self._land(landed, spoilt)
                 return result
 
     def _change(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
@@ -160,8 +163,11 @@ class LoggedTier:
                 self._settle_load()
             return self._write(change)
 
-    def _land(self, state: LogState, *, spoilt: bool = False) -> None:
-        """The commit is over: show its rows to the readers, or take them back if it failed halfway."""
+    def _land(self, state: LogState, spoilt: bool) -> None:
+        """The commit is over: show its rows to the readers, or take them back if it broke off halfway.
+
+        It may have become durable all the same, if it broke off late: then the log brings them.
+        """
         with self._reading:
             if spoilt:
                 self._arena = self._arena.rebuilt(0)

@@ -12,10 +12,11 @@ from latewood.mutable.logged import DEFAULTS, LoggedTier, Settings
 
 
 class _MemoryLog:
-    """Keeps the state and no batches: the arena already has them, and there is nobody else to read them."""
+    """Keeps the state and the last commit's batches: the arena has them all, unless it was interrupted just then."""
 
     def __init__(self) -> None:
         self._state = LogState()
+        self._latest: dict[int, Batch] = {}
         self._runs: list[IdRun] = []
         self._loading = False
 
@@ -23,7 +24,7 @@ class _MemoryLog:
         return self._state
 
     def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
-        raise AssertionError(f"the arena lost batch {first_batch} of {state.next_batch}")
+        return (self._latest[number] for number in range(first_batch, state.next_batch))
 
     @contextmanager
     def begin(self) -> Iterator["_MemoryTransaction"]:
@@ -52,12 +53,13 @@ class _MemoryLog:
 class _MemoryTransaction:
     def __init__(self, log: _MemoryLog, state: LogState) -> None:
         self._log, self.state = log, state
+        self._batches: dict[int, Batch] = {}
 
     def put(self, number: int, batch: Batch) -> None:
-        pass
+        self._batches[number] = batch
 
     def commit(self, state: LogState) -> None:
-        self._log._state = state
+        self._log._state, self._log._latest = state, self._batches
 
 
 class InMemoryTier(LoggedTier):

@@ -14,6 +14,7 @@ the next cut replaces it.
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,7 @@ class SegmentedLog:
         self._writers = 0
         self._known: tuple[bytes, LogState] = (b"", LogState(version=-1))
         self._load: IO[bytes] | None = None
+        self.closed = False
         if not create and not self._segments.is_dir():
             raise StoreNotFoundError(f"{path} holds no mutable tier")
         for folder in (self._segments, self._ids):
@@ -257,8 +259,11 @@ class SegmentedLog:
 
     def _adopt_size(self) -> None:
         """Another process enlarged the segment."""
-        with self._mapping, suppress(lmdb.Error):  # a writer of this process is at it: it will meet the same
-            self._current.env.set_mapsize(0)
+        with self._mapping:
+            try:
+                self._current.env.set_mapsize(0)
+            except lmdb.Error:  # a writer of this process is waiting for its turn: it is about to meet the same
+                time.sleep(0.001)
 
     def enlarge(self, file: SegmentFile) -> None:
         with self._mapping, lmdb_errors(file.path):
@@ -267,6 +272,11 @@ class SegmentedLog:
     def create_next(self, number: int, state: bytes) -> None:
         with self._files():
             self._next = self._create(number, state)
+
+    def note(self, data: bytes, state: LogState) -> None:
+        """What was just committed need not be parsed."""
+        with self._mapping:
+            self._known = data, state
 
     def move_on(self, *, sealed: bool) -> None:
         """Go on to the segment made by `create_next`, or drop it if the current one could not be sealed."""
@@ -318,6 +328,7 @@ class SegmentedLog:
 
     def close(self) -> None:
         with self._mapping:
+            self.closed = True
             for file in (*self._retired, self._current):
                 file.close()
             self._retired = []
@@ -366,6 +377,7 @@ class SegmentTransaction:
                     self._log.create_next(state.segment.number, data)
                 self._open = False
                 self._raw.commit()
+                self._log.note(data, state)
                 sealed = True
         finally:
             self._log.move_on(sealed=sealed)

@@ -64,7 +64,7 @@ def finish(process: "subprocess.Popen[str]") -> list[str]:
 def test_processes_append_cut_evict_and_read_at_once(folder: Path, spawn: Spawn) -> None:
     tier = LmdbTier(folder, pa.int64(), SETTINGS)
     append_ids(tier, ["mine"], make_events([7], [1]))
-    workers = [spawn("append", 1, 30), spawn("append", 2, 30), spawn("cut", 12)]
+    workers = [spawn("append", 1, 15), spawn("append", 2, 15), spawn("cut", 8)]
     for worker in workers:
         expect(worker, "ready")
     for worker in workers:
@@ -104,8 +104,23 @@ def test_a_reader_that_slept_through_evictions_catches_up(folder: Path, spawn: S
     tier.close()
 
 
-@pytest.mark.parametrize("acknowledged", [1, 7])
-def test_a_killed_process_loses_nothing_it_acknowledged(folder: Path, spawn: Spawn, acknowledged: int) -> None:
+def test_a_process_maps_what_another_made_grow(folder: Path, spawn: Spawn) -> None:
+    tier = LmdbTier(folder, pa.int64(), SETTINGS, map_size=1 << 16)
+    worker = spawn("grow", 3)
+    expect(worker, "ready")
+    go(worker)
+    for i in range(3):
+        expect(worker, f"grown {i}")
+        if i % 2:
+            tier.append(make_events([2], [i]), now=NOW)
+        assert len(recent_of(tier, [1])[0]) >= 5_000 * (i + 1)
+    finish(worker)
+    assert len(scanned(tier)) == 15_001
+    tier.close()
+
+
+def test_a_killed_process_loses_nothing_it_acknowledged(folder: Path, spawn: Spawn) -> None:
+    acknowledged = 7
     worker = spawn("append", 1, 10_000)
     expect(worker, "ready")
     go(worker)

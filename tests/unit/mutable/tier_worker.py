@@ -35,6 +35,14 @@ def cut(tier: LmdbTier, count: int) -> Iterator[None]:
         yield
 
 
+def grow(tier: LmdbTier, count: int) -> Iterator[None]:
+    """Large appends."""
+    for i in range(count):
+        tier.append(make_events([1] * 5_000, [i] * 5_000), now=NOW)
+        say("grown", i)
+        yield
+
+
 def load(tier: LmdbTier) -> Iterator[None]:
     """Begins a bulk load, and dies with it."""
     say("loading", tier.begin_load(NOW + 10, NOW + 20, "token", now=NOW))
@@ -47,7 +55,7 @@ def main() -> None:
     tier = LmdbTier(directory, pa.int64(), SETTINGS)
     say("ready")
     sys.stdin.readline()
-    for _ in {"append": append, "cut": cut, "load": load}[task](tier, *map(int, numbers)):  # type: ignore[operator]
+    for _ in {"append": append, "cut": cut, "grow": grow, "load": load}[task](tier, *map(int, numbers)):  # type: ignore[operator]
         try:
             scanned(tier, tier.state().floor)
         except ConflictError:  # evicted between the two
