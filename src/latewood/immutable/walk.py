@@ -22,19 +22,22 @@ from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS
 from latewood.immutable import ahead
-from latewood.stripes.addresses import address_of, load_i32, load_i64, store_u64
+from latewood.stripes.addresses import address_of, load_i32, load_i64, load_u64, store_u64
 from latewood.stripes.entries import (
+    first_entry,
+    first_entry,
     first_ts,
     identity_before,
     latest_ingest,
     stripe_events,
+    table_field,
     user_events,
     user_stripes,
 )
 from latewood.stripes.identity import identity
 from latewood.stripes.jit import kernel
-from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS
-from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_part, decode_times, table_at, verify_block
+from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, PAYLOAD, STRIPE_EVENTS
+from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_times, decode_values, table_at, verify_block
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
 
@@ -210,23 +213,33 @@ def sum_visible(key: Any, start: Any, stop: Any, watermark: Any, desk: Any) -> A
 
 
 @kernel
+def decode_rows(table: Any, user: Any, column: Any, stripe: Any, itemsize: Any, rows: Any, out: Any) -> Any:
+    """Decode some rows of a column to their places. Returns: 0, or 1 where the block is damaged."""
+    if verify_block(table, user, column, stripe):
+        return uint64(1)
+    entry = load_u64(first_entry(table, user, column) + stripe * uint64(8))
+    payload, events = table_field(table, PAYLOAD), stripe_events(table, user, stripe)
+    decode_values(payload, entry, events, itemsize, rows[0], rows[1], out)
+    return uint64(0)
+
+
+@kernel
 def sum_part(table: Any, user: Any, stripe: Any, key: Any, start: Any, stop: Any, desk: Any) -> Any:
     """The sum of the identities of the rows [start, stop) of the stripe whose times lie on the desk."""
     if start >= stop:
         return uint64(0)
-    write_note(desk, IS_WHOLE, 0)  # only this part is decoded, and to the front
-    for column in (DELAY, ORDINAL):
-        if verify_block(table, user, uint64(column), stripe):
-            write_note(desk, DAMAGED, column)
-            return uint64(0)
-    out, none, room = desk + uint64(INGESTS), uint64(0), desk + uint64(STEPS)
-    decode_part(table, user, uint64(DELAY), stripe, uint64(8), start, stop, out, none, room)
-    out = desk + uint64(ORDINALS)
-    decode_part(table, user, uint64(ORDINAL), stripe, uint64(4), start, stop, out, none, room)
+    write_note(desk, IS_WHOLE, 0)  # only these rows are decoded, and delays stay delays
+    rows, delays, ordinals = (start, stop), desk + uint64(INGESTS), desk + uint64(ORDINALS)
+    if decode_rows(table, user, uint64(DELAY), stripe, uint64(8), rows, delays):
+        write_note(desk, DAMAGED, DELAY)
+        return uint64(0)
+    if decode_rows(table, user, uint64(ORDINAL), stripe, uint64(4), rows, ordinals):
+        write_note(desk, DAMAGED, ORDINAL)
+        return uint64(0)
     total = uint64(0)
-    for k in range(stop - start):
-        time = time_at(desk, start + k)
-        total += identity(key[0], key[1], time, time + ingest_at(desk, k), ordinal_at(desk, k))
+    for row in range(start, stop):
+        time = time_at(desk, row)
+        total += identity(key[0], key[1], time, time + ingest_at(desk, row), ordinal_at(desk, row))
     return total
 
 
