@@ -92,6 +92,11 @@ class Resolution:
     def rows(self) -> Rows:
         return Rows(self.shard, self.user, self.start, self.stop)
 
+    def slice(self, start: int, stop: int) -> "Resolution":
+        """The pointers from `start` to `stop`, as views."""
+        columns = (self.shard, self.user, self.start, self.stop, self.count, self.dirty, self.status)
+        return Resolution(*(column[start:stop] for column in (*columns, self.found, self.checksum)))
+
 
 def require(resolution: Resolution, pointers: Pointers, user_ids: pa.Array, watermark: int) -> None:
     """Accept only pointers that resolved in full.

@@ -25,7 +25,6 @@ from latewood.immutable import ahead
 from latewood.stripes.addresses import address_of, load_i32, load_i64, load_u64, store_u64
 from latewood.stripes.entries import (
     first_entry,
-    first_entry,
     first_ts,
     identity_before,
     latest_ingest,
