@@ -1,51 +1,113 @@
-"""Files of tables, batch by batch: what the command line reads events and requests from."""
+"""Files of tables, batch by batch: what ingest and the command line read events and requests from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.dataset as ds
 
 from latewood.errors import SchemaError
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
+PACKED = (".gz", ".bz2", ".zst")  # around a CSV file
 ROWS_AT_ONCE = 1 << 18
 
 
+class Rows(NamedTuple):
+    """Some rows of a file."""
+
+    path: str
+    first: int  # the place of the first of them in the file
+    table: pa.Table
+
+
+def format_of(path: str | Path) -> str | None:
+    """What a file's name says that it is: parquet, csv, ipc, or None."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if len(suffixes) > 1 and suffixes[-1] in PACKED:
+        return "csv" if suffixes[-2] == ".csv" else None
+    return FORMATS.get(suffixes[-1]) if suffixes else None
+
+
 def expand(paths: str | Path | Sequence[str | Path]) -> list[str]:
-    """Paths, folders and globs as files, sorted within each. Raises: SchemaError: one names nothing."""
+    """Paths, folders and globs as files, sorted within each, none twice. Raises: SchemaError: one names nothing."""
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     files: list[str] = []
     for item in map(str, given):
         if Path(item).is_dir():
-            found = sorted(str(path) for path in Path(item).rglob("*") if path.suffix.lower() in FORMATS)
+            found = sorted(str(path) for path in Path(item).rglob("*") if format_of(path) and _visible(path, item))
+            if not found:
+                raise SchemaError(f"{item}: no file in this folder ends in {', '.join(FORMATS)}")
         else:
-            found = sorted(glob(item, recursive=True)) if any(mark in item for mark in "*?[") else [item]
-        if not found or not all(Path(path).exists() for path in found):
+            found = [item] if Path(item).exists() else sorted(glob(item, recursive=True))
+        if not found:
             raise SchemaError(f"{item}: no such file")
         files += found
-    return files
+    return list(dict.fromkeys(files))
 
 
-def open_fragment(path: str) -> list[ds.Fragment]:
-    """A file as dataset fragments. Raises: SchemaError: unknown or unreadable format, named by path."""
-    kind = FORMATS.get(Path(path).suffix.lower())
+def open_fragments(path: str, types: Mapping[str, pa.DataType] | None = None) -> list[ds.Fragment]:
+    """A file as dataset fragments.
+
+    Args: types: of columns of CSV files, which name none; the rest is guessed from the file's beginning.
+    Raises: SchemaError: unknown or unreadable format, named by path.
+    """
+    kind = format_of(path)
     if kind is None:
         raise SchemaError(f"{path}: cannot tell the format; known are {', '.join(FORMATS)}")
-    try:
-        return list(ds.dataset(path, format=kind).get_fragments())
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SchemaError(f"{path}: not readable as {kind}: {error}") from error
+    with reading(path):
+        fragments = list(ds.dataset(path, format=_format(kind, types)).get_fragments())
+        for fragment in fragments:
+            _ = fragment.physical_schema  # reads the beginning: now is the time to find out
+        return fragments
 
 
-def read_tables(paths: str | Path | Sequence[str | Path]) -> Iterator[pa.Table]:
-    """The rows of files, in order, in tables of bounded size. Raises: SchemaError: names the file."""
+def read_rows(fragment: ds.Fragment, columns: pa.Schema | None = None) -> Iterator[Rows]:
+    """A fragment's rows, in order. Args: columns: those wanted, and as what. Raises: SchemaError: names the file."""
+    first = 0
+    wanted = {} if columns is None else {"schema": columns, "columns": columns.names}
+    with reading(fragment.path, lambda: first):
+        for batch in fragment.to_batches(batch_size=ROWS_AT_ONCE, **wanted):
+            if batch.num_rows:
+                yield Rows(fragment.path, first, pa.Table.from_batches([batch]))
+                first += batch.num_rows
+
+
+def read_files(paths: str | Path | Sequence[str | Path]) -> Iterator[Rows]:
+    """The rows of files, in order, some at a time. Raises: SchemaError: names the file."""
     for path in expand(paths):
-        for fragment in open_fragment(path):
-            try:
-                for batch in fragment.to_batches(batch_size=ROWS_AT_ONCE):
-                    if batch.num_rows:
-                        yield pa.Table.from_batches([batch])
-            except (pa.ArrowInvalid, OSError) as error:
-                raise SchemaError(f"{path}: {error}") from error
+        for fragment in open_fragments(path):
+            yield from read_rows(fragment)
+
+
+@contextmanager
+def reading(path: str, rows_read: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """What pyarrow says of a file that it cannot read, with the file's name; what the disk says stays an OSError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, FileNotFoundError)):
+            raise
+        reason = " ".join(str(error).split())
+        after = f" after row {rows_read():,}" if rows_read() and "Row #" not in reason else ""
+        raise SchemaError(f"{path}: cannot be read{after}: {reason}") from error
+
+
+def _format(kind: str, types: Mapping[str, pa.DataType] | None) -> ds.FileFormat | str:
+    if kind == "parquet":
+        # Parquet checks nothing by default, and gives back flipped bits as values even where a file has checksums
+        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        return ds.ParquetFileFormat(default_fragment_scan_options=options)
+    if kind == "csv":
+        convert = csv.ConvertOptions(column_types=dict(types or {}))
+        return ds.CsvFileFormat(default_fragment_scan_options=ds.CsvFragmentScanOptions(convert_options=convert))
+    return kind
+
+
+def _visible(path: Path, folder: str) -> bool:
+    """Whether a file is data: writers of all kinds hide the unfinished behind a dot or an underscore."""
+    return path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)

@@ -74,10 +74,20 @@ def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array
     text = schema.user_id == pa.string() and array.type in (pa.string(), pa.large_string(), pa.string_view())
     if not (integers or text or (len(array) == 0 and pa.types.is_null(array.type))):
         raise SchemaError(f"column 'user_id' is {array.type}; the store has {schema.user_id}")
+    if text:
+        check_text(array, "user_id")
     try:
         return array.cast(schema.user_id)
     except pa.ArrowInvalid as error:
         raise SchemaError(f"column 'user_id' does not fit {schema.user_id}: {error}") from None
+
+
+def check_text(array: pa.Array, name: str) -> None:
+    """Raises: SchemaError: text that is not UTF-8, which Parquet readers let pass."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"column {name!r} holds text that is not UTF-8: {error}") from None
 
 
 def _check_columns(table: pa.Table, schema: Schema) -> None:

@@ -92,10 +92,13 @@ class Store:
             raise SchemaError(f"shards is {shards}; a store has 1 to 65,536")
         place, clock = str(path), as_clock(clock)
         storage = open_storage(place)
+        if _tier_folder(storage, mutable) is None and not place.startswith("memory://"):
+            raise SchemaError(_no_tier(place))  # now, and not when there is half a store
         probe(storage)
         description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now())
         if not storage.create(keys.STORE, description.to_bytes()):
             raise ConflictError(f"{place}: there is a store already; open it with Store.open")
+        _TIERS_IN_MEMORY.pop(place, None)  # of a store that was deleted
         return cls.open(path, clock=clock, mutable=mutable)
 
     @classmethod
@@ -267,13 +270,22 @@ _TIERS_IN_MEMORY: dict[str, InMemoryTier] = {}
 def _open_tier(
     place: str, storage: Storage, mutable: str | Path | None, user_type: pa.DataType, catalog: Catalog
 ) -> MutableTier:
-    if mutable is None and isinstance(storage, LocalStorage):
-        mutable = storage.root / "mutable"
-    if mutable is not None:
-        return LmdbTier(mutable, user_type, was_published=partial(was_published, catalog))
+    folder = _tier_folder(storage, mutable)
+    if folder is not None:
+        return LmdbTier(folder, user_type, was_published=partial(was_published, catalog))
     if place.startswith("memory://"):
         return _TIERS_IN_MEMORY.setdefault(place, InMemoryTier(user_type))
-    raise SchemaError(f"{place}: a store that is not a local folder needs mutable=<folder> for its recent events")
+    raise SchemaError(_no_tier(place))
+
+
+def _tier_folder(storage: Storage, mutable: str | Path | None) -> Path | None:
+    if mutable is not None:
+        return Path(mutable)
+    return storage.root / "mutable" if isinstance(storage, LocalStorage) else None
+
+
+def _no_tier(place: str) -> str:
+    return f"{place}: a store that is not a local folder needs mutable=<folder> for its recent events"
 
 
 def _align(tier: MutableTier, watermark: int) -> None:

@@ -28,7 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"materialize", "examples"},
     "store": {"intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"},
     "files": set(),
-    "ingestion": {"files", "intake", "store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
+    "progress": set(),
+    "ingestion": {"files", "progress", "intake", "store", "storage", "vocabulary", "immutable", "mutable", "compaction"},
     "anchors": {"store", "vocabulary", "immutable"},
 }
 TOP = {"cli", "testing", "demo", "__init__", "__main__"}  # may import anything

@@ -1,13 +1,15 @@
 """The command line: one file per verb, each a thin shell around the Python API.
 
 Every verb takes `--json` (one JSON object on standard output, everything else on standard error) and `--debug` (the trace
-of an error). The exit code is 0 only on success; an error is one line that says what and where.
+of an error). The exit code is 0 only on success; an error is one line on standard error that says what and where, and with
+`--json` also the object: `{"error": {"kind": ..., "message": ...}}`.
 """
 
 import sys
 import traceback
 
 import typer
+from rich.console import Console
 
 from latewood.cli.append import append
 from latewood.cli.backfill import backfill
@@ -17,7 +19,7 @@ from latewood.cli.ingest import ingest
 from latewood.cli.init import init
 from latewood.cli.inspect import inspect
 from latewood.cli.materialize import materialize
-from latewood.errors import LatewoodError
+from latewood.cli.output import describe, plain_warnings, print_json
 
 app = typer.Typer(
     name="latewood",
@@ -35,10 +37,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 on success, 1 on an error, 2 on wrong usage. Raises: SystemExit."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(given)  # leaves with SystemExit, of 0 or of 2 for wrong usage
-    except (LatewoodError, OSError) as error:
+        with plain_warnings(Console(stderr=True)):
+            app(given)  # leaves with SystemExit, of 0 or of 2 for wrong usage
+    except Exception as error:
         if "--debug" in given:
             traceback.print_exc()
-        kind = error.kind if isinstance(error, LatewoodError) else "os"
-        print(f"latewood: {kind}: {error}", file=sys.stderr)
+        kind, message = describe(error)
+        if kind.startswith("internal") and "--debug" not in given:
+            message += "; --debug shows the trace"
+        print(f"latewood: {kind}: {message}", file=sys.stderr)
+        if "--json" in given:
+            print_json({"error": {"kind": kind, "message": message}})
         raise SystemExit(1) from None

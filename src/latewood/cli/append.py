@@ -4,30 +4,35 @@ from typing import Annotated, Literal
 
 import typer
 
-from latewood.cli.output import Debug, Json, Output
-from latewood.files import read_tables
+from latewood.cli.output import Debug, Json, Mutable, Output
+from latewood.errors import LatewoodError
+from latewood.files import read_files
 from latewood.store import Store
 
 
 def append(
     store: Annotated[str, typer.Argument(help="The store.")],
-    files: Annotated[list[str], typer.Argument(help="Files with user_id, event_ts and every trait.")],
+    files: Annotated[list[str], typer.Argument(help="Files with user_id, event_ts and every trait; folders; globs.")],
     late: Annotated[
         Literal["raise", "stamp"], typer.Option(help="What to do with an ingest_ts that has passed.")
     ] = "raise",
+    mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Append events; each batch is durable when it is counted."""
+    """Append events; each batch of rows is durable when it is counted."""
     output = Output(json)
     count = duplicates = skipped = 0
-    with Store.open(store) as opened, output.progress("appending") as (progress, task):
-        for table in read_tables(files):
-            receipt = opened.append(table, late=late)
-            count, duplicates, skipped = (
-                count + receipt.count,
-                duplicates + receipt.duplicates,
-                skipped + receipt.skipped,
-            )
-            progress.advance(task, table.num_rows)
+    with Store.open(store, mutable=mutable) as opened, output.progress("appending") as bar:
+        for rows in read_files(files):
+            try:
+                receipt = opened.append(rows.table, late=late)
+            except LatewoodError as error:
+                error.add_note(
+                    f"in {rows.path}, counting rows from {rows.first:,}; {count:,} events before are appended"
+                )
+                raise
+            count, duplicates = count + receipt.count, duplicates + receipt.duplicates
+            skipped += receipt.skipped
+            bar.advance(len(rows.table))
     output.result({"appended": count, "duplicates": duplicates, "skipped": skipped}, "append")

@@ -4,25 +4,24 @@ from typing import Annotated
 
 import typer
 
-from latewood.cli.output import Debug, Json, Output
+from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.clock import show_ts
 from latewood.store import Store
 
 
 def compact(
     store: Annotated[str, typer.Argument(help="The store.")],
-    keep: Annotated[int, typer.Option(help="How many generations keep their files.")] = 2,
-    workers: Annotated[int, typer.Option(help="Threads that build shards.")] = 1,
+    keep: Annotated[int, typer.Option(min=1, help="How many generations keep their files.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that build shards; 0: one per processor.")] = 0,
+    mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Build and publish a new generation."""
     output = Output(json)
-    with Store.open(store) as opened, output.progress("compacting", total=opened.shards) as (progress, task):
+    with Store.open(store, mutable=mutable) as opened, output.progress("compacting") as bar:
         before = opened.generation.id
-        generation = opened.compact(
-            keep=keep, workers=workers, progress=lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        generation = opened.compact(keep=keep, workers=workers, progress=bar.update)
     output.result(
         {
             "generation": generation.id,

@@ -48,18 +48,16 @@ def demo(
 def _purchases(output: Output, place: Path, days: int | None, seed: int) -> dict[str, Any]:
     from latewood.demo import compare_tenants, load_purchases, replay, show
 
-    with output.progress("replaying the year, day by day", total=days or 365) as (progress, task):
+    with output.progress("replaying the year, day by day", total=days or 365) as bar:
         purchases = load_purchases(days, seed)
-        year = replay(purchases, place, advance=lambda done: progress.advance(task, done))
+        year = replay(purchases, place, advance=bar.advance)
     output.console.print(
         f"replayed {len(year.events):,} purchases ({int(year.late.sum()):,} of them late) in {year.commits:,} commits, "
         f"captured {len(purchases.requests):,} baskets, compacted {year.compactions} times",
         highlight=False,
     )
-    with output.progress("", total=7) as (progress, task):
-        result = compare_tenants(
-            purchases, year, place, advance=lambda what: progress.update(task, description=what, advance=1)
-        )
+    with output.progress("materializing", total=7) as bar:
+        result = compare_tenants(purchases, year, place, advance=bar.step)
     result |= {"events": len(year.events), "late_events": int(year.late.sum()), "requests": len(purchases.requests)}
     if output.as_json:
         output.result(result)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from latewood.cli.output import Debug, Json, Output
+from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.errors import SchemaError
 from latewood.ingestion import ingest_with_report
 
@@ -24,7 +24,8 @@ def ingest(
     unit: Annotated[str | None, typer.Option(help="Of integer time columns: s, ms or us.")] = None,
     trait: Annotated[list[str] | None, typer.Option(help="A column to keep; all of them by default.")] = None,
     shards: Annotated[int, typer.Option(help="Files per generation, for a new store.")] = 16,
-    memory_mib: Annotated[int, typer.Option(help="About how much memory sorting may take.")] = 1024,
+    memory_mib: Annotated[int, typer.Option(min=1, help="About how much memory sorting may take.")] = 1024,
+    mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -43,6 +44,7 @@ def ingest(
         unit=unit,
         traits=trait or None,
         shards=shards,
+        mutable=mutable,
         memory_bytes=memory_mib << 20,
         console=output.console,
     )

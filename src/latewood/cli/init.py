@@ -5,7 +5,7 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from latewood.cli.output import Debug, Json, Output
+from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.errors import SchemaError
 from latewood.schema import DEFAULT_GROUP, Schema
 from latewood.store import Store
@@ -26,14 +26,20 @@ def init(
     trait: Annotated[list[str], typer.Option(help=f"NAME:TYPE or GROUP/NAME:TYPE; types: {', '.join(TYPES)}.")],
     user: Annotated[str, typer.Option(help="The type of user ids: int64 or string.")] = "int64",
     shards: Annotated[int, typer.Option(help="Files per generation.")] = 16,
+    mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Create an empty store."""
     schema = Schema(user_id=_type(user), groups=_groups(trait))
-    with Store.create(store, schema, shards=shards) as created:
-        values = {"store": store, "epoch": created.epoch.hex(), "shards": shards, "schema": schema.to_json()}
-        Output(json).result(values if json else values | {"schema": schema.to_code()}, "created")
+    output = Output(json)
+    with Store.create(store, schema, shards=shards, mutable=mutable) as created:
+        values = {"store": store, "epoch": created.epoch.hex(), "shards": shards}
+    if json:
+        output.result(values | {"schema": schema.to_json()})
+    else:
+        output.result(values, "created")
+        output.code(schema)
 
 
 def _groups(traits: list[str]) -> dict[str, pa.Schema]:

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import typer
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from latewood.cli.output import Debug, Json, Output
+from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.clock import show_ts
 from latewood.errors import SchemaError
 from latewood.store import Store
@@ -18,27 +20,30 @@ ROWS_SHOWN = 20
 def inspect(
     store: Annotated[str, typer.Argument(help="The store.")],
     user: Annotated[str | None, typer.Option(help="Show this user's history instead.")] = None,
+    mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show what a store holds."""
     output = Output(json)
     # What is recent can only be seen with the mutable tier, so one user's history opens the store as a server would.
-    with Store.open(store, read_only=user is None) as opened:
-        if user is None:
-            output.result(describe(opened, json), f"store {store}")
-        else:
+    with Store.open(store, read_only=user is None, mutable=mutable) as opened:
+        if user is not None:
             _show_history(output, opened, user)
+        elif json:
+            output.result({"schema": opened.schema.to_json()} | describe(opened, raw=True))
+        else:
+            output.result(describe(opened, raw=False), f"store {store}")
+            output.code(opened.schema)
 
 
 def describe(store: Store, raw: bool) -> dict[str, Any]:
-    """What `inspect` shows of a store; `raw` for machines: times in µs, the schema as a document."""
+    """What `inspect` shows of a store; `raw` for machines: times in µs."""
     generation = store.generation
     lengths = store.reader().history_lengths()
     p50, p99, longest = (np.quantile(lengths, [0.5, 0.99, 1]) if len(lengths) else np.zeros(3)).astype(int).tolist()
     return {
         "epoch": store.epoch.hex(),
-        "schema": store.schema.to_json() if raw else store.schema.to_code(),
         "generation": generation.id,
         "watermark": generation.watermark if raw else show_ts(generation.watermark),
         "events": generation.event_count,
@@ -59,12 +64,10 @@ def _show_history(output: Output, store: Store, user: str) -> None:
         raise SchemaError(f"--user {user!r}: the store's user ids are integers") from None
     history = store.history(user_id)
     if output.as_json:
-        rows = [
-            {name: value if value is None else str(value) for name, value in row.items()} for row in history.to_pylist()
-        ]
-        output.result({"user_id": user, "length": history.num_rows, "events": rows})
+        output.result({"user_id": user_id, "length": history.num_rows, "events": history.to_pylist()})
         return
-    table = Table(*history.column_names, title=f"user {user}: {history.num_rows:,} events, the newest {ROWS_SHOWN}")
+    title = f"user {user}: {history.num_rows:,} events, the newest {ROWS_SHOWN}"
+    table = Table(*map(escape, history.column_names), title=Text(title), title_justify="left")
     for row in history.slice(max(0, history.num_rows - ROWS_SHOWN)).to_pylist():
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
     output.console.print(table)

@@ -1,14 +1,20 @@
 """`latewood materialize`: examples → sequences, counted or written as Parquet."""
 
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 import pyarrow.parquet as pq
 import typer
 
+from latewood.batch import Batch
 from latewood.cli.output import Debug, Json, Output
 from latewood.loading import Loader
 from latewood.projection import Projection
 from latewood.store import Store
+
+Write = Callable[[Batch], None]
 
 
 def materialize(
@@ -18,7 +24,7 @@ def materialize(
     trait: Annotated[
         list[str] | None, typer.Option(help="A trait wanted; all of them and event_ts by default.")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Write the sequences to this Parquet file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the sequences to this Parquet file.")] = None,
     mask: Annotated[
         bool, typer.Option(help="Leave an example empty where its history is gone, instead of stopping.")
     ] = False,
@@ -30,25 +36,43 @@ def materialize(
     output = Output(json)
     projection = Projection(max_len=max_len, traits=trait or None)
     count = events = longest = 0
-    writer: Any = None
     with Store.open(store, read_only=True) as opened:
         loader = Loader(
             opened, examples, projection, batch_size=batch_size, order="user", on_missing="mask" if mask else "raise"
         )
-        with output.progress("materializing", total=len(loader)) as (progress, task):
-            try:
-                for batch in loader:
-                    lengths = batch.offsets[1:] - batch.offsets[:-1]
-                    count, events = count + len(lengths), events + int(batch.offsets[-1])
-                    longest = max(longest, int(lengths.max(initial=0)))
-                    if out is not None:
-                        table = batch.to_arrow()
-                        writer = writer or pq.ParquetWriter(
-                            out, table.schema, compression="zstd", write_page_checksum=True
-                        )
-                        writer.write_table(table)
-                    progress.advance(task)
-            finally:
-                if writer is not None:
-                    writer.close()
-    output.result({"examples": count, "events": events, "longest": longest, "written": out}, "materialize")
+        with output.progress("materializing", total=len(loader)) as bar, _parquet(out) as write:
+            if not len(loader):
+                write(loader.materializer(loader.source.schema.empty_table()))
+            for batch in loader:
+                count, events = count + len(batch), events + int(batch.offsets[-1])
+                longest = max(longest, int(batch.lengths.max(initial=0)))
+                write(batch)
+                bar.advance()
+    written = None if out is None else str(out)
+    output.result({"examples": count, "events": events, "longest": longest, "written": written}, "materialize")
+
+
+@contextmanager
+def _parquet(path: Path | None) -> Iterator[Write]:
+    """Writes batches to a file that appears whole when the block ends without an error, or not at all; None: nowhere."""
+    if path is None:
+        yield lambda batch: None
+        return
+    part = path.with_name(f".{path.name}.part")
+    writer: pq.ParquetWriter | None = None
+
+    def write(batch: Batch) -> None:
+        nonlocal writer
+        table = batch.to_arrow()
+        writer = writer or pq.ParquetWriter(part, table.schema, compression="zstd", write_page_checksum=True)
+        writer.write_table(table)
+
+    try:
+        yield write
+        if writer is not None:
+            writer.close()
+            part.replace(path)
+    finally:
+        if writer is not None:
+            writer.close()
+        part.unlink(missing_ok=True)

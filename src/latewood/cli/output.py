@@ -1,17 +1,27 @@
-"""What every verb has in common: the options `--json` and `--debug`, and how a result is shown."""
+"""What every verb has in common: the options `--json` and `--debug`, and how a result or an error is shown."""
 
 import json
+import math
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+from latewood.errors import LatewoodError
+from latewood.progress import Bar, progress_bar
+from latewood.schema import Schema
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")]
+Mutable = Annotated[
+    str | None, typer.Option(help="The local folder of recent events, for a store that is not a local folder itself.")
+]
 
 
 class Output:
@@ -24,16 +34,65 @@ class Output:
     def result(self, values: Mapping[str, Any], title: str = "") -> None:
         """Show a result: as one JSON object, or as a table of two columns."""
         if self.as_json:
-            print(json.dumps(values, default=str))
+            print_json(values)
             return
-        table = Table(title=title, title_justify="left", show_header=False)
+        table = Table(title=Text(title), title_justify="left", show_header=False)
         for name, value in values.items():
-            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+            table.add_row(name.replace("_", " "), cell(value))
         self.console.print(table)
 
-    @contextmanager
-    def progress(self, what: str, total: int | None = None) -> Iterator[tuple[Progress, Any]]:
-        """A progress bar that is gone when the block ends; on standard error where it would mix with JSON."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            yield progress, progress.add_task(what, total=total)
+    def code(self, schema: Schema) -> None:
+        """Show a schema as code to paste."""
+        self.console.print(schema.to_code(), highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, what: str, total: int | None = None) -> AbstractContextManager[Bar]:
+        """A progress bar, for what takes longer than a moment; on standard error where it would mix with JSON."""
+        return progress_bar(self.console, what, total)
+
+
+def cell(value: Any) -> Text:
+    """A value in a table, as it is: no markup is looked for in data."""
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    return Text(f"{value:,}" if isinstance(value, int) else "-" if value is None else str(value))
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print the one JSON object of a verb."""
+    print(json.dumps(_plain(values), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times as text, and so are the floats for which JSON has no word."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, datetime):
+        return (value if value.tzinfo is None else value.astimezone(UTC)).isoformat().replace("+00:00", "Z")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """An error as its kind and one line: the message, and in brackets what was noted on the way up."""
+    if isinstance(error, LatewoodError):
+        kind = error.kind
+    else:
+        kind = "os" if isinstance(error, OSError) else f"internal: {type(error).__name__}"
+    notes = [f"({' '.join(note.split())})" for note in getattr(error, "__notes__", [])]
+    return kind, " ".join([*str(error).split("\n"), *notes])
+
+
+@contextmanager
+def plain_warnings(console: Console) -> Iterator[None]:
+    """Warnings as one line each, without the place in the code."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        console.print(f"latewood: warning: {message}", highlight=False, markup=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

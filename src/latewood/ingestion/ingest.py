@@ -1,0 +1,185 @@
+"""Ingest: look at what is there, agree on a schema, load it in bulk, say what was loaded.
+
+Everything that can be refused by looking at columns is refused before anything is created. What only reading shows (a null
+in row 3,000,000, a full disk) comes later; a store that this call created is then taken away again, and one that was there
+before is as it was.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from latewood.clock import Clock
+from latewood.compaction import bulk_load
+from latewood.errors import SchemaError, StoreNotFoundError
+from latewood.events import Events
+from latewood.ingestion.blame import blame, check
+from latewood.ingestion.mapping import Mapping, check_times, csv_types
+from latewood.ingestion.report import IngestReport, Tally, show
+from latewood.ingestion.source import Source
+from latewood.intake import read_events
+from latewood.mutable import TierState
+from latewood.progress import Bar, progress_bar
+from latewood.schema import Schema
+from latewood.storage import keys, open_storage
+from latewood.storage.local import UNFINISHED, LocalStorage
+from latewood.store import Store
+
+
+def ingest(
+    events: Any,
+    path: str | Path,
+    *,
+    user: str,
+    time: str,
+    ingest_time: str | timedelta | None = None,
+    unit: str | None = None,
+    traits: Sequence[str] | None = None,
+    schema: Schema | None = None,
+    shards: int = 16,
+    clock: Clock | None = None,
+    mutable: str | Path | None = None,
+    memory_bytes: int = 1 << 30,
+    quiet: bool = False,
+) -> Store:
+    """Load old interactions into a store, which is created if there is none.
+
+    Args:
+        events: a path, folder, glob or list of these (Parquet, CSV, Arrow), a pyarrow dataset, or a table. In any order.
+        user, time: the columns of the user id and of when the event happened.
+        ingest_time: when the store would have learned of each event: a column (`time` itself if there was no delay), or a
+            timedelta, the assumed delay. It must be given: with a wrong one, histories are empty or leak.
+        unit: of integer time columns: "s", "ms" or "us" (the default).
+        traits: the other columns to keep; all of them by default.
+        schema: instead of the inferred one, for feature groups or other types; the columns kept must fit it. A store that
+            is there already has its own.
+        shards, clock, mutable: see `Store.create`.
+        memory_bytes: about how much memory sorting may take.
+        quiet: print nothing.
+    Returns: the store, open for writing.
+    Raises: SchemaError: names the column, and the file and row of a bad value. ConflictError: the store has already been
+        read up to a time past these events (R7). Nothing is loaded then, and no store left behind that was not there.
+    """
+    return ingest_with_report(
+        events, path, user=user, time=time, ingest_time=ingest_time, unit=unit, traits=traits, schema=schema,
+        shards=shards, clock=clock, mutable=mutable, memory_bytes=memory_bytes, console=Console(quiet=quiet),
+    )[0]  # fmt: skip
+
+
+def ingest_with_report(
+    events: Any,
+    path: str | Path,
+    *,
+    user: str,
+    time: str,
+    ingest_time: str | timedelta | None = None,
+    unit: str | None = None,
+    traits: Sequence[str] | None = None,
+    schema: Schema | None = None,
+    shards: int = 16,
+    clock: Clock | None = None,
+    mutable: str | Path | None = None,
+    memory_bytes: int = 1 << 30,
+    console: Console,
+) -> tuple[Store, IngestReport]:
+    """`ingest`, with what it found out; prints to the console given."""
+    check_times(ingest_time, unit)
+    with ExitStack() as undo:
+        store = _open_if_any(path, schema, clock, mutable, undo)
+        known = store.schema if store is not None else schema
+        source = Source(events, csv_types(known, user, [user, time, ingest_time]) if known is not None else None)
+        mapping = Mapping(source.schema, user=user, time=time, ingest_time=ingest_time, unit=unit, traits=traits)
+        if known is None:
+            known = mapping.infer()
+            console.print(f"inferred schema:\n\n{known.to_code()}", highlight=False, markup=False, soft_wrap=True)
+        _check_columns(source, mapping, known)
+        if store is None:
+            store = _create(path, known, shards, clock, mutable, undo)
+        tally = Tally()
+        with progress_bar(console, "reading events", source.row_count()) as bar:
+            batches = _read(store, source, mapping, tally, bar)
+            bulk_load(
+                store, batches, memory_bytes=memory_bytes,
+                progress=lambda done, total: bar.update(done, total, "writing the generation"),
+            )  # fmt: skip
+        undo.pop_all()
+    store.refresh()
+    report = tally.report(store)
+    guessed = unit is None and any(pa.types.is_integer(source.schema.field(name).type) for name in mapping.times)
+    show(console, store, report, guessed)
+    return store, report
+
+
+def _check_columns(source: Source, mapping: Mapping, schema: Schema) -> None:
+    """Raises: SchemaError: the columns do not fit the schema, whatever their rows say."""
+    if extra := [name for name in mapping.traits if name not in schema]:
+        raise SchemaError(f"the store has no trait {extra[0]!r}: choose the columns to load with traits=[...]")
+    if missing := [trait.name for trait in schema if trait.name not in mapping.traits]:
+        have = ", ".join(mapping.traits) or "no other column"
+        raise SchemaError(f"the events lack column {missing[0]!r}, a trait of the store; there is: {have}")
+    try:
+        check(source.schema.empty_table(), mapping, schema)
+    except SchemaError as error:
+        raise SchemaError(mapping.in_its_words(str(error))) from None
+
+
+def _read(store: Store, source: Source, mapping: Mapping, tally: Tally, bar: Bar) -> Iterator[Events]:
+    for rows in source.batches(mapping.names):
+        try:
+            intake = read_events(mapping.apply(rows.table), store.schema, store.encode)
+        except SchemaError as error:
+            raise blame(error, rows, mapping, store.schema) from None
+        tally.add(intake.events)
+        bar.advance(len(rows.table))
+        yield intake.events
+
+
+def _open_if_any(
+    path: str | Path, schema: Schema | None, clock: Clock | None, mutable: str | Path | None, undo: ExitStack
+) -> Store | None:
+    try:
+        store = Store.open(path, clock=clock, mutable=mutable)
+    except StoreNotFoundError:
+        return None
+    undo.callback(store.close)
+    if schema is not None and schema != store.schema:
+        raise SchemaError(f"{path} is a store of another schema, {store.schema!r}; given is {schema!r}")
+    return store
+
+
+def _create(
+    path: str | Path, schema: Schema, shards: int, clock: Clock | None, mutable: str | Path | None, undo: ExitStack
+) -> Store:
+    """A new store, which is taken away again if the rest fails."""
+    storage = open_storage(str(path))
+    root = storage.root if isinstance(storage, LocalStorage) else None
+    tier = Path(mutable) if mutable is not None else root / "mutable" if root else None
+    scratch = [folder for folder in (tier, root and root / UNFINISHED) if folder and not folder.exists()]
+    new_root = root if root and not root.exists() else None
+    store = Store.create(path, schema, shards=shards, clock=clock, mutable=mutable)
+    undo.callback(_take_away, store, scratch, new_root)
+    return store
+
+
+def _take_away(store: Store, scratch: list[Path], root: Path | None) -> None:
+    """Delete a store that was created a moment ago, and the folders made for it, unless someone has begun to use it."""
+    assert store.tier is not None
+    used = store.catalog.refresh().id > 0 or store.tier.state() != TierState()
+    store.close()
+    if used:
+        return
+    stored = [found.key for found in store.storage.list("")]
+    # What says that it is a store goes last: an interruption leaves an empty store, not a riddle.
+    for part in (keys.VOCABULARY, keys.GENERATIONS, keys.MANIFESTS, keys.STORE):
+        store.storage.delete(key for key in stored if key == part or key.startswith(f"{part}/"))
+    for folder in scratch:
+        shutil.rmtree(folder, ignore_errors=True)
+    if root is not None:
+        with suppress(OSError):  # not empty: it has become someone else's too
+            root.rmdir()

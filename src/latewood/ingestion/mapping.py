@@ -1,0 +1,138 @@
+"""From the columns of files to a store's: user_id, event_ts, ingest_ts and the traits."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from latewood.clock import EARLIEST_TS, LATEST_TS
+from latewood.columns import first_row, one_array, times_from_arrow
+from latewood.errors import SchemaError
+from latewood.schema import RESERVED, Schema
+
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_NEEDS_INGEST_TIME = (
+    "say when the store would have learned of each event: ingest_time= is a column, or a timedelta, the delay to assume. "
+    "If each event was known the moment it happened, name the time column itself, or pass timedelta(0). There is no "
+    "default, because a wrong one goes unnoticed: with too early a time a model trains on what it could not have known, "
+    "with too late a one histories are empty"
+)
+_NUMBER = r"^\s*-?\d+\s*$"
+
+
+class Mapping:
+    """Which column is what.
+
+    Args:
+        columns: what the source has.
+        traits: the columns to keep; None: all that are not one of the others.
+    Raises: SchemaError: a column that is not there, a unit or an ingest time that makes no sense.
+    """
+
+    def __init__(
+        self,
+        columns: pa.Schema,
+        *,
+        user: str,
+        time: str,
+        ingest_time: str | timedelta | None,
+        unit: str | None = None,
+        traits: Sequence[str] | None = None,
+    ) -> None:
+        check_times(ingest_time, unit)
+        self.user, self.time, self.ingest_time, self.unit = user, time, ingest_time, unit
+        taken = [user, time, *([ingest_time] if isinstance(ingest_time, str) else [])]
+        if isinstance(traits, str):
+            raise SchemaError(f"traits={traits!r} is one string; pass a list")
+        for name in [*taken, *(traits or [])]:
+            if name not in columns.names:
+                raise SchemaError(f"no column {name!r}; there are: {', '.join(columns.names)}")
+            if columns.names.count(name) > 1:
+                raise SchemaError(f"there are two columns {name!r}")
+        self.traits = [name for name in columns.names if name not in taken] if traits is None else list(traits)
+        self.names = list(dict.fromkeys([*taken, *self.traits]))  # what to read
+        self._columns = columns
+
+    def infer(self) -> Schema:
+        """The schema of a store that keeps these columns. Raises: SchemaError: names one that a store cannot keep."""
+        fields = [self._columns.field(name) for name in self.traits]
+        if clash := [field.name for field in fields if field.name in RESERVED]:
+            raise SchemaError(f"column {clash[0]!r} has a reserved name: rename it, or leave it out with traits=[...]")
+        type_ = self._columns.field(self.user).type
+        try:
+            user_type = Schema(user_id=_value_type(type_), traits=[]).user_id
+        except SchemaError:
+            raise SchemaError(f"column {self.user!r} is {type_}; user ids are integers or strings") from None
+        try:
+            return Schema(user_id=user_type, traits=pa.schema([field.with_nullable(True) for field in fields]))
+        except SchemaError as error:
+            raise SchemaError(f"{error}; choose the columns to keep with traits=[...]") from None
+
+    @property
+    def times(self) -> list[str]:
+        """The columns that hold times."""
+        return [self.time, *([self.ingest_time] if isinstance(self.ingest_time, str) else [])]
+
+    def in_its_words(self, message: str) -> str:
+        """A message about the store's columns as one about the source's."""
+        return message.replace("column 'user_id'", f"column {self.user!r}")
+
+    def apply(self, table: pa.Table) -> pa.Table:
+        """Some rows as the store takes them. Raises: SchemaError: names the source's column."""
+        times = self._times(table, self.time)
+        if isinstance(self.ingest_time, timedelta):
+            ingest = times + min(self.ingest_time // timedelta(microseconds=1), LATEST_TS - EARLIEST_TS)
+            if len(ingest) and ingest.max() > LATEST_TS:
+                row = int(np.argmax(ingest > LATEST_TS))
+                raise SchemaError(f"column {self.time!r}, row {row}: with the delay it is past the year 9999")
+        else:
+            ingest = times if self.ingest_time == self.time else self._times(table, str(self.ingest_time))
+        columns = {"user_id": table[self.user], "event_ts": pa.array(times), "ingest_ts": pa.array(ingest)}
+        return pa.table(columns | {name: table[name] for name in self.traits})
+
+    def _times(self, table: pa.Table, name: str) -> NDArray[np.int64]:
+        """A time column as int64 µs."""
+        column = one_array(table[name])
+        if pa.types.is_integer(column.type):
+            try:
+                column = pc.multiply_checked(column.cast(pa.int64()), pa.scalar(UNITS[self.unit or "us"], pa.int64()))
+            except pa.ArrowInvalid as error:
+                raise SchemaError(f"column {name!r}, as {self.unit or 'us'}, does not fit int64 µs: {error}") from None
+        elif pa.types.is_date(column.type):
+            column = column.cast(pa.timestamp("s")).cast(pa.timestamp("us"))
+        elif pa.types.is_string(column.type) and len(column):
+            raise SchemaError(_not_a_time(column, name))
+        return times_from_arrow(column, name)
+
+
+def check_times(ingest_time: Any, unit: str | None) -> None:
+    """Raises: SchemaError: no ingest time was given, or no such unit."""
+    if not isinstance(ingest_time, str | timedelta):
+        raise SchemaError(_NEEDS_INGEST_TIME)
+    if isinstance(ingest_time, timedelta) and ingest_time < timedelta(0):
+        raise SchemaError(f"ingest_time is {ingest_time}: nothing is assumed to be known before it happens")
+    if unit is not None and unit not in UNITS:
+        raise SchemaError(f"unit {unit!r}: one of {', '.join(UNITS)}")
+
+
+def csv_types(schema: Schema, user: str, taken: Sequence[Any]) -> dict[str, pa.DataType]:
+    """How to read the columns of CSV files for a schema that is known: 007 may be text."""
+    traits = {trait.name: trait.value_type for trait in schema if trait.name not in taken}
+    return traits | {user: schema.user_id}
+
+
+def _value_type(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def _not_a_time(column: pa.Array, name: str) -> str:
+    """Text where times belong: in a CSV file it takes one bad value for that, so name it."""
+    numbers = pc.fill_null(pc.match_substring_regex(column, _NUMBER), True)
+    if pc.any(numbers).as_py() and not pc.all(numbers).as_py():
+        row = first_row(pc.invert(numbers))
+        return f"column {name!r}, row {row}: {column[row].as_py()!r} is not a time"
+    return f"column {name!r} is text, such as {column[0].as_py()!r}; a time is a timestamp or an integer with a unit"
