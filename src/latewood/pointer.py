@@ -46,6 +46,11 @@ class Pointers:
     def __len__(self) -> int:
         return len(self.length)
 
+    def slice(self, start: int, stop: int) -> "Pointers":
+        """The pointers from `start` to `stop`, as views."""
+        columns = (self.watermark, self.start_ts, self.end_ts, self.end_ties, self.length, self.checksum)
+        return Pointers(self.epoch, *(column[start:stop] for column in columns))
+
     def to_arrow(self) -> pa.StructArray:
         """As the `uih` column of an example."""
         epoch = pa.DictionaryArray.from_arrays(

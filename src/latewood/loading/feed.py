@@ -1,7 +1,6 @@
-"""Tables of examples, step by step: all that loading does before histories are looked up.
+"""Tables of examples, window by window: all that loading does before histories are looked up.
 
-Examples are read for as many steps at a time as start in one window, put in order by one `take`, and handed out as
-slices.
+Examples are read for as many steps at a time as start in one window, and put in order by one `take`.
 """
 
 from collections.abc import Iterator
@@ -17,14 +16,10 @@ from latewood.loading.steps import Share, Step
 
 def feed(
     source: ExampleSource, order: Order, share: Share, position: int, window: int
-) -> Iterator[tuple[Step, pa.Table]]:
-    """Every step of one rank from a position on, with its examples; padding comes last in a table."""
+) -> Iterator[tuple[list[Step], pa.Table]]:
+    """Every window's steps of one rank, from a position on, with their examples; a step's padding follows them."""
     for steps in _spans(share.steps(len(source), position), window):
-        table = source.take(np.concatenate([rows for step in steps for rows in _rows(order, step)]))
-        start = 0
-        for step in steps:
-            yield step, table.slice(start, len(step))
-            start += len(step)
+        yield steps, source.take(np.concatenate([rows for step in steps for rows in _rows(order, step)]))
 
 
 def _rows(order: Order, step: Step) -> Iterator[NDArray[np.int64]]:

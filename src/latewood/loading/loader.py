@@ -16,7 +16,7 @@ from latewood.loading.order import order_of
 from latewood.loading.prefetch import Prefetch
 from latewood.loading.state import LoaderState
 from latewood.loading.steps import Share, Step
-from latewood.materialize import Materializer, Source
+from latewood.materialize import Materializer, Resolved, Source
 from latewood.projection import Projection
 
 WINDOW = 16_384  # 32 batches of 512: a few MB of examples
@@ -125,12 +125,25 @@ class Loader:
 
     def _batches(self, epoch: int, position: int) -> Iterator[tuple[int, Batch]]:
         """Every batch from a position on, each with the position after it."""
-        for step, table in feed(self.source, self._order(epoch), self._share, position, self._window):
-            yield step.after, self._batch(epoch, step, table)
+        for steps, table in feed(self.source, self._order(epoch), self._share, position, self._window):
+            resolved, start = self._resolve(table), 0
+            for step in steps:
+                stop = start + len(step)
+                part = table.slice(start, len(step)) if resolved is None else resolved.slice(start, stop)
+                yield step.after, self._batch(epoch, step, part)
+                start = stop
 
-    def _batch(self, epoch: int, step: Step, table: pa.Table) -> Any:
+    def _resolve(self, table: pa.Table) -> Resolved | None:
+        """Look up a window's pointers at once; None where some example is bad, so that only its own batch fails."""
         try:
-            batch = self.materializer(table)
+            return self.materializer.resolve(table)
+        except LatewoodError:
+            return None
+
+    def _batch(self, epoch: int, step: Step, part: Resolved | pa.Table) -> Any:
+        try:
+            resolved = part if isinstance(part, Resolved) else self.materializer.resolve(part)
+            batch = self.materializer.batch(resolved)
         except LatewoodError as error:
             error.add_note(
                 f"in the batch at positions {step.start} to {step.stop} of epoch {epoch} of {self.source.name}"

@@ -37,6 +37,17 @@ class Logged:
     def __len__(self) -> int:
         return len(self.pointers)
 
+    def slice(self, start: int, stop: int) -> "Logged":
+        """The examples from `start` to `stop`."""
+        return Logged(
+            self.user_ids.slice(start, stop - start),
+            UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop]),
+            self.pointers.slice(start, stop),
+            self.cutoff[start:stop],
+            self.recents.slice(start, stop),
+            self.features.slice(start, stop - start),
+        )
+
 
 def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary) -> Logged:
     """Read and check a table of examples.

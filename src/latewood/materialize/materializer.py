@@ -1,7 +1,7 @@
 """Materializer: examples + projection → batch, by the stages of this folder in their order."""
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -45,6 +45,22 @@ class Source(Protocol):
         """Look for a newer one."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolved:
+    """Examples whose pointers were looked up: as many as one likes at once, to be materialized in parts."""
+
+    logged: Logged
+    resolution: Resolution
+    reader: GenerationReader  # of the generation that the resolution is of
+
+    def __len__(self) -> int:
+        return len(self.logged)
+
+    def slice(self, start: int, stop: int) -> "Resolved":
+        """The examples from `start` to `stop`."""
+        return Resolved(self.logged.slice(start, stop), self.resolution.slice(start, stop), self.reader)
+
+
 class Materializer:
     """Rebuilds the history that each example's request saw, as one model wants it. Thread-safe.
 
@@ -85,16 +101,23 @@ class Materializer:
             (unless masked) whose events are not there. LeakageError: an example holds what its request could not have
             seen. CorruptionError: damaged bytes.
         """
+        return self.batch(self.resolve(examples))
+
+    def resolve(self, examples: Any) -> Resolved:
+        """The first half: read the examples and look up their pointers. A loader does it for many batches at once.
+
+        Raises: as calling it, but that what cannot be resolved is not an error before its batch is made.
+        """
         store = self._store
         logged = read_logged(examples, store.schema, store.epoch, self._traits, store.vocabulary)
         reader = self._reader_for(logged)
         try:
-            return self._batch(logged, reader)
+            return Resolved(logged, reader.resolve(logged.keys, logged.pointers), reader)
         except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
             newest = store.refresh()
             if newest.generation.id == reader.generation.id:
                 raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
-            return self._batch(logged, newest)
+            return Resolved(logged, newest.resolve(logged.keys, logged.pointers), newest)
 
     def _reader_for(self, logged: Logged) -> GenerationReader:
         reader = self._store.reader()
@@ -102,8 +125,9 @@ class Materializer:
             reader = self._store.refresh()
         return reader
 
-    def _batch(self, logged: Logged, reader: GenerationReader) -> Batch:
-        resolution = reader.resolve(logged.keys, logged.pointers)
+    def batch(self, resolved: Resolved) -> Batch:
+        """The second half: decode and assemble. Raises: PointerError, CorruptionError: as calling it."""
+        logged, resolution, reader = resolved.logged, resolved.resolution, resolved.reader
         self._require(logged, resolution, reader.generation.watermark)
         candidates = choose(
             reader, resolution, logged.pointers.watermark, logged.recents, self.projection.max_len, self._verify

@@ -39,6 +39,16 @@ class Recents:
     def __len__(self) -> int:
         return self.order.shape[1]
 
+    def slice(self, start: int, stop: int) -> "Recents":
+        """The recents of the examples from `start` to `stop`."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        columns = {
+            trait: Column(values[first:last], None if mask is None else mask[first:last])
+            for trait, (values, mask) in self.columns.items()
+        }
+        order = np.ascontiguousarray(self.order[:, first:last])  # kernels take it whole
+        return Recents(self.offsets[start : stop + 1] - first, order, columns)
+
 
 def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
     """Read the `recent` column.

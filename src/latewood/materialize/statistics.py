@@ -1,6 +1,6 @@
 """What materializing cost, in the units in which late materialization is judged."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,4 +15,12 @@ class Statistics:
     lookup_bytes: int = 0  # their encoded bytes
 
     def __add__(self, other: "Statistics") -> "Statistics":
-        return Statistics(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        # spelled out: `astuple` copies deeply, which was a tenth of a small batch's time
+        return Statistics(
+            self.batches + other.batches,
+            self.examples + other.examples,
+            self.events + other.events,
+            self.decoded_events + other.decoded_events,
+            self.stripes + other.stripes,
+            self.lookup_bytes + other.lookup_bytes,
+        )
