@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_shards import columns_for, decode_user, open_bytes, run_of, same, write_shard
 
 from latewood.columns import Column
 from latewood.stripes.layout import DTYPES
+from made_shards import columns_for, decode_user, open_bytes, run_of, same, write_shard
 
 LENGTHS = st.one_of(st.integers(1, 600), st.sampled_from([1, 2, 31, 32, 33, 255, 256, 257, 511, 512, 513]))
 
@@ -58,7 +58,9 @@ def test_any_values_come_back(name: str, data: st.DataObject) -> None:
     written = values.copy()
     if mask is not None and data.draw(st.booleans()):
         written[mask] = 0  # what stands under a null does not matter
-    shard = open_bytes(write_shard(columns_for({"x": dtype}), run_of({1: [*events(len(values)), Column(written, mask)]}))[0])
+    shard = open_bytes(
+        write_shard(columns_for({"x": dtype}), run_of({1: [*events(len(values)), Column(written, mask)]}))[0]
+    )
     shard.verify()
     assert same(decode_user(shard, 0, 3), values, mask)
     start = data.draw(st.integers(0, len(values)))

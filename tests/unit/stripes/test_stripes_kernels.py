@@ -90,6 +90,11 @@ def pack_and_unpack(
     unpack_rows(itemsize, address_of(packed), width, start, stop, address_of(out), reference)
 
 
+def test_the_example_in_the_documentation_holds() -> None:
+    words = np.frombuffer(pack_plainly([5, 1, 7, 2, 0, 3, 6, 4, 1, 1], 3, 32), np.uint32)
+    assert words.tolist() == [13, 9, 7, 2, 0, 3, 6, 4]
+
+
 WIDTHS = [(1, w) for w in range(9)] + [(2, w) for w in (0, 1, 5, 11, 15, 16)] + [(4, w) for w in (0, 1, 7, 13, 31, 32)]
 WIDTHS += [(8, w) for w in (0, 1, 9, 31, 32, 33, 47, 63, 64)]
 

@@ -3,6 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+
+from latewood.columns import Column
+from latewood.errors import CorruptionError
+from latewood.stripes import Ranges, ShardWriter, Tables, UserRun, decode_column, identities
+from latewood.stripes.layout import BUILT_IN
+from latewood.users import UserKeys, user_keys
 from made_shards import (
     EPOCH,
     all_dtypes,
@@ -14,14 +20,9 @@ from made_shards import (
     run_of,
     same,
     tables_of,
+    take,
     write_shard,
 )
-
-from latewood.columns import Column
-from latewood.errors import CorruptionError
-from latewood.stripes import Ranges, ShardWriter, Tables, UserRun, decode_column, identities
-from latewood.stripes.layout import BUILT_IN
-from latewood.users import UserKeys, user_keys
 
 COLUMNS = columns_for(all_dtypes())
 LENGTHS = {5: 1, -7: 256, 2**62: 257, 11: 3, 12: 5000, 13: 512, 14: 600}
@@ -91,9 +92,8 @@ def test_ranges_start_and_stop_anywhere(users, shard) -> None:
             nulls = decode_column(tables_of(shard), ranges, column, out, mask)
             parts = [users[ids[u]][column] for u in picked]
             values = np.concatenate([p.values[a:b] for p, (a, b) in zip(parts, ends, strict=True)])
-            masks = [
-                np.zeros(b - a, bool) if p.mask is None else p.mask[a:b] for p, (a, b) in zip(parts, ends, strict=True)
-            ]
+            whole = [np.zeros(len(p.values), bool) if p.mask is None else p.mask for p in parts]
+            masks = [m[a:b] for m, (a, b) in zip(whole, ends, strict=True)]
             assert same(Column(out, mask), values, np.concatenate(masks))
             assert nulls or not mask.any()
 
@@ -140,8 +140,8 @@ def test_runs_follow_each_other(users) -> None:
 
 def test_offsets_need_not_start_at_zero(users) -> None:
     run = run_of(users)
-    columns = [Column(np.concatenate([c.values[:9], c.values]), None if c.mask is None else np.concatenate([c.mask[:9], c.mask]))
-               for c in run.columns]  # fmt: skip
+    rows = np.concatenate([np.arange(9), np.arange(run.offsets[-1])])
+    columns = [take(column, rows) for column in run.columns]
     moved = UserRun(run.user_ids, run.keys, run.offsets + 9, columns)
     assert write_shard(COLUMNS, moved)[0] == write_shard(COLUMNS, run)[0]
 

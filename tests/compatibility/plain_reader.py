@@ -1,0 +1,111 @@
+"""A second reader of shard files, slow and plain, written from docs/format.md and sharing no code with the first."""
+
+import itertools
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import xxhash
+
+EVENTS_PER_STRIPE, STRIPES_PER_BLOCK = 256, 16
+TOP = (1 << 64) - 1
+
+
+def words(data: bytes) -> list[int]:
+    return [word for (word,) in struct.iter_unpack("<Q", data)]
+
+
+class PlainReader:
+    """Reads one file whole: footer, users, and any column of any user."""
+
+    def __init__(self, data: bytes) -> None:
+        assert data[:8] == b"LATEWOOD"
+        assert struct.unpack("<III", data[8:20]) == (1, EVENTS_PER_STRIPE, STRIPES_PER_BLOCK)
+        size, digest, magic = struct.unpack("<QQ8s", data[-24:])
+        footer = data[-24 - size : -24]
+        assert magic == b"doowetal"
+        assert xxhash.xxh3_64_intdigest(footer) == digest
+        self.footer = json.loads(footer)
+        self.sections = {}
+        for name, (offset, length, expected) in self.footer["sections"].items():
+            self.sections[name] = data[offset : offset + length]
+            assert xxhash.xxh3_64_intdigest(self.sections[name]) == int(expected, 16)
+        self.payload = data[64 : 64 + self.footer["payload_bytes"]]
+        self.users = np.array(words(self.sections["users"]), object).reshape(-1, 5)
+        self.stripes = np.array(words(self.sections["stripes"]), object).reshape(-1, 3)
+        self.entries, self.checksums = words(self.sections["entries"]), words(self.sections["checksums"])
+        self.columns = self.footer["columns"]
+
+    def user_ids(self) -> list[Any]:
+        if self.footer["user_type"] == "int64":
+            return [i for (i,) in struct.iter_unpack("<q", self.sections["user_ids"])]
+        offsets, text = words(self.sections["user_offsets"]), self.sections["user_bytes"]
+        return [text[a:b].decode() for a, b in itertools.pairwise(offsets)]
+
+    def column(self, user: int, column: int) -> tuple[np.ndarray[Any, Any], list[bool]]:
+        """All values of a user's column, and which are null."""
+        first_stripe, first_block = self.users[user][3:]
+        events, stripes, blocks = (self.users[user + 1] - self.users[user])[2:]
+        dtype = np.dtype(self.columns[column]["dtype"])
+        base = first_stripe * len(self.columns) + column * stripes
+        values: list[int] = []
+        nulls: list[bool] = []
+        for stripe in range(stripes):
+            if stripe % STRIPES_PER_BLOCK == 0:
+                start = self.entries[base + stripe] & ((1 << 40) - 1)
+                stop = self.entries[base + min(stripe + STRIPES_PER_BLOCK, stripes)] & ((1 << 40) - 1)
+                number = first_block * len(self.columns) + column * blocks + stripe // STRIPES_PER_BLOCK
+                assert xxhash.xxh64_intdigest(self.payload[start:stop]) == self.checksums[number]
+            count = min(EVENTS_PER_STRIPE, events - stripe * EVENTS_PER_STRIPE)
+            first_ts = self.stripes[first_stripe + stripe][0]
+            part, empty = self.stripe(self.entries[base + stripe], count, dtype.itemsize, first_ts)
+            values += part
+            nulls += empty
+        cut = [value & ((1 << (dtype.itemsize * 8)) - 1) for value in values]
+        return np.array(cut, f"u{dtype.itemsize}").view(dtype), nulls
+
+    def stripe(self, entry: int, events: int, size: int, first_ts: int) -> tuple[list[int], list[bool]]:
+        offset, mode, width = entry & ((1 << 40) - 1), entry >> 40 & 7, entry >> 43 & 127
+        exceptions, code = entry >> 50 & 511, entry >> 59 & 3
+        has_nulls, has_reference = entry >> 61 & 1, entry >> 62 & 1
+        data = self.payload[offset:]
+        nulls = [False] * events
+        if mode == 5:
+            return [0] * events, [True] * events
+        if has_nulls:
+            nulls = [bool(data[i // 8] >> (i % 8) & 1) for i in range(events)]
+            data = data[-(-events // 8) :]
+        if mode == 3:
+            values = [int.from_bytes(data[i * size : (i + 1) * size], "little") for i in range(events)]
+        elif mode == 4:
+            values = [int(i in data[:exceptions]) for i in range(events)]
+        else:
+            reference, factor = 0, 1
+            if has_reference:
+                reference, data = int.from_bytes(data[:8], "little"), data[8:]
+            if mode == 1:
+                factor, data = int.from_bytes(data[:8], "little"), data[8:]
+            packed = self.packed(data, events, size, width, exceptions, code)
+            if mode == 2:
+                steps = np.array(packed, object) * (reference if has_reference else 1)
+                values = [(first_ts + step) & TOP for step in np.cumsum(steps).tolist()]
+            else:
+                values = [(reference + value * factor) & TOP for value in packed]
+        return [0 if null else value for value, null in zip(values, nulls, strict=True)], nulls
+
+    def packed(self, data: bytes, events: int, size: int, width: int, exceptions: int, code: int) -> list[int]:
+        bits = size * 8 if size < 8 else 32 if width <= 32 else 64
+        lanes = 256 // bits
+        rows = -(-events // lanes)
+        stored = -(-rows * width // bits)
+        streams = [0] * lanes
+        for k in range(stored):
+            for lane in range(lanes):
+                at = (k * lanes + lane) * bits // 8
+                streams[lane] |= int.from_bytes(data[at : at + bits // 8], "little") << (k * bits)
+        values = [streams[i % lanes] >> (i // lanes * width) & ((1 << width) - 1) for i in range(events)]
+        highs, positions = data[stored * 32 :], data[stored * 32 + (exceptions << code) :]
+        for i in range(exceptions):
+            values[positions[i]] += int.from_bytes(highs[i << code : (i + 1) << code], "little") << width
+        return values

@@ -1,0 +1,126 @@
+"""Files written by released versions stay readable: they are kept here, with what is in them.
+
+`PYTHONPATH=src:tests:tests/compatibility python tests/compatibility/test_old_files.py` writes the files of the current
+version, which is done once, when a version of the format is released. A kept file is never written again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from plain_reader import PlainReader
+
+from latewood.columns import Column
+from latewood.stripes.identity import identities
+from latewood.users import UserKeys, user_keys
+from made_shards import all_dtypes, columns_for, decode_user, open_bytes, run_of, same, take, write_shard
+
+FILES = {"int64": "shard-v1-int64.stripes", "string": "shard-v1-string.stripes"}
+COLUMNS = columns_for(all_dtypes())
+HERE = Path(__file__).parent
+
+
+def users(kind: str) -> dict[Any, list[Column]]:
+    """What the files hold: arithmetic, no chance, so that it never changes."""
+    names = [-5, 7, 2**40] if kind == "int64" else ["", "größe", "u" * 40]
+    return {
+        name: history(3 + number, count) for number, (name, count) in enumerate(zip(names, [1, 700, 256], strict=True))
+    }
+
+
+def history(seed: int, count: int) -> list[Column]:
+    i = np.arange(count, dtype=np.uint64)
+    noise = (i + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+    noise ^= noise >> np.uint64(29)
+    noise *= np.uint64(0xBF58476D1CE4E5B9)
+    noise ^= noise >> np.uint64(32)
+    few = noise % np.uint64(50) == 0
+    times = np.cumsum(np.where(few, 7_200_000_000, 1_000 * (noise % np.uint64(90)).astype(np.int64))) - 10**15
+    delays = np.where(few, noise >> np.uint64(24), np.uint64(0)).astype(np.int64)
+    columns = [Column(times), Column(delays), Column((few & (i > 300)).astype(np.int32))]
+    return columns + [Column(*_values(column.dtype, noise, few, i)) for column in COLUMNS[3:]]
+
+
+def _values(dtype: np.dtype[Any], noise: Any, few: Any, i: Any) -> tuple[Any, Any]:
+    """Of each dtype something that another encoding suits, with nulls in some stripes, and all null in others."""
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    narrow = noise % np.uint64(11) * np.uint64(7 if dtype.kind == "i" else 1) + np.uint64(100)
+    mixed = np.where(few, noise >> np.uint64(3), narrow)
+    if dtype.kind == "b":
+        values = np.where(i < 256, few, noise % np.uint64(2) == 0)
+    elif dtype.kind == "f":
+        values = (noise % np.uint64(1000)).astype(dtype) / dtype.type(8)
+        values[few] = np.array(TOP >> (64 - dtype.itemsize * 8), np.uint64).astype(unsigned).view(dtype)  # a NaN
+    else:
+        values = mixed.astype(unsigned).view(dtype)
+    mask = None
+    if dtype.itemsize in (2, 8) or dtype.kind == "b":
+        mask = (few & (i >= 256)) | (i >= 600)
+    if dtype.name == "int32":
+        mask = i >= 256
+    return values, mask
+
+
+TOP = (1 << 64) - 1
+
+
+def stored(kind: str) -> bytes:
+    return (HERE / FILES[kind]).read_bytes()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_of_version_1_are_read(kind: str) -> None:
+    shard = open_bytes(stored(kind), columns=COLUMNS)
+    shard.verify()
+    expected = users(kind)
+    assert set(shard.user_ids.to_pylist()) == set(expected)
+    for index, user in enumerate(shard.user_ids.to_pylist()):
+        for column, (values, mask) in enumerate(expected[user]):
+            assert same(decode_user(shard, index, column), values, mask), (user, COLUMNS[column].name)
+            middle = slice(len(values) // 3, len(values) // 2)
+            part = take(Column(values, mask), middle)
+            assert same(decode_user(shard, index, column, middle.start, middle.stop), part.values, part.mask)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_format_is_as_written_down(kind: str) -> None:
+    reader, expected = PlainReader(stored(kind)), users(kind)
+    assert set(reader.user_ids()) == set(expected)
+    for index, user in enumerate(reader.user_ids()):
+        for column, (values, mask) in enumerate(expected[user]):
+            found, nulls = reader.column(index, column)
+            assert same(Column(found, np.array(nulls)), values, mask), (user, COLUMNS[column].name)
+        times, delays, ordinals = (column.values for column in expected[user][:3])
+        keys = UserKeys(*(half.repeat(len(times)) for half in user_keys(pa.array([user]))))
+        sums = np.cumsum(identities(keys, times, times + delays, ordinals))
+        first, stop = reader.users[index][3], reader.users[index + 1][3]
+        ends = [*range(255, len(times) - 1, 256), len(times) - 1]
+        assert [row[2] for row in reader.stripes[first:stop]] == sums[ends].tolist()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_format_is_used_in_full(kind: str) -> None:
+    """The kept files have every mode, exceptions, nulls and references, or they would guard little."""
+    entries = PlainReader(stored(kind)).entries[:-1]
+    assert {entry >> 40 & 7 for entry in entries} == set(range(6))
+    assert any(entry >> 50 & 511 and entry >> 40 & 7 != 4 for entry in entries)
+    assert {entry >> 59 & 3 for entry in entries} >= {0, 1, 2, 3}
+    for bit in (61, 62):
+        assert {entry >> bit & 1 for entry in entries} == {0, 1}
+    assert any(entry >> 43 & 127 > 32 for entry in entries)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_the_current_writer_is_read_by_the_plain_reader(kind: str) -> None:
+    reader, expected = PlainReader(write_shard(COLUMNS, run_of(users(kind)))[0]), users(kind)
+    for index, user in enumerate(reader.user_ids()):
+        for column, (values, mask) in enumerate(expected[user]):
+            found, nulls = reader.column(index, column)
+            assert same(Column(found, np.array(nulls)), values, mask)
+
+
+if __name__ == "__main__":
+    for kind, name in FILES.items():
+        (HERE / name).write_bytes(write_shard(COLUMNS, run_of(users(kind)))[0])
