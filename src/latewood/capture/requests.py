@@ -16,6 +16,7 @@ from latewood.schema import Schema
 from latewood.users import UserKeys, user_keys
 
 ANCHOR = "anchor"
+NO_TIE = EARLIEST_TS - 1  # sorts before every ingest time
 OUTPUT = ("uih", "recent", "cutoff", "history")  # columns that examples get, here or when they are materialized
 
 
@@ -24,7 +25,7 @@ class Requests:
     """n requests. Shapes: all (n,). Units: µs since epoch, UTC.
 
     A request that is an event (an anchor) has its own place in the order, (request_ts, tie_ingest, tie_ordinal), and
-    its history is all that sorts before. Any other has `tie_ingest` EARLIEST_TS, before which nothing sorts.
+    its history is all that sorts before. Any other has `tie_ingest` NO_TIE, before which nothing sorts.
     """
 
     features: pa.Table  # the columns given, without `anchor`
@@ -38,7 +39,7 @@ class Requests:
 
     @property
     def is_anchor(self) -> NDArray[np.bool_]:
-        return self.tie_ingest > EARLIEST_TS
+        return self.tie_ingest > NO_TIE
 
     def slice(self, start: int, stop: int) -> "Requests":
         """Requests [start, stop)."""
@@ -65,13 +66,13 @@ def read_requests(data: Any, schema: Schema) -> Requests:
     keys = user_keys(read_user_ids(table["user_id"], schema))
     end_ts = times_from_arrow(table["request_ts"], "request_ts")
     if ANCHOR not in names:
-        none = np.full(len(end_ts), EARLIEST_TS, np.int64), np.zeros(len(end_ts), np.int32)
+        none = np.full(len(end_ts), NO_TIE, np.int64), np.zeros(len(end_ts), np.int32)
         return Requests(table, keys, end_ts, *none)
     return Requests(table.drop_columns([ANCHOR]), keys, end_ts, *_read_anchors(table[ANCHOR]))
 
 
 def _read_anchors(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The anchors' own places among those of their time; EARLIEST_TS for a null: an ordinary request."""
+    """The anchors' own places among those of their time; NO_TIE for a null: an ordinary request."""
     anchors = one_array(column)
     names = [field.name for field in anchors.type] if pa.types.is_struct(anchors.type) else []
     if not {"ingest_ts", "ordinal"} <= set(names):
@@ -88,6 +89,6 @@ def _read_anchors(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[n
         pc.if_else(present, fields[name], pa.scalar(0, fields[name].type)) for name in ("ingest_ts", "ordinal")
     )
     return (
-        np.where(present, times_from_arrow(ingest, "anchor.ingest_ts"), EARLIEST_TS),
+        np.where(present, times_from_arrow(ingest, "anchor.ingest_ts"), NO_TIE),
         ordinal.cast(pa.int32()).to_numpy(),
     )

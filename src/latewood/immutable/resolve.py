@@ -137,11 +137,12 @@ def measure(
 
     Args:
         tie_ingest, tie_ordinal: for anchors, the anchor's own place among those at `end_ts`: an event exactly at
-            `end_ts` counts if it sorts before it. None, or EARLIEST_TS in a row: no event at `end_ts` counts.
+            `end_ts` counts if it sorts before it. None, or in a row a time before EARLIEST_TS: no event
+            at `end_ts` counts.
     Raises: CorruptionError: a block on the way is damaged.
     """
     n = len(end_ts)
-    ingest = np.full(n, EARLIEST_TS, np.int64) if tie_ingest is None else _plain(tie_ingest, np.int64)
+    ingest = np.full(n, EARLIEST_TS - 1, np.int64) if tie_ingest is None else _plain(tie_ingest, np.int64)
     ordinal = np.zeros(n, np.int32) if tie_ordinal is None else _plain(tie_ordinal, np.int32)
     measured = Measured(
         start_ts=np.array(end_ts, np.int64),

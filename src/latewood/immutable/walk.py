@@ -323,7 +323,7 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
         table, u, key = table_at(tables, shard[i]), uint64(user[i]), (hashes[i], checks[i])
         row = end_before(table, u, stripes[i], end_ts[i], desk)
         stored_before[i] = row
-        if tie_ingest[i] > EARLIEST_TS:
+        if tie_ingest[i] >= EARLIEST_TS:
             anchor = (tie_ingest[i], tie_ordinal[i])
             ties = ties_before(table, u, row, end_ts[i], anchor, watermark[i], desk)
             end_ties[i] = ties
