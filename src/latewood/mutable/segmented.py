@@ -14,7 +14,6 @@ the next cut replaces it.
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -188,12 +187,7 @@ class SegmentedLog:
 
     def _read_state(self) -> bytes | None:
         self.check_process()
-        while True:
-            try:
-                with lmdb_errors(self._current.path):
-                    return self._current.state()
-            except lmdb.MapResizedError:
-                self._adopt_size()
+        return self._current.state()
 
     def _decode(self, data: bytes | None) -> LogState:
         if data != self._known[0] or data is None:
@@ -211,9 +205,8 @@ class SegmentedLog:
             mine = {file.number: file for file in (*self._retired, self._current)}
             file = mine.get(segment.number) or self._open_sealed(segment.number)
             try:
-                with lmdb_errors(file.path):
-                    for number, blob in file.batches(first, stop):
-                        yield decode_batch(blob, number, f"segment {file.path}")
+                for number, blob in file.batches(first, stop):
+                    yield decode_batch(blob, number, f"segment {file.path}")
             finally:
                 if file.number not in mine:
                     file.close()
@@ -249,21 +242,14 @@ class SegmentedLog:
                 with lmdb_errors(file.path):
                     raw = file.env.begin(write=True)
             except lmdb.MapResizedError:
-                self._adopt_size()
+                with self._mapping:
+                    file.adopt_size()
                 continue
             transaction = SegmentTransaction(self, file, raw)
             if transaction.state.segment.number == file.number:
                 return transaction
             transaction.abort()
             self._advance()
-
-    def _adopt_size(self) -> None:
-        """Another process enlarged the segment."""
-        with self._mapping:
-            try:
-                self._current.env.set_mapsize(0)
-            except lmdb.Error:  # a writer of this process is waiting for its turn: it is about to meet the same
-                time.sleep(0.001)
 
     def enlarge(self, file: SegmentFile) -> None:
         with self._mapping, lmdb_errors(file.path):
@@ -350,12 +336,11 @@ class SegmentedLog:
 class SegmentTransaction:
     """The only writer of all processes, until committed or aborted."""
 
-    def __init__(self, log: SegmentedLog, file: SegmentFile, raw: lmdb.Transaction) -> None:
+    def __init__(self, log: SegmentedLog, file: SegmentFile, raw: "lmdb.Transaction[bytes]") -> None:
         self._log, self._file, self._raw = log, file, raw
         self._open, self._bytes = True, 0
         try:
-            data: bytes | None = raw.get(STATE)  # type: ignore[assignment]  # not a buffer: asked for bytes
-            self.state = file.decode_state(data)
+            self.state = file.decode_state(raw.get(STATE))
         except BaseException:
             self.abort()
             raise

@@ -8,6 +8,7 @@ let near it, and the numbers of the batches must be consecutive.
 import errno
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,8 +122,28 @@ class SegmentFile:
         if self.path.stat().st_size < needed:
             os.truncate(self.path, -(-(needed + needed // 8) // 4096) * 4096)
 
+    @contextmanager
+    def reading(self) -> Iterator["lmdb.Transaction[bytes]"]:
+        """A read transaction. The caller holds the log's lock: adopting another process' map size ends all others."""
+        with lmdb_errors(self.path):
+            while True:
+                try:
+                    transaction = self.env.begin()
+                    break
+                except lmdb.MapResizedError:
+                    self.adopt_size()
+            with transaction:
+                yield transaction
+
+    def adopt_size(self) -> None:
+        """Map what another process made grow."""
+        try:
+            self.env.set_mapsize(0)
+        except lmdb.Error:  # a writer of this process is waiting for its turn: it is about to meet the same
+            time.sleep(0.001)
+
     def state(self) -> bytes | None:
-        with self.env.begin() as transaction:
+        with self.reading() as transaction:
             data: bytes | None = transaction.get(STATE)
             return data
 
@@ -134,7 +155,7 @@ class SegmentFile:
     def batches(self, first: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """The batches [first, stop), all of them. Raises: CorruptionError: one is missing; it names it."""
         expected = first
-        with self.env.begin() as transaction:
+        with self.reading() as transaction:
             cursor = transaction.cursor()
             found = cursor.set_range(batch_key(first))
             while found and expected < stop:
