@@ -46,10 +46,10 @@ class Pointers:
     def __len__(self) -> int:
         return len(self.length)
 
-    def slice(self, start: int, stop: int) -> "Pointers":
-        """The pointers from `start` to `stop`, as views."""
+    def take(self, rows: NDArray[np.int64] | slice) -> "Pointers":
+        """Some of the pointers; of a slice as views."""
         columns = (self.watermark, self.start_ts, self.end_ts, self.end_ties, self.length, self.checksum)
-        return Pointers(self.epoch, *(column[start:stop] for column in columns))
+        return Pointers(self.epoch, *(column[rows] for column in columns))
 
     def to_arrow(self) -> pa.StructArray:
         """As the `uih` column of an example."""

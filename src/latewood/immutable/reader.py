@@ -33,6 +33,9 @@ from latewood.stripes import (
 )
 from latewood.users import UserKeys, shard_of
 
+# So many pointers are looked up in the order of the index, a third faster: what they need lies along the way.
+_WORTH_SORTING = 4096
+
 
 class GenerationReader:
     """Reads one generation. Thread-safe; what it returns holds no reference into it.
@@ -93,7 +96,14 @@ class GenerationReader:
 
     def resolve(self, keys: UserKeys, pointers: Pointers) -> Resolution:
         """The rows that pointers mean, checked; see `resolve.resolve`. `resolve.require` raises what did not match."""
-        return resolve.resolve(self.tables, keys, self.locate(keys), pointers, self.generation.watermark)
+        if len(pointers) < _WORTH_SORTING:
+            return resolve.resolve(self.tables, keys, self.locate(keys), pointers, self.generation.watermark)
+        by_user = np.argsort(keys.hash)
+        keys, pointers = keys.take(by_user), pointers.take(by_user)
+        resolution = resolve.resolve(self.tables, keys, self.locate(keys), pointers, self.generation.watermark)
+        place = np.empty(len(by_user), np.int64)
+        place[by_user] = np.arange(len(by_user))
+        return resolution.take(place)
 
     def visible_rows(
         self, rows: Rows, watermark: NDArray[np.int64] | int, newest: NDArray[np.int64] | None = None

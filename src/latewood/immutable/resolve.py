@@ -92,10 +92,10 @@ class Resolution:
     def rows(self) -> Rows:
         return Rows(self.shard, self.user, self.start, self.stop)
 
-    def slice(self, start: int, stop: int) -> "Resolution":
-        """The pointers from `start` to `stop`, as views."""
+    def take(self, rows: NDArray[np.int64] | slice) -> "Resolution":
+        """Some of the pointers; of a slice as views."""
         columns = (self.shard, self.user, self.start, self.stop, self.count, self.dirty, self.status)
-        return Resolution(*(column[start:stop] for column in (*columns, self.found, self.checksum)))
+        return Resolution(*(column[rows] for column in (*columns, self.found, self.checksum)))
 
 
 def require(resolution: Resolution, pointers: Pointers, user_ids: pa.Array, watermark: int) -> None:

@@ -42,7 +42,7 @@ class Logged:
         return Logged(
             self.user_ids.slice(start, stop - start),
             UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop]),
-            self.pointers.slice(start, stop),
+            self.pointers.take(slice(start, stop)),
             self.cutoff[start:stop],
             self.recents.slice(start, stop),
             self.features.slice(start, stop - start),

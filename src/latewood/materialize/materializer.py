@@ -58,7 +58,7 @@ class Resolved:
 
     def slice(self, start: int, stop: int) -> "Resolved":
         """The examples from `start` to `stop`."""
-        return Resolved(self.logged.slice(start, stop), self.resolution.slice(start, stop), self.reader)
+        return Resolved(self.logged.slice(start, stop), self.resolution.take(slice(start, stop)), self.reader)
 
 
 class Materializer:

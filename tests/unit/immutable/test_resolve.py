@@ -96,6 +96,18 @@ def test_pointers_resolve_to_what_was_measured(late: float, span: int) -> None:
     check_resolved(store, users, pointers_of(measured, end_ts, watermark), [None] * len(users))
 
 
+def test_many_pointers_resolve_as_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above a number they are looked up in the order of the index."""
+    store = histories(5)
+    users, end_ts, watermark = ask(6, 400, 13)  # one of whom is unknown
+    pointers = pointers_of(store.reader.measure(keys_of(users), end_ts, watermark), end_ts, watermark)
+    few = store.reader.resolve(keys_of(users), pointers)
+    monkeypatch.setattr("latewood.immutable.reader._WORTH_SORTING", 1)
+    many = store.reader.resolve(keys_of(users), pointers)
+    for name in ("shard", "user", "start", "stop", "count", "dirty", "status", "found", "checksum"):
+        assert (getattr(few, name) == getattr(many, name)).all(), name
+
+
 def test_pointers_survive_late_events() -> None:
     """A later generation holds more rows, some inside old pointers' ranges: the pointers mean the same events."""
     span = 300
