@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, LATEST_TS
-from latewood.columns import first_row, one_array, times_from_arrow
+from latewood.columns import one_array, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.schema import RESERVED, Schema
 
@@ -21,7 +21,6 @@ _NEEDS_INGEST_TIME = (
     "default, because a wrong one goes unnoticed: with too early a time a model trains on what it could not have known, "
     "with too late a one histories are empty"
 )
-_NUMBER = r"^\s*-?\d+\s*$"
 
 
 class Mapping:
@@ -104,8 +103,6 @@ class Mapping:
                 raise SchemaError(f"column {name!r}, as {self.unit or 'us'}, does not fit int64 µs: {error}") from None
         elif pa.types.is_date(column.type):
             column = column.cast(pa.timestamp("s")).cast(pa.timestamp("us"))
-        elif pa.types.is_string(column.type) and len(column):
-            raise SchemaError(_not_a_time(column, name))
         return times_from_arrow(column, name)
 
 
@@ -127,12 +124,3 @@ def csv_types(schema: Schema, user: str, taken: Sequence[Any]) -> dict[str, pa.D
 
 def _value_type(type_: pa.DataType) -> pa.DataType:
     return type_.value_type if pa.types.is_dictionary(type_) else type_
-
-
-def _not_a_time(column: pa.Array, name: str) -> str:
-    """Text where times belong: in a CSV file it takes one bad value for that, so name it."""
-    numbers = pc.fill_null(pc.match_substring_regex(column, _NUMBER), True)
-    if pc.any(numbers).as_py() and not pc.all(numbers).as_py():
-        row = first_row(pc.invert(numbers))
-        return f"column {name!r}, row {row}: {column[row].as_py()!r} is not a time"
-    return f"column {name!r} is text, such as {column[0].as_py()!r}; a time is a timestamp or an integer with a unit"

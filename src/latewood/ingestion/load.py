@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from latewood.clock import Clock
+from latewood.columns import first_row, one_array
 from latewood.compaction import bulk_load
 from latewood.errors import SchemaError, StoreNotFoundError
 from latewood.events import Events
@@ -30,6 +32,8 @@ from latewood.schema import Schema
 from latewood.storage import keys, open_storage
 from latewood.storage.local import UNFINISHED, LocalStorage
 from latewood.store import Store
+
+_NUMBER = r"^\s*-?\d+\s*$"
 
 
 def ingest(
@@ -123,10 +127,26 @@ def _check_columns(source: Source, mapping: Mapping, schema: Schema) -> None:
     if missing := [trait.name for trait in schema if trait.name not in mapping.traits]:
         have = ", ".join(mapping.traits) or "no other column"
         raise SchemaError(f"the events lack column {missing[0]!r}, a trait of the store; there is: {have}")
+    for name in mapping.times:
+        if pa.types.is_string(source.schema.field(name).type):
+            _refuse_text(source, name)
     try:
         check(source.schema.empty_table(), mapping, schema)
     except SchemaError as error:
         raise SchemaError(mapping.in_its_words(str(error))) from None
+
+
+def _refuse_text(source: Source, name: str) -> None:
+    """Text where times belong: in a CSV file one bad value makes a column text, so look for it. Raises: SchemaError."""
+    for rows in source.batches([name]):
+        column = one_array(rows.table[name])
+        is_number = pc.match_substring_regex(column, _NUMBER)
+        row = first_row(pc.invert(pc.fill_null(is_number, True)))
+        if row >= 0:
+            value, mixed = column[row].as_py(), pc.any(is_number).as_py()
+            what = f"{value!r} is not a time" if mixed else f"text such as {value!r} is not a time: parse it first"
+            raise SchemaError(f"{rows.path}, row {rows.first + row:,}: column {name!r}: {what}")
+    raise SchemaError(f"column {name!r} is text; a time is a timestamp, or an integer with a unit")
 
 
 def _read(store: Store, source: Source, mapping: Mapping, tally: Tally, bar: Bar) -> Iterator[Events]:

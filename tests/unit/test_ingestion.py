@@ -1,0 +1,581 @@
+"""lw.ingest: whatever form the events have, they arrive whole; whatever is wrong with them is named, and nothing stays."""
+
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.dataset as ds
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+import latewood as lw
+import latewood.files as files
+from latewood.ingestion import IngestReport, ingest_with_report
+from latewood.storage.local import LocalStorage
+from latewood.testing import ManualClock
+
+DAY_S = 86_400
+FIRST_S = 1_700_000_000
+EVENTS = pa.table(
+    {
+        "uid": [1, 2, 1, 3, 1],
+        "ts": [FIRST_S + 3, FIRST_S, FIRST_S + 1, FIRST_S + 2, FIRST_S + 1],
+        "known": [FIRST_S + 3, FIRST_S + 2 * DAY_S, FIRST_S + 7200, FIRST_S + 2, FIRST_S + 1],
+        "item": [10, 20, 30, 40, 50],
+        "action": ["view", "like", None, "view", "buy ✓"],
+    }
+)
+AS_USUAL: dict[str, Any] = {
+    "user": "uid",
+    "time": "ts",
+    "unit": "s",
+    "ingest_time": "known",
+    "quiet": True,
+    "shards": 2,
+}
+KEPT = ["item", "action"]
+numbers = itertools.count()
+
+
+def place() -> str:
+    return f"memory://ingest-{next(numbers)}"
+
+
+def load(events: Any, path: str | Path | None = None, **changed: Any) -> lw.Store:
+    return lw.ingest(events, path or place(), **(AS_USUAL | changed))
+
+
+def items(store: lw.Store, user: int | str, **options: Any) -> list[int]:
+    return store.history(user, **options)["item"].to_pylist()
+
+
+def report(events: Any, path: str | None = None, **changed: Any) -> IngestReport:
+    options = {name: value for name, value in (AS_USUAL | changed).items() if name != "quiet"}
+    return ingest_with_report(events, path or place(), console=Console(quiet=True), **options)[1]
+
+
+def schema_of(user_id: pa.DataType | None = None, **traits: pa.DataType) -> lw.Schema:
+    return lw.Schema(user_id=user_id or pa.int64(), traits=pa.schema(list(traits.items())))
+
+
+# What comes in
+
+
+def test_a_table_becomes_histories() -> None:
+    with load(EVENTS) as store:
+        history = store.history(1)
+        assert history["item"].to_pylist() == [50, 30, 10]  # by time, then by when it was learned of
+        assert history["action"].to_pylist() == ["buy ✓", None, "view"]
+        assert history["event_ts"].cast(pa.int64()).to_pylist() == [(FIRST_S + s) * 10**6 for s in (1, 1, 3)]
+        assert items(store, 1, as_of=(FIRST_S + 10) * 10**6) == [50, 10]  # item 30 was learned of two hours later
+        assert store.generation.id == 1
+        assert store.generation.event_count == 5
+
+
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "table": lambda folder: EVENTS,
+    "batch": lambda folder: EVENTS.to_batches()[0],
+    "chunks": lambda folder: pa.concat_tables([EVENTS.slice(0, 2), EVENTS.slice(2)]),
+    "dict": lambda folder: {name: EVENTS[name].to_pylist() for name in EVENTS.column_names},
+    "pandas": lambda folder: EVENTS.to_pandas(),
+    "polars": lambda folder: pl.from_arrow(EVENTS),
+    "path": lambda folder: folder / "a.parquet",
+    "text": lambda folder: str(folder / "a.parquet"),
+    "folder": lambda folder: folder / "parts",
+    "glob": lambda folder: str(folder / "parts" / "*.parquet"),
+    "list": lambda folder: [folder / "parts" / "0.parquet", str(folder / "parts" / "1.parquet")],
+    "csv": lambda folder: folder / "a.csv",
+    "csv.gz": lambda folder: folder / "a.csv.gz",
+    "feather": lambda folder: folder / "a.feather",
+    "dataset": lambda folder: ds.dataset(str(folder / "parts")),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("events")
+    (folder / "parts").mkdir()
+    pq.write_table(EVENTS, folder / "a.parquet")
+    feather.write_feather(EVENTS, str(folder / "a.feather"))
+    csv.write_csv(EVENTS, folder / "a.csv")
+    with pa.CompressedOutputStream(str(folder / "a.csv.gz"), "gzip") as file:
+        csv.write_csv(EVENTS, file)
+    for part in range(2):
+        pq.write_table(EVENTS.slice(3 * part, 3), folder / "parts" / f"{part}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_form_of_the_same_events(form: str, folder: Path) -> None:
+    with load(FORMS[form](folder)) as store:
+        assert {user: items(store, user) for user in (1, 2, 3)} == {1: [50, 30, 10], 2: [20], 3: [40]}
+        null = "" if form.startswith("csv") else None  # CSV cannot tell an empty text from none
+        assert store.history(1)["action"].to_pylist() == ["buy ✓", null, "view"]
+
+
+@pytest.mark.parametrize(
+    "users",
+    [
+        pa.array(["ü", "", "ü", "c", "ü"]),
+        pa.array(["ü", "", "ü", "c", "ü"], pa.large_string()),
+        pa.array(["ü", "", "ü", "c", "ü"]).dictionary_encode(),
+    ],
+)
+def test_users_by_text(users: pa.Array) -> None:
+    with load(EVENTS.set_column(0, "uid", users)) as store:
+        assert store.schema.user_id == pa.string()
+        assert {user: items(store, user) for user in ("ü", "", "c", "nobody")} == {
+            "ü": [50, 30, 10],
+            "": [20],
+            "c": [40],
+            "nobody": [],
+        }
+
+
+@pytest.mark.parametrize("type_", [pa.int8(), pa.uint32(), pa.int64(), pa.dictionary(pa.int32(), pa.int64())])
+def test_users_by_number(type_: pa.DataType) -> None:
+    users = pa.array([-1, 2, -1, 3, -1] if not pa.types.is_unsigned_integer(type_) else [1, 2, 1, 3, 1])
+    users = users.dictionary_encode() if pa.types.is_dictionary(type_) else users.cast(type_)
+    with load(EVENTS.set_column(0, "uid", users)) as store:
+        assert store.schema.user_id == pa.int64()
+        assert items(store, users[0].as_py()) == [50, 30, 10]
+
+
+@pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 10**3), ("us", 10**6), (None, 10**6)])
+def test_units_of_integer_times(unit: str | None, per_second: int) -> None:
+    scaled = [pa.array(EVENTS[name].to_numpy() * per_second) for name in ("ts", "known")]
+    events = EVENTS.set_column(1, "ts", scaled[0]).set_column(2, "known", scaled[1])
+    with load(events, unit=unit) as store:
+        assert store.history(3)["event_ts"].to_pylist() == [datetime.fromtimestamp(FIRST_S + 2, UTC)]
+
+
+TIMES = EVENTS["ts"].combine_chunks()
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        TIMES.cast(pa.timestamp("s")),
+        TIMES.cast(pa.timestamp("s")).cast(pa.timestamp("ns")),
+        TIMES.cast(pa.timestamp("s", "UTC")),
+        TIMES.cast(pa.timestamp("s", "Asia/Tokyo")).cast(pa.timestamp("ms", "Asia/Tokyo")),
+        pa.array((TIMES.to_numpy()).astype(np.int32)),
+    ],
+)
+@pytest.mark.parametrize("ingest_time", ["ts", "known", timedelta(0), timedelta(days=1)])
+def test_times_of_any_type(times: pa.Array, ingest_time: str | timedelta) -> None:
+    with load(EVENTS.set_column(1, "ts", times), ingest_time=ingest_time) as store:
+        assert store.history(3)["event_ts"].to_pylist() == [datetime.fromtimestamp(FIRST_S + 2, UTC)]
+        just_after = (FIRST_S + 3) * 10**6
+        assert items(store, 3, as_of=just_after) == ([] if ingest_time == timedelta(days=1) else [40])
+
+
+def test_dates_are_midnights() -> None:
+    events = EVENTS.set_column(1, "ts", TIMES.cast(pa.timestamp("s")).cast(pa.date32()))
+    with load(events, ingest_time="ts") as store:
+        assert store.history(3)["event_ts"].to_pylist() == [datetime(2023, 11, 14, tzinfo=UTC)]
+
+
+def test_a_column_may_have_two_uses() -> None:
+    with load(EVENTS, ingest_time="ts", traits=["item", "uid", "ts"]) as store:
+        assert store.history(3).to_pylist()[0] | {"event_ts": None} == {
+            "event_ts": None,
+            "item": 40,
+            "uid": 3,
+            "ts": FIRST_S + 2,
+        }
+
+
+def test_an_empty_table_makes_an_empty_store() -> None:
+    loaded = report(EVENTS.slice(0, 0))
+    assert (loaded.events, loaded.users, loaded.first_ts, loaded.length_max, loaded.generation) == (0, 0, None, 0, 0)
+
+
+# The schema
+
+
+def test_the_inferred_schema_is_printed_as_code_that_makes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with load(EVENTS, quiet=False) as store:
+        printed = capsys.readouterr().out
+        code = printed[printed.index("schema = ") : printed.index("loaded 5 events")]
+        names = {"lw": lw, "pa": pa}
+        exec(code, names)
+        assert names["schema"] == store.schema
+        assert "2023-11-14T22:13:20Z to 2023-11-14T22:13:23Z" in printed
+
+
+def test_quiet_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    load(EVENTS).close()
+    assert capfd.readouterr() == ("", "")
+
+
+GROUPED = lw.Schema(
+    user_id=pa.int64(),
+    groups={
+        "core": pa.schema([pa.field("item", pa.int64(), nullable=False)]),
+        "rest": pa.schema([("action", pa.dictionary(pa.int32(), pa.string()))]),
+    },
+)
+
+
+def test_a_schema_with_feature_groups_can_be_given() -> None:
+    with load(EVENTS, schema=GROUPED) as store:
+        assert store.schema == GROUPED
+        assert store.history(1)["action"].to_pylist() == ["buy ✓", None, "view"]
+        requests = pa.table({"user_id": [1], "request_ts": [(FIRST_S + 7201) * 10**6]})
+        batch = lw.Materializer(store, lw.Projection(groups=["core"]))(lw.backfill(store, requests))
+        assert list(batch.values) == ["event_ts", "item"]
+        assert batch.values["item"].tolist() == [50, 30, 10]
+
+
+def test_a_given_schema_decides_how_csv_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("uid,ts,item,score\n007,5,1,2\n7,6,2,3\n")
+    schema = lw.Schema(user_id=pa.string(), traits=pa.schema([("item", pa.string()), ("score", pa.float64())]))
+    with load(tmp_path / "a.csv", schema=schema, ingest_time="ts") as store:
+        assert store.history("007").to_pylist()[0]["item"] == "1"
+        assert items(store, "7") == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"schema": schema_of(item=pa.int64())}, "no trait 'action'.*traits="),
+        ({"schema": GROUPED, "traits": ["item"]}, "lack column 'action'"),
+        ({"schema": schema_of(pa.string(), item=pa.int64(), action=pa.string())}, "'uid' is int64; the store has string"),
+        ({"schema": schema_of(item=pa.bool_(), action=pa.string())}, "'item' is int64; the store has bool"),
+        ({"user": "nope"}, "no column 'nope'; there are: uid, ts, known, item, action"),
+        ({"time": "nope"}, "no column 'nope'"),
+        ({"ingest_time": "nope"}, "no column 'nope'"),
+        ({"traits": ["item", "nope"]}, "no column 'nope'"),
+        ({"traits": "item"}, "is one string"),
+        ({"time": "action"}, "the table, row 0: column 'action': text such as 'view' is not a time"),
+        ({"user": "score"}, "no column 'score'"),
+        ({"unit": "h"}, "unit 'h': one of s, ms, us"),
+        ({"unit": "ns"}, "unit 'ns'"),
+        ({"ingest_time": timedelta(days=-1)}, "before it happens"),
+        ({"shards": 0}, "shards is 0"),
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_fit_are_refused_by_name(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(lw.SchemaError, match=message):
+        load(EVENTS, tmp_path / "store", **changed)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("given", [{}, {"ingest_time": None}, {"ingest_time": 0}])
+def test_a_missing_ingest_time_is_refused_with_an_explanation(given: dict[str, Any], tmp_path: Path) -> None:
+    options = {name: value for name, value in AS_USUAL.items() if name != "ingest_time"} | given
+    with pytest.raises(lw.SchemaError, match=r"when the store would have learned of each event.*timedelta"):
+        lw.ingest(EVENTS, tmp_path / "store", **options)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([[1]] * 5), "'odd': a store cannot hold list.*traits="),
+        (pa.array([None] * 5), "'odd': a store cannot hold null"),
+        (pa.array([datetime(2024, 1, 1)] * 5).cast(pa.date32()), "'odd': a store cannot hold date32"),  # noqa: DTZ001
+    ],
+)
+def test_a_column_that_cannot_be_kept_can_be_left_out(column: pa.Array, message: str) -> None:
+    events = EVENTS.append_column("odd", column)
+    with pytest.raises(lw.SchemaError, match=message):
+        load(events)
+    load(events, traits=KEPT).close()
+
+
+def test_reserved_names_are_refused_with_a_way_out() -> None:
+    with pytest.raises(lw.SchemaError, match=r"'recent' has a reserved name.*traits="):
+        load(EVENTS.append_column("recent", EVENTS["item"]))
+
+
+def test_columns_of_the_stores_own_names_are_fine() -> None:
+    renamed = EVENTS.rename_columns(["user_id", "event_ts", "ingest_ts", "item", "action"])
+    with load(renamed, user="user_id", time="event_ts", ingest_time="ingest_ts") as store:
+        assert items(store, 1) == [50, 30, 10]
+
+
+# What is wrong with rows
+
+
+def with_value(name: str, row: int, value: Any) -> pa.Table:
+    column = EVENTS[name].to_pylist()
+    column[row] = value
+    return EVENTS.set_column(EVENTS.column_names.index(name), name, pa.array(column))
+
+
+BAD_ROWS = [
+    ("uid", None, "column 'uid' has a null"),
+    ("ts", None, "column 'ts' has a null; a time is required"),
+    ("known", None, "column 'known' has a null; a time is required"),
+    ("ts", 2**62, "column 'ts', as s, does not fit int64 µs: overflow"),
+    ("ts", 10**12, "column 'ts': 1000000000000000000 µs is outside the years 1 to 9999; is the unit µs?"),
+    ("known", -(10**12), "column 'known': -1000000000000000000 µs is outside the years 1 to 9999; is the unit µs?"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD_ROWS)
+@pytest.mark.parametrize("row", [0, 3, 4])
+def test_a_bad_row_is_named_with_its_file(
+    name: str, value: Any, message: str, row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "ROWS_AT_ONCE", 4)  # the last row is in another batch
+    pq.write_table(EVENTS, tmp_path / "a.parquet")
+    pq.write_table(with_value(name, row, value), tmp_path / "b.parquet")
+    with pytest.raises(lw.SchemaError) as caught:
+        load(str(tmp_path / "*.parquet"), tmp_path / "store")
+    assert str(caught.value) == f"{tmp_path}/b.parquet, row {row}: {message}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
+
+
+def test_a_bad_row_of_a_table_is_named() -> None:
+    with pytest.raises(lw.SchemaError, match=r"^the table, row 3: column 'uid' has a null$"):
+        load(with_value("uid", 3, None))
+    with pytest.raises(lw.SchemaError, match="row 2: column 'item' does not fit int8"):
+        load(with_value("item", 2, 1000), schema=schema_of(item=pa.int8(), action=pa.string()))
+    strict = [pa.field("item", pa.int64()), pa.field("action", pa.string(), nullable=False)]
+    with pytest.raises(lw.SchemaError, match="row 2: column 'action' has a null; it is not nullable"):
+        load(EVENTS, schema=lw.Schema(user_id=pa.int64(), traits=strict))
+
+
+def test_a_bad_time_in_a_csv_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("uid,ts,item\n1,1700000000,1\n1,17oo,2\n")
+    with pytest.raises(lw.SchemaError, match=r"a\.csv, row 1: column 'ts': '17oo' is not a time$"):
+        load(tmp_path / "a.csv", tmp_path / "store", ingest_time="ts")
+    (tmp_path / "a.csv").write_text("uid,ts,item\n1,14.11.2023,1\n")
+    with pytest.raises(
+        lw.SchemaError, match=r"row 0: column 'ts': text such as '14\.11\.2023' is not a time: parse it"
+    ):
+        load(tmp_path / "a.csv", tmp_path / "store", ingest_time="ts")
+    assert not (tmp_path / "store").exists()
+
+
+def test_text_that_is_not_utf8_is_named_with_its_row(tmp_path: Path) -> None:
+    words = pa.array([b"a", b"b", b"\xff", b"c", b"d"])
+    broken = pa.Array.from_buffers(pa.string(), 5, words.buffers())
+    pq.write_table(EVENTS.set_column(4, "action", broken), tmp_path / "a.parquet")
+    with pytest.raises(lw.SchemaError, match=r"a\.parquet, row 2: column 'action' holds text that is not UTF-8"):
+        load(tmp_path / "a.parquet", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_files_of_different_columns_are_refused_by_name(tmp_path: Path) -> None:
+    pq.write_table(EVENTS, tmp_path / "a.parquet")
+    pq.write_table(EVENTS.drop_columns(["action"]), tmp_path / "b.parquet")
+    with pytest.raises(lw.SchemaError, match=r"b\.parquet lacks column 'action', which .*a\.parquet has.*dataset"):
+        load(tmp_path, tmp_path / "store")
+    pq.write_table(EVENTS.set_column(3, "item", pa.array(list("abcde"))), tmp_path / "b.parquet")
+    with pytest.raises(lw.SchemaError, match=r"b\.parquet: its columns do not fit those of .*a\.parquet"):
+        load(str(tmp_path / "*.parquet"), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_files_of_widening_types_are_joined(tmp_path: Path) -> None:
+    narrow = EVENTS.set_column(3, "item", EVENTS["item"].cast(pa.int16())).select(
+        ["item", "uid", "ts", "known", "action"]
+    )
+    pq.write_table(narrow, tmp_path / "a.parquet")
+    pq.write_table(EVENTS.set_column(0, "uid", pa.array([4, 5, 6, 7, 8])), tmp_path / "b.parquet")
+    with load(tmp_path, place()) as store:
+        assert store.schema["item"].type == pa.int64()
+        assert (items(store, 1), items(store, 4)) == ([50, 30, 10], [10])
+
+
+def test_a_damaged_file_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    big = pa.concat_tables([EVENTS] * 2000)
+    pq.write_table(big, tmp_path / "a.parquet", compression="none", write_page_checksum=True, use_dictionary=False)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[5000] ^= 0x10
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(lw.SchemaError, match=r"a\.parquet: cannot be read"):
+        load(tmp_path / "a.parquet", tmp_path / "store")
+    (tmp_path / "a.parquet").write_bytes(data[:100])
+    with pytest.raises(lw.SchemaError, match=r"a\.parquet: cannot be read"):
+        load(tmp_path / "a.parquet", tmp_path / "store")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+# What a failure leaves
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and "mutable" not in p.parts
+    }
+
+
+def test_a_folder_that_was_there_stays_with_what_was_in_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(lw.SchemaError):
+        load(with_value("uid", 4, None), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_recent_tier_elsewhere_is_taken_away_too(tmp_path: Path) -> None:
+    with pytest.raises(lw.SchemaError):
+        load(with_value("uid", 4, None), tmp_path / "store", mutable=tmp_path / "recent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_failure_another_schema_may_be_tried() -> None:
+    where = place()
+    with pytest.raises(lw.SchemaError):
+        load(with_value("uid", 4, None), where)
+    with load(EVENTS.set_column(0, "uid", pa.array(list("abcde"))), where, traits=["item"]) as store:
+        assert items(store, "e") == [50]
+
+
+def test_a_store_that_was_there_stays_as_it_was(tmp_path: Path) -> None:
+    load(EVENTS, tmp_path / "store").close()
+    before = snapshot(tmp_path)
+    for bad in (with_value("uid", 4, None), with_value("ts", 4, None), EVENTS.drop_columns(["item"])):
+        with pytest.raises(lw.SchemaError):
+            load(bad.set_column(bad.column_names.index("action"), "action", pa.array(["view"] * 5)), tmp_path / "store")
+    assert snapshot(tmp_path) == before
+    with load(
+        EVENTS, tmp_path / "store", ingest_time=timedelta(days=30), traits=KEPT
+    ) as store:  # it is not locked either
+        assert store.generation.id == 2
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: LocalStorage, key: str) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LocalStorage, "writer", full)
+    with pytest.raises(OSError, match="No space left"):
+        load(EVENTS, tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_someone_has_begun_to_use_is_not_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def someone_appends(*_: Any, **__: Any) -> None:
+        with lw.Store.open(tmp_path / "store") as other:
+            other.append({"user_id": [9], "event_ts": [5], "item": [1], "action": ["x"]})
+        raise lw.ConflictError("someone was first")
+
+    monkeypatch.setattr("latewood.ingestion.load.bulk_load", someone_appends)
+    with pytest.raises(lw.ConflictError):
+        load(EVENTS, tmp_path / "store")
+    with lw.Store.open(tmp_path / "store") as store:
+        assert items(store, 9) == [1]
+
+
+# A second ingest
+
+
+def test_a_second_ingest_adds_to_the_first(tmp_path: Path) -> None:
+    load(EVENTS, tmp_path / "store").close()
+    later = EVENTS.set_column(2, "known", pa.array(EVENTS["known"].to_numpy() + 30 * DAY_S))
+    with load(later, tmp_path / "store") as store:
+        assert store.generation.id == 2
+        assert items(store, 1) == [50, 30, 50, 30, 10, 10]
+    with lw.Store.open(tmp_path / "store", read_only=True) as store:
+        assert store.generation.event_count == 10
+
+
+def test_a_second_ingest_takes_the_schema_of_the_store(tmp_path: Path) -> None:
+    load(EVENTS, tmp_path / "store", schema=GROUPED).close()
+    later = EVENTS.set_column(2, "known", pa.array(EVENTS["known"].to_numpy() + 30 * DAY_S))
+    narrow = later.set_column(
+        3, "item", later["item"].cast(pa.int8())
+    )  # any width that fits, and text for a dictionary
+    with load(narrow, tmp_path / "store") as store:
+        assert store.schema == GROUPED
+        assert items(store, 3) == [40, 40]
+    with pytest.raises(lw.SchemaError, match="store of another schema"):
+        load(later, tmp_path / "store", schema=lw.Schema(user_id=pa.int64(), traits=[pa.field("item", pa.int64())]))
+    with pytest.raises(lw.SchemaError, match=r"no trait 'more'.*traits="):
+        load(later.append_column("more", later["item"]), tmp_path / "store")
+
+
+def test_events_older_than_what_has_been_read_are_refused() -> None:
+    where = place()
+    load(EVENTS, where).close()
+    with pytest.raises(lw.ConflictError, match="too old: generations or backfills exist"):
+        load(EVENTS, where)
+    with lw.Store.open(where) as store:
+        assert store.generation.id == 1
+        assert store.generation.event_count == 5
+        requests = pa.table({"user_id": [1], "request_ts": [(FIRST_S + 90 * DAY_S) * 10**6]})
+        lw.backfill(store, requests, complete=True)
+    with pytest.raises(lw.ConflictError, match="too old"):
+        load(EVENTS, where, ingest_time=timedelta(days=89), traits=KEPT)
+    load(EVENTS, where, ingest_time=timedelta(days=90), traits=KEPT).close()
+
+
+def test_after_a_capture_imports_must_be_newer_than_everything() -> None:
+    where = place()
+    clock = ManualClock((FIRST_S + 10 * DAY_S) * 10**6)
+    with load(EVENTS, where, clock=clock) as store:
+        store.capture(pa.table({"user_id": [1], "request_ts": [clock.now()]}))
+        store.append({"user_id": [1], "event_ts": [clock.now()], "item": [60], "action": ["view"]})
+    with pytest.raises(lw.ConflictError, match="captures have seen everything"):
+        load(EVENTS, where, clock=clock, ingest_time=timedelta(days=9), traits=KEPT)
+
+
+def test_events_from_the_future_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    clock = ManualClock(FIRST_S * 10**6)
+    with pytest.raises(lw.ConflictError, match="ahead of the clock"):
+        load(EVENTS, tmp_path / "store", clock=clock)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What is reported
+
+
+def test_the_report_is_right() -> None:
+    where = place()
+    first = report(EVENTS, where)
+    assert (first.events, first.users, first.generation) == (5, 3, 1)
+    assert (first.first_ts, first.last_ts) == (FIRST_S * 10**6, (FIRST_S + 3) * 10**6)
+    assert (first.late_hour_share, first.late_day_share) == (2 / 5, 1 / 5)
+    assert (first.length_p50, first.length_p90, first.length_max) == (1, 2, 3)
+    assert first.size_bytes > 0
+    second = report(EVENTS, where, ingest_time=timedelta(days=30), traits=KEPT)
+    assert (second.events, second.users, second.generation) == (5, 3, 2)
+    assert (second.late_hour_share, second.late_day_share) == (1, 1)
+    assert (second.length_p50, second.length_max) == (2, 6)
+    assert IngestReport(**second.to_json()) == second
+
+
+@pytest.mark.parametrize(("unit", "noted"), [(None, True), ("us", False)])
+def test_a_forgotten_unit_is_noticed(unit: str | None, noted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    load(EVENTS, unit=unit, quiet=False).close()
+    assert ("early 1970" in capsys.readouterr().out) == noted
+
+
+def test_more_than_memory_holds() -> None:
+    rng = np.random.default_rng(0)
+    n = 200_000
+    ts = rng.integers(FIRST_S, FIRST_S + 10**6, n)
+    events = pa.table({"uid": rng.integers(0, 500, n), "ts": ts, "item": np.arange(n)})
+    with load(events, ingest_time="ts", memory_bytes=4 << 20) as store:
+        assert store.generation.event_count == n
+        mine = np.flatnonzero(events["uid"].to_numpy() == 7)
+        assert items(store, 7) == mine[np.argsort(ts[mine], kind="stable")].tolist()
+
+
+def test_it_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, float, float | None]] = []
+    real = Progress.update
+
+    def update(self: Progress, task: Any, **changed: Any) -> None:
+        real(self, task, **changed)
+        seen.append((self.tasks[0].description, self.tasks[0].completed, self.tasks[0].total))
+
+    monkeypatch.setattr(Progress, "update", update)
+    load(EVENTS).close()
+    assert seen[-1] == ("writing the generation", 5, 5)
