@@ -42,8 +42,8 @@ def decode(
     Raises: CorruptionError: a damaged block; the message names the file and the place in it.
     """
     buffer = pool.empty(plan.size, wanted.dtype)
-    mask = pool.empty(plan.size, np.bool_) if wanted.nullable else None
     nulls = recents.mask is not None
+    mask = pool.empty(plan.size, np.bool_) if nulls or _may_be_null(tables, wanted) else None
     if wanted.column is None:
         buffer[:], nulls = 0, True
         mask = np.ones(plan.size, np.bool_)
@@ -57,6 +57,15 @@ def decode(
     if len(segments):
         copy_segments(segments, mask, _mask_of(recents))
     return Column(values, _if_any(mask[:events]))
+
+
+def _may_be_null(tables: Tables, wanted: Wanted) -> bool:
+    """Most columns that may have nulls have none: then no mask is written."""
+    return (
+        wanted.nullable
+        and wanted.column is not None
+        and bool(tables.has_nulls[wanted.column : wanted.column + 1].any())
+    )
 
 
 def _mask_of(column: Column) -> NDArray[np.bool_]:

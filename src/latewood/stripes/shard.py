@@ -38,6 +38,7 @@ class Shard:
     Attributes:
         table: (TABLE_FIELDS,) uint64, this shard's row of an address table; valid while the shard is alive.
         verified: (blocks * columns,) uint8, 1 once a block's checksum was found right.
+        has_nulls: (columns,) bool, whether any event has a null there.
     """
 
     def __init__(self, key: str, data: NDArray[np.uint8], footer: Footer, footer_xxh3: int) -> None:
@@ -53,6 +54,7 @@ class Shard:
         self._users = self._words("users").reshape(-1, 5)
         self._stripes = self._words("stripes").reshape(-1, 3)
         self.verified = np.zeros(self.block_count * len(self.columns), np.uint8)
+        self.has_nulls = np.zeros(len(self.columns), np.bool_)
         self.table = np.zeros(TABLE_FIELDS, np.uint64)
         base = data.ctypes.data
         self.table[PAYLOAD] = base + HEADER_BYTES
@@ -181,7 +183,8 @@ class Shard:
             np.uint64(self.table.ctypes.data),
             np.array([c.dtype.itemsize for c in self.columns], np.uint64),
             np.array([kinds.get(c.dtype.kind, UNSIGNED) for c in self.columns], np.uint64),
-            FIRST_TRAIT, np.uint64(self.footer.counts["payload_bytes"]), np.array(totals, np.uint64), where,
+            FIRST_TRAIT, np.uint64(self.footer.counts["payload_bytes"]), np.array(totals, np.uint64), self.has_nulls,
+            where,
         )  # fmt: skip
         if problem:
             user, column, stripe = where.tolist()
@@ -201,16 +204,19 @@ class Tables:
         rows: (shards, TABLE_FIELDS) uint64; zeros where the shard is not open yet.
         shards: the opened ones, kept alive here.
         columns: of the shards, all the same; none while no shard is open.
+        has_nulls: (columns,) bool, whether any event of the opened shards has a null there.
     """
 
     def __init__(self, count: int) -> None:
         self.rows = np.zeros((count, TABLE_FIELDS), np.uint64)
         self.shards: list[Shard | None] = [None] * count
         self.columns: tuple[StripeColumn, ...] = ()
+        self.has_nulls = np.zeros(0, np.bool_)
 
     def put(self, number: int, shard: Shard) -> None:
         """Add an opened shard."""
         self.shards[number] = shard
+        self.has_nulls = shard.has_nulls | self.has_nulls if self.columns else shard.has_nulls
         self.rows[number] = shard.table
         self.columns = shard.columns
 

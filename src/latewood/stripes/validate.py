@@ -61,10 +61,13 @@ _COUNTS, _ORDER, _TIMES, _OFFSETS, _ENTRY, _END = range(1, 7)
 
 
 @kernel
-def check_index(table: Any, itemsizes: Any, kinds: Any, built_in: Any, end: Any, totals: Any, where: Any) -> Any:
+def check_index(
+    table: Any, itemsizes: Any, kinds: Any, built_in: Any, end: Any, totals: Any, has_nulls: Any, where: Any
+) -> Any:
     """Check a shard's index; `totals` are its events, stripes and blocks, `end` the payload's bytes.
 
-    Returns: 0 or the number of a problem, and in `where` the user, column and stripe.
+    Returns: 0 or the number of a problem, in `where` the user, column and stripe, and in `has_nulls` which columns
+    have any.
     """
     users = table_field(table, USER_COUNT)
     for user in range(users + uint64(1)):
@@ -93,6 +96,7 @@ def check_index(table: Any, itemsizes: Any, kinds: Any, built_in: Any, end: Any,
                     return _OFFSETS
                 if not _is_possible(entry, events, c == uint64(EVENT_TS), itemsizes[column], kinds[column], nullable):
                     return _ENTRY
+                has_nulls[column] |= entry_has_nulls(entry) != uint64(0)
                 position += stripe_bytes(entry, events, itemsizes[column])
     return _END if position != end else 0
 
