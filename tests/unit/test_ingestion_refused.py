@@ -1,0 +1,220 @@
+"""lw.ingest refuses: whatever is wrong is named with its column, file and row, and nothing is left behind."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import latewood as lw
+import latewood.files as files
+from few_events import AS_USUAL, EVENTS, FIRST_S, GROUPED, KEPT, items, load, place, schema_of, with_value
+from latewood.storage.local import LocalStorage
+from latewood.testing import ManualClock
+
+# What is wrong with columns
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"schema": schema_of(item=pa.int64())}, "no trait 'action'.*traits="),
+        ({"schema": GROUPED, "traits": ["item"]}, "lack column 'action'"),
+        ({"schema": schema_of(pa.string(), item=pa.int64(), action=pa.string())}, "'uid' is int64; the store has string"),
+        ({"schema": schema_of(item=pa.bool_(), action=pa.string())}, "'item' is int64; the store has bool"),
+        ({"user": "nope"}, "no column 'nope'; there are: uid, ts, known, item, action"),
+        ({"time": "nope"}, "no column 'nope'"),
+        ({"ingest_time": "nope"}, "no column 'nope'"),
+        ({"traits": ["item", "nope"]}, "no column 'nope'"),
+        ({"traits": "item"}, "is one string"),
+        ({"time": "action"}, "the table, row 0: column 'action': text such as 'view' is not a time"),
+        ({"user": "score"}, "no column 'score'"),
+        ({"unit": "h"}, "unit 'h': one of s, ms, us"),
+        ({"unit": "ns"}, "unit 'ns'"),
+        ({"ingest_time": timedelta(days=-1)}, "before it happens"),
+        ({"shards": 0}, "shards is 0"),
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_fit_are_refused_by_name(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(lw.SchemaError, match=message):
+        load(EVENTS, tmp_path / "store", **changed)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("given", [{}, {"ingest_time": None}, {"ingest_time": 0}])
+def test_a_missing_ingest_time_is_refused_with_an_explanation(given: dict[str, Any], tmp_path: Path) -> None:
+    options = {name: value for name, value in AS_USUAL.items() if name != "ingest_time"} | given
+    with pytest.raises(lw.SchemaError, match=r"when the store would have learned of each event.*timedelta"):
+        lw.ingest(EVENTS, tmp_path / "store", **options)
+    assert not (tmp_path / "store").exists()
+
+
+# What is wrong with rows
+
+
+BAD_ROWS = [
+    ("uid", None, "column 'uid' has a null"),
+    ("ts", None, "column 'ts' has a null; a time is required"),
+    ("known", None, "column 'known' has a null; a time is required"),
+    ("ts", 2**62, "column 'ts', as s, does not fit int64 µs: overflow"),
+    ("ts", 10**12, "column 'ts': 1000000000000000000 µs is outside the years 1 to 9999; is the unit µs?"),
+    ("known", -(10**12), "column 'known': -1000000000000000000 µs is outside the years 1 to 9999; is the unit µs?"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD_ROWS)
+@pytest.mark.parametrize("row", [0, 3, 4])
+def test_a_bad_row_is_named_with_its_file(
+    name: str, value: Any, message: str, row: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "ROWS_AT_ONCE", 4)  # the last row is in another batch
+    pq.write_table(EVENTS, tmp_path / "a.parquet")
+    pq.write_table(with_value(name, row, value), tmp_path / "b.parquet")
+    with pytest.raises(lw.SchemaError) as caught:
+        load(str(tmp_path / "*.parquet"), tmp_path / "store")
+    assert str(caught.value) == f"{tmp_path}/b.parquet, row {row}: {message}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
+
+
+def test_a_bad_row_of_a_table_is_named() -> None:
+    with pytest.raises(lw.SchemaError, match=r"^the table, row 3: column 'uid' has a null$"):
+        load(with_value("uid", 3, None))
+    with pytest.raises(lw.SchemaError, match="row 2: column 'item' does not fit int8"):
+        load(with_value("item", 2, 1000), schema=schema_of(item=pa.int8(), action=pa.string()))
+    strict = [pa.field("item", pa.int64()), pa.field("action", pa.string(), nullable=False)]
+    with pytest.raises(lw.SchemaError, match="row 2: column 'action' has a null; it is not nullable"):
+        load(EVENTS, schema=lw.Schema(user_id=pa.int64(), traits=strict))
+
+
+def test_a_bad_time_in_a_csv_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("uid,ts,item\n1,1700000000,1\n1,17oo,2\n")
+    with pytest.raises(lw.SchemaError, match=r"a\.csv, row 1: column 'ts': '17oo' is not a time$"):
+        load(tmp_path / "a.csv", tmp_path / "store", ingest_time="ts")
+    (tmp_path / "a.csv").write_text("uid,ts,item\n1,14.11.2023,1\n")
+    with pytest.raises(
+        lw.SchemaError, match=r"row 0: column 'ts': text such as '14\.11\.2023' is not a time: parse it"
+    ):
+        load(tmp_path / "a.csv", tmp_path / "store", ingest_time="ts")
+    assert not (tmp_path / "store").exists()
+
+
+def test_text_that_is_not_utf8_is_named_with_its_row(tmp_path: Path) -> None:
+    words = pa.array([b"a", b"b", b"\xff", b"c", b"d"])
+    broken = pa.Array.from_buffers(pa.string(), 5, words.buffers())
+    pq.write_table(EVENTS.set_column(4, "action", broken), tmp_path / "a.parquet")
+    with pytest.raises(lw.SchemaError, match=r"a\.parquet, row 2: column 'action' holds text that is not UTF-8"):
+        load(tmp_path / "a.parquet", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_files_of_different_columns_are_refused_by_name(tmp_path: Path) -> None:
+    pq.write_table(EVENTS, tmp_path / "a.parquet")
+    pq.write_table(EVENTS.drop_columns(["action"]), tmp_path / "b.parquet")
+    with pytest.raises(lw.SchemaError, match=r"b\.parquet lacks column 'action', which .*a\.parquet has.*dataset"):
+        load(tmp_path, tmp_path / "store")
+    pq.write_table(EVENTS.set_column(3, "item", pa.array(list("abcde"))), tmp_path / "b.parquet")
+    with pytest.raises(lw.SchemaError, match=r"b\.parquet: its columns do not fit those of .*a\.parquet"):
+        load(str(tmp_path / "*.parquet"), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_files_of_widening_types_are_joined(tmp_path: Path) -> None:
+    narrow = EVENTS.set_column(3, "item", EVENTS["item"].cast(pa.int16())).select(
+        ["item", "uid", "ts", "known", "action"]
+    )
+    pq.write_table(narrow, tmp_path / "a.parquet")
+    pq.write_table(EVENTS.set_column(0, "uid", pa.array([4, 5, 6, 7, 8])), tmp_path / "b.parquet")
+    with load(tmp_path, place()) as store:
+        assert store.schema["item"].type == pa.int64()
+        assert (items(store, 1), items(store, 4)) == ([50, 30, 10], [10])
+
+
+def test_a_damaged_file_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    big = pa.concat_tables([EVENTS] * 2000)
+    pq.write_table(big, tmp_path / "a.parquet", compression="none", write_page_checksum=True, use_dictionary=False)
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[5000] ^= 0x10
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(lw.SchemaError, match=r"a\.parquet: cannot be read"):
+        load(tmp_path / "a.parquet", tmp_path / "store")
+    (tmp_path / "a.parquet").write_bytes(data[:100])
+    with pytest.raises(lw.SchemaError, match=r"a\.parquet: cannot be read"):
+        load(tmp_path / "a.parquet", tmp_path / "store")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+# What a failure leaves
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and "mutable" not in p.parts
+    }
+
+
+def test_a_folder_that_was_there_stays_with_what_was_in_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(lw.SchemaError):
+        load(with_value("uid", 4, None), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_recent_tier_elsewhere_is_taken_away_too(tmp_path: Path) -> None:
+    with pytest.raises(lw.SchemaError):
+        load(with_value("uid", 4, None), tmp_path / "store", mutable=tmp_path / "recent")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_failure_another_schema_may_be_tried() -> None:
+    where = place()
+    with pytest.raises(lw.SchemaError):
+        load(with_value("uid", 4, None), where)
+    with load(EVENTS.set_column(0, "uid", pa.array(list("abcde"))), where, traits=["item"]) as store:
+        assert items(store, "e") == [50]
+
+
+def test_a_store_that_was_there_stays_as_it_was(tmp_path: Path) -> None:
+    load(EVENTS, tmp_path / "store").close()
+    before = snapshot(tmp_path)
+    for bad in (with_value("uid", 4, None), with_value("ts", 4, None), EVENTS.drop_columns(["item"])):
+        with pytest.raises(lw.SchemaError):
+            load(bad.set_column(bad.column_names.index("action"), "action", pa.array(["view"] * 5)), tmp_path / "store")
+    assert snapshot(tmp_path) == before
+    with load(
+        EVENTS, tmp_path / "store", ingest_time=timedelta(days=30), traits=KEPT
+    ) as store:  # it is not locked either
+        assert store.generation.id == 2
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: LocalStorage, key: str) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LocalStorage, "writer", full)
+    with pytest.raises(OSError, match="No space left"):
+        load(EVENTS, tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_someone_has_begun_to_use_is_not_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def someone_appends(*_: Any, **__: Any) -> None:
+        with lw.Store.open(tmp_path / "store") as other:
+            other.append({"user_id": [9], "event_ts": [5], "item": [1], "action": ["x"]})
+        raise lw.ConflictError("someone was first")
+
+    monkeypatch.setattr("latewood.ingestion.load.bulk_load", someone_appends)
+    with pytest.raises(lw.ConflictError):
+        load(EVENTS, tmp_path / "store")
+    with lw.Store.open(tmp_path / "store") as store:
+        assert items(store, 9) == [1]
+
+
+def test_events_from_the_future_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    clock = ManualClock(FIRST_S * 10**6)
+    with pytest.raises(lw.ConflictError, match="ahead of the clock"):
+        load(EVENTS, tmp_path / "store", clock=clock)
+    assert list(tmp_path.iterdir()) == []
