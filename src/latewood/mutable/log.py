@@ -105,6 +105,10 @@ class LogFullError(Exception):
     """The log had to be enlarged: nothing was committed, do it all again."""
 
 
+class LogBusyError(Exception):
+    """A writer of this process has to finish first: let go of the tier's lock and try again."""
+
+
 class SegmentGoneError(Exception):
     """A segment was evicted by another process since the state was read: read it again."""
 
@@ -122,7 +126,7 @@ class LogTransaction(Protocol):
 
 
 class Log(Protocol):
-    """Where batches are kept. `head` and `read` are called under the tier's lock, `begin` by one thread at a time."""
+    """Where batches are kept. `head` and `read` are called under the tier's lock, and may raise LogBusyError."""
 
     def head(self) -> LogState:
         """The newest committed state."""

@@ -24,7 +24,7 @@ from latewood.mutable import rules
 from latewood.mutable.admission import Appending, admit
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_ids import IdRun, remember
-from latewood.mutable.log import Log, LogFullError, LogState, LogTransaction, SegmentGoneError
+from latewood.mutable.log import Log, LogBusyError, LogFullError, LogState, LogTransaction, SegmentGoneError
 from latewood.mutable.tier import (
     DAY_US,
     HOUR_US,
@@ -195,18 +195,21 @@ class LoggedTier:
     def _refresh(self) -> LogState:
         """The newest state, with the arena as of it. The caller holds the read lock."""
         self._check_open()
-        head = self._log.head()
-        while head.version > self._state.version and self._in_flight:
-            self._landed.wait()  # it is our own commit, landing: a matter of microseconds
-            head = self._log.head()
+        before = None
         while True:
             try:
+                head = self._log.head()
+                if head.version > self._state.version and self._in_flight:
+                    self._landed.wait()  # it is our own commit, landing: a matter of microseconds
+                    continue
                 self._follow(head)
                 return self._state
+            except LogBusyError:
+                self._landed.wait(0.001)
             except SegmentGoneError as error:
-                head, before = self._log.head(), head
-                if head.version == before.version:  # nobody evicted it
+                if head.version == before:  # nobody evicted it
                     raise CorruptionError(f"segment {error} is missing") from None
+                before = head.version
 
     # Reading
 

@@ -25,7 +25,7 @@ import xxhash
 from latewood.errors import ConflictError, CorruptionError, StoreNotFoundError
 from latewood.mutable.blob import Batch, decode_batch, encode_batch
 from latewood.mutable.event_ids import IdRun
-from latewood.mutable.log import LogFullError, LogState, Segment, SegmentGoneError
+from latewood.mutable.log import LogBusyError, LogFullError, LogState, Segment, SegmentGoneError
 from latewood.mutable.segments import STATE, SegmentFile, batch_key, lmdb_errors, verify_structure
 
 MAP_SIZE = 1 << 30
@@ -45,9 +45,9 @@ class SegmentedLog:
         self.path, self._map_size, self._pid = path, map_size, os.getpid()
         self._segments, self._ids = path / "segments", path / "ids"
         self._mapping = threading.RLock()  # held by read transactions, and by whoever replaces a map or a file
+        self._turn = threading.RLock()  # held by the one writer of this process, taken before the other
         self._retired: list[SegmentFile] = []  # sealed, but a writer may still be waiting for their lock
         self._next: SegmentFile | None = None  # made by a cut that has not sealed the current one yet
-        self._writers = 0
         self._known: tuple[bytes, LogState] = (b"", LogState(version=-1))
         self._load: IO[bytes] | None = None
         self.closed = False
@@ -121,12 +121,12 @@ class SegmentedLog:
             raise CorruptionError(f"segment {path} is missing")
         if at_rest:
             verify_structure(path)
-        return SegmentFile(path, number, None if sealed else self._map_size)
+        return SegmentFile(path, number, None if sealed else self._map_size, self._remap)
 
     def _create(self, number: int, state: bytes) -> SegmentFile:
         path = self._segment_path(number)
         self._unlink(number)
-        file = SegmentFile(path, number, self._map_size)
+        file = SegmentFile(path, number, self._map_size, self._remap)
         try:
             with lmdb_errors(path), file.env.begin(write=True) as transaction:
                 transaction.put(STATE, state)
@@ -156,6 +156,7 @@ class SegmentedLog:
         with self._files():
             while (number := self._decode(self._read_state()).segment.number) != self._current.number:
                 self._swap(self._successor(number))
+        self._close_retired()
 
     def _successor(self, number: int) -> SegmentFile:
         if self._next is not None and self._next.number == number:  # our own cut, not quite over
@@ -168,10 +169,9 @@ class SegmentedLog:
     def _swap(self, file: SegmentFile) -> None:
         self._retired.append(self._current)
         self._current, self._next = file, None
-        self._close_retired()
 
     def _close_retired(self) -> None:
-        if not self._writers:
+        with self._mapping, suppress(LogBusyError), self._no_writer():
             while self._retired:
                 self._retired.pop().close()
 
@@ -222,17 +222,12 @@ class SegmentedLog:
     @contextmanager
     def begin(self) -> Iterator["SegmentTransaction"]:
         self.check_process()
-        with self._mapping:
-            self._writers += 1
-        try:
+        with self._turn:
             transaction = self._begin()
             try:
                 yield transaction
             finally:
                 transaction.abort()
-        finally:
-            with self._mapping:
-                self._writers -= 1
                 self._close_retired()
 
     def _begin(self) -> "SegmentTransaction":
@@ -243,13 +238,27 @@ class SegmentedLog:
                     raw = file.env.begin(write=True)
             except lmdb.MapResizedError:
                 with self._mapping:
-                    file.adopt_size()
+                    self._remap(file)
                 continue
             transaction = SegmentTransaction(self, file, raw)
             if transaction.state.segment.number == file.number:
                 return transaction
             transaction.abort()
             self._advance()
+
+    def _remap(self, file: SegmentFile) -> None:
+        """Map what another process made grow. LMDB cannot while a writer of this process is at it, or waits to be."""
+        with self._no_writer(), lmdb_errors(file.path):
+            file.env.set_mapsize(0)
+
+    @contextmanager
+    def _no_writer(self) -> Iterator[None]:
+        if not self._turn.acquire(blocking=False):  # waiting could be for ever: the writer may want what we hold
+            raise LogBusyError
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def enlarge(self, file: SegmentFile) -> None:
         with self._mapping, lmdb_errors(file.path):

@@ -8,8 +8,7 @@ let near it, and the numbers of the batches must be consecutive.
 import errno
 import os
 import struct
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,10 +83,11 @@ class SegmentFile:
         path: the file; its lock file lies beside it.
         number: the segment's.
         map_size: bytes to map at least; None opens a sealed segment for reading only.
+        remap: called when another process made the file outgrow what is mapped here.
     """
 
-    def __init__(self, path: Path, number: int, map_size: int | None) -> None:
-        self.path, self.number = path, number
+    def __init__(self, path: Path, number: int, map_size: int | None, remap: "Callable[[SegmentFile], None]") -> None:
+        self.path, self.number, self._remap = path, number, remap
         with lmdb_errors(path):
             self.env = lmdb.open(
                 str(path),
@@ -124,23 +124,16 @@ class SegmentFile:
 
     @contextmanager
     def reading(self) -> Iterator["lmdb.Transaction[bytes]"]:
-        """A read transaction. The caller holds the log's lock: adopting another process' map size ends all others."""
+        """A read transaction. The caller holds the log's lock, since mapping anew ends every other one."""
         with lmdb_errors(self.path):
             while True:
                 try:
                     transaction = self.env.begin()
                     break
                 except lmdb.MapResizedError:
-                    self.adopt_size()
+                    self._remap(self)
             with transaction:
                 yield transaction
-
-    def adopt_size(self) -> None:
-        """Map what another process made grow."""
-        try:
-            self.env.set_mapsize(0)
-        except lmdb.Error:  # a writer of this process is waiting for its turn: it is about to meet the same
-            time.sleep(0.001)
 
     def state(self) -> bytes | None:
         with self.reading() as transaction:
