@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.errors import SchemaError
-from latewood.schema import TIME_TYPE, Trait
+from latewood.schema import TIME_TYPE, Trait, is_text
 
 
 class Column(NamedTuple):
@@ -37,15 +37,21 @@ def read_table(data: Any) -> pa.Table:
 
 def one_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     """A column as one chunk."""
-    if isinstance(array, pa.ChunkedArray):
-        return (
-            array.chunk(0)
-            if array.num_chunks == 1
-            else pa.concat_arrays(array.chunks)
-            if array.num_chunks
-            else (pa.array([], array.type))
-        )
-    return array
+    if not isinstance(array, pa.ChunkedArray):
+        return array
+    if array.num_chunks == 1:
+        return array.chunk(0)
+    return pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+
+
+def plain_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one chunk of its values, without a dictionary."""
+    array = one_array(array)
+    if not pa.types.is_dictionary(array.type):
+        return array
+    if pa.types.is_string_view(array.type.value_type):  # as polars has them: Arrow cannot take views by row
+        array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
+    return array.dictionary_decode()
 
 
 def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np.int64]:
@@ -90,9 +96,7 @@ def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
     Accepted are the same type, any width of integer whose values fit, and float32 for float64; timestamps of any unit
     without remainder. Nothing that would change a value.
     """
-    array = one_array(array)
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain_array(array)
     if array.null_count and not trait.nullable:
         raise SchemaError(f"column {trait.name!r} has a null in row {first_row(pc.is_null(array))}; it is not nullable")
     wanted = trait.value_type
@@ -104,10 +108,9 @@ def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
         if (wanted.tz is None) != (array.type.tz is None):
             raise SchemaError(f"column {trait.name!r} is {array.type}; the store has {wanted}")
         return timestamps_to_us(array, trait.name).view(wanted)
-    text = (pa.large_string(), pa.string_view())
     lossless = (
         (pa.types.is_integer(wanted) and pa.types.is_integer(array.type))
-        or (pa.types.is_string(wanted) and array.type in text)
+        or (pa.types.is_string(wanted) and is_text(array.type))
         or (wanted == pa.float64() and array.type == pa.float32())
     )
     if not lossless:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from latewood.clock import to_us
 from latewood.columns import column_from_arrow, one_array, timestamps_to_us
 from latewood.errors import SchemaError
-from latewood.schema import EVENT_TS, TIME_TYPE, Schema
+from latewood.schema import EVENT_TS, TIME_TYPE, Schema, is_text
 
 Value: TypeAlias = bool | int | float | str | datetime
 Columns: TypeAlias = pa.Table | pa.RecordBatch | Mapping[str, pa.Array | pa.ChunkedArray]
@@ -291,15 +291,11 @@ def _comparable(name: str, type_: pa.DataType, value: Value) -> None:
     fits = (
         (pa.types.is_boolean(type_) and isinstance(value, bool))
         or (numeric and isinstance(value, int | float) and not isinstance(value, bool))
-        or (_is_text(type_) and isinstance(value, str))
+        or (is_text(type_) and isinstance(value, str))
         or (pa.types.is_timestamp(type_) and isinstance(value, int | datetime) and not isinstance(value, bool))
     )
     if not fits:
         raise SchemaError(f"trait {name!r} is {type_}; it cannot be compared with {value!r}")
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
 
 
 def _column(columns: Columns, name: str) -> pa.Array:
@@ -307,7 +303,7 @@ def _column(columns: Columns, name: str) -> pa.Array:
     if name not in names:
         raise SchemaError(f"the condition needs column {name!r}; there are: {', '.join(names) or 'none'}")
     array = one_array(columns[name])
-    return array.cast(pa.string()) if _is_text(array.type) else array
+    return array.cast(pa.string()) if is_text(array.type) else array
 
 
 def _per_value(array: pa.Array, test: Callable[[pa.Array], NDArray[np.bool_]]) -> NDArray[np.bool_]:
@@ -315,7 +311,7 @@ def _per_value(array: pa.Array, test: Callable[[pa.Array], NDArray[np.bool_]]) -
     if not pa.types.is_dictionary(array.type):
         return test(array)
     values = array.dictionary
-    kept = test(values.cast(pa.string()) if _is_text(values.type) else values)
+    kept = test(values.cast(pa.string()) if is_text(values.type) else values)
     return _bools(pc.take(pa.array(kept), array.indices))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, conform, first_row, one_array, read_table, times_from_arrow
+from latewood.columns import Column, conform, first_row, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.mutable import hash_content, hash_ids
-from latewood.schema import Schema, Trait
+from latewood.schema import Schema, Trait, is_text
 from latewood.users import user_keys
 
 # How a trait's values become codes: a vocabulary's `encode`, or `column_from_arrow` where nothing is coded.
@@ -65,13 +65,11 @@ def read_events(data: Any, schema: Schema, encode: Encode) -> Intake:
 
 def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array:
     """User ids as the schema's type. Raises: SchemaError: a null, another type, or an integer beyond int64."""
-    array = one_array(array)
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain_array(array)
     if array.null_count:
         raise SchemaError(f"column 'user_id' has a null in row {first_row(array.is_null())}")
     integers = pa.types.is_integer(array.type) and pa.types.is_integer(schema.user_id)
-    text = schema.user_id == pa.string() and array.type in (pa.string(), pa.large_string(), pa.string_view())
+    text = is_text(schema.user_id) and is_text(array.type)
     if not (integers or text or (len(array) == 0 and pa.types.is_null(array.type))):
         raise SchemaError(f"column 'user_id' is {array.type}; the store has {schema.user_id}")
     if text:

@@ -171,12 +171,13 @@ def _repeated(names: list[str]) -> str:
 def _user_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_integer(type_):
         return pa.int64()
-    if _is_text(type_):
+    if is_text(type_):
         return pa.string()
     raise SchemaError(f"user_id is an integer or a string, not {type_}")
 
 
-def _is_text(type_: pa.DataType) -> bool:
+def is_text(type_: pa.DataType) -> bool:
+    """Whether values are strings, in whatever layout Arrow keeps them."""
     return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
 
 
@@ -184,11 +185,11 @@ def _trait_type(field: pa.Field) -> pa.DataType:
     """The type as a store keeps it: text is `string`, times are µs, dictionary indices are int32."""
     type_ = field.type
     if pa.types.is_dictionary(type_):
-        value = pa.string() if _is_text(type_.value_type) else type_.value_type
+        value = pa.string() if is_text(type_.value_type) else type_.value_type
         if not (pa.types.is_string(value) or pa.types.is_integer(value)):
             raise SchemaError(f"trait {field.name!r}: a dictionary holds strings or integers, not {value}")
         return pa.dictionary(pa.int32(), value)
-    if _is_text(type_):
+    if is_text(type_):
         return pa.string()
     if pa.types.is_timestamp(type_):
         return pa.timestamp("us", type_.tz)

@@ -18,6 +18,7 @@ from latewood.columns import (
     column_to_arrow,
     conform,
     one_array,
+    plain_array,
     read_table,
     times_from_arrow,
     times_to_arrow,
@@ -182,3 +183,11 @@ def test_a_null_where_none_may_be() -> None:
     with pytest.raises(SchemaError, match="row 0"):
         conform(pa.nulls(2), trait_of(pa.int64(), nullable=False))
     assert conform(pa.array([1, 2]), trait_of(pa.int64(), nullable=False)).to_pylist() == [1, 2]
+
+
+@pytest.mark.parametrize("type_", [pl.Categorical, pl.Enum(["a", "b"])], ids=["categorical", "enum"])
+def test_categories_as_polars_has_them_are_read(type_: Any) -> None:
+    column = read_table(pl.DataFrame({"x": pl.Series(["b", None, "a", "b"], dtype=type_)}))["x"]
+    assert plain_array(column).to_pylist() == ["b", None, "a", "b"]
+    for wanted in (pa.string(), pa.dictionary(pa.int32(), pa.string())):
+        assert conform(column, trait_of(wanted)).equals(pa.array(["b", None, "a", "b"]))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import one_array, read_table, times_from_arrow
+from latewood.columns import one_array, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.materialize.recents import RECENT, Recents, read_recents, refuse_leaks
 from latewood.pointer import Pointers
@@ -60,7 +60,7 @@ def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tr
     names = table.column_names
     if missing := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if name not in names]:
         raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(names)}")
-    user_ids = _user_ids(one_array(table[USER_ID]), schema)
+    user_ids = _user_ids(plain_array(table[USER_ID]), schema)
     pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
     cutoff = times_from_arrow(table[CUTOFF], CUTOFF)
     recents = read_recents(one_array(table[RECENT]), traits, vocabulary)
@@ -71,8 +71,6 @@ def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tr
 def _user_ids(array: pa.Array, schema: Schema) -> pa.Array:
     if array.null_count:
         raise SchemaError(f"column 'user_id' has a null in row {array.is_null().index(True).as_py()}")
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
     if array.type == schema.user_id:
         return array
     if pa.types.is_integer(array.type) != pa.types.is_integer(schema.user_id):

@@ -6,9 +6,10 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from latewood.columns import one_array
+from latewood.columns import plain_array
 from latewood.errors import SchemaError
 from latewood.events import Events
+from latewood.schema import is_text
 
 _PHI = np.uint64(0x9E3779B97F4A7C15)
 
@@ -22,9 +23,7 @@ def hash_ids(event_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     Shapes: (n,) → (n, 2): high half, low half.
     Raises: SchemaError: neither integers, strings nor bytes.
     """
-    array = one_array(event_ids)
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain_array(event_ids)
     if pa.types.is_null(array.type):
         return np.zeros((len(array), 2), np.uint64)
     values = _canonical(array)
@@ -44,7 +43,7 @@ def _canonical(array: pa.Array) -> list[bytes]:
         words[:, 1] = np.where(numbers < 0, np.uint64(2**64 - 1), np.uint64(0))
         raw = words.tobytes()
         return [raw[i : i + 16] for i in range(0, len(raw), 16)]
-    text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type)
+    text = is_text(array.type)
     binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
     if not (text or binary or pa.types.is_fixed_size_binary(array.type)):
         raise SchemaError(f"column 'event_id' is {array.type}; an id is an integer, a string or bytes")
