@@ -13,6 +13,7 @@ Everything is expressed as *segments* (source, target, length), to be copied tra
 the decoded buffer, or, with all bits inverted (so: negative), of the batch's recent events.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,16 +102,22 @@ def _stored_runs(segments: Any, m: int, base: int, start: int, rows: Any, k: int
     return m
 
 
-def copy_segments(segments: Segments, buffer: NDArray[Any], recents: NDArray[Any]) -> None:
-    """Carry out the segments for one column. Shapes: buffer (size,), recents (r,), of one dtype, contiguous."""
-    # By address, so that one compiled version serves every dtype, and Arrow's read-only arrays as well as ours.
-    _copy(segments, np.uint64(buffer.ctypes.data), np.uint64(recents.ctypes.data), np.uint64(buffer.itemsize))
+def copy_segments(segments: Segments, columns: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+    """Carry out the segments for some columns.
+
+    Args: columns: each a buffer (size,) and recents (r,), of one dtype, contiguous.
+    """
+    # By address, so that one call serves all columns of every dtype, and Arrow's read-only arrays as well as ours.
+    places = [(buffer.ctypes.data, recents.ctypes.data, buffer.itemsize) for buffer, recents in columns]
+    _copy(segments, np.array(places, np.uint64).reshape(-1, 3))
 
 
 @kernel
-def _copy(segments: Any, buffer: Any, recents: Any, itemsize: Any) -> None:
-    for m in range(len(segments)):
-        source, target, length = segments[m, 0], segments[m, 1], segments[m, 2]
-        origin = buffer if source >= 0 else recents
-        place = source if source >= 0 else ~source
-        copy_bytes(buffer + uint64(target) * itemsize, origin + uint64(place) * itemsize, uint64(length) * itemsize)
+def _copy(segments: Any, columns: Any) -> None:
+    for c in range(len(columns)):
+        buffer, recents, itemsize = columns[c, 0], columns[c, 1], columns[c, 2]
+        for m in range(len(segments)):
+            source, target, length = segments[m, 0], segments[m, 1], segments[m, 2]
+            origin = buffer if source >= 0 else recents
+            place = source if source >= 0 else ~source
+            copy_bytes(buffer + uint64(target) * itemsize, origin + uint64(place) * itemsize, uint64(length) * itemsize)

@@ -1,9 +1,10 @@
-"""Decode: each trait of a planned batch, straight into its place, completed by what is copied.
+"""Decode: the traits of a planned batch, straight into their places, completed by what is copied.
 
-One call of the stripes' kernel per trait decodes every range of the plan, across users and shards; then the segments
+One call of the stripes' kernel decodes every range of the plan, across traits, users and shards; then the segments
 bring in what is shared, and the recent events. Null masks are kept only where a null is in the batch.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from latewood.columns import Column
 from latewood.materialize.assemble import Segments, copy_segments
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.plan import Plan
-from latewood.stripes.decode import decode_column
+from latewood.stripes.decode import Output, decode_columns
 from latewood.stripes.shard import Tables
 
 
@@ -27,36 +28,61 @@ class Wanted(NamedTuple):
     nullable: bool
 
 
+class DecodedColumns(NamedTuple):
+    """The columns of a batch, and what they cost: stripes touched, and their bytes."""
+
+    columns: dict[str, Column]
+    stripe_count: int
+    size_bytes: int
+
+
 def decode(
     tables: Tables,
     plan: Plan,
     segments: Segments,
-    wanted: Wanted,
-    recents: Column,
+    wanted: Sequence[Wanted],
+    recents: Sequence[Column],
     events: int,
     pool: BufferPool,
     verify: bool,
-) -> Column:
-    """One column of the batch. Shapes: recents (r,) → values (events,), mask (events,) or None.
+) -> DecodedColumns:
+    """All columns of the batch. Shapes: recents (r,) → values (events,), mask (events,) or None.
 
     Raises: CorruptionError: a damaged block; the message names the file and the place in it.
     """
-    buffer = pool.empty(plan.size, wanted.dtype)
-    nulls = recents.mask is not None
-    mask = pool.empty(plan.size, np.bool_) if nulls or _may_be_null(tables, wanted) else None
+    buffers = [_buffers(tables, plan, want, recent, pool) for want, recent in zip(wanted, recents, strict=True)]
+    stored = [
+        Output(want.column, *buffer) for want, buffer in zip(wanted, buffers, strict=True) if want.column is not None
+    ]
+    decoded = decode_columns(tables, plan.ranges, stored, verify)
+    met_nulls = iter(decoded.nulls)
+    # null where the generation is older than the trait, where a stripe has nulls, or where a recent event has
+    nulls = [
+        (want.column is None or next(met_nulls)) or recent.mask is not None
+        for want, recent in zip(wanted, recents, strict=True)
+    ]
+    masks = [mask if has_nulls else None for (_, mask), has_nulls in zip(buffers, nulls, strict=True)]
+    if len(segments):
+        pairs = [(values, recent.values) for (values, _), recent in zip(buffers, recents, strict=True)]
+        pairs += [(mask, _mask_of(recent)) for mask, recent in zip(masks, recents, strict=True) if mask is not None]
+        copy_segments(segments, pairs)
+    columns = {
+        want.name: Column(values[:events], None if mask is None else _if_any(mask[:events]))
+        for want, (values, _), mask in zip(wanted, buffers, masks, strict=True)
+    }
+    return DecodedColumns(columns, decoded.stripe_count, decoded.size_bytes)
+
+
+def _buffers(
+    tables: Tables, plan: Plan, wanted: Wanted, recents: Column, pool: BufferPool
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Room for a column and, if it can have nulls, for its mask; filled where nothing is stored."""
+    values = pool.empty(plan.size, wanted.dtype)
     if wanted.column is None:
-        buffer[:], nulls = 0, True
-        mask = np.ones(plan.size, np.bool_)
-    elif len(plan.ranges):
-        nulls |= decode_column(tables, plan.ranges, wanted.column, buffer, mask, verify)
-    if len(segments):
-        copy_segments(segments, buffer, recents.values)
-    values = buffer[:events]
-    if not nulls or mask is None:
-        return Column(values)
-    if len(segments):
-        copy_segments(segments, mask, _mask_of(recents))
-    return Column(values, _if_any(mask[:events]))
+        values[:] = 0
+        return values, np.ones(plan.size, np.bool_)
+    needs_mask = recents.mask is not None or _may_be_null(tables, wanted)
+    return values, pool.empty(plan.size, np.bool_) if needs_mask else None
 
 
 def _may_be_null(tables: Tables, wanted: Wanted) -> bool:

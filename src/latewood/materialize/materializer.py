@@ -1,6 +1,7 @@
 """Materializer: examples + projection → batch, by the stages of this folder in their order."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -17,7 +18,7 @@ from latewood.materialize.assemble import assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import choose
 from latewood.materialize.decode import Wanted, decode
-from latewood.materialize.fetch import fetch, touched
+from latewood.materialize.fetch import fetch
 from latewood.materialize.logged import Logged, read_logged
 from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import plan
@@ -134,15 +135,10 @@ class Materializer:
         )
         planned = plan(candidates.rows, candidates.direct, candidates.offsets)
         segments = assemble(candidates, planned.base, *merge_places(reader, candidates, logged.recents, self._verify))
-        tables = fetch(reader)
-        wanted = self._wanted(reader)
-        events = int(candidates.offsets[-1])
-        columns = {
-            want.name: decode(tables, planned, segments, want, _recents_of(logged, want), events, _POOL, self._verify)
-            for want in wanted
-        }
-        numbers = [want.column for want in wanted if want.column is not None]
-        self._count(len(logged), events, planned.ranges, touched(tables, planned.ranges, numbers))
+        wanted, events = self._wanted(reader), int(candidates.offsets[-1])
+        recents = [_recents_of(logged, want) for want in wanted]
+        columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, events, _POOL, self._verify)
+        self._count(len(logged), events, planned.ranges, touched)
         return self._make(logged, candidates.offsets, columns, resolution.status, reader.generation.id)
 
     def _require(self, logged: Logged, resolution: Resolution, watermark: int) -> None:
@@ -195,7 +191,7 @@ class Materializer:
             self._vocabulary_as_of = generation
         return {trait.name: vocabulary.values(trait.id) for trait in coded}
 
-    def _count(self, examples: int, events: int, ranges: Any, touched: tuple[int, int]) -> None:
+    def _count(self, examples: int, events: int, ranges: Any, touched: Sequence[int]) -> None:
         decoded = int((ranges.stop - ranges.start).sum())
         stats = Statistics(1, examples, events, decoded, *touched)
         with self._lock:

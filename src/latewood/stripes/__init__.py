@@ -9,7 +9,7 @@ A shard file holds users in key order; of each user, column by column, stripes o
     addresses   memory by address, for kernels jit               how kernels are compiled
 """
 
-from latewood.stripes.decode import decode_column
+from latewood.stripes.decode import Output, decode_column, decode_columns
 from latewood.stripes.identity import identities, identity
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
@@ -34,6 +34,7 @@ __all__ = [
     "ORDINAL",
     "STRIPE_EVENTS",
     "Carried",
+    "Output",
     "Ranges",
     "Shard",
     "ShardSummary",
@@ -44,6 +45,7 @@ __all__ = [
     "column_index",
     "columns_of",
     "decode_column",
+    "decode_columns",
     "identities",
     "identity",
 ]

@@ -1,10 +1,11 @@
-"""Decode rows of one column out of many shards in one call.
+"""Decode rows of many columns out of many shards in one call.
 
 Short ranges wait for memory, not for arithmetic: the entry of a range is asked for a few ranges ahead, and the payload
 that it names, once it has arrived, a little less far ahead.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import uint64
@@ -28,9 +29,27 @@ from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, table_at
 
 _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 8, 3
 _NULLS, _OUTSIDE, _DAMAGED = 1, 2, 3  # what the kernel says
-# A kernel's room: where something is wrong (range, stripe), scratch for a stripe, the place of every range's entry.
+# A kernel's room: where something is wrong, what was read, scratch for a stripe, the place of every range's entry.
+_RANGE, _STRIPE, _OUTPUT, _STRIPES, _BYTES = range(5)
 _SCRATCH, _PLACES = 8, 8 + STRIPE_EVENTS
-_NO_MASK = np.empty(0, np.uint8)
+# An output as kernels see it; the last field is what they say of it.
+_COLUMN, _ITEMSIZE, _VALUES, _MASK, _HAS_NULLS = range(5)
+
+
+class Output(NamedTuple):
+    """Where one column goes: an array of its dtype and, if wanted, one for its nulls. Shapes: both (size,)."""
+
+    column: int  # its index among the shards' columns
+    values: NDArray[Any]
+    mask: NDArray[np.bool_] | None = None
+
+
+class Decoded(NamedTuple):
+    """What decoding met: for each output, whether any stripe read has nulls; how many stripes, and their bytes."""
+
+    nulls: list[bool]
+    stripe_count: int
+    size_bytes: int
 
 
 def decode_column(
@@ -41,27 +60,41 @@ def decode_column(
     mask: NDArray[np.bool_] | None = None,
     verify: bool = True,
 ) -> bool:
-    """Decode ranges of one column (its index among the shards' columns) into `out`, of the column's dtype.
+    """`decode_columns` of one column. Returns: whether any stripe read has nulls."""
+    return decode_columns(tables, ranges, [Output(column, out, mask)], verify).nulls[0]
 
-    `mask` is written in full for every range (True where null); without it nulls are just 0. Blocks are verified when
+
+def decode_columns(tables: Tables, ranges: Ranges, outputs: Sequence[Output], verify: bool = True) -> Decoded:
+    """Decode ranges of some columns into outputs of one size.
+
+    Masks are written in full for every range (True where null); without one nulls are just 0. Blocks are verified when
     they are first read, so `verify=False` only saves time on the first read.
 
-    Returns: whether any stripe read has nulls.
     Raises: CorruptionError: names the shard, user, column and block. IndexError: a range that is not there.
     """
-    if not len(ranges):
-        return False
-    _check_output(tables, column, out, mask)
+    if not len(ranges) or not outputs:
+        return Decoded([False] * len(outputs), 0, 0)
+    size = len(outputs[0].values)
+    described = np.array([_describe(tables, output, size) for output in outputs], np.uint64)
     matrix = ranges.matrix
-    work = np.empty(_PLACES + matrix.shape[1], np.uint64)
-    nulls = _NO_MASK if mask is None else mask.view(np.uint8)
-    found = _decode_ranges(tables.rows, matrix, column, out.itemsize, out.view(np.uint8), nulls, verify, work)
+    work = np.zeros(_PLACES + matrix.shape[1], np.uint64)
+    found = _decode_all(tables.rows, matrix, described, size, verify, work)
+    row, stripe, column = int(work[_RANGE]), int(work[_STRIPE]), outputs[int(work[_OUTPUT])].column
     if found == _OUTSIDE:
-        raise IndexError(f"range {work[0]} lies outside its user's events, the shards or the output")
+        raise IndexError(f"range {row} lies outside its user's events, the shards or the output")
     if found == _DAMAGED:
-        row, stripe = int(work[0]), int(work[1])
         raise tables.damage(int(ranges.shard[row]), int(ranges.user[row]), column, stripe)
-    return bool(found == _NULLS)
+    nulls = (described[:, _HAS_NULLS] != 0).tolist()
+    return Decoded(nulls, int(work[_STRIPES]), int(work[_BYTES]))
+
+
+def _describe(tables: Tables, output: Output, size: int) -> tuple[int, int, int, int, int]:
+    """An output as kernels take it, checked: they check nothing."""
+    column, values, mask = output
+    _check_output(tables, column, values, mask)
+    if len(values) != size:
+        raise ValueError(f"outputs are of one size: {size} and {len(values)}")
+    return column, values.itemsize, values.ctypes.data, 0 if mask is None else mask.ctypes.data, 0
 
 
 def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
@@ -87,18 +120,27 @@ def _is_inside(tables: Any, shard: Any, user: Any, start: Any, stop: Any, target
 
 
 @kernel
-def _decode_ranges(
-    tables: Any, ranges: Any, column: Any, itemsize: Any, out: Any, mask: Any, verify: Any, work: Any
-) -> Any:
-    """Decode all ranges. Returns: 0, _NULLS, or what went wrong, and in `work` where: the range and the stripe."""
-    column, itemsize, nulls, checked = uint64(column), uint64(itemsize), uint64(0), 0
-    room, count, size = address_of(work) + uint64(_SCRATCH * 8), ranges.shape[1], uint64(len(out)) // itemsize
-    out_at, mask_at = address_of(out), address_of(mask) if len(mask) else uint64(0)
+def _decode_all(tables: Any, ranges: Any, outputs: Any, size: Any, verify: Any, work: Any) -> Any:
+    """Decode all columns. Returns: 0, or what went wrong, and in `work` where: the range, the stripe, the output."""
+    for k in range(len(outputs)):
+        found = _decode_ranges(tables, ranges, outputs[k], uint64(size), verify, work)
+        if found > _NULLS:
+            work[_OUTPUT] = k
+            return found
+        outputs[k, _HAS_NULLS] = found == _NULLS
+    return 0
+
+
+@kernel
+def _decode_ranges(tables: Any, ranges: Any, output: Any, size: Any, verify: Any, work: Any) -> Any:
+    """Decode all ranges of a column. Returns: 0, _NULLS, or what went wrong."""
+    column, itemsize, out_at, mask_at = output[_COLUMN], output[_ITEMSIZE], output[_VALUES], output[_MASK]
+    room, count, nulls, checked = address_of(work) + uint64(_SCRATCH * 8), ranges.shape[1], uint64(0), 0
     for i in range(count):
         while checked < min(count, i + _ENTRIES_AHEAD + 1):
             shard, user, start, stop, target = _range(ranges, checked)
             if not _is_inside(tables, shard, user, start, stop, target, size):
-                work[0] = checked
+                work[_RANGE] = checked
                 return _OUTSIDE
             place = first_entry(table_at(tables, shard), user, column) + (start // uint64(STRIPE_EVENTS)) * uint64(8)
             prefetch(place)
@@ -117,7 +159,7 @@ def _decode_ranges(
             room, work,
         )  # fmt: skip
         if status == _DAMAGED:
-            work[0] = i
+            work[_RANGE] = i
             return _DAMAGED
         nulls |= uint64(status)
     return _NULLS if nulls else 0
@@ -141,14 +183,20 @@ def _decode_range(
     mask: Any,
     verify: Any,
     scratch: Any,
-    where: Any,
+    work: Any,
 ) -> Any:
-    """Decode rows [start, stop) of one user. Returns: 0, _NULLS, or _DAMAGED and the stripe in where[1]."""
+    """Decode rows [start, stop) of one user. Returns: 0, _NULLS, or _DAMAGED."""
     payload, total, nulls = table_field(table, PAYLOAD), user_events(table, user), uint64(0)
     stripe = start // uint64(STRIPE_EVENTS)
     entries = first_entry(table, user, column)
     verified = table_field(table, VERIFIED) + block_index(table, user, column, uint64(0))
     first = stripe * uint64(STRIPE_EVENTS)
+    if start < stop:  # stripes lie back to back: each ends where the next begins, even past this user and column
+        end = (stop + uint64(STRIPE_EVENTS - 1)) // uint64(STRIPE_EVENTS)
+        work[_STRIPES] += end - stripe
+        work[_BYTES] += entry_offset(load_u64(entries + (end << uint64(3)))) - entry_offset(
+            load_u64(entries + (stripe << uint64(3)))
+        )
     while start < stop:
         entry = load_u64(entries + (stripe << uint64(3)))
         last = min(stop, first + uint64(STRIPE_EVENTS))
@@ -158,7 +206,7 @@ def _decode_range(
                 prefetch(soon + uint64(line * 64))
         checked = not verify or load_u8(verified + stripe // uint64(BLOCK_STRIPES))
         if not checked and verify_block(table, user, column, stripe):
-            where[1] = stripe
+            work[_STRIPE] = stripe
             return _DAMAGED
         events, count = min(total - first, uint64(STRIPE_EVENTS)), last - start
         if column == uint64(EVENT_TS):

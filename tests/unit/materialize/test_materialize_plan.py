@@ -152,7 +152,7 @@ def test_every_output_is_complete_whatever_is_shared(batch: list[Example]) -> No
     for shard, user, start, stop, target in ranges_of(result):
         buffer[target : target + stop - start] = [value(shard, user, row) for row in range(start, stop)]
     recents = -1 - np.arange(int(recent_stop[-1]) if len(batch) else 0)
-    copy_segments(segments, buffer, recents)
+    copy_segments(segments, [(buffer, recents)])
     for i, example in enumerate(batch):
         first_recent = int(recent_stop[i]) - len(example.recents)
         assert buffer[offsets[i] : offsets[i + 1]].tolist() == expected(example, first_recent)
@@ -170,5 +170,5 @@ def test_copies_keep_every_bit() -> None:
     segments = np.array([[2, 0, 1], [~0, 1, 1]], np.int64)
     buffer = np.array([0, 0, -0.0], np.float32)
     odd_nan = np.array([0x7FC12345], np.uint32).view(np.float32)
-    copy_segments(segments, buffer, odd_nan)
+    copy_segments(segments, [(buffer, odd_nan)])
     assert buffer.view(np.uint32)[:2].tolist() == [0x80000000, 0x7FC12345]
