@@ -1,11 +1,13 @@
 """The 64-bit entry of one stripe of one column, and the arithmetic of the user index: for kernels, all uint64."""
 
+# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
+
 from typing import Any
 
-from numba import uint64
+from numba import types, uint64
 
-from latewood.stripes.addresses import load_i64, load_u64
-from latewood.stripes.jit import kernel
+from latewood.stripes.addresses import I64, load_i64, load_u64, pointer
+from latewood.stripes.jit import intrinsic, kernel
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
     COLUMN_COUNT,
@@ -120,10 +122,15 @@ def stripe_bytes(entry: Any, events: Any, itemsize: Any) -> Any:
     return size + packed_bytes(events, itemsize, entry_width(entry)) + exceptions
 
 
-@kernel
-def table_field(table: Any, field: Any) -> Any:
-    """A field of the table row at the address `table`."""
-    return load_u64(table + uint64(field) * uint64(8))
+@intrinsic
+def table_field(typing_context: Any, table: Any, field: Any) -> Any:
+    """A field of the table row at the address `table`. An intrinsic, lest numba compile it anew for each field."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table, field = arguments
+        return builder.load(pointer(builder, builder.add(table, builder.mul(field, I64(8))), I64), align=8)
+
+    return types.uint64(types.uint64, types.uint64), generate
 
 
 @kernel

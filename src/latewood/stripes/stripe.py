@@ -56,7 +56,7 @@ from latewood.stripes.layout import (
     TABLE_FIELDS,
     VERIFIED,
 )
-from latewood.stripes.unpack import scale_rows, unpack_rows
+from latewood.stripes.unpack import scale_rows, sum_pairs, unpack_rows, unpack_scaled_rows
 
 
 @kernel
@@ -85,14 +85,14 @@ def verify_block(table: Any, user: Any, column: Any, stripe: Any) -> Any:
 
 
 @kernel
-def _patch(itemsize: Any, out: Any, entry: Any, highs: Any) -> Any:
-    """Add the high parts of the exceptions to their values."""
+def _patch(itemsize: Any, out: Any, entry: Any, highs: Any, factor: Any) -> Any:
+    """Add the high parts of the exceptions, times `factor`, to their values."""
     exceptions, code, width = entry_exceptions(entry), entry_size_code(entry), entry_width(entry)
     positions = highs + (exceptions << code)
     mask = ~uint64(0) >> (uint64(64) - (uint64(8) << code))
     for i in range(exceptions):
         # Eight bytes are read whatever the size: the payload is padded.
-        high = (load_u64(highs + (uint64(i) << code)) & mask) << width
+        high = ((load_u64(highs + (uint64(i) << code)) & mask) << width) * factor
         at = out + load_u8(positions + uint64(i)) * itemsize
         if itemsize == uint64(8):
             store_u64(at, load_u64(at) + high)
@@ -102,6 +102,22 @@ def _patch(itemsize: Any, out: Any, entry: Any, highs: Any) -> Any:
             store_u8(at, load_u8(at) + high)
         else:
             store_u16(at, load_u16(at) + high)
+
+
+@kernel
+def _unpack_scaled(
+    entry: Any, events: Any, itemsize: Any, packed: Any, start: Any, stop: Any, out: Any, reference: Any, factor: Any
+) -> Any:
+    """Values [start, stop) as reference + packed * factor, exceptions included."""
+    width = entry_width(entry)
+    highs = packed + packed_bytes(events, itemsize, width)
+    if itemsize == uint64(8) and width <= uint64(32) and factor < uint64(1 << 32):
+        unpack_scaled_rows(packed, width, start, stop, out, reference, factor)
+        _patch(itemsize, out, entry, highs, factor)
+    else:
+        unpack_rows(itemsize, packed, width, start, stop, out, uint64(0))
+        _patch(itemsize, out, entry, highs, uint64(1))
+        scale_rows(itemsize, start, stop, out, factor, reference)
 
 
 @kernel
@@ -126,10 +142,8 @@ def decode_values(payload: Any, entry: Any, events: Any, itemsize: Any, start: A
     elif mode == uint64(NULLS):
         zero_bytes(out + start * itemsize, (stop - start) * itemsize)
     elif mode == uint64(SCALED):
-        highs = at + uint64(16) + packed_bytes(events, itemsize, entry_width(entry))
-        unpack_rows(itemsize, at + uint64(16), entry_width(entry), start, stop, out, uint64(0))
-        _patch(itemsize, out, entry, highs)
-        scale_rows(itemsize, start, stop, out, load_u64(at + uint64(8)), load_u64(at))
+        reference, factor = load_u64(at), load_u64(at + uint64(8))
+        _unpack_scaled(entry, events, itemsize, at + uint64(16), start, stop, out, reference, factor)
     else:
         reference = uint64(0)
         if entry_has_reference(entry):
@@ -137,26 +151,28 @@ def decode_values(payload: Any, entry: Any, events: Any, itemsize: Any, start: A
             at += uint64(8)
         unpack_rows(itemsize, at, entry_width(entry), start, stop, out, reference)
         if entry_exceptions(entry):
-            _patch(itemsize, out, entry, at + packed_bytes(events, itemsize, entry_width(entry)))
+            _patch(itemsize, out, entry, at + packed_bytes(events, itemsize, entry_width(entry)), uint64(1))
 
 
 @kernel
 def sum_steps(payload: Any, entry: Any, events: Any, first: Any, start: Any, stop: Any, steps: Any, out: Any) -> Any:
     """Times [start, stop) of a DELTA stripe to out[0 : stop - start]; `steps` is room for 256 values."""
     at = payload + entry_offset(entry)
-    factor = uint64(1)
     if entry_has_reference(entry):
         factor = load_u64(at)
-        at += uint64(8)
-    unpack_rows(uint64(8), at, entry_width(entry), uint64(0), stop, steps, uint64(0))
-    if entry_exceptions(entry):
-        _patch(uint64(8), steps, entry, at + packed_bytes(events, uint64(8), entry_width(entry)))
+        _unpack_scaled(entry, events, uint64(8), at + uint64(8), uint64(0), stop, steps, uint64(0), factor)
+    else:
+        unpack_rows(uint64(8), at, entry_width(entry), uint64(0), stop, steps, uint64(0))
+        _patch(uint64(8), steps, entry, at + packed_bytes(events, uint64(8), entry_width(entry)), uint64(1))
     time = uint64(first)
     for i in range(start):
-        time += load_u64(steps + (uint64(i) << uint64(3))) * factor
-    for i in range(start, stop):
-        time += load_u64(steps + (uint64(i) << uint64(3))) * factor
-        store_u64(out + ((uint64(i) - start) << uint64(3)), time)
+        time += load_u64(steps + (uint64(i) << uint64(3)))
+    # Straight to where they belong: a copy would have to wait for what has just been stored.
+    source, pairs = steps + (start << uint64(3)), (stop - start) >> uint64(1)
+    time = sum_pairs(source, pairs, time, out)
+    if (stop - start) & uint64(1):
+        last = pairs << uint64(4)
+        store_u64(out + last, time + load_u64(source + last))
 
 
 @kernel

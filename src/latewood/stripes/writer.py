@@ -53,10 +53,18 @@ class ShardWriter:
     Args:
         writer: takes the bytes; opening and closing it is its owner's.
         columns: of the shard, as `columns_of(schema)` gives them.
+        user_type: int64 or string; where it is not given the first run says.
     """
 
     def __init__(
-        self, writer: Sink, columns: Sequence[StripeColumn], *, epoch: bytes, generation: int, shard: int
+        self,
+        writer: Sink,
+        columns: Sequence[StripeColumn],
+        *,
+        epoch: bytes,
+        generation: int,
+        shard: int,
+        user_type: pa.DataType | None = None,
     ) -> None:
         self._writer, self._columns = writer, tuple(columns)
         self._epoch, self._generation, self._shard = epoch, generation, shard
@@ -64,6 +72,7 @@ class ShardWriter:
         self._column_bytes = np.zeros(len(self._columns), np.uint64)
         self._index: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in _INDEX}
         self._user_ids: list[pa.Array] = []
+        self._user_type = user_type
         self._last_key = (-1, -1)
         self._latest_ingest: int | None = None
         self._payload = np.empty(0, np.uint8)
@@ -102,8 +111,9 @@ class ShardWriter:
         self._write(bytes(PAD_BYTES))
         self._add_sentinels()
         sections = {name: self._section(parts) for name, parts in self._index.items()}
-        user_ids = pa.chunked_array(self._user_ids) if self._user_ids else pa.chunked_array([], pa.int64())
-        is_text = not pa.types.is_integer(user_ids.type)
+        user_type = self._user_type or (self._user_ids[0].type if self._user_ids else pa.int64())
+        user_ids = pa.chunked_array(self._user_ids, user_type)
+        is_text = not pa.types.is_integer(user_type)
         for name, parts in (_text_parts(user_ids) if is_text else _integer_parts(user_ids)).items():
             sections[name] = self._section(parts)
         self._write(bytes(padding(self._position)))
@@ -261,8 +271,9 @@ def _integer_parts(user_ids: pa.ChunkedArray) -> dict[str, list[NDArray[Any]]]:
 def _text_parts(user_ids: pa.ChunkedArray) -> dict[str, list[NDArray[Any]]]:
     """Offsets and bytes of text, as of one array."""
     offsets, data, total = [np.zeros(1, np.int64)], [], 0
-    for chunk in user_ids.chunks:
-        chunk = chunk.cast(pa.large_string())
+    for chunk in user_ids.cast(pa.large_string()).chunks:
+        if not len(chunk):
+            continue
         places = np.frombuffer(chunk.buffers()[1], np.int64, len(chunk) + 1, chunk.offset * 8)
         offsets.append(places[1:] - places[0] + total)
         if chunk.buffers()[2] is not None:
