@@ -3,6 +3,7 @@
 import errno
 import resource
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +128,32 @@ def test_a_segment_grows_beyond_its_map(folder: Path) -> None:
     assert segment(folder, 0).stat().st_size > 4 << 16
     tier.close()
     other.close()
+
+
+def test_writers_of_one_process_do_not_meet_at_a_map_that_grows(folder: Path) -> None:
+    tiers = [open_tier(folder, map_size=1 << 16) for _ in range(2)]
+    failed: list[BaseException] = []
+
+    def write(tier: LmdbTier, user: int) -> None:
+        try:
+            for i in range(15):
+                tier.append(make_events([user] * 200, [i] * 200), now=NOW)
+                if i % 4 == 0:
+                    tier.cut()
+                recent_of(tier, [1, 2])
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(tiers[user % 2], user)) for user in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert scanned(tiers[0]) == scanned(tiers[1])
+    assert len(scanned(tiers[0])) == 4 * 15 * 200
+    for tier in tiers:
+        tier.close()
 
 
 @contextmanager

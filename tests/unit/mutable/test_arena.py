@@ -1,0 +1,124 @@
+"""The arena against plain Python: long chains, many users, colliding keys, and rebuilding."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from latewood.events import Events
+from latewood.mutable.arena import Arena
+from latewood.mutable.blob import Batch, decode_batch, encode_batch
+from latewood.testing.mutable_contract import make_events, rows_of
+from latewood.users import UserKeys, user_keys
+
+FOREVER = 2**62
+
+
+def add(arena: Arena, events: Events, *, place_ties: bool = True) -> list[int]:
+    ordinal = arena.add(Batch(events, None, None), arena.assign(events), place_ties=place_ties)
+    arena.commit()
+    return ordinal.tolist()
+
+
+def gathered(arena: Arena, keys: UserKeys, end_ts: int = FOREVER) -> list[list[tuple[Any, ...]]]:
+    n = len(keys.hash)
+    whole = np.full(n, end_ts), np.full(n, -FOREVER), np.full(n, FOREVER)
+    offsets, rows = arena.gather(keys, *whole, None, None)
+    events = rows_of(arena.view().take(rows))
+    return [events[a:b] for a, b in pairwise(offsets)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_chains_come_out_sorted(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    arena, everything = Arena(pa.int64()), []
+    for _ in range(5):
+        n = int(rng.integers(1, 40_000))
+        users, times, ingest = rng.integers(0, 3, n), rng.integers(0, 50, n), rng.integers(0, 50, n)
+        events = make_events(users.tolist(), times.tolist(), ingest.tolist())
+        ordinal = np.array(add(arena, events), np.int32)
+        everything += rows_of(events.stamped(events.ingest_ts, ordinal))
+    assert len({row[:4] for row in everything}) == len(everything)  # ordinals tell ties apart
+    expected = sorted(everything, key=lambda row: row[1:4])
+    for user, rows in enumerate(gathered(arena, user_keys(pa.array([0, 1, 2])), end_ts=25)):
+        assert rows == [row for row in expected if row[0] == user and row[1] < 25]
+
+
+def test_many_users_and_tables_that_grow() -> None:
+    arena = Arena(pa.string())
+    names = [f"user-{i}" for i in range(30_000)]
+    for start in range(0, len(names), 7_000):
+        some = names[start : start + 7_000]
+        add(arena, make_events(some, [start + i for i in range(len(some))]))
+    found = gathered(arena, user_keys(pa.array(names)))
+    assert [rows[0][:2] for rows in found] == list(zip(names, range(30_000), strict=True))
+
+
+def test_users_whose_hashes_collide_are_told_apart() -> None:
+    base = make_events([1, 2, 3, 1], [4, 5, 6, 7])
+    same = np.array([9, 9, 9 + (1 << 40), 9], np.uint64)  # the third collides in the table only
+    keys = UserKeys(same, np.array([1, 2, 1, 1], np.uint64))
+    arena = Arena(pa.int64())
+    add(arena, Events(base.user_ids, keys, base.event_ts, base.ingest_ts, base.ordinal, base.traits))
+    found = gathered(arena, keys.take(np.array([0, 1, 2])))
+    assert [[row[1] for row in rows] for rows in found] == [[4, 7], [5], [6]]
+    assert gathered(arena, UserKeys(same[:1], np.array([3], np.uint64))) == [[]]
+
+
+def test_pending_rows_are_counted_but_not_seen() -> None:
+    arena, keys = Arena(pa.int64()), user_keys(pa.array([1]))
+    add(arena, make_events([1], [5]))
+    pending = make_events([1, 1], [5, 3])
+    assert arena.add(Batch(pending, None, None), arena.assign(pending), place_ties=True).tolist() == [1, 0]
+    assert len(gathered(arena, keys)[0]) == len(arena.rows_between(-1, 1)) == 1
+    back = arena.rebuilt(0)  # the commit failed
+    assert (back.rows, back.next_batch) == (1, 1)
+    arena.commit()
+    assert [row[1] for row in gathered(arena, keys)[0]] == [3, 5, 5]
+    assert add(back, make_events([1], [5])) == [1]
+
+
+def test_rebuilding_drops_batches_from_the_front() -> None:
+    arena = Arena(pa.int64(), first_batch=10)
+    for i in range(5):
+        events = make_events([1, i], [i, i])
+        ids = np.array([[i + 1, 1], [0, 0]], np.uint64)
+        arena.add(Batch(events, ids, np.array([i, i], np.uint64)), arena.assign(events), place_ties=True)
+    arena.commit()
+    later = arena.rebuilt(12)
+    assert (later.first_batch, later.next_batch, later.rows) == (12, 15, 6)
+    assert [row[1] for row in gathered(later, user_keys(pa.array([1])))[0]] == [2, 3, 4]
+    ids = np.array([[i + 1, 1] for i in range(5)], np.uint64)
+    found, conflict = later.match(ids, np.arange(5, dtype=np.uint64))
+    assert (found.tolist(), conflict) == ([-1, -1, 0, 2, 4], -1)
+    assert len(arena.ids_before(12, latest=0)) == 2
+    assert later.rebuilt(99).rows == 0
+
+
+@pytest.mark.parametrize("users", [["ä", "", "b"], [3, -1, 2**62]])
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_a_batch_survives_as_bytes(users: list[Any], with_ids: bool) -> None:
+    events = make_events(users, [1, -2, 3], [4, 5, 6], [None, 8, 9])
+    ids = np.arange(6, dtype=np.uint64).reshape(3, 2) if with_ids else None
+    batch = Batch(events, ids, None if ids is None else ids[:, 0])
+    again = decode_batch(encode_batch(batch, 7), 7, "here")
+    assert rows_of(again.events) == rows_of(events)
+    assert again.events.user_ids.type == events.user_ids.type
+    assert [half.tolist() for half in again.events.keys] == [half.tolist() for half in events.keys]
+    assert (again.ids is None) == (not with_ids)
+    if ids is not None and again.ids is not None and again.content is not None:
+        assert again.ids.tolist() == ids.tolist()
+        assert again.content.tolist() == ids[:, 0].tolist()
+
+
+def test_user_ids_of_a_slice_are_those_of_the_slice() -> None:
+    whole = make_events(["aa", "b", "ccc", "d"], [1, 2, 3, 4])
+    part = whole.user_ids.slice(1, 2)
+    events = make_events(["b", "ccc"], [2, 3])
+    sliced = Events(part, events.keys, events.event_ts, events.ingest_ts, events.ordinal, events.traits)
+    assert decode_batch(encode_batch(Batch(sliced, None, None), 0), 0, "").events.user_ids.to_pylist() == ["b", "ccc"]
+    arena = Arena(pa.string())
+    add(arena, sliced)
+    assert [row[0] for rows in gathered(arena, events.keys) for row in rows] == ["b", "ccc"]

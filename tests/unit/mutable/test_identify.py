@@ -1,0 +1,69 @@
+"""Event ids and contents as hashes: what must agree agrees, what must differ differs."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import xxhash
+
+from latewood.columns import Column
+from latewood.errors import SchemaError
+from latewood.mutable import hash_content, hash_ids
+from latewood.testing.mutable_contract import make_events
+
+
+def as_int(halves: np.ndarray) -> int:
+    return int(halves[0]) << 64 | int(halves[1])
+
+
+def test_ids_are_the_hash_of_canonical_bytes() -> None:
+    assert as_int(hash_ids(pa.array(["ä"]))[0]) == xxhash.xxh3_128_intdigest("sä".encode())
+    assert as_int(hash_ids(pa.array([-2]))[0]) == xxhash.xxh3_128_intdigest((-2).to_bytes(16, "little", signed=True))
+
+
+def test_the_width_of_an_integer_does_not_matter_but_its_sign_does() -> None:
+    same = [pa.array([7], type_) for type_ in (pa.int8(), pa.uint8(), pa.int64(), pa.uint64())]
+    assert len({as_int(hash_ids(array)[0]) for array in same}) == 1
+    big = hash_ids(pa.array([2**64 - 1], pa.uint64()))
+    assert as_int(big[0]) != as_int(hash_ids(pa.array([-1]))[0])
+
+
+def test_text_bytes_and_numbers_are_told_apart() -> None:
+    arrays = [pa.array([1]), pa.array(["1"]), pa.array([b"1"])]
+    assert len({as_int(hash_ids(array)[0]) for array in arrays}) == 3
+    alike = [pa.array(["x"]), pa.array(["x"], pa.large_string()), pa.array(["x"]).dictionary_encode()]
+    assert len({as_int(hash_ids(array)[0]) for array in alike}) == 1
+
+
+@pytest.mark.parametrize("array", [pa.array([None, 5]), pa.array([None, "x"]), pa.nulls(2)])
+def test_a_null_is_no_id(array: pa.Array) -> None:
+    ids = hash_ids(array)
+    assert ids.shape == (2, 2)
+    assert not ids[0].any()
+    assert ids[1].any() == (array[1].as_py() is not None)
+
+
+def test_other_types_are_no_ids() -> None:
+    with pytest.raises(SchemaError, match="event_id"):
+        hash_ids(pa.array([1.5]))
+
+
+def test_content_is_everything_but_the_ingest_time() -> None:
+    first = make_events([1, 1, 1, 1, 2], [5, 5, 6, 5, 5], [1, 2, 1, 1, 1], [3, 3, 3, None, 3])
+    hashes = hash_content(first).tolist()
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 4
+
+
+def test_a_null_is_as_if_the_trait_were_not_there() -> None:
+    events = make_events([1], [5], item=[None])
+    without = make_events([1], [5])
+    del without.traits[0]
+    assert hash_content(events).tolist() == hash_content(without).tolist()
+    events.traits[3] = Column(np.zeros(1, np.float32))  # a zero is not a null
+    assert hash_content(events).tolist() != hash_content(without).tolist()
+
+
+def test_the_same_value_of_another_trait_is_another_content() -> None:
+    one, other = make_events([1], [5], item=[9]), make_events([1], [5], item=[9])
+    other.traits[1] = other.traits.pop(0)
+    assert hash_content(one).tolist() != hash_content(other).tolist()
