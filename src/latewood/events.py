@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column
-from latewood.users import UserKeys
+from latewood.schema import Schema
+from latewood.users import UserKeys, no_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Events:
         """The rows from `start` to `stop`, as views."""
         return Events(
             self.user_ids.slice(start, stop - start),
-            UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop]),
+            self.keys.slice(start, stop),
             self.event_ts[start:stop],
             self.ingest_ts[start:stop],
             self.ordinal[start:stop],
@@ -66,6 +67,13 @@ class Events:
 
     def stamped(self, ingest_ts: NDArray[np.int64], ordinal: NDArray[np.int32]) -> "Events":
         return replace(self, ingest_ts=ingest_ts, ordinal=ordinal)
+
+
+def no_events(schema: Schema) -> Events:
+    """A run of length 0, with every trait."""
+    times = np.zeros(0, np.int64)
+    traits = {trait.id: Column(np.zeros(0, trait.dtype)) for trait in schema}
+    return Events(pa.array([], schema.user_id), no_keys(), times, times, np.zeros(0, np.int32), traits)
 
 
 def concat_events(parts: Sequence[Events]) -> Events:

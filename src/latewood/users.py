@@ -25,6 +25,15 @@ class UserKeys(NamedTuple):
     def take(self, rows: NDArray[np.int64]) -> "UserKeys":
         return UserKeys(self.hash[rows], self.check[rows])
 
+    def slice(self, start: int, stop: int) -> "UserKeys":
+        """The keys from `start` to `stop`, as views."""
+        return UserKeys(self.hash[start:stop], self.check[start:stop])
+
+
+def no_keys() -> UserKeys:
+    """The keys of nobody."""
+    return UserKeys(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+
 
 def user_keys(user_ids: pa.Array | pa.ChunkedArray) -> UserKeys:
     """The keys of user ids of a schema's type: int64 or string, without nulls."""

@@ -17,12 +17,11 @@ from latewood.capture.requests import Requests, read_requests
 from latewood.capture.sources import Sources
 from latewood.columns import times_to_arrow
 from latewood.errors import ConflictError
-from latewood.events import Events
+from latewood.events import no_events
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
 from latewood.mutable import Recent, TierState
 from latewood.pointer import Pointers
-from latewood.users import UserKeys
 
 _TRIES = 20
 
@@ -93,7 +92,7 @@ def _read_once(
 def _read_recent(sources: Sources, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None) -> Recent:
     if sources.tier is None:
         closed = np.full(len(requests), watermark, np.int64) if cutoff is None else cutoff
-        return Recent(TierState(), closed, np.zeros(len(requests) + 1, np.int64), _no_events(sources))
+        return Recent(TierState(), closed, np.zeros(len(requests) + 1, np.int64), no_events(sources.schema))
     return sources.tier.recent(
         requests.keys,
         end_ts=requests.end_ts,
@@ -102,12 +101,6 @@ def _read_recent(sources: Sources, requests: Requests, watermark: int, cutoff: N
         tie_ingest=requests.tie_ingest,
         tie_ordinal=requests.tie_ordinal,
     )
-
-
-def _no_events(sources: Sources) -> Events:
-    times, hashes = np.zeros(0, np.int64), np.zeros(0, np.uint64)
-    users = pa.array([], sources.schema.user_id)
-    return Events(users, UserKeys(hashes, hashes), times, times, np.zeros(0, np.int32), {})
 
 
 def to_examples(sources: Sources, requests: Requests, reading: Reading) -> pa.Table:

@@ -43,8 +43,11 @@ class Requests:
 
     def slice(self, start: int, stop: int) -> "Requests":
         """Requests [start, stop)."""
-        keys = UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop])
-        features, part = self.features.slice(start, stop - start), slice(start, stop)
+        keys, features, part = (
+            self.keys.slice(start, stop),
+            self.features.slice(start, stop - start),
+            slice(start, stop),
+        )
         return Requests(features, keys, self.end_ts[part], self.tie_ingest[part], self.tie_ordinal[part])
 
 

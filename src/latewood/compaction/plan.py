@@ -65,8 +65,8 @@ class Plan:
 
     def _slice(self, start: int, stop: int) -> "Plan":
         part = {name: getattr(self, name)[start:stop] for name in ("old_user", "carried", "tail_start", "tail_stop")}
-        keys = UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop])
-        return replace(self, keys=keys, new_offsets=self.new_offsets[start : stop + 1], **part)
+        keys, new_offsets = self.keys.slice(start, stop), self.new_offsets[start : stop + 1]
+        return replace(self, keys=keys, new_offsets=new_offsets, **part)
 
 
 def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64]) -> Plan:

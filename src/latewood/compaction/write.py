@@ -20,7 +20,7 @@ from latewood.compaction.plan import OldUsers, Plan, plan_users, portions
 from latewood.compaction.settings import Meter, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.errors import CorruptionError
-from latewood.events import Events
+from latewood.events import Events, no_events
 from latewood.immutable import Generation, ShardFile
 from latewood.schema import Schema
 from latewood.storage import Storage, keys
@@ -35,7 +35,7 @@ from latewood.stripes import (
     columns_of,
     decode_column,
 )
-from latewood.users import UserKeys
+from latewood.users import UserKeys, no_keys
 
 
 class StoppedError(Exception):
@@ -128,7 +128,7 @@ def user_runs(
     counts = new.counts()[buckets.start : buckets.stop]
     for start, stop in portions(counts, rows_max):
         found = new.read(buckets.start + start, buckets.start + stop)
-        events = arrange(found if found is not None else _no_events(schema))
+        events = arrange(found if found is not None else no_events(schema))
         users = _NO_USERS if old is None else old.users(new, buckets.start + start, buckets.start + stop)
         for plan in plan_users(users, events.keys, events.event_ts).slices(rows_max):
             first, last = int(plan.new_offsets[0]), int(plan.new_offsets[-1])
@@ -151,7 +151,7 @@ class _OldShard:
         start, stop = (new.first_user(self.keys.hash, bucket) for bucket in (bucket_start, bucket_stop))
         return OldUsers(
             start,
-            UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop]),
+            self.keys.slice(start, stop),
             self.shard.first_event[start : stop + 1],
             self.shard.first_stripe[start : stop + 1],
             self.shard.first_ts,
@@ -219,14 +219,5 @@ def _user_ids(old: _OldShard | None, plan: Plan, events: Events) -> pa.Array:
     return ids.take(pa.array(source))
 
 
-def _no_events(schema: Schema) -> Events:
-    none = np.zeros(0, np.int64)
-    no_keys = UserKeys(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-    traits = {trait.id: Column(np.zeros(0, trait.dtype)) for trait in schema}
-    return Events(pa.array([], schema.user_id), no_keys, none, none, np.zeros(0, np.int32), traits)
-
-
-_NOBODY = np.zeros(1, np.int64)
-_NO_USERS = OldUsers(
-    0, UserKeys(np.zeros(0, np.uint64), np.zeros(0, np.uint64)), _NOBODY, _NOBODY, np.zeros(0, np.int64)
-)
+_NO_OFFSETS = np.zeros(1, np.int64)
+_NO_USERS = OldUsers(0, no_keys(), _NO_OFFSETS, _NO_OFFSETS, np.zeros(0, np.int64))

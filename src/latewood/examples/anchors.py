@@ -16,15 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import Column, column_to_arrow, times_to_arrow
+from latewood.clock import LATEST_TS
+from latewood.columns import column_to_arrow, times_to_arrow
 from latewood.conditions import Condition
 from latewood.errors import ConflictError, SchemaError
-from latewood.events import Events, concat_events
+from latewood.events import Events, concat_events, no_events
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
-from latewood.users import UserKeys
 
 ANCHOR_TYPE = pa.struct([("ingest_ts", TIME_TYPE), ("ordinal", pa.int32())])
-_FOREVER = 2**62  # past every ingest time
 
 
 class AnchorSource(Protocol):
@@ -81,10 +80,10 @@ def _read_both(store: AnchorSource) -> tuple[Any, Events]:
     while True:
         reader = store.refresh()
         if store.tier is None:
-            return reader, _no_events(store.schema)
+            return reader, no_events(store.schema)
         watermark = reader.generation.watermark
         try:
-            return reader, concat_events([_no_events(store.schema), *store.tier.scan(watermark, _FOREVER)])
+            return reader, concat_events([no_events(store.schema), *store.tier.scan(watermark, LATEST_TS + 1)])
         except ConflictError:
             # a compaction published and evicted in between (R11): the newer generation has what is gone
             if store.refresh().generation.watermark == watermark:
@@ -196,10 +195,3 @@ def _empty(schema: Schema) -> pa.Table:
     return pa.schema(
         [("user_id", schema.user_id), ("request_ts", TIME_TYPE), *traits, ("anchor", ANCHOR_TYPE)]
     ).empty_table()
-
-
-def _no_events(schema: Schema) -> Events:
-    nothing = np.zeros(0, np.int64)
-    keys = UserKeys(nothing.view(np.uint64), nothing.view(np.uint64))
-    traits = {trait.id: Column(np.zeros(0, trait.dtype)) for trait in schema}
-    return Events(pa.array([], schema.user_id), keys, nothing, nothing, np.zeros(0, np.int32), traits)

@@ -41,7 +41,7 @@ class Logged:
         """The examples from `start` to `stop`."""
         return Logged(
             self.user_ids.slice(start, stop - start),
-            UserKeys(self.keys.hash[start:stop], self.keys.check[start:stop]),
+            self.keys.slice(start, stop),
             self.pointers.take(slice(start, stop)),
             self.cutoff[start:stop],
             self.recents.slice(start, stop),
