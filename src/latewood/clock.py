@@ -11,6 +11,8 @@ from typing import Protocol
 # The times a store accepts are those that Python's datetime can show, so that no message and no table can fail on them.
 EARLIEST_TS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 LATEST_TS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 
 
 class Clock(Protocol):

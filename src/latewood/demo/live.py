@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.demo.purchases import HOUR_US, SCHEMA, Purchases
+from latewood.clock import HOUR_US
+from latewood.demo.purchases import SCHEMA, Purchases
 from latewood.examples import ExampleLog
 from latewood.store import Store
 from latewood.testing import ManualClock

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from latewood.clock import DAY_US, HOUR_US
 from latewood.errors import LatewoodError
 from latewood.schema import Schema
 
-HOUR_US = 3_600_000_000
 LATE_SHARE = 0.02
 LATE_HOURS = (1, 120)  # a late purchase arrives this much later, log-uniformly
 
@@ -56,7 +56,7 @@ def load_purchases(days: int | None = None, seed: int = 0) -> Purchases:
     joined = joined.sort_by([("transaction_timestamp", "ascending"), ("row", "ascending")])
     event_ts = joined["transaction_timestamp"].cast(pa.timestamp("us")).cast(pa.int64()).combine_chunks()
     if days is not None:
-        kept = pc.less(event_ts, event_ts[0].as_py() + days * 24 * HOUR_US)
+        kept = pc.less(event_ts, event_ts[0].as_py() + days * DAY_US)
         joined, event_ts = joined.filter(kept), event_ts.filter(kept)
     events = _events(joined, event_ts)
     late, arrival_hour = _arrivals(event_ts.to_numpy(), np.random.default_rng(seed))

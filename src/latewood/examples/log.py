@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from latewood.clock import DAY_US
 from latewood.columns import one_array, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.examples.align import align, plain
@@ -27,7 +28,6 @@ from latewood.examples.leaves import leaves
 from latewood.storage import open_storage
 from latewood.users import UserKeys, shard_of, user_keys
 
-DAY_US = 86_400_000_000
 ROW_GROUP_SIZE = 4096  # a group is the unit that a loader reads and permutes: 8 batches of 512
 BUFFER_BYTES = 256 << 20
 

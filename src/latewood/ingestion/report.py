@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from latewood.clock import show_ts
+from latewood.clock import DAY_US, HOUR_US, show_ts
 from latewood.events import Events
 from latewood.store import Store
 
-HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
 _SPRING_1970 = 120 * DAY_US  # milliseconds taken for microseconds stay below it until 2298, seconds for ever
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import show_ts
+from latewood.clock import DAY_US, HOUR_US, show_ts
 from latewood.errors import ConflictError, CorruptionError
 from latewood.events import Events
 from latewood.mutable import rules
@@ -26,8 +26,6 @@ from latewood.mutable.arena import Arena
 from latewood.mutable.event_ids import IdRun, remember
 from latewood.mutable.log import Log, LogBusyError, LogFullError, LogState, LogTransaction, SegmentGoneError
 from latewood.mutable.tier import (
-    DAY_US,
-    HOUR_US,
     AppendReceipt,
     Late,
     Recent,

@@ -26,8 +26,6 @@ from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
 WasPublished = Callable[[str], bool]  # whether the generation of a bulk load's token came to be
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 
 
 @dataclass(frozen=True, slots=True)
