@@ -4,31 +4,22 @@
     vocabulary/<trait id>/<seq>.arrow                 values of a trait, in the order of their codes
     manifests/<generation>.json                       one per generation, never deleted
     generations/<generation>/<uuid>/shard-<i>.stripes its data; the uuid is the attempt's that wrote it
+    probes/<uuid>                                     there for a moment, to see that put-if-absent is honoured
 
 Numbers are padded with zeros, so that keys sort as what they number. Parsers return None for any other key.
 """
 
 import re
-from typing import NamedTuple
 
 STORE = "store.json"
 VOCABULARY = "vocabulary"
 MANIFESTS = "manifests"
 GENERATIONS = "generations"
-PROBES = "probes"
+_PROBES = "probes"
 
 _CHUNK = re.compile(rf"{VOCABULARY}/(\d+)/(\d{{8}})\.arrow")
 _MANIFEST = re.compile(rf"{MANIFESTS}/(\d{{10}})\.json")
-_SHARD = re.compile(rf"{GENERATIONS}/(\d{{10}})/([^/]+)/shard-(\d{{5}})\.stripes")
 _ATTEMPT_FILE = re.compile(rf"{GENERATIONS}/(\d{{10}})/([^/]+)/.+")
-
-
-class ShardKey(NamedTuple):
-    """What a shard's key says."""
-
-    generation: int
-    uuid: str
-    shard: int
 
 
 def vocabulary_folder(trait_id: int) -> str:
@@ -64,15 +55,14 @@ def shard(generation: int, uuid: str, index: int) -> str:
     return f"{attempt_folder(generation, uuid)}/shard-{index:05d}.stripes"
 
 
-def parse_shard(key: str) -> ShardKey | None:
-    match = _SHARD.fullmatch(key)
-    return ShardKey(int(match[1]), match[2], int(match[3])) if match else None
-
-
 def parse_attempt_file(key: str) -> tuple[int, str] | None:
     """The generation and the uuid of the attempt that wrote this file, whatever the file is."""
     match = _ATTEMPT_FILE.fullmatch(key)
     return (int(match[1]), match[2]) if match else None
+
+
+def probe(uuid: str) -> str:
+    return f"{_PROBES}/{uuid}"
 
 
 def check_key(key: str) -> str:

@@ -7,7 +7,7 @@ import uuid
 from urllib.parse import unquote, urlsplit
 
 from latewood.errors import StoreNotFoundError
-from latewood.storage.keys import PROBES
+from latewood.storage import keys
 from latewood.storage.local import LocalStorage
 from latewood.storage.storage import Storage
 
@@ -44,7 +44,7 @@ def open_storage(location: str | os.PathLike[str]) -> Storage:
 
 def probe(storage: Storage) -> None:
     """Check that put-if-absent is honoured: all atomicity of a store rests on it. Raises: OSError: it is not."""
-    key = f"{PROBES}/{uuid.uuid4().hex}"
+    key = keys.probe(uuid.uuid4().hex)
     try:
         answers = storage.create(key, b"first"), storage.create(key, b"second")
         if answers != (True, False) or storage.read(key) != b"first":

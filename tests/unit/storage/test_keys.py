@@ -15,7 +15,6 @@ def test_keys_have_the_forms_that_the_format_names() -> None:
 def test_parsing_is_the_inverse() -> None:
     assert keys.parse_vocabulary_chunk(keys.vocabulary_chunk(12, 3)) == (12, 3)
     assert keys.parse_manifest(keys.manifest(10**9)) == 10**9
-    assert keys.parse_shard(keys.shard(7, "ab12", 15)) == (7, "ab12", 15)
     assert keys.parse_attempt_file(keys.shard(7, "ab12", 15)) == (7, "ab12")
     assert keys.parse_attempt_file("generations/0000000007/ab12/notes/x.txt") == (7, "ab12")
 
@@ -23,7 +22,6 @@ def test_parsing_is_the_inverse() -> None:
 def test_other_keys_are_not_parsed() -> None:
     assert keys.parse_vocabulary_chunk("vocabulary/12/3.arrow") is None
     assert keys.parse_manifest("manifests/0000000007.json.bak") is None
-    assert keys.parse_shard("generations/0000000007/ab12/notes.txt") is None
     assert keys.parse_attempt_file("generations/README") is None
 
 
