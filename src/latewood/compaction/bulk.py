@@ -46,7 +46,7 @@ def bulk_load(
         first. Nothing has changed then.
     """
     tier, settings = tier_of(parts), Settings(workers, memory_bytes, keep, spill_directory)
-    current = parts.catalog.refresh()
+    current = parts.catalog.latest()
     with Spill(current.schema, len(current.shards), settings.held_bytes, spill_directory) as new:
         for events in batches:
             new.add(events.stamped(events.ingest_ts, np.full(len(events), UNPLACED, np.int32)))
@@ -55,7 +55,7 @@ def bulk_load(
         token = uuid4().hex
         watermark = tier.begin_load(new.min_ingest, new.max_ingest, token, now=parts.clock.now())
         try:
-            previous = parts.catalog.refresh()
+            previous = parts.catalog.latest()
             for events in tier.scan(previous.watermark, watermark):
                 new.add(events)
             new.finish()
@@ -70,7 +70,7 @@ def bulk_load(
 
 def was_published(catalog: Catalog, token: str) -> bool:
     """Whether the bulk load of this token became a generation: asked by a tier that finds a load whose owner died."""
-    newest = catalog.refresh()
+    newest = catalog.latest()
     return any(catalog.load(number).uuid == token for number in range(newest.id, -1, -1))
 
 

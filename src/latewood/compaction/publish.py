@@ -45,7 +45,7 @@ def compact(
     Units: µs since epoch, UTC.
     """
     tier, settings = tier_of(parts), Settings(workers, memory_bytes, keep, spill_directory)
-    previous = parts.catalog.refresh()
+    previous = parts.catalog.latest()
     if not _anything_new(tier, previous, watermark):
         return previous
     cut = tier.cut(watermark)
@@ -91,7 +91,7 @@ def retire(catalog: Catalog, tier: MutableTier, previous: Generation, keep: int)
 
     Evicting one generation late spares a capture that still reads the previous one its retry.
     """
-    if catalog.refresh().id > previous.id:
+    if catalog.latest().id > previous.id:
         tier.evict(previous.watermark)
     catalog.collect(keep)
 
@@ -116,7 +116,7 @@ def _attempt(parts: Parts, previous: Generation, uuid: str) -> Iterator[None]:
         _delete_attempt(parts.storage, previous.id + 1, uuid)
         newest = previous.id
         with suppress(LatewoodError, OSError):
-            newest = parts.catalog.refresh().id
+            newest = parts.catalog.latest().id
         if newest > previous.id and isinstance(error, LatewoodError | OSError) and not isinstance(error, ConflictError):
             raise ConflictError(f"generation {newest} was published by another compaction first") from error
         raise

@@ -43,8 +43,6 @@ class Catalog:
             self._latest = newest
             return newest
 
-    refresh = latest  # said where the point is to see what others have done
-
     def load(self, generation_id: int) -> Generation:
         """One generation by its id. Raises: PointerError: there is none."""
         latest = self._latest

@@ -11,7 +11,7 @@ from latewood.storage.documents import decode_document, encode_document
 from latewood.users import HASHING
 
 KIND = "manifest"
-FORMAT = 1
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Generation:
         """As the manifest's bytes."""
         return encode_document(
             KIND,
-            FORMAT,
+            FORMAT_VERSION,
             {
                 "id": self.id,
                 "parent": self.parent,
@@ -90,7 +90,7 @@ class Generation:
 
         Raises: CorruptionError: damaged, or not the manifest of that key. SchemaError: a newer format.
         """
-        document = decode_document(data, key, KIND, FORMAT)
+        document = decode_document(data, key, KIND, FORMAT_VERSION)
         try:
             generation = _from_document(document)
         except SchemaError as error:  # whole, but with a type that this version does not know

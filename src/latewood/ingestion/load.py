@@ -190,7 +190,7 @@ def _create(
 def _take_away(store: Store, scratch: list[Path], root: Path | None) -> None:
     """Delete a store that was created a moment ago, and the folders made for it, unless someone has begun to use it."""
     assert store.tier is not None
-    used = store.catalog.refresh().id > 0 or store.tier.state() != TierState()
+    used = store.catalog.latest().id > 0 or store.tier.state() != TierState()
     store.close()
     if used:
         return

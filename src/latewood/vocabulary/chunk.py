@@ -14,7 +14,7 @@ import xxhash
 
 from latewood.errors import CorruptionError, SchemaError
 
-FORMAT = 1
+FORMAT_VERSION = 1
 _SEAL = struct.Struct("<QQQQI4s")
 _CHECKSUM = struct.Struct("<Q")
 _SEAL_BYTES = _SEAL.size + _CHECKSUM.size
@@ -35,7 +35,7 @@ def encode_chunk(values: pa.Array, place: Place) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
         stream.write_batch(batch)
-    body = sink.getvalue().to_pybytes() + _SEAL.pack(*place, len(values), FORMAT, _MAGIC)
+    body = sink.getvalue().to_pybytes() + _SEAL.pack(*place, len(values), FORMAT_VERSION, _MAGIC)
     return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body))
 
 
@@ -50,8 +50,8 @@ def decode_chunk(data: bytes, key: str, place: Place, value_type: pa.DataType) -
     *written, count, version, magic = _SEAL.unpack(body[-_SEAL.size :])
     if magic != _MAGIC:
         raise CorruptionError(f"{key}: not a vocabulary chunk")
-    if version > FORMAT:
-        raise SchemaError(f"{key}: vocabulary format {version}; this version of latewood reads up to {FORMAT}")
+    if version > FORMAT_VERSION:
+        raise SchemaError(f"{key}: vocabulary format {version}; this version of latewood reads up to {FORMAT_VERSION}")
     if Place(*written) != place:
         raise CorruptionError(f"{key}: is {Place(*written)} and stands where {place} belongs")
     values = _read_stream(body[: -_SEAL.size], key)

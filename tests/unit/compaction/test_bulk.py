@@ -59,7 +59,7 @@ def test_what_was_already_seen_cannot_be_loaded_into(parts: Parts) -> None:
     generation = bulk_load(parts, [parts.events([1], [10], [10])])
     with pytest.raises(ConflictError):
         bulk_load(parts, [parts.events([1], [5], [10])])
-    assert parts.catalog.refresh() == generation
+    assert parts.catalog.latest() == generation
     assert parts.tier.state().load_token is None
     parts.append([1], [5])
     assert compact(parts).event_count == 2
@@ -68,7 +68,7 @@ def test_what_was_already_seen_cannot_be_loaded_into(parts: Parts) -> None:
 def test_times_far_ahead_of_the_clock_are_refused(parts: Parts) -> None:
     with pytest.raises(ConflictError):
         bulk_load(parts, [parts.events([1], [5], [parts.clock.now() + 2 * HOUR])])
-    assert parts.catalog.refresh().id == 0
+    assert parts.catalog.latest().id == 0
 
 
 def test_a_batch_that_fails_is_no_load(parts: Parts) -> None:
@@ -79,7 +79,7 @@ def test_a_batch_that_fails_is_no_load(parts: Parts) -> None:
     with pytest.raises(OSError, match="torn"):
         bulk_load(parts, batches())
     assert parts.tier.state().load_token is None
-    assert parts.catalog.refresh().id == 0
+    assert parts.catalog.latest().id == 0
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -102,7 +102,7 @@ def test_a_load_that_fails_at_any_step_happened_or_did_not(parts: Parts, when: s
         except OSError:
             failed = True
         setattr(parts.storage, when, lambda _: None)
-        newest = parts.catalog.refresh()
+        newest = parts.catalog.latest()
         assert len(parts.stored()) == newest.event_count in (expected, expected + 3)
         assert parts.tier.state().load_token is None
         assert (parts.tier.state().frontier == newest.watermark) or newest.id == 0
@@ -124,7 +124,7 @@ def test_a_load_beaten_by_a_compaction_is_a_conflict(parts: Parts) -> None:
             slow.storage.before = lambda _: None
             with pytest.raises(ConflictError, match="bulk load"):
                 compact(parts.beside())
-            parts.catalog.publish(replace(slow.catalog.refresh(), id=1, watermark=ingest_ts, uuid="fast", parent=0))
+            parts.catalog.publish(replace(slow.catalog.latest(), id=1, watermark=ingest_ts, uuid="fast", parent=0))
 
     slow.storage.before = begin_and_finish_the_compaction
     with pytest.raises(ConflictError, match="generation 1"):

@@ -46,9 +46,9 @@ def build(storage: Storage, id_: int, attempt: str, carried: ShardFile | None = 
 
 
 def data(storage: Storage) -> set[tuple[int, str]]:
-    """The attempts that have all their files."""
-    found = [keys.parse_shard(stored.key) for stored in storage.list(keys.GENERATIONS)]
-    return {(key.generation, key.uuid) for key in found if key}
+    """The attempts that have files: (generation, uuid)."""
+    found = [keys.parse_attempt_file(stored.key) for stored in storage.list(keys.GENERATIONS)]
+    return {attempt for attempt in found if attempt}
 
 
 def test_a_new_store_has_generation_0(storage: Storage, catalog: Catalog) -> None:
@@ -82,7 +82,7 @@ def test_what_is_published_is_the_newest_for_everyone(storage: Storage, catalog:
     for id_ in (1, 2):
         generation = build(storage, id_, "a")
         catalog.publish(generation)
-        assert catalog.latest() == other.latest() == other.refresh() == Catalog(storage, EPOCH).latest() == generation
+        assert catalog.latest() == other.latest() == Catalog(storage, EPOCH).latest() == generation
     assert [other.load(id_).id for id_ in range(3)] == [0, 1, 2]
 
 
@@ -188,7 +188,7 @@ def test_collect_keeps_the_newest_generations_and_every_manifest(storage: Storag
         catalog.publish(build(storage, id_, "a"))
     garbage = catalog.collect(keep)
     assert data(storage) == {(id_, "a") for id_ in range(max(1, 6 - keep), 6)}
-    assert {keys.parse_shard(item.key).generation for item in garbage} == set(range(1, max(1, 6 - keep)))
+    assert {keys.parse_attempt_file(item.key)[0] for item in garbage} == set(range(1, max(1, 6 - keep)))
     assert all(item.size_bytes == 1 for item in garbage)
     assert [stored.key for stored in storage.list(keys.MANIFESTS)] == [keys.manifest(id_) for id_ in range(6)]
     assert [Catalog(storage, EPOCH).load(id_).uuid for id_ in range(1, 6)] == ["a"] * 5

@@ -8,7 +8,7 @@ import pytest
 from latewood.clock import EARLIEST_TS
 from latewood.errors import CorruptionError, SchemaError
 from latewood.immutable import Generation, ShardFile
-from latewood.immutable.manifest import FORMAT, KIND, NO_FILE
+from latewood.immutable.manifest import FORMAT_VERSION, KIND, NO_FILE
 from latewood.schema import Schema
 from latewood.storage import keys
 from latewood.storage.documents import decode_document, encode_document
@@ -72,13 +72,13 @@ def test_a_manifest_of_another_number_is_damage() -> None:
 
 
 def body() -> dict[str, object]:
-    document = decode_document(GENERATION.to_json(), KEY, KIND, FORMAT)
+    document = decode_document(GENERATION.to_json(), KEY, KIND, FORMAT_VERSION)
     return {name: value for name, value in document.items() if name not in ("kind", "format")}
 
 
 def test_a_manifest_from_the_future_is_a_schema_error() -> None:
-    data = encode_document(KIND, FORMAT + 1, {"anything": "else"})
-    with pytest.raises(SchemaError, match=rf"{KEY}.*format {FORMAT + 1}"):
+    data = encode_document(KIND, FORMAT_VERSION + 1, {"anything": "else"})
+    with pytest.raises(SchemaError, match=rf"{KEY}.*format {FORMAT_VERSION + 1}"):
         Generation.from_json(data, KEY)
 
 
@@ -89,7 +89,7 @@ def test_a_type_or_a_hash_from_the_future_is_a_schema_error() -> None:
     }
     for change in ({"schema": shop}, {"hashing": "sha4"}):
         with pytest.raises(SchemaError, match=KEY):
-            Generation.from_json(encode_document(KIND, FORMAT, body() | change), KEY)
+            Generation.from_json(encode_document(KIND, FORMAT_VERSION, body() | change), KEY)
 
 
 @pytest.mark.parametrize("name", ["id", "parent", "watermark", "uuid", "epoch", "hashing", "schema", "shards"])
@@ -97,7 +97,7 @@ def test_a_manifest_that_lacks_a_field_names_its_key(name: str) -> None:
     document = body()
     del document[name]
     with pytest.raises(CorruptionError, match=rf"{KEY}.*{name}"):
-        Generation.from_json(encode_document(KIND, FORMAT, document), KEY)
+        Generation.from_json(encode_document(KIND, FORMAT_VERSION, document), KEY)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_a_manifest_that_lacks_a_field_names_its_key(name: str) -> None:
 )
 def test_a_manifest_of_the_wrong_shape_names_its_key(change: dict[str, object]) -> None:
     with pytest.raises(CorruptionError, match=KEY):
-        Generation.from_json(encode_document(KIND, FORMAT, body() | change), KEY)
+        Generation.from_json(encode_document(KIND, FORMAT_VERSION, body() | change), KEY)

@@ -59,7 +59,7 @@ def test_a_chunk_of_another_type_or_with_nulls_is_damage() -> None:
 
 def test_a_chunk_from_the_future_is_a_schema_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as future:
-        future.setattr(chunk, "FORMAT", 2)
+        future.setattr(chunk, "FORMAT_VERSION", 2)
         data = encode_chunk(WORDS, PLACE)
     with pytest.raises(SchemaError, match="a/b: vocabulary format 2"):
         decode_chunk(data, "a/b", PLACE, pa.string())
