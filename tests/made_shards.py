@@ -33,8 +33,8 @@ def take(column: Column, rows: Any) -> Column:
 
 
 def random_columns(rng: np.random.Generator, count: int, columns: Sequence[StripeColumn]) -> list[Column]:
-    """Plausible events of one user: sorted times, few late, values of each dtype with nulls here and there."""
-    times = np.sort(rng.integers(0, 10**6, count)) * 1000 + 1_600_000_000_000_000
+    """Plausible events of one user: rising times, few late, values of each dtype with nulls here and there."""
+    times = np.cumsum(rng.integers(1, 10**6, count)) * 1000 + 1_600_000_000_000_000
     delays = rng.integers(0, 10**7, count) * (rng.random(count) < 0.1)
     made = [Column(times.astype(np.int64)), Column(delays.astype(np.int64)), Column(np.zeros(count, np.int32))]
     for column in columns[3:]:

@@ -37,7 +37,7 @@ def history(seed: int, count: int) -> list[Column]:
     noise *= np.uint64(0xBF58476D1CE4E5B9)
     noise ^= noise >> np.uint64(32)
     few = noise % np.uint64(50) == 0
-    times = np.cumsum(np.where(few, 7_200_000_000, 1_000 * (noise % np.uint64(90)).astype(np.int64))) - 10**15
+    times = np.cumsum(np.where(few, 7_200_000_000, 1_000 * (1 + noise % np.uint64(90)).astype(np.int64))) - 10**15
     delays = np.where(few, noise >> np.uint64(24), np.uint64(0)).astype(np.int64)
     columns = [Column(times), Column(delays), Column((few & (i > 300)).astype(np.int32))]
     return columns + [Column(*_values(column.dtype, noise, few, i)) for column in COLUMNS[3:]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from latewood.errors import CorruptionError, PointerError
 from latewood.storage import Storage
-from latewood.stripes import validate
+from latewood.stripes import validate, verify
 from latewood.stripes.encode import BOOL, SIGNED, UNSIGNED
 from latewood.stripes.footer import TRAILER_BYTES, Footer, check_header, padding, read_trailer
 from latewood.stripes.layout import (
@@ -29,7 +29,7 @@ from latewood.stripes.layout import (
     VERIFIED,
     StripeColumn,
 )
-from latewood.users import UserKeys
+from latewood.users import UserKeys, user_keys
 
 
 class Shard:
@@ -143,18 +143,27 @@ class Shard:
         return out
 
     def verify(self, users: NDArray[np.int64] | None = None) -> None:
-        """Check every block's checksum, of some users or all.
+        """Read everything of some users or all, and compare it with its checksums and with what the index says of it.
 
         Raises: CorruptionError: names the file, user, column and block.
         """
         if users is None:
             users = np.arange(self.user_count)
+            found = user_keys(self.user_ids)
+            if (found.hash != self.keys.hash).any() or (found.check != self.keys.check).any():
+                raise CorruptionError(f"{self.key}: the users' keys are not those of their ids")
         elif len(users) and not 0 <= users.min() <= users.max() < self.user_count:
             raise IndexError("a user that is not there")
-        where = np.zeros(3, np.int64)
-        users = np.ascontiguousarray(users, np.int64)
-        if validate.verify_users(np.uint64(self.table.ctypes.data), users, where):
-            raise self.damage(*where.tolist())
+        where, work = np.zeros(3, np.int64), np.empty(verify.WORK_WORDS, np.uint64)
+        problem = verify.verify_users(
+            np.uint64(self.table.ctypes.data), np.ascontiguousarray(users, np.int64), work, where
+        )
+        user, column, stripe = where.tolist()
+        if problem == verify.DAMAGED:
+            raise self.damage(user, column, stripe)
+        if problem:
+            what = "the index disagrees with the events" if problem == verify.DISAGREES else "the events are not sorted"
+            raise CorruptionError(f"{self.key}: user {self.user_ids[user].as_py()!r}, stripe {stripe}: {what}")
 
     def damage(self, user: int, column: int, stripe: int) -> CorruptionError:
         """The error for a block whose checksum differs."""

@@ -45,7 +45,6 @@ from latewood.stripes.layout import (
     USER_FIRST_EVENT,
     USER_FIRST_STRIPE,
 )
-from latewood.stripes.stripe import verify_block
 
 # What is wrong, in words for messages.
 PROBLEMS = (
@@ -152,23 +151,6 @@ def _is_possible(entry: Any, events: Any, is_times: Any, itemsize: Any, kind: An
     if exceptions == uint64(0):
         return width <= bits and code == uint64(0)
     return width < bits and exceptions <= events and (uint64(1) << code) <= itemsize
-
-
-@kernel
-def verify_users(table: Any, users: Any, where: Any) -> Any:
-    """Check every block of some users. Returns: 0, or 1 and in `where` the user, column and stripe."""
-    columns = table_field(table, COLUMN_COUNT)
-    for user in users:
-        u = uint64(user)
-        stripes = user_stripes(table, u)
-        for column in range(columns):
-            stripe = uint64(0)
-            while stripe < stripes:
-                if verify_block(table, u, uint64(column), stripe):
-                    where[0], where[1], where[2] = user, column, stripe
-                    return 1
-                stripe += uint64(BLOCK_STRIPES)
-    return 0
 
 
 @kernel

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 import xxhash
 
+from latewood.columns import Column
 from latewood.errors import CorruptionError, SchemaError
 from latewood.stripes import Shard, decode_column
 from latewood.stripes.footer import trailer_bytes
-from latewood.stripes.layout import EXCEPTIONS_SHIFT, HAS_NULLS_SHIFT, MODE_SHIFT, SIZE_CODE_SHIFT, WIDTH_SHIFT
+from latewood.stripes.layout import (
+    BUILT_IN,
+    EXCEPTIONS_SHIFT,
+    HAS_NULLS_SHIFT,
+    MODE_SHIFT,
+    SIZE_CODE_SHIFT,
+    WIDTH_SHIFT,
+)
 from made_shards import (
     all_dtypes,
     columns_for,
@@ -220,3 +228,32 @@ def test_payload_of_any_content_stays_in_bounds() -> None:
             assert (out[1000:] == 1).all()
             assert mask[:200].all()
             assert mask[1000:].all()
+
+
+def test_verify_recomputes_the_index(data: bytes, users) -> None:
+    open_bytes(data).verify()
+    for word, change in ((1, 1), (2, 1), (5, 2**40), (8, 1)):  # latest ingests and sums of identities
+
+        def raise_word(part: np.ndarray, word: int = word, change: int = change) -> None:
+            part[word] += np.uint64(change)
+
+        forged = open_bytes(forge(data, "stripes", raise_word))
+        with pytest.raises(CorruptionError, match="index disagrees"):
+            forged.verify()
+
+
+def test_verify_recomputes_the_keys(data: bytes) -> None:
+    def lower(part: np.ndarray) -> None:
+        part[1] -= np.uint64(1)
+
+    with pytest.raises(CorruptionError, match="keys"):
+        open_bytes(forge(data, "users", lower)).verify()
+
+
+def test_verify_checks_the_total_order() -> None:
+    late, zeros = np.array([5, 3]), np.zeros(2, np.int64)
+    for delays, ordinals in ((late, [0, 0]), (zeros, [1, 0]), (zeros, [0, 0])):
+        columns = [Column(zeros), Column(delays), Column(np.array(ordinals, np.int32))]
+        shard = open_bytes(write_shard(BUILT_IN, run_of({1: columns}))[0])
+        with pytest.raises(CorruptionError, match="user 1, stripe 0: the events are not sorted"):
+            shard.verify()
