@@ -102,29 +102,36 @@ class ExampleSource(ABC):
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
         """The examples at these rows, in this order, as one chunk."""
+        table, places = self.gather(rows)
+        return table if bool((places == np.arange(len(rows))).all()) else table.take(pa.array(places))
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
+        """The examples at these rows as they lie, as one chunk, and where in it each row asked for is.
+
+        Putting nested columns in another order is dear: whoever reads them first, and then orders what comes of it,
+        saves that.
+        """
         if not len(rows):
-            return self.schema.empty_table()
+            return self.schema.empty_table(), np.zeros(0, np.int64)
         by_row = np.argsort(rows, kind="stable")
         ascending = rows[by_row]
         groups = np.unique(np.searchsorted(self.offsets, ascending, "right") - 1)
         bounds = [*np.searchsorted(ascending, self.offsets[groups]).tolist(), len(rows)]
-        parts, places, size = [], np.empty(len(rows), np.int64), 0
-        for group, start, stop in zip(groups.tolist(), bounds[:-1], bounds[1:], strict=True):
-            part, place = _pick(self.read(group), ascending[start:stop] - self.offsets[group])
-            places[by_row[start:stop]] = place + size
-            parts.append(part)
-            size += len(part)
-        table = (pa.concat_tables(parts) if len(parts) > 1 else parts[0]).combine_chunks()
-        in_place = size == len(rows) and bool((places == np.arange(size)).all())
-        return table if in_place else table.take(pa.array(places))
+        parts = [
+            _pick(self.read(group), ascending[start:stop] - self.offsets[group])
+            for group, start, stop in zip(groups.tolist(), bounds[:-1], bounds[1:], strict=True)
+        ]
+        places = np.empty(len(rows), np.int64)
+        places[by_row] = np.arange(len(rows))
+        return (pa.concat_tables(parts) if len(parts) > 1 else parts[0]).combine_chunks(), places
 
 
-def _pick(group: pa.Table, rows: NDArray[np.int64]) -> tuple[pa.Table, NDArray[np.int64]]:
-    """A part of a group that has these ascending rows, and where in it they are: a slice, unless mostly waste."""
-    first, count = int(rows[0]), int(rows[-1] - rows[0]) + 1
-    if count <= 2 * len(rows):
-        return group.slice(first, count), rows - first
-    return group.take(pa.array(rows)), np.arange(len(rows))
+def _pick(group: pa.Table, rows: NDArray[np.int64]) -> pa.Table:
+    """These ascending rows of a group: a slice, where none is left out and none comes twice."""
+    first, count = int(rows[0]), len(rows)
+    if int(rows[-1]) - first + 1 == count and bool((np.diff(rows) == 1).all()):
+        return group.slice(first, count)
+    return group.take(pa.array(rows))
 
 
 class TableSource(ExampleSource):

@@ -1,6 +1,7 @@
 """Tables of examples, window by window: all that loading does before histories are looked up.
 
-Examples are read for as many steps at a time as start in one window, and put in order by one `take`.
+Examples are read for as many steps at a time as start in one window. They come as they lie in the log, users together,
+with the places that put them in order.
 """
 
 from collections.abc import Iterator
@@ -16,10 +17,14 @@ from latewood.loading.steps import Share, Step
 
 def feed(
     source: ExampleSource, order: Order, share: Share, position: int, window: int
-) -> Iterator[tuple[list[Step], pa.Table]]:
-    """Every window's steps of one rank, from a position on, with their examples; a step's padding follows them."""
+) -> Iterator[tuple[list[Step], pa.Table, NDArray[np.int64]]]:
+    """Every window's steps of one rank, from a position on, with their examples and the places of them in order.
+
+    A step's padding follows its examples.
+    """
     for steps in _spans(share.steps(len(source), position), window):
-        yield steps, source.take(np.concatenate([rows for step in steps for rows in _rows(order, step)]))
+        rows = np.concatenate([rows for step in steps for rows in _rows(order, step)])
+        yield steps, *source.gather(rows)
 
 
 def _rows(order: Order, step: Step) -> Iterator[NDArray[np.int64]]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from latewood.batch import Batch
 from latewood.columns import times_from_arrow
@@ -125,25 +126,25 @@ class Loader:
 
     def _batches(self, epoch: int, position: int) -> Iterator[tuple[int, Batch]]:
         """Every batch from a position on, each with the position after it."""
-        for steps, table in feed(self.source, self._order(epoch), self._share, position, self._window):
-            resolved, start = self._resolve(table), 0
+        for steps, table, places in feed(self.source, self._order(epoch), self._share, position, self._window):
+            resolved, start = self._resolve(table, places), 0
             for step in steps:
-                stop = start + len(step)
-                part = table.slice(start, len(step)) if resolved is None else resolved.slice(start, stop)
-                yield step.after, self._batch(epoch, step, part)
-                start = stop
+                yield step.after, self._batch(epoch, step, resolved, start)
+                start += len(step)
 
-    def _resolve(self, table: pa.Table) -> Resolved | None:
-        """Look up a window's pointers at once; None where some example is bad, so that only its own batch fails."""
+    def _resolve(self, table: pa.Table, places: NDArray[np.int64]) -> Resolved | pa.Table:
+        """A window in order, its pointers looked up at once; or not, if some example is bad: then only its batch fails."""
         try:
-            return self.materializer.resolve(table)
+            return self.materializer.resolve(table).take(places)
         except LatewoodError:
-            return None
+            return table.take(pa.array(places))
 
-    def _batch(self, epoch: int, step: Step, part: Resolved | pa.Table) -> Any:
+    def _batch(self, epoch: int, step: Step, window: Resolved | pa.Table, start: int) -> Any:
         try:
-            resolved = part if isinstance(part, Resolved) else self.materializer.resolve(part)
-            batch = self.materializer.batch(resolved)
+            if isinstance(window, Resolved):
+                batch = self.materializer.batch(window.slice(start, start + len(step)))
+            else:
+                batch = self.materializer(window.slice(start, len(step)))
         except LatewoodError as error:
             error.add_note(
                 f"in the batch at positions {step.start} to {step.stop} of epoch {epoch} of {self.source.name}"

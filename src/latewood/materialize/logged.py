@@ -37,6 +37,18 @@ class Logged:
     def __len__(self) -> int:
         return len(self.pointers)
 
+    def take(self, rows: NDArray[np.int64]) -> "Logged":
+        """The examples at these rows, in this order."""
+        places = pa.array(rows)
+        return Logged(
+            self.user_ids.take(places),
+            self.keys.take(rows),
+            self.pointers.take(rows),
+            self.cutoff[rows],
+            self.recents.take(rows),
+            self.features.take(places),
+        )
+
     def slice(self, start: int, stop: int) -> "Logged":
         """The examples from `start` to `stop`."""
         return Logged(

@@ -57,6 +57,10 @@ class Resolved:
     def __len__(self) -> int:
         return len(self.logged)
 
+    def take(self, rows: NDArray[np.int64]) -> "Resolved":
+        """The examples at these rows, in this order."""
+        return Resolved(self.logged.take(rows), self.resolution.take(rows), self.reader)
+
     def slice(self, start: int, stop: int) -> "Resolved":
         """The examples from `start` to `stop`."""
         return Resolved(self.logged.slice(start, stop), self.resolution.take(slice(start, stop)), self.reader)

@@ -39,14 +39,27 @@ class Recents:
     def __len__(self) -> int:
         return self.order.shape[1]
 
+    def take(self, rows: NDArray[np.int64]) -> "Recents":
+        """The recents of the examples at these rows, in this order."""
+        first, counts = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        if not offsets[-1]:
+            return Recents(offsets, np.zeros((3, 0), np.int64), self._events(slice(0)))
+        events = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], counts)
+        return Recents(offsets, np.ascontiguousarray(self.order[:, events]), self._events(events))
+
+    def _events(self, events: NDArray[np.int64] | slice) -> dict[int, Column]:
+        return {
+            trait: Column(values[events], None if mask is None else mask[events])
+            for trait, (values, mask) in self.columns.items()
+        }
+
     def slice(self, start: int, stop: int) -> "Recents":
         """The recents of the examples from `start` to `stop`."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
-        columns = {
-            trait: Column(values[first:last], None if mask is None else mask[first:last])
-            for trait, (values, mask) in self.columns.items()
-        }
         order = np.ascontiguousarray(self.order[:, first:last])  # kernels take it whole
+        columns = self._events(slice(first, last)) if len(self) else self.columns
         return Recents(self.offsets[start : stop + 1] - first, order, columns)
 
 
