@@ -6,7 +6,10 @@ A clock is anything that tells the time in microseconds: a callable that returns
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from numbers import Integral
 from typing import Protocol
+
+from latewood.errors import SchemaError
 
 # The times a store accepts are those that Python's datetime can show, so that no message and no table can fail on them.
 EARLIEST_TS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
@@ -39,20 +42,23 @@ class CallableClock:
 
 
 def as_clock(clock: "Clock | Callable[[], int | datetime] | None") -> Clock:
-    """Accept whatever tells the time; None is the wall clock."""
+    """Accept whatever tells the time; None is the wall clock. Raises: SchemaError: it tells no time."""
     if clock is None:
         return SystemClock()
-    if hasattr(clock, "now"):
-        return CallableClock(clock.now)
-    return CallableClock(clock)
+    function = getattr(clock, "now", clock)
+    if not callable(function):
+        raise SchemaError(f"a clock is a function that tells the time, or an object with now(), not {clock!r}")
+    return CallableClock(function)
 
 
 def to_us(moment: int | datetime) -> int:
-    """One moment as µs since epoch; a naive datetime is UTC."""
+    """One moment as µs since epoch; a naive datetime is UTC. Raises: SchemaError: neither a datetime nor an integer."""
     if isinstance(moment, datetime):
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         since = aware - datetime(1970, 1, 1, tzinfo=UTC)
         return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if not isinstance(moment, Integral):
+        raise SchemaError(f"a moment is a datetime, or an integer of µs since epoch, not {moment!r}")
     return int(moment)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from latewood.errors import SchemaError
 from latewood.schema import EVENT_TS, Schema
@@ -15,7 +16,7 @@ class Projection:
         max_len: keep the newest this many events; None keeps all.
         traits: trait names, in the order wanted; "event_ts" is the events' own time. Or
         groups: feature groups, whose traits come with event_ts. Neither: event_ts and all traits.
-    Raises: SchemaError: max_len below 0, a repeated trait, or both traits and groups.
+    Raises: SchemaError: max_len that is no count, a repeated trait, or both traits and groups.
     """
 
     max_len: int | None = None
@@ -23,8 +24,8 @@ class Projection:
     groups: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_len is not None and self.max_len < 0:
-            raise SchemaError(f"max_len is {self.max_len}; it counts events")
+        if self.max_len is not None and (not isinstance(self.max_len, Integral) or self.max_len < 0):
+            raise SchemaError(f"max_len is {self.max_len!r}; it counts events")
         if self.traits is not None and self.groups is not None:
             raise SchemaError("a projection takes either traits= or groups=")
         for field in ("traits", "groups"):

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
+from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import LATEST_TS, Clock, as_clock, to_us
 from latewood.columns import Column, column_from_arrow
@@ -33,6 +34,7 @@ from latewood.vocabulary import Vocabulary
 
 KIND = "store"
 FORMAT_VERSION = 1
+OWNER = "store"  # the file in a mutable tier's folder that says whose it is, by the store's epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,11 @@ class Store:
             raise SchemaError(f"shards is {shards}; a store has 1 to 65,536")
         place, clock = str(path), as_clock(clock)
         storage = open_storage(place)
-        if _tier_folder(storage, mutable) is None and not place.startswith("memory://"):
-            raise SchemaError(_no_tier(place))  # now, and not when there is half a store
+        folder = _tier_folder(storage, mutable)  # what is wrong with it shows now, and not when there is half a store
+        if folder is None and not place.startswith("memory://"):
+            raise SchemaError(_no_tier(place))
+        if folder is not None and not _exists(storage) and (folder / OWNER).exists():
+            raise ConflictError(_others(folder))
         probe(storage)
         description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now())
         if not storage.create(keys.STORE, description.to_bytes()):
@@ -128,7 +133,7 @@ class Store:
     def _open_for_writing(self, mutable: str | Path | None) -> None:
         self.catalog.ensure_first(self.schema, self.shards)
         self.vocabulary = Vocabulary(self.storage, self.schema)
-        self.tier = _open_tier(self.path, self.storage, mutable, self.schema.user_id, self.catalog)
+        self.tier = self._open_tier(mutable)
         try:
             _align(self.tier, self.catalog.latest().watermark)
         except BaseException:
@@ -137,9 +142,8 @@ class Store:
 
     def close(self) -> None:
         """Let go of files and memory; idempotent."""
-        if self.tier is not None and not isinstance(
-            self.tier, InMemoryTier
-        ):  # which is shared by all who open the store
+        # a tier in memory is shared by all who open the store
+        if self.tier is not None and not isinstance(self.tier, InMemoryTier):
             self.tier.close()
         self._reader = None
 
@@ -219,10 +223,10 @@ class Store:
         """A user's events, oldest first: all that is known, or as of one moment for both clocks.
 
         Returns: event_ts and every trait; empty for a user without events.
+        Raises: SchemaError: a user id of another type than the store's.
         """
-        user = pa.table({"user_id": pa.array([user_id], self.schema.user_id)})
         moment = LATEST_TS if as_of is None else to_us(as_of)
-        examples = read_examples(self, user, end_ts=moment, cutoff=None if as_of is None else moment)
+        examples = read_examples(self, self._one_user(user_id), end_ts=moment, cutoff=None if as_of is None else moment)
         history = self._materialize(examples, Projection()).to_arrow()["history"].combine_chunks()
         lists = history.chunk(0) if isinstance(history, pa.ChunkedArray) else history
         names = [field.name for field in lists.type]
@@ -251,6 +255,18 @@ class Store:
 
     # ---- inside
 
+    def _open_tier(self, mutable: str | Path | None) -> MutableTier:
+        folder = _tier_folder(self.storage, mutable)
+        if folder is not None:
+            owner = LocalStorage(folder)
+            owner.create(OWNER, self.epoch.hex().encode())
+            if owner.read(OWNER) != self.epoch.hex().encode():
+                raise ConflictError(_others(folder))
+            return LmdbTier(folder, self.schema.user_id, was_published=partial(was_published, self.catalog))
+        if self.path.startswith("memory://"):
+            return _TIERS_IN_MEMORY.setdefault(self.path, InMemoryTier(self.schema.user_id))
+        raise SchemaError(_no_tier(self.path))
+
     def _writable(self) -> MutableTier:
         if self.tier is None:
             raise ConflictError(f"{self.path} was opened read_only, which has no mutable tier")
@@ -259,7 +275,14 @@ class Store:
     def encode(self, trait: Trait, values: pa.Array) -> Column:
         return self.vocabulary.encode(trait, values) if trait.coded else column_from_arrow(values)
 
-    def _materialize(self, examples: pa.Table, projection: Projection) -> Any:
+    def _one_user(self, user_id: int | str) -> pa.Table:
+        try:
+            # of its own type: asked for the store's, Arrow would make 1 of 1.5
+            return pa.table({"user_id": pa.array([user_id])})
+        except (pa.ArrowException, ValueError, OverflowError):
+            raise SchemaError(f"user id {user_id!r}: the store's are {self.schema.user_id}") from None
+
+    def _materialize(self, examples: pa.Table, projection: Projection) -> Batch:
         return Materializer(self, projection)(examples)
 
 
@@ -267,21 +290,21 @@ class Store:
 _TIERS_IN_MEMORY: dict[str, InMemoryTier] = {}
 
 
-def _open_tier(
-    place: str, storage: Storage, mutable: str | Path | None, user_type: pa.DataType, catalog: Catalog
-) -> MutableTier:
-    folder = _tier_folder(storage, mutable)
-    if folder is not None:
-        return LmdbTier(folder, user_type, was_published=partial(was_published, catalog))
-    if place.startswith("memory://"):
-        return _TIERS_IN_MEMORY.setdefault(place, InMemoryTier(user_type))
-    raise SchemaError(_no_tier(place))
-
-
 def _tier_folder(storage: Storage, mutable: str | Path | None) -> Path | None:
     if mutable is not None:
         return Path(mutable)
     return storage.root / "mutable" if isinstance(storage, LocalStorage) else None
+
+
+def _exists(storage: Storage) -> bool:
+    try:
+        return bool(storage.read(keys.STORE))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _others(folder: Path) -> str:
+    return f"{folder} holds the recent events of another store"
 
 
 def _no_tier(place: str) -> str:

@@ -203,6 +203,9 @@ def test_history(store: lw.Store, clock: ManualClock) -> None:
     assert store.history(12345).schema == whole.schema
     store.compact()
     assert store.history(3).equals(whole)
+    for stranger in ("3", 2**63, 2**70, 1.5, None):
+        with pytest.raises(lw.SchemaError, match="user"):
+            store.history(stranger)
 
 
 def test_anchors(store: lw.Store) -> None:

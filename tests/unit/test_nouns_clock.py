@@ -2,12 +2,15 @@
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from latewood.clock import EARLIEST_TS, LATEST_TS, SystemClock, as_clock, show_ts, to_us
+from latewood.errors import SchemaError
 
 
 def test_the_wall_clock_tells_microseconds() -> None:
@@ -35,7 +38,18 @@ def test_whatever_tells_the_time_is_a_clock() -> None:
 def test_a_naive_datetime_is_utc_and_zones_are_converted() -> None:
     assert to_us(datetime(2024, 2, 29, 12)) == to_us(datetime(2024, 2, 29, 12, tzinfo=UTC))  # noqa: DTZ001
     assert to_us(datetime(1970, 1, 1, tzinfo=timezone(timedelta(hours=1)))) == -3_600_000_000
-    assert to_us(12) == 12
+    assert to_us(12) == to_us(np.int64(12)) == 12
+
+
+@pytest.mark.parametrize("moment", ["2024-02-29", 1.5, None])
+def test_what_is_no_moment_is_refused(moment: Any) -> None:
+    with pytest.raises(SchemaError, match="a moment is a datetime"):
+        to_us(moment)
+
+
+def test_what_tells_no_time_is_no_clock() -> None:
+    with pytest.raises(SchemaError, match="a clock is a function"):
+        as_clock(5)  # type: ignore[arg-type]
 
 
 def test_the_ends_of_time_are_those_of_datetime() -> None:
