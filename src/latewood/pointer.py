@@ -48,7 +48,8 @@ class Pointers:
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Pointers":
         """Some of the pointers; of a slice as views."""
-        columns = (self.watermark, self.start_ts, self.end_ts, self.end_ties, self.length, self.checksum)
+        columns: list[NDArray[Any]] = [self.watermark, self.start_ts, self.end_ts]
+        columns += [self.end_ties, self.length, self.checksum]
         return Pointers(self.epoch, *(column[rows] for column in columns))
 
     def to_arrow(self) -> pa.StructArray:

@@ -12,7 +12,7 @@ checksum the difference of two prefix sums. Only where something came late are s
 Rows are counted within a user, from 0; row // 256 is the stripe.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -94,8 +94,8 @@ class Resolution:
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Resolution":
         """Some of the pointers; of a slice as views."""
-        columns = (self.shard, self.user, self.start, self.stop, self.count, self.dirty, self.status)
-        return Resolution(*(column[rows] for column in (*columns, self.found, self.checksum)))
+        columns: list[NDArray[Any]] = [getattr(self, column.name) for column in fields(self)]
+        return Resolution(*(column[rows] for column in columns))
 
 
 def require(resolution: Resolution, pointers: Pointers, user_ids: pa.Array, watermark: int) -> None:
