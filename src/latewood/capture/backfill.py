@@ -25,11 +25,12 @@ from latewood.mutable import MutableTier
 
 
 def backfill(
-    sources: Sources, requests: Any, complete: bool = False, allow_empty: bool = False, *, at_once: int = 1 << 14
+    store: Sources, requests: Any, complete: bool = False, allow_empty: bool = False, *, at_once: int = 1 << 14
 ) -> pa.Table:
     """Make examples of past requests.
 
     Args:
+        store: opened for writing, since what is answered is fixed in the mutable tier.
         requests: user_id, request_ts and any columns of your own; `anchor` where a request is an event (`lw.anchors`).
         complete: all events up to the latest request are in. Declares what the store cannot know: that no event is
             still on its way with an ingest time below. Needed where requests are later than the last event.
@@ -39,19 +40,19 @@ def backfill(
     Raises: SchemaError: the requests do not fit. ConflictError: a request past what the store knows to be complete, or
         most requests would lose their history to ingest time.
     """
-    if sources.tier is None:
+    if store.tier is None:
         raise ConflictError("backfill fixes the past in the mutable tier, and this store was opened without it")
-    checked = read_requests(requests, sources.schema)
+    checked = read_requests(requests, store.schema)
     cutoffs = cutoffs_of(checked)
     if len(checked):
-        _fix_the_past(sources, sources.tier, checked, cutoffs, complete)
-    lost, tables, looked = Lost(sources.tier), [], False
-    for part, reading in _read(sources, checked, cutoffs, at_once):
+        _fix_the_past(store, store.tier, checked, cutoffs, complete)
+    lost, tables, looked = Lost(store.tier), [], False
+    for part, reading in _read(store, checked, cutoffs, at_once):
         if not looked:
             warn_if_finer(part, reading)
             looked = True
         lost.add(part, reading)
-        tables.append(to_examples(sources, part, reading))
+        tables.append(to_examples(store, part, reading))
     if not allow_empty:
         lost.require_few()
     return pa.concat_tables(tables)

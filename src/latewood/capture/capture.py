@@ -1,7 +1,7 @@
 """Capture: the serving read. What the model is fed and what is logged come from one read (PROTOCOL.md R10)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from latewood.projection import Projection
 Materialize = Callable[[pa.Table, Projection], Batch]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Capture:
     """What the store knew when some requests came.
 
@@ -24,10 +24,13 @@ class Capture:
     """
 
     columns: pa.Table
-    _materialize: Materialize = field(repr=False)
+    _materialize: Materialize
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    def __repr__(self) -> str:
+        return f"<Capture of {len(self)} requests>"
 
     def history(self, projection: Projection) -> Batch:
         """What the model is fed, made from the very columns that are logged, by the code that trainers run."""
