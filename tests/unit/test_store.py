@@ -1,0 +1,233 @@
+"""The facade: what a place must hold to be a store, what is opened, what is shared, and what is refused."""
+
+import itertools
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import latewood as lw
+from conftest import START
+from latewood.clock import EARLIEST_TS
+from latewood.store import StoreDescription
+from latewood.testing import ManualClock
+
+SCHEMA = lw.Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64()), ("action", pa.string())]))
+DAY_US = 86_400_000_000
+_numbers = itertools.count()
+
+
+def events(*items: int, user: int = 1, at: int = START) -> dict[str, Any]:
+    n = len(items)
+    return {
+        "user_id": pa.array([user] * n, pa.int64()),
+        "event_ts": pa.array([at + i for i in range(n)], pa.int64()),
+        "item": pa.array(items, pa.int64()),
+        "action": pa.array([f"word {item}" for item in items], pa.string()),
+    }
+
+
+def items(store: lw.Store, user: int = 1, **options: Any) -> list[int]:
+    found: list[int] = store.history(user, **options)["item"].to_pylist()
+    return found
+
+
+@pytest.fixture(params=["folder", "text", "uri", "memory"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    places: dict[str, str | Path] = {
+        "folder": tmp_path / "deep" / "store",
+        "text": str(tmp_path / "store ü"),
+        "uri": f"file://{tmp_path}/store",
+        "memory": f"memory://store-{next(_numbers)}",
+    }
+    return places[request.param]
+
+
+def test_wherever_it_lies_a_store_keeps_what_it_is_given(path: str | Path, clock: ManualClock) -> None:
+    with lw.Store.create(path, SCHEMA, shards=2, clock=clock) as store:
+        assert store.append(events(1, 2)).count == 2
+        assert items(store) == [1, 2]
+    with lw.Store.open(path, clock=clock) as store:
+        assert items(store) == [1, 2]
+        assert store.compact().event_count == 2
+        store.append(events(3, at=START + 10))
+        assert items(store) == [1, 2, 3]
+    with lw.Store.open(path, read_only=True) as store:
+        assert store.read_only
+        assert store.generation.event_count == 2
+        with pytest.raises(lw.ConflictError, match="read_only"):
+            store.append(events(4))
+
+
+def test_creating_twice_is_a_conflict(path: str | Path) -> None:
+    lw.Store.create(path, SCHEMA).close()
+    with pytest.raises(lw.ConflictError, match="there is a store already"):
+        lw.Store.create(path, SCHEMA)
+    with lw.Store.open(path) as store:
+        assert store.schema == SCHEMA
+
+
+def test_a_new_store_is_empty_and_has_a_generation(store_path: Path) -> None:
+    with lw.Store.create(store_path, SCHEMA, shards=3) as store:
+        generation = store.generation
+        assert (generation.id, generation.watermark, generation.event_count) == (0, EARLIEST_TS, 0)
+        assert len(generation.shards) == store.shards == 3
+        assert store.compact() == generation
+        assert store.history(5).column_names == ["event_ts", "item", "action"]
+        assert store.history(5).num_rows == 0
+
+
+@pytest.mark.parametrize("shards", [0, -1, 65_537])
+def test_a_number_of_shards_that_makes_no_sense(shards: int, store_path: Path) -> None:
+    with pytest.raises(lw.SchemaError, match=f"shards is {shards}"):
+        lw.Store.create(store_path, SCHEMA, shards=shards)
+    assert not store_path.exists()
+
+
+def test_what_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name in (".", "absent", "file", "file/deeper"):
+        for read_only in (False, True):
+            with pytest.raises(lw.StoreNotFoundError, match=r"is not a store: it has no store\.json"):
+                lw.Store.open(tmp_path / name, read_only=read_only)
+    with pytest.raises(lw.StoreNotFoundError):
+        lw.Store.open("memory://never-created")
+    with pytest.raises(lw.StoreNotFoundError):
+        lw.Store.open("gopher://somewhere")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_store_elsewhere_needs_a_place_for_recent_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    from latewood.storage.remote import ObstoreStorage
+
+    bucket = ObstoreStorage.in_memory(f"bucket-{next(_numbers)}")
+    monkeypatch.setattr("latewood.store.open_storage", lambda place: bucket)
+    with pytest.raises(lw.SchemaError, match="needs mutable="):
+        lw.Store.create("s3://bucket/store", SCHEMA)
+    assert bucket.list("") == []
+
+
+def test_recent_events_may_lie_elsewhere(tmp_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(tmp_path / "store", SCHEMA, mutable=tmp_path / "recent", clock=clock) as store:
+        store.append(events(1))
+    assert not (tmp_path / "store" / "mutable").exists()
+    with lw.Store.open(tmp_path / "store", mutable=tmp_path / "recent", clock=clock) as store:
+        assert items(store) == [1]
+
+
+def test_recent_events_of_another_store_are_refused(tmp_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(tmp_path / "one", SCHEMA, mutable=tmp_path / "recent", clock=clock) as store:
+        store.append(events(1))
+    lw.Store.create(tmp_path / "two", SCHEMA).close()
+    with pytest.raises(lw.ConflictError, match="recent events of another store"):
+        lw.Store.open(tmp_path / "two", mutable=tmp_path / "recent")
+    with pytest.raises(lw.ConflictError, match="recent events of another store"):
+        lw.Store.create(tmp_path / "three", SCHEMA, mutable=tmp_path / "recent")
+    assert not (tmp_path / "three").exists()
+    with lw.Store.open(tmp_path / "one", mutable=tmp_path / "recent", clock=clock) as store:
+        assert items(store) == [1]
+
+
+def test_a_create_that_was_cut_off_is_completed_on_opening(store_path: Path) -> None:
+    lw.Store.create(store_path, SCHEMA, shards=2).close()
+    for name in ("manifests", "mutable"):
+        shutil.rmtree(store_path / name)
+    with lw.Store.open(store_path) as store:
+        assert store.generation.id == 0
+        assert store.append(events(1)).count == 1
+
+
+def test_a_copy_without_recent_events_goes_on_where_its_generations_end(store_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
+        store.append(events(1, 2))
+        store.compact()
+        store.append(events(3))
+    copied = shutil.copytree(store_path, store_path.with_name("copy"), ignore=shutil.ignore_patterns("mutable"))
+    behind = ManualClock(START - 60_000_000)  # a machine whose clock is behind
+    with lw.Store.open(copied, clock=behind) as copy:
+        assert items(copy) == [1, 2]
+        assert copy.append(events(4, at=START + 5)).ingest_ts[0] >= copy.generation.watermark
+        assert items(copy) == [1, 2, 4]
+        with pytest.raises(lw.ConflictError, match="too old"):
+            copy.append(events(5) | {"ingest_ts": [START - 1]})
+
+
+def test_history_as_of(store_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
+        store.append(events(1, 2))
+        clock.advance(DAY_US)
+        store.append(events(3))  # happened with the first, learned of a day later
+        for _ in range(2):
+            assert items(store) == [1, 3, 2]
+            assert items(store, as_of=START + 10) == [1, 2]
+            assert items(store, as_of=START + 1) == [1]
+            assert items(store, as_of=START) == []
+            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=START + 10)
+            assert items(store, as_of=moment) == items(store, as_of=moment.replace(tzinfo=None)) == [1, 2]
+            store.compact()
+
+
+@pytest.mark.parametrize("user", ["one", 2**63, None, 1.5])
+def test_history_of_what_is_no_user(user: Any, store_path: Path) -> None:
+    with lw.Store.create(store_path, SCHEMA) as store, pytest.raises(lw.SchemaError):
+        store.history(user)
+
+
+def test_a_reader_sees_new_generations_when_it_looks(store_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
+        trainer = lw.Store.open(store_path, read_only=True)
+        assert trainer.generation.id == 0
+        store.append(events(1))
+        store.compact()
+        assert store.generation.id == 1
+        assert trainer.generation.id == 0
+        assert trainer.refresh().generation.id == 1
+        assert trainer.refresh() is trainer.reader()
+
+
+def test_a_watermark_may_hold_back_the_open_tick(store_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
+        stamps = store.append(events(1, 2, 3)).ingest_ts
+        assert store.compact(int(stamps[2])).event_count == 2
+        assert store.compact().event_count == 3
+
+
+@pytest.mark.parametrize(
+    "make_clock",
+    [
+        lambda: ManualClock(START),
+        lambda: lambda: START,
+        lambda: lambda: datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
+    ],
+)
+def test_anything_that_tells_the_time_is_a_clock(make_clock: Callable[[], Any], store_path: Path) -> None:
+    with lw.Store.create(store_path, SCHEMA, clock=make_clock()) as store:
+        assert store.append(events(1)).ingest_ts.tolist() == [START]
+
+
+def test_closing_is_idempotent_and_a_store_says_what_it_is(store_path: Path) -> None:
+    store = lw.Store.create(store_path, SCHEMA)
+    assert repr(store) == f"<Store {store_path}, epoch {store.epoch.hex()[:8]}>"
+    store.close()
+    store.close()
+    assert "read only" in repr(lw.Store.open(store_path, read_only=True))
+
+
+def test_a_deleted_store_in_memory_is_forgotten_with_its_recent_events(clock: ManualClock) -> None:
+    path = f"memory://store-{next(_numbers)}"
+    store = lw.Store.create(path, SCHEMA, clock=clock)
+    store.append(events(1))
+    store.storage.delete(found.key for found in store.storage.list(""))
+    text = lw.Schema(user_id=pa.string(), traits=[])
+    again = lw.Store.create(path, text, clock=clock)
+    assert again.history("1").num_rows == 0
+    assert again.append({"user_id": ["1"], "event_ts": [5]}).count == 1
+
+
+def test_the_description_survives_its_own_bytes() -> None:
+    description = StoreDescription(bytes(range(16)), SCHEMA, 7, START)
+    assert StoreDescription.from_bytes(description.to_bytes(), "store.json") == description
