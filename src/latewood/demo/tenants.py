@@ -120,9 +120,7 @@ def _compare(
 
 def _as_features(expected: pa.Table, batch: Batch) -> pa.Table:
     """The oracle keeps the requests' own types; the log has made times of int64 µs."""
-    return expected.cast(pa.schema([batch.features.schema.field(name) for name in batch.features.column_names]).append(
-        expected.schema.field("history")
-    ))  # fmt: skip
+    return expected.cast(batch.features.schema.remove_metadata().append(expected.schema.field("history")))
 
 
 def _measure(store: Store, year: Replay, projection: Projection, fat_path: Path) -> dict[str, Any]:
