@@ -26,7 +26,15 @@ from latewood.errors import ConflictError, CorruptionError, StoreNotFoundError
 from latewood.mutable.blob import Batch, decode_batch, encode_batch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.log import LogBusyError, LogFullError, LogState, Segment, SegmentGoneError
-from latewood.mutable.segments import STATE, SegmentFile, batch_key, lmdb_errors, verify_structure
+from latewood.mutable.segments import (
+    NUMBER,
+    STATE,
+    SegmentFile,
+    batch_key,
+    lmdb_errors,
+    number_record,
+    verify_structure,
+)
 
 MAP_SIZE = 1 << 30
 
@@ -129,6 +137,7 @@ class SegmentedLog:
         file = SegmentFile(path, number, self._map_size, self._remap)
         try:
             with lmdb_errors(path), file.env.begin(write=True) as transaction:
+                transaction.put(NUMBER, number_record(number))
                 transaction.put(STATE, state)
                 file.make_room(0)
             sync_folder(self._segments)

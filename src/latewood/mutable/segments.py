@@ -19,6 +19,7 @@ from latewood.errors import CorruptionError, LatewoodError
 from latewood.mutable.log import LogState
 
 STATE = b"state"
+NUMBER = b"number"  # the segment's own: a file in another's place is found out
 # The start of a page of LMDB 0.9 that holds a meta: page header, magic and version, map address and size, page size (kept
 # in the free list's record), the rest of both records, last page, commit number
 _META = struct.Struct("=16s24sI92sQQ")
@@ -44,6 +45,10 @@ def lmdb_errors(path: Path) -> Iterator[None]:
 
 def batch_key(number: int) -> bytes:
     return b"b" + number.to_bytes(8, "big")
+
+
+def number_record(number: int) -> bytes:
+    return number.to_bytes(8, "big")
 
 
 def verify_structure(path: Path) -> None:
@@ -136,8 +141,11 @@ class SegmentFile:
                 yield transaction
 
     def state(self) -> bytes | None:
+        """The state as of the last commit. Raises: CorruptionError: it is another segment's."""
         with self.reading() as transaction:
             data: bytes | None = transaction.get(STATE)
+            if data is not None and transaction.get(NUMBER) != number_record(self.number):
+                raise CorruptionError(f"segment {self.path}: it is not the segment of that number")
             return data
 
     def decode_state(self, data: bytes | None) -> LogState:

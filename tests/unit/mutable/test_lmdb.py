@@ -279,6 +279,13 @@ def test_a_missing_segment_is_noticed(folder: Path, filled: list[Any], number: i
         read_all(folder)
 
 
+@pytest.mark.parametrize(("number", "other"), [(0, 1), (1, 0)])
+def test_a_segment_in_the_place_of_another_is_noticed(folder: Path, filled: list[Any], number: int, other: int) -> None:
+    shutil.copy(segment(folder, other), segment(folder, number))
+    with pytest.raises(CorruptionError, match=f"{number:08d}.lmdb"):
+        read_all(folder)
+
+
 def test_damage_names_segment_and_batch(folder: Path, filled: list[Any]) -> None:
     with lmdb.open(str(segment(folder, 1)), subdir=False) as env, env.begin(write=True) as transaction:
         third, fourth = transaction.get(batch_key(3)), transaction.get(batch_key(4))
