@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, column_to_arrow
+from latewood.columns import Column, column_to_arrow, portions
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
 
 HISTORY = "history"
@@ -61,7 +61,7 @@ class Batch:
 
     def to_arrow(self) -> pa.Table:
         """The features and a column `history`: struct<trait: list<value>>, with values instead of codes."""
-        chunks = [self._history(start, stop) for start, stop in _chunks(self.offsets)]
+        chunks = [self._history(start, stop) for start, stop in portions(self.lengths, _CHUNK_EVENTS)]
         type_ = pa.struct([(name, pa.list_(self.types[name])) for name in self.values])
         return self.features.append_column(HISTORY, pa.chunked_array(chunks, type_))
 
@@ -96,14 +96,3 @@ class Batch:
 def value_types(schema: Schema, names: tuple[str, ...]) -> dict[str, pa.DataType]:
     """The Arrow type of the values of the named columns; "event_ts" is the events' own time."""
     return {name: TIME_TYPE if name == EVENT_TS else schema[name].value_type for name in names}
-
-
-def _chunks(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Runs of rows with few enough events for one Arrow array; a single row is never split."""
-    n, start, chunks = len(offsets) - 1, 0, []
-    while start < n:
-        stop = int(np.searchsorted(offsets, offsets[start] + _CHUNK_EVENTS, "right")) - 1
-        stop = min(max(stop, start + 1), n)
-        chunks.append((start, stop))
-        start = stop
-    return chunks

@@ -3,6 +3,7 @@
 A column is values and, where nulls occur, a mask: True where null, and the value there is 0.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,6 +148,16 @@ def column_to_arrow(column: Column, type_: pa.DataType) -> pa.Array:
         return pa.array(column.values, pa.int64(), mask=column.mask).view(type_)
     # from_pandas=False: a NaN is a value, not a null
     return pa.array(column.values, type_, mask=column.mask, from_pandas=False)
+
+
+def portions(cost: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
+    """Cut a sequence into consecutive runs, each of a total cost of at most `most`, or of one element."""
+    ends = np.cumsum(cost)
+    cuts = [0]
+    while cuts[-1] < len(cost):
+        before = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
+        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + most, side="right"))))
+    return list(pairwise(cuts))
 
 
 def first_row(condition: pa.Array) -> int:

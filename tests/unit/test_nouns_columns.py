@@ -19,6 +19,7 @@ from latewood.columns import (
     conform,
     one_array,
     plain_array,
+    portions,
     read_table,
     times_from_arrow,
     times_to_arrow,
@@ -69,7 +70,7 @@ def test_a_nan_s_payload_survives() -> None:
         assert np.frombuffer(again.buffers()[1], np.uint64)[:2].tolist() == raw[:2].tolist()
 
 
-def test_one_array() -> None:
+def test_any_number_of_chunks_becomes_one() -> None:
     assert one_array(pa.array([1])).to_pylist() == [1]
     assert one_array(pa.chunked_array([[1], [2]])).to_pylist() == [1, 2]
     assert one_array(pa.chunked_array([], pa.int8())).type == pa.int8()
@@ -191,3 +192,11 @@ def test_categories_as_polars_has_them_are_read(type_: Any) -> None:
     assert plain_array(column).to_pylist() == ["b", None, "a", "b"]
     for wanted in (pa.string(), pa.dictionary(pa.int32(), pa.string())):
         assert conform(column, trait_of(wanted)).equals(pa.array(["b", None, "a", "b"]))
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 20))
+def test_portions_are_as_long_as_they_may_be(cost: list[int], most: int) -> None:
+    runs = portions(np.array(cost, np.int64), most)
+    assert [k for start, stop in runs for k in range(start, stop)] == list(range(len(cost)))
+    assert all(stop - start == 1 or sum(cost[start:stop]) <= most for start, stop in runs)
+    assert all(sum(cost[start : stop + 1]) > most for start, stop in runs[:-1])

@@ -4,13 +4,11 @@ The lists are both clocks, the ordinal (the event's place among equals) and ever
 values, not codes: an example log outlives the store's vocabulary and is read by people.
 """
 
-from itertools import pairwise
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import column_to_arrow, times_to_arrow
+from latewood.columns import column_to_arrow, portions, times_to_arrow
 from latewood.events import Events
 from latewood.schema import TIME_TYPE, Schema, Trait
 from latewood.vocabulary import Vocabulary
@@ -34,8 +32,8 @@ def recents_to_arrow(
     flat = [times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts), pa.array(events.ordinal)]
     flat += [_plain(events, trait, vocabulary) for trait in schema]
     type_ = recent_type(schema)
-    bounds = _chunks(offsets)
-    chunks = [_chunk(offsets[start : stop + 1], flat, type_) for start, stop in pairwise(bounds)]
+    runs = portions(np.diff(offsets), _LIST_MAX)
+    chunks = [_chunk(offsets[start : stop + 1], flat, type_) for start, stop in runs]
     return pa.chunked_array(chunks, type_)
 
 
@@ -59,12 +57,3 @@ def _chunk(offsets: NDArray[np.int64], flat: list[pa.Array], type_: pa.StructTyp
         for values, field in zip(flat, type_, strict=True)
     ]
     return pa.StructArray.from_arrays(lists, fields=list(type_))
-
-
-def _chunks(offsets: NDArray[np.int64]) -> list[int]:
-    """Cut the examples so that no chunk holds more events than a list array can count."""
-    bounds = [0]
-    while bounds[-1] < len(offsets) - 1:
-        fits = int(np.searchsorted(offsets, offsets[bounds[-1]] + _LIST_MAX, side="right")) - 1
-        bounds.append(max(bounds[-1] + 1, fits))
-    return bounds if len(bounds) > 1 else [0, 0]

@@ -12,11 +12,11 @@ but the last therefore end before it, whatever their ties are.
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latewood.columns import portions
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.users import UserKeys
 
@@ -98,16 +98,6 @@ def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64
     new_rows = np.zeros(total + 1, np.int64)
     new_rows[slot + 1] = np.diff(np.append(first_row, len(new_event_ts)))
     return Plan(keys, old_user, carried, tail_start, tail_stop, np.cumsum(new_rows))
-
-
-def portions(cost: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
-    """Cut a sequence into consecutive runs, each of a total cost of at most `most`, or of one element."""
-    ends = np.cumsum(cost)
-    cuts = [0]
-    while cuts[-1] < len(cost):
-        before = int(ends[cuts[-1] - 1]) if cuts[-1] else 0
-        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(ends, before + most, side="right"))))
-    return list(pairwise(cuts))
 
 
 def user_starts(keys: UserKeys) -> NDArray[np.int64]:

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Column, portions
 from latewood.compaction.merge import arrange, gather, merge_order
-from latewood.compaction.plan import OldUsers, Plan, plan_users, portions
+from latewood.compaction.plan import OldUsers, Plan, plan_users
 from latewood.compaction.settings import Meter, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.errors import CorruptionError
