@@ -101,7 +101,7 @@ def test_a_slice_shares_memory_and_forgets_masks_without_nulls() -> None:
     assert len(batch.slice(3, 3)) == 0
 
 
-def test_lengths() -> None:
+def test_lengths_count_the_events_of_each_example() -> None:
     assert make_batch().lengths.tolist() == [2, 0, 1]
 
 

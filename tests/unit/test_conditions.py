@@ -103,13 +103,13 @@ def test_float32_compares_as_float32() -> None:
     assert evaluate(col("x") > -(10**400), x=x) == [True, True]
 
 
-def test_booleans() -> None:
+def test_flags_are_compared_with_flags() -> None:
     assert evaluate(col("x") == True, x=[True, False, None]) == [True, False, False]  # noqa: E712
     assert evaluate(col("x") != True, x=[True, False, None]) == [False, True, False]  # noqa: E712
 
 
 @pytest.mark.parametrize("type_", [pa.timestamp("s"), pa.timestamp("us", "UTC"), pa.timestamp("ms", "Europe/Berlin")])
-def test_times(type_: pa.DataType) -> None:
+def test_times_are_compared_with_datetimes_and_us(type_: pa.DataType) -> None:
     x = pa.array([-1, 0, 1, None], pa.timestamp("s")).cast(type_.unit and pa.timestamp(type_.unit)).view(type_)
     assert evaluate(col("x") < 0, x=x) == [True, False, False, False]
     assert evaluate(col("x") >= datetime(1970, 1, 1), x=x) == [False, True, True, False]  # noqa: DTZ001

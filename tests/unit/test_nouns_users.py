@@ -44,7 +44,7 @@ def test_these_hashes_are_what_stores_on_disk_have() -> None:
     assert (int(keys.hash[0]), int(keys.check[0])) == divmod(xxhash.xxh3_128_intdigest(b"u"), 2**64)
 
 
-def test_take() -> None:
+def test_keys_are_taken_by_row() -> None:
     keys = user_keys(pa.array(["a", "b", "c"]))
     taken = keys.take(np.array([2, 0]))
     assert taken.hash.tolist() == [keys.hash[2], keys.hash[0]]

@@ -32,5 +32,5 @@ def test_at_least_so_many_were_known(rows: list[tuple[int, int, int]], at_least:
     assert _with_history(events, at_least).tolist() == expected
 
 
-def test_no_events() -> None:
+def test_no_events_have_no_history() -> None:
     assert _with_history(sorted_events([(1, 1, 0)]).take(np.zeros(0, np.int64)), 1).tolist() == []

@@ -51,7 +51,7 @@ def test_a_difference_is_found_in_its_row(left: Any, right: Any) -> None:
 
 
 @given(st.data(), st.sampled_from(TRAIT_TYPES))
-def test_any_type(data: st.DataObject, type_: pa.DataType) -> None:
+def test_one_changed_value_of_any_type_is_found(data: st.DataObject, type_: pa.DataType) -> None:
     trait = Schema(user_id=pa.int64(), traits=pa.schema([("x", type_)]))["x"]
     drawn = data.draw(st.lists(values(trait), min_size=1, max_size=8))
     whole = pa.table({"x": column(trait, drawn)})
