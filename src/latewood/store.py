@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
-from latewood.clock import LATEST_TS, Clock, as_clock, to_us
+from latewood.clock import Clock, as_clock, to_us
 from latewood.columns import Column, column_from_arrow
 from latewood.compaction import compact, was_published
 from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
@@ -225,8 +225,8 @@ class Store:
         Returns: event_ts and every trait; empty for a user without events.
         Raises: SchemaError: a user id of another type than the store's.
         """
-        moment = LATEST_TS if as_of is None else to_us(as_of)
-        examples = read_examples(self, self._one_user(user_id), end_ts=moment, cutoff=None if as_of is None else moment)
+        moment = None if as_of is None else to_us(as_of)
+        examples = read_examples(self, self._one_user(user_id), end_ts=moment, cutoff=moment)
         history = self._materialize(examples, Projection()).to_arrow()["history"].combine_chunks()
         lists = history.chunk(0) if isinstance(history, pa.ChunkedArray) else history
         names = [field.name for field in lists.type]

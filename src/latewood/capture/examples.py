@@ -5,7 +5,7 @@ taken first, the recent events from its watermark on afterwards, and both fit un
 bulk, in between. Then the newest generation has it, and we read again (PROTOCOL.md R11).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from latewood.capture.recents import recents_to_arrow
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.sources import Sources
+from latewood.clock import LATEST_TS
 from latewood.columns import times_to_arrow
 from latewood.errors import ConflictError
 from latewood.events import no_events
@@ -123,14 +124,18 @@ def to_examples(sources: Sources, requests: Requests, reading: Reading) -> pa.Ta
     )
 
 
-def read_examples(sources: Sources, users: pa.Table, *, end_ts: int, cutoff: int | None) -> pa.Table:
+def read_examples(sources: Sources, users: pa.Table, *, end_ts: int | None, cutoff: int | None) -> pa.Table:
     """Examples of users as of a moment of each clock, for looking at histories: leaves no trace in the store.
 
     Args:
         users: a table with user_id.
+        end_ts: None: whenever it happened.
         cutoff: None: all that is known now; in a store opened read-only, all that is in a generation.
     """
-    times: Any = times_to_arrow(np.full(len(users), end_ts, np.int64))
+    times: Any = times_to_arrow(np.full(len(users), LATEST_TS if end_ts is None else end_ts, np.int64))
     requests = read_requests(users.append_column("request_ts", times), sources.schema)
+    if end_ts is None:  # no request can end after the last moment there is: like an anchor, it ends after its ties
+        last = np.full(len(users), LATEST_TS, np.int64), np.full(len(users), np.iinfo(np.int32).max, np.int32)
+        requests = replace(requests, tie_ingest=last[0], tie_ordinal=last[1])
     cutoffs = None if cutoff is None else np.full(len(users), cutoff, np.int64)
     return to_examples(sources, requests, read_both(sources, requests, cutoffs))

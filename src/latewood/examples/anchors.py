@@ -76,16 +76,17 @@ def _histories(store: AnchorSource) -> Iterator[Events]:
 
 
 def _read_both(store: AnchorSource) -> tuple[Any, Events]:
-    """The newest generation, and the recent events that it lacks."""
+    """The newest generation, opened as a whole, and the recent events that it lacks."""
     while True:
         reader = store.refresh()
-        if store.tier is None:
-            return reader, no_events(store.schema)
         watermark = reader.generation.watermark
         try:
+            reader.open()
+            if store.tier is None:
+                return reader, no_events(store.schema)
             return reader, concat_events([no_events(store.schema), *store.tier.scan(watermark, LATEST_TS + 1)])
-        except ConflictError:
-            # a compaction published and evicted in between (R11): the newer generation has what is gone
+        except (ConflictError, FileNotFoundError):
+            # a compaction published, and evicted or collected in between (R11): the newer generation has what is gone
             if store.refresh().generation.watermark == watermark:
                 raise
 

@@ -26,9 +26,16 @@ class Catalog:
         self._lock = threading.Lock()
 
     def ensure_first(self, schema: Schema, shards: int) -> None:
-        """Publish generation 0 unless there are generations: creates a store, and repairs one left half-made."""
+        """Publish generation 0 unless there are generations: creates a store, and repairs one left half-made.
+
+        Raises: CorruptionError: there is data but no manifest: they were lost, and to begin anew would hide it.
+        """
         if self._storage.list(keys.MANIFESTS):
             return
+        if self._storage.list(keys.GENERATIONS):
+            raise CorruptionError(
+                f"{keys.manifest(0)} is missing, and so are all after it; manifests are never deleted"
+            )
         self.publish(Generation.first(self._epoch, schema, shards=shards))
 
     def latest(self) -> Generation:

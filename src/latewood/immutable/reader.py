@@ -52,6 +52,10 @@ class GenerationReader:
         self._unopened = np.array([shard.exists for shard in generation.shards])
         self._lock = threading.Lock()
 
+    def open(self) -> None:
+        """Open every shard now: what is open can be read to the end, whatever is collected meanwhile."""
+        self._open(range(len(self.generation.shards)))
+
     def shard(self, number: int) -> Shard | None:
         """One shard, opened and validated; None where the generation has no file for it, having no events."""
         self._open([number])

@@ -1,0 +1,59 @@
+"""What an attack on a store found: each test is named for what once went wrong."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import latewood as lw
+from latewood.clock import LATEST_TS
+from latewood.examples import anchors
+from latewood.testing import ManualClock
+
+SCHEMA = lw.Schema(
+    user_id=pa.int64(), traits=pa.schema([("x", pa.int64()), ("a", pa.dictionary(pa.int32(), pa.string()))])
+)
+
+
+def events(users: list[int], times: list[int], words: list[str] | None = None) -> pa.Table:
+    n = len(users)
+    return pa.table({"user_id": users, "event_ts": pa.array(times, pa.int64()), "x": range(n), "a": words or ["w"] * n})
+
+
+@pytest.fixture
+def store(store_path: Path) -> Iterator[lw.Store]:
+    with lw.Store.create(store_path, SCHEMA, shards=4, clock=ManualClock(10**6)) as store:
+        yield store
+
+
+def test_a_history_has_the_event_of_the_last_moment_there_is(store: lw.Store) -> None:
+    store.append(events([1, 1, 2], [5, LATEST_TS, 5]))
+    assert store.history(1)["x"].to_pylist() == [0, 1]
+    store.compact()
+    assert store.history(1)["x"].to_pylist() == [0, 1]
+    store.append(events([1], [LATEST_TS]))
+    assert store.history(1)["x"].to_pylist() == [0, 1, 0]
+
+
+def test_anchors_read_on_when_their_generation_is_collected(store: lw.Store) -> None:
+    users = list(range(100))
+    store.append(events(users, [5] * 100))
+    store.compact()
+    histories: Any = anchors._histories(store)
+    found = len(next(histories))
+    for time in (6, 7):
+        store.append(events(users, [time] * 100))
+        store.compact(keep=1)
+    assert found + sum(map(len, histories)) == 100
+
+
+def test_a_store_that_lost_its_manifests_does_not_begin_anew(store: lw.Store) -> None:
+    store.append(events([1], [5]))
+    store.compact()
+    store.close()
+    shutil.rmtree(Path(store.path) / "manifests")
+    with pytest.raises(lw.CorruptionError, match="manifests/0000000000"):
+        lw.Store.open(store.path)
