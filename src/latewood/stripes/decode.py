@@ -104,7 +104,9 @@ def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[
     wanted = columns[column].dtype
     if out.dtype != wanted or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"the output of {columns[column].name!r} is a contiguous array of {wanted}, not {out.dtype}")
-    if mask is not None and (mask.dtype.itemsize != 1 or len(mask) < len(out) or not mask.flags.c_contiguous):
+    if mask is None:
+        return
+    if mask.dtype.itemsize != 1 or len(mask) < len(out) or not mask.flags.c_contiguous or not mask.flags.writeable:
         raise ValueError("the mask is a contiguous bool array as long as the output")
 
 
