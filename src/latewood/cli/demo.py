@@ -56,7 +56,7 @@ def _purchases(output: Output, place: Path, days: int | None, seed: int) -> dict
         f"captured {len(purchases.requests):,} baskets, compacted {year.compactions} times",
         highlight=False,
     )
-    with output.progress("materializing", total=7) as bar:
+    with output.progress("materializing", total=8) as bar:
         result = compare_tenants(purchases, year, place, advance=bar.step)
     result |= {"events": len(year.events), "late_events": int(year.late.sum()), "requests": len(purchases.requests)}
     if output.as_json:

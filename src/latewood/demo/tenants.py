@@ -6,6 +6,7 @@ that wants fewer events cuts them after reading.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -68,22 +69,31 @@ def compare_tenants(
     groups = {name: [trait.name for trait in traits] for name, traits in SCHEMA.groups.items()}
     oracle = Oracle(year.events, groups=groups)
     with Store.open(year.store, read_only=True) as store:
-        advance("writing the Fat Rows")
-        fat = _write_fat_rows(store, year, folder / "fat_rows.parquet")
+        advance("writing Fat Rows, comparing with the oracle")
         by_user = _sorted_by_user(year)
+        with ThreadPoolExecutor(2) as pool:  # nothing is timed here, and Arrow leaves the interpreter free
+            written = pool.submit(_write_fat_rows, store, year, folder / "fat_rows.parquet")
+            checks = {
+                name: pool.submit(_compare, store, by_user, projection, oracle, requests)
+                for name, projection in TENANTS.items()
+            }
+            for done in as_completed([written, *checks.values()]):
+                done.result()
+                advance("writing Fat Rows, comparing with the oracle")
+        fat = written.result()
         stored = {"fat_row": fat.size_bytes, "store": store.generation.size_bytes, "examples": _size(year.examples)}
-        tenants, compared, different = {}, 0, 0
+        tenants: dict[str, dict[str, Any]] = {}
         for name, projection in TENANTS.items():
-            advance(f"{name}: comparing with the oracle")
-            checked, wrong, lookup_user = _compare(store, by_user, projection, oracle, requests)
-            compared, different = compared + checked, different + wrong
             advance(f"{name}: measuring")
-            tenants[name] = _measure(store, year, projection, fat.path) | {"lookup_user_bytes": lookup_user}
-            tenants[name] |= {"compared": checked, "different": wrong, "paper_per_cent": PAPER[name]}
-            tenants[name] |= _write_figures(stored)
+            tenants[name] = (
+                _measure(store, year, projection, fat.path)
+                | checks[name].result()
+                | {"paper_per_cent": PAPER[name]}
+                | {"primary_write_bytes": {"fat_row": stored["fat_row"], "latewood": stored["examples"]}}
+            )
     return {
-        "compared": compared,
-        "different": different,
+        "compared": sum(tenant["compared"] for tenant in tenants.values()),
+        "different": sum(tenant["different"] for tenant in tenants.values()),
         "late_kept_out": _late_kept_out(requests, year),
         "stored_bytes": stored | {"latewood": stored["store"] + stored["examples"]},
         "tenants": tenants,
@@ -107,15 +117,16 @@ def _sorted_by_user(year: Replay) -> pa.Table:
 
 def _compare(
     store: Store, by_user: pa.Table, projection: Projection, oracle: Oracle, requests: pa.Table
-) -> tuple[int, int, int]:
-    """(sequences compared, different ones, bytes looked up on the way), in user order."""
+) -> dict[str, int]:
+    """How many sequences were compared, how many differ, and the bytes looked up on the way, in user order."""
     loader = Loader(store, by_user, projection, batch_size=BATCH_SIZE, order="user")
     compared = different = 0
     for batch in loader:
         asked = requests.take(batch.features["request_id"])
         different += len(different_rows(batch.to_arrow(), _as_features(oracle.fat_rows(asked, projection), batch)))
         compared += len(batch)
-    return compared, different, loader.materializer.stats.lookup_bytes
+    lookup = loader.materializer.stats.lookup_bytes
+    return {"compared": compared, "different": different, "lookup_user_bytes": lookup}
 
 
 def _as_features(expected: pa.Table, batch: Batch) -> pa.Table:
@@ -164,10 +175,6 @@ def _cut(batch: Batch, max_len: int | None) -> Batch:
     values = {name: column[rows] for name, column in batch.values.items()}
     masks = {name: mask[rows] for name, mask in batch.masks.items()}
     return Batch(offsets, values, masks, batch.dictionaries, batch.weights, batch.features, batch.types)
-
-
-def _write_figures(stored: dict[str, int]) -> dict[str, Any]:
-    return {"primary_write_bytes": {"fat_row": stored["fat_row"], "latewood": stored["examples"]}}
 
 
 def _size(folder: Path) -> int:
