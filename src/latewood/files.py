@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as csv
-import pyarrow.dataset as ds
 
 from latewood.errors import SchemaError
+
+if TYPE_CHECKING:
+    # Imported where it is used: where pandas is installed it brings pandas, which takes longer than all the rest.
+    import pyarrow.dataset as ds
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
 PACKED = (".gz", ".bz2", ".zst")  # around a CSV file
@@ -50,12 +53,14 @@ def expand(paths: str | Path | Sequence[str | Path]) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def open_fragments(path: str, types: Mapping[str, pa.DataType] | None = None) -> list[ds.Fragment]:
+def open_fragments(path: str, types: Mapping[str, pa.DataType] | None = None) -> "list[ds.Fragment]":
     """A file as dataset fragments.
 
     Args: types: of columns of CSV files, which name none; the rest is guessed from the file's beginning.
     Raises: SchemaError: unknown or unreadable format, named by path.
     """
+    import pyarrow.dataset as ds
+
     kind = format_of(path)
     if kind is None:
         raise SchemaError(f"{path}: cannot tell the format; known are {', '.join(FORMATS)}")
@@ -66,7 +71,7 @@ def open_fragments(path: str, types: Mapping[str, pa.DataType] | None = None) ->
         return fragments
 
 
-def read_rows(fragment: ds.Fragment, columns: pa.Schema | None = None) -> Iterator[Rows]:
+def read_rows(fragment: "ds.Fragment", columns: pa.Schema | None = None) -> Iterator[Rows]:
     """A fragment's rows, in order. Args: columns: those wanted, and as what. Raises: SchemaError: names the file."""
     first = 0
     wanted = {} if columns is None else {"schema": columns, "columns": columns.names}
@@ -97,7 +102,9 @@ def reading(path: str, rows_read: Callable[[], int] = lambda: 0) -> Iterator[Non
         raise SchemaError(f"{path}: cannot be read{after}: {reason}") from error
 
 
-def _format(kind: str, types: Mapping[str, pa.DataType] | None) -> ds.FileFormat | str:
+def _format(kind: str, types: Mapping[str, pa.DataType] | None) -> "ds.FileFormat | str":
+    import pyarrow.dataset as ds
+
     if kind == "parquet":
         # Parquet checks nothing by default, and gives back flipped bits as values even where a file has checksums
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)

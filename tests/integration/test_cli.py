@@ -328,3 +328,9 @@ def test_as_a_program_of_its_own(run: Run, tmp_path: Path) -> None:
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == "latewood: store_not_found: nothing is not a store: it has no store.json\n"
     assert program("burn").returncode == 2
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, latewood.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numba", "lmdb", "obstore", "pandas", "torch", "pyarrow.dataset"} & set(loaded)

@@ -3,6 +3,8 @@
 Every verb takes `--json` (one JSON object on standard output, everything else on standard error) and `--debug` (the trace
 of an error). The exit code is 0 only on success; an error is one line on standard error that says what and where, and with
 `--json` also the object: `{"error": {"kind": ..., "message": ...}}`.
+
+What is heavy is imported when a verb runs (`lw.Store` and its like load themselves when first used): help comes at once.
 """
 
 import sys

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
+import latewood as lw
 from latewood.cli.output import Debug, Json, Mutable, Output
-from latewood.errors import LatewoodError
 from latewood.files import read_files
-from latewood.store import Store
 
 
 def append(
@@ -23,11 +22,11 @@ def append(
     """Append events; each batch of rows is durable when it is counted."""
     output = Output(json)
     count = duplicates = skipped = 0
-    with Store.open(store, mutable=mutable) as opened, output.progress("appending") as bar:
+    with lw.Store.open(store, mutable=mutable) as opened, output.progress("appending") as bar:
         for rows in read_files(files):
             try:
                 receipt = opened.append(rows.table, late=late)
-            except LatewoodError as error:
+            except lw.LatewoodError as error:
                 error.add_note(
                     f"in {rows.path}, counting rows from {rows.first:,}; {count:,} events before are appended"
                 )

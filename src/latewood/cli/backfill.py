@@ -4,12 +4,9 @@ from typing import Annotated
 
 import typer
 
-from latewood.capture import backfill as make_examples
+import latewood as lw
 from latewood.cli.output import Debug, Json, Mutable, Output
-from latewood.errors import LatewoodError
-from latewood.examples import ExampleLog
 from latewood.files import read_files
-from latewood.store import Store
 
 
 def backfill(
@@ -27,11 +24,15 @@ def backfill(
     """Make examples as of each request's time."""
     output = Output(json)
     count = 0
-    with Store.open(store, mutable=mutable) as opened, ExampleLog(out) as log, output.progress("backfilling") as bar:
+    with (
+        lw.Store.open(store, mutable=mutable) as opened,
+        lw.ExampleLog(out) as log,
+        output.progress("backfilling") as bar,
+    ):
         for rows in read_files(requests):
             try:
-                log.append(make_examples(opened, rows.table, complete=complete, allow_empty=allow_empty))
-            except LatewoodError as error:
+                log.append(lw.backfill(opened, rows.table, complete=complete, allow_empty=allow_empty))
+            except lw.LatewoodError as error:
                 error.add_note(f"in {rows.path}, counting rows from {rows.first:,}")
                 raise
             count += len(rows.table)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+import latewood as lw
 from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.clock import show_ts
-from latewood.store import Store
 
 
 def compact(
@@ -19,7 +19,7 @@ def compact(
 ) -> None:
     """Build and publish a new generation."""
     output = Output(json)
-    with Store.open(store, mutable=mutable) as opened, output.progress("compacting") as bar:
+    with lw.Store.open(store, mutable=mutable) as opened, output.progress("compacting") as bar:
         before = opened.generation.id
         generation = opened.compact(keep=keep, workers=workers, progress=bar.update)
     output.result(

@@ -8,7 +8,6 @@ import typer
 
 from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.errors import SchemaError
-from latewood.ingestion import ingest_with_report
 
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -34,6 +33,8 @@ def ingest(
         raise SchemaError(
             "say when events were learned of: either --ingest-time COLUMN or --delay DURATION (0s for none)"
         )
+    from latewood.ingestion import ingest_with_report
+
     output = Output(json)
     made, report = ingest_with_report(
         files,

@@ -5,10 +5,10 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
+import latewood as lw
 from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.errors import SchemaError
 from latewood.schema import DEFAULT_GROUP, Schema
-from latewood.store import Store
 
 TYPES = {
     **{f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)},
@@ -33,7 +33,7 @@ def init(
     """Create an empty store."""
     schema = Schema(user_id=_type(user), groups=_groups(trait))
     output = Output(json)
-    with Store.create(store, schema, shards=shards, mutable=mutable) as created:
+    with lw.Store.create(store, schema, shards=shards, mutable=mutable) as created:
         values = {"store": store, "epoch": created.epoch.hex(), "shards": shards}
     if json:
         output.result(values | {"schema": schema.to_json()})

@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+import latewood as lw
 from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.clock import show_ts
 from latewood.errors import SchemaError
-from latewood.store import Store
 
 ROWS_SHOWN = 20
 
@@ -27,7 +27,7 @@ def inspect(
     """Show what a store holds."""
     output = Output(json)
     # What is recent can only be seen with the mutable tier, so one user's history opens the store as a server would.
-    with Store.open(store, read_only=user is None, mutable=mutable) as opened:
+    with lw.Store.open(store, read_only=user is None, mutable=mutable) as opened:
         if user is not None:
             _show_history(output, opened, user)
         elif json:
@@ -37,7 +37,7 @@ def inspect(
             output.code(opened.schema)
 
 
-def describe(store: Store, raw: bool) -> dict[str, Any]:
+def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
     """What `inspect` shows of a store; `raw` for machines: times in µs."""
     generation = store.generation
     lengths = store.reader().history_lengths()
@@ -57,7 +57,7 @@ def describe(store: Store, raw: bool) -> dict[str, Any]:
     }
 
 
-def _show_history(output: Output, store: Store, user: str) -> None:
+def _show_history(output: Output, store: "lw.Store", user: str) -> None:
     try:
         user_id = int(user) if pa.types.is_integer(store.schema.user_id) else user
     except ValueError:

@@ -8,13 +8,10 @@ from typing import Annotated
 import pyarrow.parquet as pq
 import typer
 
-from latewood.batch import Batch
+import latewood as lw
 from latewood.cli.output import Debug, Json, Output
-from latewood.loading import Loader
-from latewood.projection import Projection
-from latewood.store import Store
 
-Write = Callable[[Batch], None]
+Write = Callable[["lw.Batch"], None]
 
 
 def materialize(
@@ -34,10 +31,10 @@ def materialize(
 ) -> None:
     """Rebuild the sequences of logged examples."""
     output = Output(json)
-    projection = Projection(max_len=max_len, traits=trait or None)
+    projection = lw.Projection(max_len=max_len, traits=trait or None)
     count = events = longest = 0
-    with Store.open(store, read_only=True) as opened:
-        loader = Loader(
+    with lw.Store.open(store, read_only=True) as opened:
+        loader = lw.Loader(
             opened, examples, projection, batch_size=batch_size, order="user", on_missing="mask" if mask else "raise"
         )
         with output.progress("materializing", total=len(loader)) as bar, _parquet(out) as write:
@@ -61,7 +58,7 @@ def _parquet(path: Path | None) -> Iterator[Write]:
     part = path.with_name(f".{path.name}.part")
     writer: pq.ParquetWriter | None = None
 
-    def write(batch: Batch) -> None:
+    def write(batch: "lw.Batch") -> None:
         nonlocal writer
         table = batch.to_arrow()
         writer = writer or pq.ParquetWriter(part, table.schema, compression="zstd", write_page_checksum=True)
