@@ -30,7 +30,7 @@ from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
 from latewood.storage.documents import decode_document, encode_document
 from latewood.storage.local import LocalStorage
-from latewood.vocabulary import Vocabulary
+from latewood.vocabulary import Vocabulary, check_extent
 
 KIND = "store"
 FORMAT_VERSION = 1
@@ -135,7 +135,7 @@ class Store:
         self.vocabulary = Vocabulary(self.storage, self.schema)
         self.tier = self._open_tier(mutable)
         try:
-            _align(self.tier, self.catalog.latest().watermark)
+            _align(self.tier, self.reader().generation.watermark)
         except BaseException:
             self.tier.close()
             raise
@@ -236,7 +236,7 @@ class Store:
         """The newest generation that this store has seen, opened for reading."""
         with self._lock:
             if self._reader is None:
-                self._reader = GenerationReader(self.storage, self.catalog.latest())
+                self._reader = self._open_generation(self.catalog.latest())
             return self._reader
 
     def refresh(self) -> GenerationReader:
@@ -245,7 +245,8 @@ class Store:
         if newest.id == current.generation.id:
             return current
         with self._lock:
-            self._reader = GenerationReader(self.storage, newest)
+            if self._reader is None or self._reader.generation.id < newest.id:  # else another thread saw more
+                self._reader = self._open_generation(newest)
             return self._reader
 
     @property
@@ -254,6 +255,10 @@ class Store:
         return self.reader().generation
 
     # ---- inside
+
+    def _open_generation(self, generation: Generation) -> GenerationReader:
+        check_extent(self.storage, generation.vocabulary)
+        return GenerationReader(self.storage, generation)
 
     def _open_tier(self, mutable: str | Path | None) -> MutableTier:
         folder = _tier_folder(self.storage, mutable)

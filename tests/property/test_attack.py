@@ -50,6 +50,17 @@ def test_anchors_read_on_when_their_generation_is_collected(store: lw.Store) -> 
     assert found + sum(map(len, histories)) == 100
 
 
+def test_a_lost_chunk_of_the_vocabulary_does_not_give_its_codes_to_other_words(store: lw.Store) -> None:
+    for word in ("one", "two"):
+        store.append(events([1], [5], [word]))
+    store.compact()
+    store.close()
+    Path(store.path, "vocabulary/1/00000001.arrow").unlink()
+    for read_only in (True, False):
+        with pytest.raises(lw.CorruptionError, match=r"vocabulary/1/00000001\.arrow is missing"):
+            lw.Store.open(store.path, read_only).reader()
+
+
 def test_a_store_that_lost_its_manifests_does_not_begin_anew(store: lw.Store) -> None:
     store.append(events([1], [5]))
     store.compact()

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "stripes": {"storage"},
     "immutable": {"storage", "stripes"},
     "mutable": set(),
-    "compaction": {"storage", "stripes", "immutable", "mutable"},
+    "compaction": {"storage", "vocabulary", "stripes", "immutable", "mutable"},
     "capture": {"intake", "vocabulary", "immutable", "mutable"},
     "examples": {"storage"},
     "materialize": {"vocabulary", "stripes", "immutable"},

@@ -21,6 +21,7 @@ from latewood.errors import ConflictError, CorruptionError, LatewoodError
 from latewood.immutable import Catalog, Generation
 from latewood.mutable import MutableTier
 from latewood.storage import Storage, keys
+from latewood.vocabulary import extent
 
 
 def compact(
@@ -76,7 +77,10 @@ def publish_merged(
     with _attempt(parts, previous, uuid):
         _check_range(previous, new, watermark)
         shards = write_shards(parts.storage, previous, new, number, uuid, settings, progress)
-        generation = Generation(number, watermark, uuid, previous.epoch, previous.schema, shards, parent=previous.id)
+        words = extent(parts.storage, previous.schema)  # durable before the events that use them
+        generation = Generation(
+            number, watermark, uuid, previous.epoch, previous.schema, shards, parent=previous.id, vocabulary=words
+        )
         _check_counts(generation, previous.event_count + new.event_count)
     try:
         parts.catalog.publish(generation)

@@ -47,6 +47,7 @@ class Generation:
     shards: tuple[ShardFile, ...] = field(repr=False)  # by shard number, NO_FILE where a shard is empty
     parent: int | None = None  # the generation it was merged from
     hashing: str = HASHING  # what the layout of shards depends on
+    vocabulary: tuple[tuple[int, int], ...] = ()  # by trait id: the chunks that the codes may come from
 
     @property
     def event_count(self) -> int:
@@ -80,6 +81,7 @@ class Generation:
                 "event_count": self.event_count,  # for people; the shards say it again
                 "user_count": self.user_count,
                 "schema": self.schema.to_json(),
+                "vocabulary": self.vocabulary,
                 "shards": [_shard_to_json(shard) for shard in self.shards],
             },
         )
@@ -139,4 +141,5 @@ def _from_document(document: dict[str, Any]) -> Generation:
         shards=tuple(_shard_from_json(shard) for shard in document["shards"]),
         parent=None if parent is None else int(parent),
         hashing=str(document["hashing"]),
+        vocabulary=tuple((int(trait_id), int(chunks)) for trait_id, chunks in document.get("vocabulary", ())),
     )

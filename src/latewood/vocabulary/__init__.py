@@ -5,6 +5,7 @@ kept as numbered chunks on the storage and written before any event that uses a 
 tiers and in all generations, and a read-only trainer needs the storage only.
 """
 
+from latewood.vocabulary.extent import check_extent, extent
 from latewood.vocabulary.vocabulary import Vocabulary
 
-__all__ = ["Vocabulary"]
+__all__ = ["Vocabulary", "check_extent", "extent"]

@@ -1,0 +1,29 @@
+"""How far a store's vocabulary reaches, without reading it: a generation says what its codes rest on.
+
+Chunks are only ever added. Should the newest be lost, as by copying a store in the wrong order, their codes would be
+given out a second time, to other values; so a store with fewer chunks than its newest generation had is not used.
+"""
+
+from collections.abc import Iterable
+
+from latewood.errors import CorruptionError
+from latewood.schema import Schema
+from latewood.storage import Storage, keys
+
+
+def extent(storage: Storage, schema: Schema) -> tuple[tuple[int, int], ...]:
+    """The number of chunks of each coded trait, by its id."""
+    return tuple((trait.id, _chunks(storage, trait.id)) for trait in schema if trait.coded)
+
+
+def check_extent(storage: Storage, expected: Iterable[tuple[int, int]]) -> None:
+    """Raises: CorruptionError: there are fewer chunks than that."""
+    for trait_id, count in expected:
+        if (found := _chunks(storage, trait_id)) < count:
+            key = keys.vocabulary_chunk(trait_id, found)
+            raise CorruptionError(f"{key} is missing: {count} chunks were there when the newest generation was built")
+
+
+def _chunks(storage: Storage, trait_id: int) -> int:
+    found = (keys.parse_vocabulary_chunk(stored.key) for stored in storage.list(keys.vocabulary_folder(trait_id)))
+    return sum(parsed is not None for parsed in found)
