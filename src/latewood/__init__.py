@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from latewood import testing as testing
     from latewood.batch import Batch as Batch
     from latewood.capture import Capture as Capture
+    from latewood.capture import anchors as anchors
     from latewood.capture import backfill as backfill
     from latewood.conditions import col as col
     from latewood.errors import ConflictError as ConflictError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from latewood.examples import ExampleLog as ExampleLog
     from latewood.examples import FatRows as FatRows
     from latewood.examples import write_fat_rows as write_fat_rows
-    from latewood.examples.anchors import anchors as anchors
     from latewood.immutable import Generation as Generation
     from latewood.ingestion import ingest as ingest
     from latewood.loading import Loader as Loader
@@ -56,7 +56,7 @@ _HOME = {
     "ScrubbedError": "errors",
     "Store": "store",
     "StoreNotFoundError": "errors",
-    "anchors": "examples.anchors",
+    "anchors": "capture",
     "backfill": "capture",
     "col": "conditions",
     "ingest": "ingestion",

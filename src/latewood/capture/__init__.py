@@ -2,9 +2,10 @@
 
 requests    what comes in, checked         capture     as the store knows it now: the serving read
 recents     recent events ↔ Arrow          backfill    as the store knew it at each request's time
-examples    the rows that both make
+examples    the rows that both make            anchors     events as requests for what preceded them
 """
 
+from latewood.capture.anchors import anchors
 from latewood.capture.backfill import backfill
 from latewood.capture.capture import Capture, capture
 from latewood.capture.examples import read_examples
@@ -16,6 +17,7 @@ __all__ = [
     "Capture",
     "Requests",
     "Sources",
+    "anchors",
     "backfill",
     "capture",
     "read_examples",
