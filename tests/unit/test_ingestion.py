@@ -60,6 +60,9 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "csv.gz": lambda folder: folder / "a.csv.gz",
     "feather": lambda folder: folder / "a.feather",
     "dataset": lambda folder: ds.dataset(str(folder / "parts")),
+    "filtered": lambda folder: ds.dataset(str(folder / "parts")).filter(ds.field("item") > 0),
+    "in memory": lambda folder: ds.dataset(EVENTS),
+    "reader": lambda folder: pa.RecordBatchReader.from_batches(EVENTS.schema, EVENTS.to_batches(max_chunksize=2)),
 }
 
 
@@ -161,6 +164,18 @@ def test_a_column_may_have_two_uses() -> None:
 def test_an_empty_table_makes_an_empty_store() -> None:
     loaded = report(EVENTS.slice(0, 0))
     assert (loaded.events, loaded.users, loaded.first_ts, loaded.length_max, loaded.generation) == (0, 0, None, 0, 0)
+
+
+def test_a_datasets_partitions_are_columns_and_its_schema_counts(tmp_path: Path) -> None:
+    pq.write_to_dataset(EVENTS, tmp_path / "by", partition_cols=["action"])
+    with load(ds.dataset(tmp_path / "by", partitioning="hive")) as store:
+        assert store.history(1)["action"].to_pylist() == ["buy ✓", None, "view"]
+    pq.write_table(EVENTS.drop_columns(["action"]), tmp_path / "older.parquet")
+    pq.write_table(EVENTS.set_column(0, "uid", pa.array([9] * 5)), tmp_path / "newer.parquet")
+    both = [str(tmp_path / f"{name}.parquet") for name in ("older", "newer")]
+    with load(ds.dataset(both, schema=EVENTS.schema)) as store:
+        assert store.history(1)["action"].to_pylist() == [None, None, None]
+        assert store.history(9)["action"].null_count == 1
 
 
 # The schema

@@ -55,7 +55,8 @@ def ingest(
     """Load old interactions into a store, which is created if there is none.
 
     Args:
-        events: a path, folder, glob or list of these (Parquet, CSV, Arrow), a pyarrow dataset, or a table. In any order.
+        events: a path, folder, glob or list of these (Parquet, CSV, Arrow); a table; a pyarrow dataset or record batch
+            reader. In any order.
         user, time: the columns of the user id and of when the event happened.
         ingest_time: when the store would have learned of each event: a column (`time` itself if there was no delay), or a
             timedelta, the assumed delay. It must be given: with a wrong one, histories are empty or leak.

@@ -1,6 +1,7 @@
 """Where events come from: files, a dataset or a table, as batches that know their place."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +12,53 @@ from latewood.columns import read_table
 from latewood.errors import SchemaError
 from latewood.files import ROWS_AT_ONCE, Rows, expand, format_of, open_fragments, read_rows, reading
 
-THE_TABLE = "the table"
-
 
 class Source:
     """Events to load.
 
     Args:
-        events: a path, glob, folder or list of these; a pyarrow dataset; or a table.
+        events: a path, glob, folder or list of these; a pyarrow dataset; a record batch reader, which is read once and
+            need not fit into memory; or a table.
         types: of columns of CSV files, where they are known.
     Raises: SchemaError: no such file, one that cannot be read, or files with different columns.
     """
 
+    schema: pa.Schema
+
     def __init__(self, events: Any, types: Mapping[str, pa.DataType] | None = None) -> None:
-        self._table: pa.Table | None = None
         self._fragments: list[ds.Fragment] = []
+        self._batches: Callable[[list[str]], Iterable[pa.RecordBatch]] | None = None
+        self._row_count: int | None = None
+        self._name = "the table"
         if _is_path(events) or (isinstance(events, list | tuple) and len(events) and all(map(_is_path, events))):
             self._fragments = [part for path in expand(events) for part in open_fragments(str(path), types)]
             self.schema = _same_columns(self._fragments)
         elif isinstance(events, ds.Dataset):
             # what a dataset's own schema says counts: that is the way in for files whose columns differ
-            self._fragments, self.schema = list(events.get_fragments()), events.schema
+            self.schema = events.schema
+            self._open_dataset(events)
+        elif isinstance(events, pa.RecordBatchReader):
+            self.schema, self._name = events.schema, "the reader"
+            self._batches = lambda names: (batch.select(names) for batch in events)
         else:
-            self._table = read_table(events)
-            self.schema = self._table.schema
+            self._open_table(read_table(events))
+
+    def _open_table(self, table: pa.Table) -> None:
+        self.schema, self._row_count = table.schema, len(table)
+        self._batches = lambda names: table.select(names).to_batches(max_chunksize=ROWS_AT_ONCE)
+
+    def _open_dataset(self, dataset: ds.Dataset) -> None:
+        """File by file where it can be, so that messages name the file; not where it is filtered, or not of files."""
+        with suppress(ValueError):
+            self._fragments = list(dataset.get_fragments())
+        if not all(isinstance(part, ds.FileFragment) for part in self._fragments) or not self._fragments:
+            self._fragments, self._name = [], "the dataset"
+            self._batches = lambda names: dataset.to_batches(columns=names, batch_size=ROWS_AT_ONCE)
 
     def row_count(self) -> int | None:
         """How many rows there are; None where telling means to read them."""
-        if self._table is not None:
-            return len(self._table)
-        if any(format_of(part.path) == "csv" for part in self._fragments):
-            return None
+        if self._batches is not None or any(format_of(part.path) == "csv" for part in self._fragments):
+            return self._row_count
         total = 0
         for part in self._fragments:
             with reading(part.path):
@@ -50,10 +67,10 @@ class Source:
 
     def batches(self, names: list[str]) -> Iterator[Rows]:
         """The rows, in order, with these columns."""
-        if self._table is not None:
-            row = 0
-            for batch in self._table.select(names).to_batches(max_chunksize=ROWS_AT_ONCE):
-                yield Rows(THE_TABLE, row, pa.Table.from_batches([batch]))
+        row = 0
+        with reading(self._name, lambda: row):
+            for batch in self._batches(names) if self._batches is not None else ():
+                yield Rows(self._name, row, pa.Table.from_batches([batch]))
                 row += batch.num_rows
         columns = pa.schema([self.schema.field(name) for name in names])
         for part in self._fragments:
