@@ -10,7 +10,7 @@ import pytest
 
 import latewood as lw
 from latewood.clock import LATEST_TS
-from latewood.examples import anchors
+from latewood.immutable import GenerationReader
 from latewood.testing import ManualClock
 
 SCHEMA = lw.Schema(
@@ -38,16 +38,20 @@ def test_a_history_has_the_event_of_the_last_moment_there_is(store: lw.Store) ->
     assert store.history(1)["x"].to_pylist() == [0, 1, 0]
 
 
-def test_anchors_read_on_when_their_generation_is_collected(store: lw.Store) -> None:
-    users = list(range(100))
+def test_anchors_read_on_when_their_generation_is_collected(store: lw.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    users, scan = list(range(100)), GenerationReader.scan
+
+    def late(reader: GenerationReader, *args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(GenerationReader, "scan", scan)
+        for time in (6, 7):
+            store.append(events(users, [time] * 100))
+            store.compact(keep=1)
+        return reader.scan(*args, **options)
+
     store.append(events(users, [5] * 100))
     store.compact()
-    histories: Any = anchors._histories(store)
-    found = len(next(histories))
-    for time in (6, 7):
-        store.append(events(users, [time] * 100))
-        store.compact(keep=1)
-    assert found + sum(map(len, histories)) == 100
+    monkeypatch.setattr(GenerationReader, "scan", late)
+    assert len(lw.anchors(store, min_history=0)) == 100
 
 
 def test_a_lost_chunk_of_the_vocabulary_does_not_give_its_codes_to_other_words(store: lw.Store) -> None:
