@@ -122,10 +122,15 @@ def test_the_map_of_the_code_names_every_part() -> None:
     assert {part for part in parts if not re.search(rf"\b{part}\b", drawing)} == set()
 
 
-def test_decisions_are_numbered_and_shaped_alike() -> None:
+def test_decisions_are_numbered_shaped_alike_and_listed() -> None:
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    listed = (ROOT / "docs" / "README.md").read_text()
     for page in pages:
         assert re.fullmatch(r"\d{4}(-[a-z0-9]+)+\.md", page.name)
-        headings = re.findall(r"^## (.*)$", page.read_text(), re.MULTILINE)
-        assert headings == ["Problem", "Options", "Numbers", "Choice"], page.name
+        text = page.read_text()
+        title = re.match(r"# (\d+)\. (.+)\n", text)
+        assert title, page.name
+        assert f"| [{title[1]}](decisions/{page.name}) | {title[2]} |" in listed
+        headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+        assert [name for name in headings if name != "Numbers"] == ["Problem", "Options", "Choice"], page.name
