@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latewood.columns import Column
 from latewood.events import Events
-from latewood.stripes.jit import kernel
+from latewood.kernels import kernel
 
 UNPLACED = -1  # the ordinal of an event that has arrived but was not given its place yet
 _LAST = np.iinfo(np.int32).max

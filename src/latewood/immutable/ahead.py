@@ -9,9 +9,9 @@ from typing import Any
 
 from numba import uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u64, prefetch
 from latewood.stripes.entries import block_index, entry_offset, first_entry, table_field, user_record
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import (
     DELAY,
     EVENT_TS,

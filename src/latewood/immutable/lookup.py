@@ -9,9 +9,9 @@ from typing import Any
 
 from numba import int64, uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u64, prefetch
 from latewood.stripes.entries import table_field, user_events, user_record
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import USER_CHECK, USER_COUNT, USER_HASH
 from latewood.stripes.stripe import table_at
 

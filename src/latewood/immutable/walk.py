@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS
 from latewood.immutable import ahead
+from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i32, load_i64, load_u64, store_u64
 from latewood.stripes.entries import (
     first_entry,
@@ -34,7 +35,6 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, PAYLOAD, STRIPE_EVENTS
 from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_times, decode_values, table_at, verify_block
 

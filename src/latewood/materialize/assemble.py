@@ -20,9 +20,9 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
+from latewood.kernels import kernel
 from latewood.materialize.choose import Candidates
 from latewood.stripes.addresses import copy_bytes
-from latewood.stripes.jit import kernel
 
 Segments = NDArray[np.int64]  # (m, 3)
 

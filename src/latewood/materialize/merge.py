@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Rows
+from latewood.kernels import kernel
 from latewood.materialize.choose import Candidates
 from latewood.materialize.recents import Recents
 from latewood.stripes.decode import decode_column
 from latewood.stripes.entries import first_ts
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 from latewood.stripes.stripe import table_at

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.immutable.resolve import Rows
-from latewood.stripes.jit import kernel
+from latewood.kernels import kernel
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 

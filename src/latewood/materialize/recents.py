@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from latewood.clock import show_ts
 from latewood.columns import Column, column_from_arrow, conform, times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
+from latewood.kernels import kernel
 from latewood.pointer import Pointers
 from latewood.schema import Trait
-from latewood.stripes.jit import kernel
 from latewood.vocabulary import Vocabulary
 
 RECENT = "recent"

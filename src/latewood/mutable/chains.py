@@ -8,7 +8,7 @@ empty.
 
 from numba import boolean, int32, int64, types, uint64
 
-from latewood.mutable.jit import kernel
+from latewood.kernels import typed_kernel
 
 _I64 = types.Array(int64, 1, "C")
 _I32 = types.Array(int32, 1, "C")
@@ -19,7 +19,7 @@ _IN_U64 = types.Array(uint64, 1, "C", readonly=True)
 _IN_BOOL = types.Array(boolean, 1, "C", readonly=True)
 
 
-@kernel(int64(_IN_U64, _IN_U64, _I64, _U64, _U64, int64, _I64, _I64))
+@typed_kernel(int64(_IN_U64, _IN_U64, _I64, _U64, _U64, int64, _I64, _I64))
 def assign_users(hashes, checks, table, user_hash, user_check, count, users, new_rows):  # type: ignore[no-untyped-def]
     """Each row's user number, new ones given in order of appearance. Returns the number of users thereafter.
 
@@ -46,7 +46,7 @@ def assign_users(hashes, checks, table, user_hash, user_check, count, users, new
     return count
 
 
-@kernel(types.void(_I64, _U64, int64))
+@typed_kernel(types.void(_I64, _U64, int64))
 def rehash_users(table, user_hash, count):  # type: ignore[no-untyped-def]
     """Fill an empty table with the users known."""
     mask = uint64(len(table) - 1)
@@ -57,7 +57,7 @@ def rehash_users(table, user_hash, count):  # type: ignore[no-untyped-def]
         table[place] = user + 1
 
 
-@kernel(types.void(_IN_U64, _IN_U64, _I64, _U64, _U64, _I64))
+@typed_kernel(types.void(_IN_U64, _IN_U64, _I64, _U64, _U64, _I64))
 def find_users(hashes, checks, table, user_hash, user_check, users):  # type: ignore[no-untyped-def]
     """Each row's user number, -1 where unknown."""
     mask = uint64(len(table) - 1)
@@ -72,7 +72,7 @@ def find_users(hashes, checks, table, user_hash, user_check, users):  # type: ig
             place = (place + uint64(1)) & mask
 
 
-@kernel(types.void(_IN_I64, _IN_BOOL, _I64, _I64))
+@typed_kernel(types.void(_IN_I64, _IN_BOOL, _I64, _I64))
 def rank_in_user(users, chosen, seen, ranks):  # type: ignore[no-untyped-def]
     """How many chosen rows of the same user come before each chosen row. `seen` is all zero before and after."""
     for row in range(len(users)):
@@ -83,7 +83,7 @@ def rank_in_user(users, chosen, seen, ranks):  # type: ignore[no-untyped-def]
         seen[users[row]] = 0
 
 
-@kernel(uint64(int64, int64, int64))
+@typed_kernel(uint64(int64, int64, int64))
 def _tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     h = uint64(user) * uint64(0x9E3779B97F4A7C15) + uint64(event_ts)
     h = (h ^ (h >> uint64(32))) * uint64(0xD6E8FEB86659FD93) + uint64(ingest_ts)
@@ -91,7 +91,7 @@ def _tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     return h ^ (h >> uint64(32))
 
 
-@kernel(types.void(int64, int64, boolean, _I64, _I64, _I64, _I32, _I64, _I64, _I64, _I64))
+@typed_kernel(types.void(int64, int64, boolean, _I64, _I64, _I64, _I32, _I64, _I64, _I64, _I64))
 def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, previous, latest, head, ties):  # type: ignore[no-untyped-def]
     """Thread rows [start, stop) into their users' chains and the table of tied groups.
 
@@ -120,7 +120,7 @@ def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, prev
         ties[place] = row + 1
 
 
-@kernel(types.void(_I64, int64, _I64, _I64, _I64))
+@typed_kernel(types.void(_I64, int64, _I64, _I64, _I64))
 def rehash_ties(ties, rows, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     """Fill an empty table of tied groups with each group's newest row."""
     mask = uint64(len(ties) - 1)
@@ -134,7 +134,7 @@ def rehash_ties(ties, rows, users, event_ts, ingest_ts):  # type: ignore[no-unty
         ties[place] = row + 1
 
 
-@kernel(int64(_IN_U64, _IN_U64, _IN_U64, _I64, _U64, _U64, _U64, _I64, _I64))
+@typed_kernel(int64(_IN_U64, _IN_U64, _IN_U64, _I64, _U64, _U64, _U64, _I64, _I64))
 def match_ids(high, low, content, table, known_high, known_low, known_content, scratch, found):  # type: ignore[no-untyped-def]
     """Which rows repeat an event id: one known (its record number ≥ 0), one of row j above (-2 - j), or none (-1).
 
@@ -171,7 +171,7 @@ def match_ids(high, low, content, table, known_high, known_low, known_content, s
     return -1
 
 
-@kernel(types.void(int64, int64, _I64, _U64))
+@typed_kernel(types.void(int64, int64, _I64, _U64))
 def link_ids(start, stop, table, known_low):  # type: ignore[no-untyped-def]
     """Enter the id records [start, stop), which are new, into the table."""
     mask = uint64(len(table) - 1)
@@ -182,7 +182,7 @@ def link_ids(start, stop, table, known_low):  # type: ignore[no-untyped-def]
         table[place] = entry + 1
 
 
-@kernel(boolean(int64, int64, _I64, _I64, _I32))
+@typed_kernel(boolean(int64, int64, _I64, _I64, _I32))
 def _before(a, b, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
     if event_ts[a] != event_ts[b]:
         return event_ts[a] < event_ts[b]
@@ -191,7 +191,7 @@ def _before(a, b, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
     return ordinal[a] < ordinal[b]
 
 
-@kernel(types.void(_I64, _I64, int64, int64, _I64, _I64, _I32))
+@typed_kernel(types.void(_I64, _I64, int64, int64, _I64, _I64, _I32))
 def _sort_rows(rows, spare, start, stop, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
     """Sort rows[start:stop] by the total order: insertion-sorted runs, merged; fast on what is nearly sorted."""
     run = 16
@@ -221,7 +221,7 @@ def _sort_rows(rows, spare, start, stop, event_ts, ingest_ts, ordinal):  # type:
         run *= 2
 
 
-@kernel(
+@typed_kernel(
     int64(
         _I64, _IN_I64, _IN_I64, _IN_I64, _IN_I64, _IN_I32, int64, _I64, _I64, _I64, _I64, _I64, _I32, _I64, _I64, _I64
     ),

@@ -10,6 +10,7 @@ from typing import Any
 
 from numba import int64, uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, copy_bytes, load_i32, load_i64, load_u64
 from latewood.stripes.checksum import xxh64
 from latewood.stripes.encode import encode_stripe, encode_times
@@ -25,7 +26,6 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import BLOCK_STRIPES, CHECKSUMS, DELAY, EVENT_TS, ORDINAL, PAYLOAD, STRIPE_EVENTS
 from latewood.stripes.stripe import verify_block
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from numba import uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u8, load_u32, load_u64
-from latewood.stripes.jit import kernel
 
 _P1, _P2, _P3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 _P4, _P5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5

@@ -11,6 +11,7 @@ import numpy as np
 from numba import uint64
 from numpy.typing import NDArray
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_u8, load_u64, prefetch, zero_bytes
 from latewood.stripes.entries import (
     block_index,
@@ -21,13 +22,12 @@ from latewood.stripes.entries import (
     table_field,
     user_events,
 )
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import BLOCK_STRIPES, EVENT_TS, PAYLOAD, STRIPE_EVENTS, USER_COUNT, VERIFIED
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, table_at, verify_block
 
-_ENTRIES_AHEAD, _PAYLOAD_AHEAD = 8, 3
+_ENTRIES_AHEAD, _PAYLOAD_AHEAD, _MOST_AHEAD = 10, 5, 1536  # ranges, ranges, bytes
 _NULLS, _OUTSIDE, _DAMAGED = 1, 2, 3  # what the kernel says
 # A kernel's room: where something is wrong, what was read, scratch for a stripe, the place of every range's entry.
 _RANGE, _STRIPE, _OUTPUT, _STRIPES, _BYTES = range(5)
@@ -150,10 +150,8 @@ def _decode_ranges(tables: Any, ranges: Any, output: Any, size: Any, verify: Any
             checked += 1
         ahead = i + _PAYLOAD_AHEAD
         if ahead < count:
-            soon = load_u64(work[_PLACES + ahead])
-            soon = table_field(table_at(tables, ranges[0, ahead]), PAYLOAD) + entry_offset(soon)
-            for line in range(5):
-                prefetch(soon + uint64(line * 64))
+            payload = table_field(table_at(tables, ranges[0, ahead]), PAYLOAD)
+            _ask_for_stripe(payload, work[_PLACES + ahead], uint64(2))
         shard, user, start, stop, target = _range(ranges, i)
         mask_to = mask_at + target if mask_at else mask_at
         status = _decode_range(
@@ -165,6 +163,15 @@ def _decode_ranges(tables: Any, ranges: Any, output: Any, size: Any, verify: Any
             return _DAMAGED
         nulls |= uint64(status)
     return _NULLS if nulls else 0
+
+
+@kernel
+def _ask_for_stripe(payload: Any, place: Any, times: Any) -> None:
+    """Prefetch from the stripe on whose entry is at `place`, some `times` its length: what follows it is like it."""
+    start = entry_offset(load_u64(place))
+    size = min(times * (entry_offset(load_u64(place + uint64(8))) - start), uint64(_MOST_AHEAD))
+    for line in range((size + uint64(63)) >> uint64(6)):
+        prefetch(payload + start + (uint64(line) << uint64(6)))
 
 
 @kernel
@@ -203,9 +210,7 @@ def _decode_range(
         entry = load_u64(entries + (stripe << uint64(3)))
         last = min(stop, first + uint64(STRIPE_EVENTS))
         if last < stop:
-            soon = payload + entry_offset(load_u64(entries + (stripe << uint64(3)) + uint64(8)))
-            for line in range(4):
-                prefetch(soon + uint64(line * 64))
+            _ask_for_stripe(payload, entries + (stripe << uint64(3)) + uint64(8), uint64(1))
         checked = not verify or load_u8(verified + stripe // uint64(BLOCK_STRIPES))
         if not checked and verify_block(table, user, column, stripe):
             work[_STRIPE] = stripe

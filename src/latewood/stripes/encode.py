@@ -8,6 +8,7 @@ from typing import Any
 
 from numba import int64, uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import (
     copy_bytes,
     load_i8,
@@ -21,7 +22,6 @@ from latewood.stripes.addresses import (
     store_u64,
     zero_bytes,
 )
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import (
     DELTA,
     EXCEPTIONS_SHIFT,

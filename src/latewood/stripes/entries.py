@@ -6,8 +6,8 @@ from typing import Any
 
 from numba import types, uint64
 
+from latewood.kernels import intrinsic, kernel
 from latewood.stripes.addresses import I64, load_i64, load_u64, pointer
-from latewood.stripes.jit import intrinsic, kernel
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
     COLUMN_COUNT,

@@ -11,7 +11,7 @@ import numpy as np
 from numba import int64, uint64
 from numpy.typing import NDArray
 
-from latewood.stripes.jit import kernel
+from latewood.kernels import kernel
 from latewood.users import UserKeys
 
 _CHECK, _EVENT = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import types, uint64
 from numba.core import cgutils
 
+from latewood.kernels import intrinsic, kernel
 from latewood.stripes.addresses import (
     I64,
     bit_length,
@@ -24,7 +25,6 @@ from latewood.stripes.addresses import (
     zero_bytes,
 )
 from latewood.stripes.entries import packed_bytes, word_bits
-from latewood.stripes.jit import intrinsic, kernel
 from latewood.stripes.unpack import ROW_BYTES, narrow, splat
 
 

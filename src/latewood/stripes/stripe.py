@@ -10,6 +10,7 @@ from typing import Any
 
 from numba import uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import (
     address_of,
     copy_bytes,
@@ -40,7 +41,6 @@ from latewood.stripes.entries import (
     table_field,
     user_stripes,
 )
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
     CHECKSUMS,

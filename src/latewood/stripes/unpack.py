@@ -15,8 +15,8 @@ from llvmlite import ir
 from numba import types, uint64
 from numba.core import cgutils
 
+from latewood.kernels import intrinsic, kernel
 from latewood.stripes.addresses import I32, I64, pointer
-from latewood.stripes.jit import intrinsic, kernel
 
 ROW_BYTES = 32
 

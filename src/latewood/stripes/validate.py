@@ -9,6 +9,7 @@ from typing import Any
 
 from numba import int64, uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u64
 from latewood.stripes.encode import BOOL
 from latewood.stripes.entries import (
@@ -27,7 +28,6 @@ from latewood.stripes.entries import (
     user_record,
     user_stripes,
 )
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
     COLUMN_COUNT,

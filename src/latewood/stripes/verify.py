@@ -8,6 +8,7 @@ from typing import Any
 
 from numba import int64, uint64
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i32, load_i64, load_u64
 from latewood.stripes.entries import (
     identity_before,
@@ -18,7 +19,6 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.jit import kernel
 from latewood.stripes.layout import BLOCK_STRIPES, COLUMN_COUNT, STRIPE_EVENTS, USER_CHECK, USER_HASH
 from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_times, verify_block
 

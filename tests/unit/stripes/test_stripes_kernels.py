@@ -7,10 +7,10 @@ import pytest
 import xxhash
 from numba import njit
 
+from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of
 from latewood.stripes.checksum import xxh64
 from latewood.stripes.identity import identities, identity
-from latewood.stripes.jit import kernel
 from latewood.stripes.pack import choose_width, count_bits, pack_values
 from latewood.stripes.unpack import scale_rows, unpack_rows
 from latewood.users import UserKeys

@@ -1,0 +1,96 @@
+"""How kernels are compiled: without the GIL, cached on disk, in machine arithmetic. The one place that decides it.
+
+numba's cache notices a change only in the file of the function itself, but a kernel inlines functions of other files, and
+numbers that they define. So a cached kernel is stamped with all that it may have inlined: the source of its own module,
+and through that module's imports every other kernel and instruction with its source, and every number with its value.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import xxhash
+from numba import njit
+from numba.extending import intrinsic as _intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+intrinsic: Any = _intrinsic  # instructions of our own; untyped, since numba's type has their first argument
+_stamps: dict[str, int] = {}  # of modules, by file
+
+
+def kernel(function: Function) -> Function:
+    """Compile a function with numba, for whatever types it is called with."""
+    return cast(Function, _compiled(function))
+
+
+def typed_kernel(signature: Any) -> Callable[[Function], Function]:
+    """Compile a function for one signature, at once: calls with other types are refused."""
+
+    def compile_(function: Function) -> Function:
+        compiled = _compiled(function)
+        compiled.compile(signature)
+        compiled.disable_compile()
+        return cast(Function, compiled)
+
+    return compile_
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Where the cache cannot be written, warn and compile in every process anew."""
+    compiled: Any = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    try:
+        compiled.enable_caching()
+        compiled._cache._cache_file._source_stamp = stamp(function)  # tests/unit/test_kernels.py notices if this moves
+    except RuntimeError:
+        _warn_once()
+    except AttributeError:  # another numba: its own stamp has to do
+        pass
+    return compiled
+
+
+def stamp(function: Callable[..., Any]) -> int:
+    """A hash of all that a function of this module, compiled, may have inlined."""
+    return _stamp_module(function.__code__.co_filename, function.__globals__)
+
+
+def _stamp_module(file: str, names: dict[str, Any]) -> int:
+    if file in _stamps:
+        return _stamps[file]
+    _stamps[file] = 0  # for modules that import each other
+    digest = xxhash.xxh3_64(_source(Path(__file__)) + _source(Path(file)))
+    for name, value in sorted(names.items()):
+        digest.update(f"{name}={_stamp_value(value, names)}".encode())
+    _stamps[file] = digest.intdigest()
+    return _stamps[file]
+
+
+def _stamp_value(value: Any, names: dict[str, Any]) -> str:
+    """What a kernel may take from a name of its module; empty for what it cannot."""
+    if isinstance(value, tuple):
+        return ",".join(_stamp_value(part, names) for part in value)
+    if isinstance(value, int | float | np.generic):
+        return repr(value)
+    if isinstance(value, ModuleType) and value.__name__.startswith(f"{names['__name__'].split('.')[0]}."):
+        return str(_stamp_module(str(value.__file__), vars(value)))
+    function: Any = getattr(value, "py_func", None) or getattr(value, "_defn", None)  # of a kernel, of an instruction
+    return str(stamp(function)) if hasattr(function, "__code__") else ""
+
+
+@functools.cache
+def _source(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""  # what is typed in has no file
+
+
+@functools.cache
+def _warn_once() -> None:
+    warnings.warn(
+        "numba cannot write its cache, so kernels are compiled anew in every process (seconds); "
+        "set NUMBA_CACHE_DIR to a writable directory",
+        RuntimeWarning,
+        stacklevel=4,
+    )
