@@ -1,5 +1,6 @@
 """What an attack on a store found: each test is named for what once went wrong."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 import latewood as lw
 from latewood.clock import LATEST_TS
-from latewood.immutable import GenerationReader
+from latewood.compaction import bulk_load
+from latewood.immutable import Catalog, GenerationReader
+from latewood.intake import read_events
+from latewood.mutable.segmented import SegmentedLog
 from latewood.testing import ManualClock
 
 SCHEMA = lw.Schema(
@@ -52,6 +56,28 @@ def test_anchors_read_on_when_their_generation_is_collected(store: lw.Store, mon
     store.compact()
     monkeypatch.setattr(GenerationReader, "scan", late)
     assert len(lw.anchors(store, min_history=0)) == 100
+
+
+def test_a_bulk_load_that_could_not_be_ended_does_not_bar_the_store(
+    store: lw.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = Catalog.publish
+
+    def full(_: SegmentedLog) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    def publish_and_fill(catalog: Catalog, generation: lw.Generation) -> None:
+        publish(catalog, generation)
+        monkeypatch.setattr(SegmentedLog, "begin", full)
+
+    monkeypatch.setattr(Catalog, "publish", publish_and_fill)
+    table = events([1], [5]).append_column("ingest_ts", pa.array([6]))
+    with pytest.raises(OSError, match="full"):
+        bulk_load(store, [read_events(table, SCHEMA, store.encode).events])
+    monkeypatch.undo()
+    store.append(events([1], [7]))
+    assert len(store.history(1)) == 2
+    assert store.compact().event_count == 2
 
 
 def test_a_lost_chunk_of_the_vocabulary_does_not_give_its_codes_to_other_words(store: lw.Store) -> None:

@@ -10,6 +10,7 @@ the catalog: `was_published`.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from uuid import uuid4
 
 import numpy as np
@@ -77,10 +78,9 @@ def was_published(catalog: Catalog, token: str) -> bool:
 def _end_failed(catalog: Catalog, tier: MutableTier, token: str) -> None:
     """End a load after an error. The error may have come after the manifest was put, so the catalog decides.
 
-    Where even the catalog cannot be read, the load stays open until the tier is opened again: nothing else is safe.
+    Where even the catalog cannot be read, the load stays open until it can.
     """
-    try:
+    published = None
+    with suppress(LatewoodError, OSError):
         published = was_published(catalog, token)
-    except (LatewoodError, OSError):
-        return
     tier.end_load(token, published=published)

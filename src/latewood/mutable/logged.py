@@ -332,9 +332,17 @@ class LoggedTier:
                 self._log.release_load()
                 raise
 
-    def end_load(self, token: str, *, published: bool) -> None:
+    def end_load(self, token: str, *, published: bool | None) -> None:
         with self._writing:
-            self._end_load(token, published)
+            try:
+                if published is not None:
+                    self._end_load(token, published)
+            except ConflictError:  # another's load, which goes on
+                raise
+            except BaseException:
+                self._log.release_load()
+                raise
+            self._log.release_load()
 
     def _end_load(self, token: str, published: bool) -> None:
         def change(transaction: LogTransaction) -> tuple[LogState, None]:
@@ -348,7 +356,6 @@ class LoggedTier:
             return state.changed(load_token=None, last=last, frontier=cut).rotated(), None
 
         self._write(change)
-        self._log.release_load()
 
     def _settle_load(self) -> None:
         """End a bulk load whose owner died, by whether its generation was published. The caller holds the write lock."""

@@ -174,8 +174,10 @@ class MutableTier(Protocol):
         """
         ...
 
-    def end_load(self, token: str, *, published: bool) -> None:
+    def end_load(self, token: str, *, published: bool | None) -> None:
         """End it: with W as the new frontier if its generation was published, else as if it had never begun.
+
+        None: it cannot be told now. Then, as after an error here, whoever comes next finds out, as if the owner had died.
 
         Raises: ConflictError: no load of this token is under way.
         """
