@@ -39,7 +39,7 @@ def user_keys(user_ids: pa.Array | pa.ChunkedArray) -> UserKeys:
     """The keys of user ids of a schema's type: int64 or string, without nulls."""
     if pa.types.is_integer(user_ids.type):
         ids = np.asarray(user_ids.to_numpy(), np.int64).view(np.uint64)
-        return UserKeys(_mix(ids), np.zeros(len(ids), np.uint64))
+        return UserKeys(splitmix(ids), np.zeros(len(ids), np.uint64))
     encoded = pc.dictionary_encode(user_ids)
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
@@ -57,7 +57,8 @@ def shard_of(user_hash: NDArray[np.uint64], shards: int) -> NDArray[np.int64]:
     return (((user_hash >> np.uint64(32)) * np.uint64(shards)) >> np.uint64(32)).astype(np.int64)
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finalizer, a bijection. Frozen: the layout of shards, remembered event ids and resumes rest on it."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

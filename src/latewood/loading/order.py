@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.errors import SchemaError
+from latewood.users import splitmix
 
 ORDERS = ("shuffle", "user", "time")
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -100,13 +101,6 @@ def permutation(count: int, seed: int, epoch: int, stream: int) -> NDArray[np.in
     """The numbers below `count` by the hash of (seed, epoch, stream, number), which has no ties within one stream."""
     key = np.zeros(1, np.uint64)
     for part in (seed, epoch, stream):
-        key = _mix(key + _GOLDEN + np.uint64(part % 2**64))
-    hashes = _mix(key + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
+        key = splitmix(key + _GOLDEN + np.uint64(part % 2**64))
+    hashes = splitmix(key + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
     return np.argsort(hashes).astype(np.int64, copy=False)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finalizer, a bijection."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

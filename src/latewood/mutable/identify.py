@@ -10,6 +10,7 @@ from latewood.columns import plain_array
 from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.schema import is_text
+from latewood.users import splitmix
 
 _PHI = np.uint64(0x9E3779B97F4A7C15)
 
@@ -57,21 +58,15 @@ def hash_content(events: Events) -> NDArray[np.uint64]:
     Codes of the vocabulary are stable, so they stand for their values; a trait added later is null in earlier events
     and changes nothing.
     """
-    h = _mix(events.keys.hash ^ (events.keys.check * _PHI)) + events.event_ts.view(np.uint64)
-    total = _mix(h)
+    h = splitmix(events.keys.hash ^ (events.keys.check * _PHI)) + events.event_ts.view(np.uint64)
+    total = splitmix(h)
     for trait, column in events.traits.items():
         seed = np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64)
-        said = _mix(_mix(_bits(column.values) + seed) ^ seed)
+        said = splitmix(splitmix(_bits(column.values) + seed) ^ seed)
         total = total + (said if column.mask is None else np.where(column.mask, np.uint64(0), said))
-    return _mix(total)
+    return splitmix(total)
 
 
 def _bits(values: NDArray[np.generic]) -> NDArray[np.uint64]:
     unsigned = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
     return unsigned.astype(np.uint64)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
