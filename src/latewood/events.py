@@ -11,9 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from latewood.clock import EARLIEST_TS
 from latewood.columns import Column
 from latewood.schema import Schema
 from latewood.users import UserKeys, no_keys
+
+NO_TIE = EARLIEST_TS - 1  # the ingest time of a request that is no event: before every event's at the same event_ts
 
 
 @dataclass(frozen=True, slots=True)

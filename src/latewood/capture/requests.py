@@ -8,15 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.clock import EARLIEST_TS
 from latewood.columns import first_row, one_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
+from latewood.events import NO_TIE
 from latewood.intake import read_user_ids
 from latewood.schema import Schema
 from latewood.users import UserKeys, user_keys
 
 ANCHOR = "anchor"
-NO_TIE = EARLIEST_TS - 1  # sorts before every ingest time
 OUTPUT = ("uih", "recent", "cutoff", "history")  # columns that examples get, here or when they are materialized
 
 

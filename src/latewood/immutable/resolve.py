@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import EARLIEST_TS, show_ts
+from latewood.clock import show_ts
 from latewood.errors import PointerError
+from latewood.events import NO_TIE
 from latewood.immutable import walk
 from latewood.pointer import Pointers
 from latewood.stripes import Tables
@@ -29,12 +30,12 @@ from latewood.users import UserKeys
 
 
 class Status(IntEnum):
-    """What became of a pointer. The numbers are those the kernels return."""
+    """What became of a pointer. The kernels' numbers, and one that they never meet."""
 
-    OK = 0
-    UNKNOWN_USER = 1  # the pointer means events, the generation has none of this user
-    SHORT = 2  # fewer visible events than `length`, or ties than `end_ties`
-    CHECKSUM = 3  # as many as expected, but not the same ones
+    OK = walk.OK
+    UNKNOWN_USER = walk.UNKNOWN_USER  # the pointer means events, the generation has none of this user
+    SHORT = walk.SHORT  # fewer visible events than `length`, or ties than `end_ties`
+    CHECKSUM = walk.CHECKSUM  # as many as expected, but not the same ones
     NEWER = 4  # the pointer's watermark is past the generation's: read a newer generation
 
 
@@ -142,7 +143,7 @@ def measure(
     Raises: CorruptionError: a block on the way is damaged.
     """
     n = len(end_ts)
-    ingest = np.full(n, EARLIEST_TS - 1, np.int64) if tie_ingest is None else _plain(tie_ingest, np.int64)
+    ingest = np.full(n, NO_TIE, np.int64) if tie_ingest is None else _plain(tie_ingest, np.int64)
     ordinal = np.zeros(n, np.int32) if tie_ordinal is None else _plain(tie_ordinal, np.int32)
     measured = Measured(
         start_ts=np.array(end_ts, np.int64),

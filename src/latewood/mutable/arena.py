@@ -13,14 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column
-from latewood.events import Events
+from latewood.events import NO_TIE, Events
 from latewood.mutable import chains
 from latewood.mutable.blob import Batch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.growable import Growable, IntegerIds, TextIds, Traits
 from latewood.users import UserKeys
-
-_NO_TIE = np.iinfo(np.int64).min  # sorts before every ingest time: a plain request has no tied events
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +205,7 @@ class Arena:
         hashes, checks = map(np.ascontiguousarray, keys)
         chains.find_users(hashes, checks, self._users_table, self._user_hash.array, self._user_check.array, users)
         if tie_ingest is None or tie_ordinal is None:
-            tie_ingest, tie_ordinal = np.full(n, _NO_TIE), np.zeros(n, np.int32)
+            tie_ingest, tie_ordinal = np.full(n, NO_TIE), np.zeros(n, np.int32)
         requests = (users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self.committed)
         columns = (self._head.array, self._previous.array, self._latest.array)
         order = (self._event_ts.array, self._ingest_ts.array, self._ordinal.array)
