@@ -16,6 +16,7 @@ $(BIN)/python:
 
 .venv/.installed: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/latewood warmup
 	touch $@
 
 .venv/.developer: .venv/.installed

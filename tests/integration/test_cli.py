@@ -18,7 +18,7 @@ from latewood.cli import main
 from latewood.cli.ingest import parse_delay
 from latewood.cli.init import TYPES
 
-VERBS = ("init", "ingest", "append", "compact", "backfill", "materialize", "inspect", "demo")
+VERBS = ("init", "ingest", "append", "compact", "backfill", "materialize", "inspect", "warmup", "demo")
 
 
 class Said(NamedTuple):
@@ -314,6 +314,10 @@ def test_no_examples_are_an_empty_file(run: Run) -> None:
     assert run("materialize", "store", "none.parquet", "--out", "sequences.parquet", "--json").json["examples"] == 0
     written = pq.read_table("sequences.parquet")
     assert (len(written), written.column_names) == (0, ["user_id", "request_ts", "label", "history"])
+
+
+def test_a_warmup_says_how_long_it_took(run: Run) -> None:
+    assert run("warmup", "--json").json["seconds"] > 0
 
 
 def test_as_a_program_of_its_own(run: Run, tmp_path: Path) -> None:

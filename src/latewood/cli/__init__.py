@@ -22,6 +22,7 @@ from latewood.cli.init import init
 from latewood.cli.inspect import inspect
 from latewood.cli.materialize import materialize
 from latewood.cli.output import describe, plain_warnings, print_json
+from latewood.cli.warmup import warmup
 
 app = typer.Typer(
     name="latewood",
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (init, ingest, append, compact, backfill, materialize, inspect, demo):
+for verb in (init, ingest, append, compact, backfill, materialize, inspect, warmup, demo):
     app.command()(verb)
 
 

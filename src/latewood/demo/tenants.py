@@ -6,7 +6,7 @@ that wants fewer events cuts them after reading.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -77,7 +77,8 @@ def compare_tenants(
                 name: pool.submit(_compare, store, by_user, projection, oracle, requests)
                 for name, projection in TENANTS.items()
             }
-            for done in as_completed([written, *checks.values()]):
+            running: list[Future[Any]] = [written, *checks.values()]
+            for done in as_completed(running):
                 done.result()
                 advance("writing Fat Rows, comparing with the oracle")
         fat = written.result()

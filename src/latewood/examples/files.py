@@ -94,7 +94,7 @@ def _local_files(text: str) -> list[ExampleFile]:
     elif path.exists():
         found = [path]
     else:
-        matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 (the pattern may be absolute)
+        matches = sorted(glob.glob(text, recursive=True))
         return [file for match in matches for file in _local_files(match)]
     return [ExampleFile(str(p), p.stat().st_size) for p in sorted(found)]
 
