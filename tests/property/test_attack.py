@@ -14,7 +14,7 @@ from latewood.clock import LATEST_TS
 from latewood.compaction import bulk_load
 from latewood.immutable import Catalog, GenerationReader
 from latewood.intake import read_events
-from latewood.mutable.segmented import SegmentedLog
+from latewood.mutable.segmented_log import SegmentedLog
 from latewood.testing import ManualClock
 
 SCHEMA = lw.Schema(

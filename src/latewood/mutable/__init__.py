@@ -1,9 +1,15 @@
-"""Recent events: the protocol of the mutable tier, and its two backends (LMDB, the durable default, and memory)."""
+"""Recent events: the protocol of the mutable tier, and its two backends (LMDB, the durable default, and memory).
+
+tier           what is promised              log             the seam below: batches and a state, committed together
+logged_tier    the rules, over any log       segmented_log   a log in a directory, one segment_file after another
+lmdb_tier      ... over a segmented log      memory_tier     ... over a log without files
+arena          the log's copy for reading    event_batch     what the log holds, as bytes
+"""
 
 from latewood.mutable.identify import hash_content, hash_ids
-from latewood.mutable.lmdb import LmdbTier
-from latewood.mutable.logged import Settings
-from latewood.mutable.memory import InMemoryTier
+from latewood.mutable.lmdb_tier import LmdbTier
+from latewood.mutable.logged_tier import Settings
+from latewood.mutable.memory_tier import InMemoryTier
 from latewood.mutable.tier import AppendReceipt, Late, MutableTier, Recent, TierState, WasPublished
 
 __all__ = [

@@ -13,7 +13,7 @@ from latewood.errors import ConflictError
 from latewood.events import Events
 from latewood.mutable import rules
 from latewood.mutable.arena import Arena
-from latewood.mutable.blob import Batch
+from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.tier import AppendReceipt, Late, TierState
 
@@ -34,7 +34,7 @@ class Appending:
 
 def admit(
     appending: Appending, state: TierState, arena: Arena, runs: list[IdRun]
-) -> tuple[Batch | None, AppendReceipt]:
+) -> tuple[EventBatch | None, AppendReceipt]:
     """Enter the new rows of an append in the arena, pending.
 
     Returns: what the log must keep (None if every row is a duplicate), and the receipt.
@@ -57,7 +57,7 @@ def admit(
 
 def _stamp(
     appending: Appending, rows: NDArray[np.int64], state: TierState, arena: Arena
-) -> tuple[Batch, NDArray[np.int64]]:
+) -> tuple[EventBatch, NDArray[np.int64]]:
     """The new rows with their ingest times, and their user numbers."""
     events = appending.events if len(rows) == len(appending.events) else appending.events.take(rows)
     n, now = len(rows), appending.now
@@ -76,7 +76,7 @@ def _stamp(
     ids, content = appending.ids, appending.content
     if ids is not None and content is not None:
         ids, content = ids[rows], content[rows]
-    return Batch(events.stamped(ingest_ts, np.zeros(n, np.int32)), ids, content), users
+    return EventBatch(events.stamped(ingest_ts, np.zeros(n, np.int32)), ids, content), users
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from latewood.columns import Column
 from latewood.events import NO_TIE, Events
 from latewood.mutable import chains
-from latewood.mutable.blob import Batch
+from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.growable import Growable, IntegerIds, TextIds, Traits
 from latewood.users import UserKeys
@@ -136,7 +136,7 @@ class Arena:
 
     # Events
 
-    def add(self, batch: Batch, users: NDArray[np.int64], *, place_ties: bool) -> NDArray[np.int32]:
+    def add(self, batch: EventBatch, users: NDArray[np.int64], *, place_ties: bool) -> NDArray[np.int32]:
         """Enter the next batch as pending rows; returns the ordinals, given here if `place_ties` (R1)."""
         events, start = batch.events, self.rows
         stop = start + len(events)
@@ -230,7 +230,7 @@ class Arena:
         rows = np.arange(start, self.committed)
         if len(rows):
             events = view.take(rows)
-            batch = Batch(events, *((None, None) if ids is None else (ids[0][rows], ids[1][rows])))
+            batch = EventBatch(events, *((None, None) if ids is None else (ids[0][rows], ids[1][rows])))
             fresh.add(batch, fresh.assign(events), place_ties=False)
         fresh._batch_starts = [first - start for first in self._batch_starts if start <= first < self.committed]
         fresh.next_batch = fresh.first_batch + len(fresh._batch_starts)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.mutable.blob import text_array, text_parts
+from latewood.mutable.event_batch import text_array, text_parts
 
 
 class Growable:

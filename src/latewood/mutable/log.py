@@ -13,7 +13,7 @@ import xxhash
 
 from latewood.clock import EARLIEST_TS
 from latewood.errors import CorruptionError, SchemaError
-from latewood.mutable.blob import Batch
+from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.tier import TierState
 
@@ -118,7 +118,7 @@ class LogTransaction(Protocol):
 
     state: LogState
 
-    def put(self, number: int, batch: Batch) -> None: ...
+    def put(self, number: int, batch: EventBatch) -> None: ...
 
     def commit(self, state: LogState) -> None:
         """Make the batches and the state durable, in one step; a state with a new segment seals the current one."""
@@ -132,7 +132,7 @@ class Log(Protocol):
         """The newest committed state."""
         ...
 
-    def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
+    def read(self, first_batch: int, state: LogState) -> Iterator[EventBatch]:
         """The batches from `first_batch` up to those of `state`, all of them, in order.
 
         Raises: SegmentGoneError: some were evicted meanwhile. CorruptionError: some are damaged or missing.

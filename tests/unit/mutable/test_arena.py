@@ -9,7 +9,7 @@ import pytest
 
 from latewood.events import Events
 from latewood.mutable.arena import Arena
-from latewood.mutable.blob import Batch, decode_batch, encode_batch
+from latewood.mutable.event_batch import EventBatch, decode_batch, encode_batch
 from latewood.testing.mutable_contract import make_events, rows_of
 from latewood.users import UserKeys, user_keys
 
@@ -17,7 +17,7 @@ FOREVER = 2**62
 
 
 def add(arena: Arena, events: Events, *, place_ties: bool = True) -> list[int]:
-    ordinal = arena.add(Batch(events, None, None), arena.assign(events), place_ties=place_ties)
+    ordinal = arena.add(EventBatch(events, None, None), arena.assign(events), place_ties=place_ties)
     arena.commit()
     return ordinal.tolist()
 
@@ -71,7 +71,7 @@ def test_pending_rows_are_counted_but_not_seen() -> None:
     arena, keys = Arena(pa.int64()), user_keys(pa.array([1]))
     add(arena, make_events([1], [5]))
     pending = make_events([1, 1], [5, 3])
-    assert arena.add(Batch(pending, None, None), arena.assign(pending), place_ties=True).tolist() == [1, 0]
+    assert arena.add(EventBatch(pending, None, None), arena.assign(pending), place_ties=True).tolist() == [1, 0]
     assert len(gathered(arena, keys)[0]) == len(arena.rows_between(-1, 1)) == 1
     back = arena.rebuilt(0)  # the commit failed
     assert (back.rows, back.next_batch) == (1, 1)
@@ -85,7 +85,7 @@ def test_rebuilding_drops_batches_from_the_front() -> None:
     for i in range(5):
         events = make_events([1, i], [i, i])
         ids = np.array([[i + 1, 1], [0, 0]], np.uint64)
-        arena.add(Batch(events, ids, np.array([i, i], np.uint64)), arena.assign(events), place_ties=True)
+        arena.add(EventBatch(events, ids, np.array([i, i], np.uint64)), arena.assign(events), place_ties=True)
     arena.commit()
     later = arena.rebuilt(12)
     assert (later.first_batch, later.next_batch, later.rows) == (12, 15, 6)
@@ -102,7 +102,7 @@ def test_rebuilding_drops_batches_from_the_front() -> None:
 def test_a_batch_survives_as_bytes(users: list[Any], with_ids: bool) -> None:
     events = make_events(users, [1, -2, 3], [4, 5, 6], [None, 8, 9])
     ids = np.arange(6, dtype=np.uint64).reshape(3, 2) if with_ids else None
-    batch = Batch(events, ids, None if ids is None else ids[:, 0])
+    batch = EventBatch(events, ids, None if ids is None else ids[:, 0])
     again = decode_batch(encode_batch(batch, 7), 7, "here")
     assert rows_of(again.events) == rows_of(events)
     assert again.events.user_ids.type == events.user_ids.type
@@ -118,7 +118,10 @@ def test_user_ids_of_a_slice_are_those_of_the_slice() -> None:
     part = whole.user_ids.slice(1, 2)
     events = make_events(["b", "ccc"], [2, 3])
     sliced = Events(part, events.keys, events.event_ts, events.ingest_ts, events.ordinal, events.traits)
-    assert decode_batch(encode_batch(Batch(sliced, None, None), 0), 0, "").events.user_ids.to_pylist() == ["b", "ccc"]
+    assert decode_batch(encode_batch(EventBatch(sliced, None, None), 0), 0, "").events.user_ids.to_pylist() == [
+        "b",
+        "ccc",
+    ]
     arena = Arena(pa.string())
     add(arena, sliced)
     assert [row[0] for rows in gathered(arena, events.keys) for row in rows] == ["b", "ccc"]

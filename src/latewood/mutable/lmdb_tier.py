@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from latewood.mutable.logged import DEFAULTS, LoggedTier, Settings
-from latewood.mutable.segmented import MAP_SIZE, SegmentedLog
+from latewood.mutable.logged_tier import DEFAULTS, LoggedTier, Settings
+from latewood.mutable.segmented_log import MAP_SIZE, SegmentedLog
 from latewood.mutable.tier import WasPublished
 
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from latewood.mutable.blob import Batch
+from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.log import LogState
-from latewood.mutable.logged import DEFAULTS, LoggedTier, Settings
+from latewood.mutable.logged_tier import DEFAULTS, LoggedTier, Settings
 
 
 class _MemoryLog:
@@ -16,14 +16,14 @@ class _MemoryLog:
 
     def __init__(self) -> None:
         self._state = LogState()
-        self._latest: dict[int, Batch] = {}
+        self._latest: dict[int, EventBatch] = {}
         self._runs: list[IdRun] = []
         self._loading = False
 
     def head(self) -> LogState:
         return self._state
 
-    def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
+    def read(self, first_batch: int, state: LogState) -> Iterator[EventBatch]:
         return (self._latest[number] for number in range(first_batch, state.next_batch))
 
     @contextmanager
@@ -53,9 +53,9 @@ class _MemoryLog:
 class _MemoryTransaction:
     def __init__(self, log: _MemoryLog, state: LogState) -> None:
         self._log, self.state = log, state
-        self._batches: dict[int, Batch] = {}
+        self._batches: dict[int, EventBatch] = {}
 
-    def put(self, number: int, batch: Batch) -> None:
+    def put(self, number: int, batch: EventBatch) -> None:
         self._batches[number] = batch
 
     def commit(self, state: LogState) -> None:

@@ -18,7 +18,7 @@ import xxhash
 from latewood.columns import Column
 from latewood.errors import CorruptionError, SchemaError, StoreNotFoundError
 from latewood.mutable import LmdbTier, MutableTier, Settings
-from latewood.mutable.segments import STATE, batch_key
+from latewood.mutable.segment_file import STATE, batch_key
 from latewood.testing.mutable_contract import (
     NOW,
     SETTINGS,

@@ -25,7 +25,7 @@ _CHECKSUM = struct.Struct("<Q")
 _MAGIC = b"LWmt"
 
 
-class Batch(NamedTuple):
+class EventBatch(NamedTuple):
     """Events as appended together, with their event ids where they have some."""
 
     events: Events
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     content: NDArray[np.uint64] | None  # (n,)
 
 
-def encode_batch(batch: Batch, number: int) -> bytes:
+def encode_batch(batch: EventBatch, number: int) -> bytes:
     """The bytes of batch `number`."""
     events = batch.events
     text = pa.types.is_string(events.user_ids.type)
@@ -58,7 +58,7 @@ def _padded(column: Any) -> tuple[bytes, bytes]:
     return data, bytes(-len(data) % 8)
 
 
-def decode_batch(blob: Any, number: int, where: str) -> Batch:
+def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
     """The inverse; columns are views of `blob`.
 
     Raises: CorruptionError: the bytes are not those that were written; the message says `where`.
@@ -85,7 +85,7 @@ def decode_batch(blob: Any, number: int, where: str) -> Batch:
     for trait, dtype, masked, _ in table:
         values = reader.take(dtype.decode(), n)
         columns[trait] = Column(values, reader.take("?", n) if masked else None)
-    return Batch(Events(user_ids, keys, *times, columns), ids, content)
+    return EventBatch(Events(user_ids, keys, *times, columns), ids, content)
 
 
 class _Reader:

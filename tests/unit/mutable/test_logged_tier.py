@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from latewood.mutable.log import Log, LogFullError, LogState, LogTransaction
-from latewood.mutable.logged import LoggedTier
-from latewood.mutable.memory import _MemoryLog
-from latewood.mutable.segmented import SegmentedLog
+from latewood.mutable.logged_tier import LoggedTier
+from latewood.mutable.memory_tier import _MemoryLog
+from latewood.mutable.segmented_log import SegmentedLog
 from latewood.testing.mutable_contract import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
 
 

@@ -23,10 +23,10 @@ import lmdb
 import xxhash
 
 from latewood.errors import ConflictError, CorruptionError, StoreNotFoundError
-from latewood.mutable.blob import Batch, decode_batch, encode_batch
+from latewood.mutable.event_batch import EventBatch, decode_batch, encode_batch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.log import LogBusyError, LogFullError, LogState, Segment, SegmentGoneError
-from latewood.mutable.segments import (
+from latewood.mutable.segment_file import (
     NUMBER,
     STATE,
     SegmentFile,
@@ -40,7 +40,9 @@ MAP_SIZE = 1 << 30
 
 
 class SegmentedLog:
-    """A log over one directory. One per process and directory: LMDB forbids opening a file twice; see `open_log`.
+    """A log over one directory.
+
+    One per process and directory, since LMDB forbids opening a file twice: `lmdb_tier` sees to it.
 
     Args:
         path: the directory.
@@ -203,13 +205,13 @@ class SegmentedLog:
             self._known = data or b"", self._current.decode_state(data)
         return self._known[1]
 
-    def read(self, first_batch: int, state: LogState) -> Iterator[Batch]:
+    def read(self, first_batch: int, state: LogState) -> Iterator[EventBatch]:
         stops = [*(segment.first_batch for segment in state.segments[1:]), state.next_batch]
         for segment, stop in zip(state.segments, stops, strict=True):
             if (first := max(first_batch, segment.first_batch)) < stop:
                 yield from self._read_segment(segment, first, stop)
 
-    def _read_segment(self, segment: Segment, first: int, stop: int) -> Iterator[Batch]:
+    def _read_segment(self, segment: Segment, first: int, stop: int) -> Iterator[EventBatch]:
         with self._mapping:
             mine = {file.number: file for file in (*self._retired, self._current)}
             file = mine.get(segment.number) or self._open_sealed(segment.number)
@@ -363,7 +365,7 @@ class SegmentTransaction:
             self.abort()
             raise
 
-    def put(self, number: int, batch: Batch) -> None:
+    def put(self, number: int, batch: EventBatch) -> None:
         blob = encode_batch(batch, number)
         self._bytes += len(blob)
         with self._growing():
