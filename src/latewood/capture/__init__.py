@@ -11,12 +11,12 @@ from latewood.capture.capture import Capture, capture
 from latewood.capture.examples import read_examples
 from latewood.capture.recents import recent_type, recents_to_arrow
 from latewood.capture.requests import Requests, read_requests
-from latewood.capture.sources import Sources
+from latewood.capture.store import CaptureStore
 
 __all__ = [
     "Capture",
+    "CaptureStore",
     "Requests",
-    "Sources",
     "anchors",
     "backfill",
     "capture",

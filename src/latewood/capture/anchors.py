@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.capture.sources import Sources
+from latewood.capture.store import CaptureStore
 from latewood.clock import LATEST_TS
 from latewood.columns import column_to_arrow, times_to_arrow
 from latewood.conditions import Condition
@@ -27,7 +27,7 @@ from latewood.schema import EVENT_TS, TIME_TYPE, Schema
 ANCHOR_TYPE = pa.struct([("ingest_ts", TIME_TYPE), ("ordinal", pa.int32())])
 
 
-def anchors(store: Sources, where: Condition | None = None, min_history: int = 1) -> pa.Table:
+def anchors(store: CaptureStore, where: Condition | None = None, min_history: int = 1) -> pa.Table:
     """The events that meet a condition, as requests for what precedes each of them.
 
     Args:
@@ -50,7 +50,7 @@ def anchors(store: Sources, where: Condition | None = None, min_history: int = 1
     return _sorted(pa.concat_tables(tables))
 
 
-def _histories(store: Sources) -> Iterator[Events]:
+def _histories(store: CaptureStore) -> Iterator[Events]:
     """Whole users at a time, in key order, each user's events in the total order: both tiers merged."""
     reader, recent = _read_both(store)
     for events in reader.scan(list(store.schema)):
@@ -64,7 +64,7 @@ def _histories(store: Sources) -> Iterator[Events]:
         yield recent.take(recent.order())
 
 
-def _read_both(store: Sources) -> tuple[GenerationReader, Events]:
+def _read_both(store: CaptureStore) -> tuple[GenerationReader, Events]:
     """The newest generation, opened as a whole, and the recent events that it lacks."""
     while True:
         reader = store.refresh()
@@ -95,13 +95,13 @@ def _merge(events: Events, recent: Events) -> Events:
     return both.take(both.order())
 
 
-def _matching(store: Sources, events: Events, where: Condition | None) -> NDArray[np.bool_]:
+def _matching(store: CaptureStore, events: Events, where: Condition | None) -> NDArray[np.bool_]:
     if where is None:
         return np.ones(len(events), np.bool_)
     return where.evaluate({name: _column(store, events, name) for name in where.names})
 
 
-def _column(store: Sources, events: Events, name: str) -> pa.Array:
+def _column(store: CaptureStore, events: Events, name: str) -> pa.Array:
     """A trait as Arrow; coded ones as dictionary arrays, so that conditions look at each value once."""
     if name == EVENT_TS:
         return times_to_arrow(events.event_ts)
@@ -164,7 +164,7 @@ def _shift(values: NDArray[np.int64], new: NDArray[np.bool_], first: int) -> NDA
     return shifted
 
 
-def _as_requests(store: Sources, events: Events) -> pa.Table:
+def _as_requests(store: CaptureStore, events: Events) -> pa.Table:
     columns = {"user_id": events.user_ids, "request_ts": times_to_arrow(events.event_ts)}
     for trait in store.schema:
         column = _column(store, events, trait.name)

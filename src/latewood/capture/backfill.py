@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from latewood.capture.doubts import Lost, warn_if_finer
 from latewood.capture.examples import Reading, read_both, to_examples
 from latewood.capture.requests import Requests, read_requests
-from latewood.capture.sources import Sources
+from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts
 from latewood.errors import ConflictError
 from latewood.mutable import MutableTier
 
 
 def backfill(
-    store: Sources, requests: Any, complete: bool = False, allow_empty: bool = False, *, at_once: int = 1 << 14
+    store: CaptureStore, requests: Any, complete: bool = False, allow_empty: bool = False, *, at_once: int = 1 << 14
 ) -> pa.Table:
     """Make examples of past requests.
 
@@ -64,7 +64,7 @@ def cutoffs_of(requests: Requests) -> NDArray[np.int64]:
 
 
 def _fix_the_past(
-    sources: Sources, tier: MutableTier, requests: Requests, cutoffs: NDArray[np.int64], complete: bool
+    store: CaptureStore, tier: MutableTier, requests: Requests, cutoffs: NDArray[np.int64], complete: bool
 ) -> None:
     """Raise the frontier to the latest cutoff, durably, or refuse."""
     latest = int(np.argmax(cutoffs))
@@ -75,15 +75,15 @@ def _fix_the_past(
             f"{what} is past {show_ts(closed)}, up to which the store knows that its events are complete. If none is "
             "still on its way with an earlier ingest time, pass complete=True"
         )
-    if cutoff > closed and cutoff - 1 > (now := sources.clock.now()):
+    if cutoff > closed and cutoff - 1 > (now := store.clock.now()):
         raise ConflictError(f"{what} is later than the store's clock, {show_ts(now)}: more events may come")
     tier.raise_frontier(cutoff, last=cutoff - 1 if complete else None)
-    sources.refresh()  # a bulk load may have been published since; from here on none can add below the cutoffs
+    store.refresh()  # a bulk load may have been published since; from here on none can add below the cutoffs
 
 
 def _read(
-    sources: Sources, requests: Requests, cutoffs: NDArray[np.int64], at_once: int
+    store: CaptureStore, requests: Requests, cutoffs: NDArray[np.int64], at_once: int
 ) -> Iterator[tuple[Requests, Reading]]:
     for start in range(0, max(1, len(requests)), at_once):
         part = requests.slice(start, start + at_once)
-        yield part, read_both(sources, part, cutoffs[start : start + at_once])
+        yield part, read_both(store, part, cutoffs[start : start + at_once])

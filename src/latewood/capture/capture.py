@@ -9,7 +9,7 @@ import pyarrow as pa
 from latewood.batch import Batch
 from latewood.capture.examples import read_both, to_examples
 from latewood.capture.requests import read_requests
-from latewood.capture.sources import Sources
+from latewood.capture.store import CaptureStore
 from latewood.errors import ConflictError
 from latewood.projection import Projection
 
@@ -37,7 +37,7 @@ class Capture:
         return self._materialize(self.columns, projection)
 
 
-def capture(sources: Sources, requests: Any, materialize: Materialize) -> Capture:
+def capture(store: CaptureStore, requests: Any, materialize: Materialize) -> Capture:
     """Read the requests' histories as they are now.
 
     The cutoff is the closed time of the mutable tier, not the wall clock: what is ingested later lies at or past it.
@@ -45,8 +45,8 @@ def capture(sources: Sources, requests: Any, materialize: Materialize) -> Captur
     Args: requests: user_id, request_ts and any columns of your own; see `read_requests`.
     Raises: SchemaError: the requests do not fit. ConflictError: a bulk load is under way, or no mutable tier is open.
     """
-    if sources.tier is None:
+    if store.tier is None:
         raise ConflictError("capture reads recent events, and this store was opened without its mutable tier")
-    checked = read_requests(requests, sources.schema)
-    sources.tier.mark_captured()  # before the first read: from here on no import can change what we see (R7)
-    return Capture(to_examples(sources, checked, read_both(sources, checked, None)), materialize)
+    checked = read_requests(requests, store.schema)
+    store.tier.mark_captured()  # before the first read: from here on no import can change what we see (R7)
+    return Capture(to_examples(store, checked, read_both(store, checked, None)), materialize)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from latewood.capture.recents import recents_to_arrow
 from latewood.capture.requests import Requests, read_requests
-from latewood.capture.sources import Sources
+from latewood.capture.store import CaptureStore
 from latewood.clock import LATEST_TS
 from latewood.columns import times_to_arrow
 from latewood.errors import ConflictError
@@ -41,28 +41,28 @@ class Reading:
     recent: Recent
 
 
-def read_both(sources: Sources, requests: Requests, cutoff: NDArray[np.int64] | None) -> Reading:
+def read_both(store: CaptureStore, requests: Requests, cutoff: NDArray[np.int64] | None) -> Reading:
     """Read what requests see before their cutoffs; None: all that is known now.
 
     Raises: ConflictError: a bulk load is under way, or generations come faster than they can be read.
     """
-    reader = sources.reader()
+    reader = store.reader()
     for _ in range(_TRIES):
         try:
-            reading = _read_once(sources, reader, requests, cutoff)
+            reading = _read_once(store, reader, requests, cutoff)
         except FileNotFoundError:  # the generation was collected
-            newest = sources.refresh()
+            newest = store.refresh()
             if newest.generation.id == reader.generation.id:
                 raise
         else:
-            newest = _newest(sources, reader, reading.recent.state)
+            newest = _newest(store, reader, reading.recent.state)
             if newest.generation.id == reader.generation.id:
                 return reading
         reader = newest
     raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
 
 
-def _newest(sources: Sources, reader: GenerationReader, state: TierState) -> GenerationReader:
+def _newest(store: CaptureStore, reader: GenerationReader, state: TierState) -> GenerationReader:
     """The generation to read instead, if what was read of this one may not fit the recent events.
 
     Below the floor events may be gone from the mutable tier. And a frontier past the watermark may be a bulk load's,
@@ -71,18 +71,18 @@ def _newest(sources: Sources, reader: GenerationReader, state: TierState) -> Gen
     watermark = reader.generation.watermark
     if max(state.floor, state.frontier) <= watermark:
         return reader
-    newest = sources.refresh()
+    newest = store.refresh()
     if state.floor > newest.generation.watermark:
         raise ConflictError("the mutable tier has let go of events that no generation holds: is it another store's?")
     return newest
 
 
 def _read_once(
-    sources: Sources, reader: GenerationReader, requests: Requests, cutoff: NDArray[np.int64] | None
+    store: CaptureStore, reader: GenerationReader, requests: Requests, cutoff: NDArray[np.int64] | None
 ) -> Reading:
     ends = (requests.end_ts, requests.tie_ingest, requests.tie_ordinal)
     stored_until = reader.generation.watermark
-    recent = _read_recent(sources, requests, stored_until, cutoff)
+    recent = _read_recent(store, requests, stored_until, cutoff)
     watermark = np.full(len(requests), stored_until, np.int64)
     if cutoff is not None:
         watermark = np.minimum(watermark, cutoff)
@@ -90,11 +90,11 @@ def _read_once(
     return Reading(reader, watermark, measured, recent)
 
 
-def _read_recent(sources: Sources, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None) -> Recent:
-    if sources.tier is None:
+def _read_recent(store: CaptureStore, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None) -> Recent:
+    if store.tier is None:
         closed = np.full(len(requests), watermark, np.int64) if cutoff is None else cutoff
-        return Recent(TierState(), closed, np.zeros(len(requests) + 1, np.int64), no_events(sources.schema))
-    return sources.tier.recent(
+        return Recent(TierState(), closed, np.zeros(len(requests) + 1, np.int64), no_events(store.schema))
+    return store.tier.recent(
         requests.keys,
         end_ts=requests.end_ts,
         min_ingest=watermark,
@@ -104,11 +104,11 @@ def _read_recent(sources: Sources, requests: Requests, watermark: int, cutoff: N
     )
 
 
-def to_examples(sources: Sources, requests: Requests, reading: Reading) -> pa.Table:
+def to_examples(store: CaptureStore, requests: Requests, reading: Reading) -> pa.Table:
     """The requests' columns, and `uih`, `recent` and `cutoff`: what to log."""
     measured, recent = reading.measured, reading.recent
     pointers = Pointers(
-        sources.epoch,
+        store.epoch,
         reading.watermark,
         measured.start_ts,
         requests.end_ts,
@@ -116,7 +116,7 @@ def to_examples(sources: Sources, requests: Requests, reading: Reading) -> pa.Ta
         measured.length,
         measured.checksum,
     )
-    recents = recents_to_arrow(recent.offsets, recent.events, sources.schema, sources.vocabulary)
+    recents = recents_to_arrow(recent.offsets, recent.events, store.schema, store.vocabulary)
     return (
         requests.features.append_column(pa.field("uih", pointers.to_arrow().type, nullable=False), pointers.to_arrow())
         .append_column(pa.field("recent", recents.type, nullable=False), recents)
@@ -124,7 +124,7 @@ def to_examples(sources: Sources, requests: Requests, reading: Reading) -> pa.Ta
     )
 
 
-def read_examples(sources: Sources, users: pa.Table, *, end_ts: int | None, cutoff: int | None) -> pa.Table:
+def read_examples(store: CaptureStore, users: pa.Table, *, end_ts: int | None, cutoff: int | None) -> pa.Table:
     """Examples of users as of a moment of each clock, for looking at histories: leaves no trace in the store.
 
     Args:
@@ -133,9 +133,9 @@ def read_examples(sources: Sources, users: pa.Table, *, end_ts: int | None, cuto
         cutoff: None: all that is known now; in a store opened read-only, all that is in a generation.
     """
     times: Any = times_to_arrow(np.full(len(users), LATEST_TS if end_ts is None else end_ts, np.int64))
-    requests = read_requests(users.append_column("request_ts", times), sources.schema)
+    requests = read_requests(users.append_column("request_ts", times), store.schema)
     if end_ts is None:  # no request can end after the last moment there is: like an anchor, it ends after its ties
         last = np.full(len(users), LATEST_TS, np.int64), np.full(len(users), np.iinfo(np.int32).max, np.int32)
         requests = replace(requests, tie_ingest=last[0], tie_ordinal=last[1])
     cutoffs = None if cutoff is None else np.full(len(users), cutoff, np.int64)
-    return to_examples(sources, requests, read_both(sources, requests, cutoffs))
+    return to_examples(store, requests, read_both(store, requests, cutoffs))

@@ -12,7 +12,7 @@ In the order of work:
 """
 
 from latewood.compaction.bulk import bulk_load, was_published
-from latewood.compaction.parts import Parts
 from latewood.compaction.publish import compact
+from latewood.compaction.store import CompactionStore
 
-__all__ = ["Parts", "bulk_load", "compact", "was_published"]
+__all__ = ["CompactionStore", "bulk_load", "compact", "was_published"]

@@ -16,10 +16,10 @@ from uuid import uuid4
 import numpy as np
 
 from latewood.compaction.merge import UNPLACED
-from latewood.compaction.parts import Parts, tier_of
 from latewood.compaction.publish import publish_merged, retire
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
+from latewood.compaction.store import CompactionStore, tier_of
 from latewood.errors import LatewoodError
 from latewood.events import Events
 from latewood.immutable import Catalog, Generation
@@ -27,7 +27,7 @@ from latewood.mutable import MutableTier
 
 
 def bulk_load(
-    parts: Parts,
+    store: CompactionStore,
     batches: Iterable[Events],
     *,
     keep: int = 2,
@@ -46,26 +46,26 @@ def bulk_load(
     Raises: ConflictError: ingest times below the frontier (R7) or too far ahead, another load, or a compaction that was
         first. Nothing has changed then.
     """
-    tier, settings = tier_of(parts), Settings(workers, memory_bytes, keep, spill_directory)
-    current = parts.catalog.latest()
+    tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
+    current = store.catalog.latest()
     with Spill(current.schema, len(current.shards), settings.held_bytes, spill_directory) as new:
         for events in batches:
             new.add(events.stamped(events.ingest_ts, np.full(len(events), UNPLACED, np.int32)))
         if new.min_ingest is None or new.max_ingest is None:
             return current
         token = uuid4().hex
-        watermark = tier.begin_load(new.min_ingest, new.max_ingest, token, now=parts.clock.now())
+        watermark = tier.begin_load(new.min_ingest, new.max_ingest, token, now=store.clock.now())
         try:
-            previous = parts.catalog.latest()
+            previous = store.catalog.latest()
             for events in tier.scan(previous.watermark, watermark):
                 new.add(events)
             new.finish()
-            generation = publish_merged(parts, previous, new, watermark, token, settings, progress)
+            generation = publish_merged(store, previous, new, watermark, token, settings, progress)
         except BaseException:
-            _end_failed(parts.catalog, tier, token)
+            _end_failed(store.catalog, tier, token)
             raise
     tier.end_load(token, published=True)
-    retire(parts.catalog, tier, previous, keep)
+    retire(store.catalog, tier, previous, keep)
     return generation
 
 

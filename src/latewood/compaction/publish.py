@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from latewood.clock import show_ts
-from latewood.compaction.parts import Parts, tier_of
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
+from latewood.compaction.store import CompactionStore, tier_of
 from latewood.compaction.write import write_shards
 from latewood.errors import ConflictError, CorruptionError, LatewoodError
 from latewood.immutable import Catalog, Generation
@@ -25,7 +25,7 @@ from latewood.vocabulary import extent
 
 
 def compact(
-    parts: Parts,
+    store: CompactionStore,
     *,
     watermark: int | None = None,
     keep: int = 2,
@@ -45,8 +45,8 @@ def compact(
     Raises: ConflictError: someone else published first, or a bulk load is under way. Compact again.
     Units: µs since epoch, UTC.
     """
-    tier, settings = tier_of(parts), Settings(workers, memory_bytes, keep, spill_directory)
-    previous = parts.catalog.latest()
+    tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
+    previous = store.catalog.latest()
     if not _anything_new(tier, previous, watermark):
         return previous
     cut = tier.cut(watermark)
@@ -54,13 +54,13 @@ def compact(
         for events in tier.scan(previous.watermark, cut):
             new.add(events)
         new.finish()
-        generation = publish_merged(parts, previous, new, cut, uuid4().hex, settings, progress)
-    retire(parts.catalog, tier, previous, keep)
+        generation = publish_merged(store, previous, new, cut, uuid4().hex, settings, progress)
+    retire(store.catalog, tier, previous, keep)
     return generation
 
 
 def publish_merged(
-    parts: Parts,
+    store: CompactionStore,
     previous: Generation,
     new: Spill,
     watermark: int,
@@ -74,18 +74,18 @@ def publish_merged(
         OSError: from the put of the manifest: unknown whether published, so the files stay.
     """
     number = previous.id + 1
-    with _attempt(parts, previous, uuid):
+    with _attempt(store, previous, uuid):
         _check_range(previous, new, watermark)
-        shards = write_shards(parts.storage, previous, new, number, uuid, settings, progress)
-        words = extent(parts.storage, previous.schema)  # durable before the events that use them
+        shards = write_shards(store.storage, previous, new, number, uuid, settings, progress)
+        words = extent(store.storage, previous.schema)  # durable before the events that use them
         generation = Generation(
             number, watermark, uuid, previous.epoch, previous.schema, shards, parent=previous.id, vocabulary=words
         )
         _check_counts(generation, previous.event_count + new.event_count)
     try:
-        parts.catalog.publish(generation)
+        store.catalog.publish(generation)
     except ConflictError:
-        _delete_attempt(parts.storage, number, uuid)
+        _delete_attempt(store.storage, number, uuid)
         raise
     return generation
 
@@ -109,7 +109,7 @@ def _anything_new(tier: MutableTier, previous: Generation, watermark: int | None
 
 
 @contextmanager
-def _attempt(parts: Parts, previous: Generation, uuid: str) -> Iterator[None]:
+def _attempt(store: CompactionStore, previous: Generation, uuid: str) -> Iterator[None]:
     """While files are written: an error deletes them, and is a conflict where someone else has published meanwhile.
 
     The winner may have collected the files of `previous` under our hands, which looks like a missing file.
@@ -117,10 +117,10 @@ def _attempt(parts: Parts, previous: Generation, uuid: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _delete_attempt(parts.storage, previous.id + 1, uuid)
+        _delete_attempt(store.storage, previous.id + 1, uuid)
         newest = previous.id
         with suppress(LatewoodError, OSError):
-            newest = parts.catalog.latest().id
+            newest = store.catalog.latest().id
         if newest > previous.id and isinstance(error, LatewoodError | OSError) and not isinstance(error, ConflictError):
             raise ConflictError(f"generation {newest} was published by another compaction first") from error
         raise

@@ -1,4 +1,4 @@
-"""What compaction works on: the parts of a store, however they were put together."""
+"""What compaction needs of a store."""
 
 from typing import Protocol
 
@@ -9,8 +9,8 @@ from latewood.mutable import MutableTier
 from latewood.storage import Storage
 
 
-class Parts(Protocol):
-    """A store, as far as compaction needs it."""
+class CompactionStore(Protocol):
+    """A store, as far as compaction looks into it."""
 
     @property
     def storage(self) -> Storage: ...
@@ -25,8 +25,8 @@ class Parts(Protocol):
     def clock(self) -> Clock: ...
 
 
-def tier_of(parts: Parts) -> MutableTier:
+def tier_of(store: CompactionStore) -> MutableTier:
     """The mutable tier. Raises: ConflictError: the store was opened read-only and has none."""
-    if parts.tier is None:
+    if store.tier is None:
         raise ConflictError("the store was opened read_only: a generation is built with the mutable tier at hand")
-    return parts.tier
+    return store.tier

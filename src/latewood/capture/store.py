@@ -9,7 +9,7 @@ from latewood.schema import Schema
 from latewood.vocabulary import Vocabulary
 
 
-class Sources(Protocol):
+class CaptureStore(Protocol):
     """A store, as far as capture and backfill look into it."""
 
     schema: Schema
