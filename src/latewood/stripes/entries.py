@@ -158,12 +158,6 @@ def user_stripes(table: Any, user: Any) -> Any:
 
 
 @kernel
-def user_blocks(table: Any, user: Any) -> Any:
-    """How many blocks each column of a user has."""
-    return _difference(table, user, USER_FIRST_BLOCK)
-
-
-@kernel
 def stripe_events(table: Any, user: Any, stripe: Any) -> Any:
     """How many events a stripe has."""
     rest = user_events(table, user) - stripe * uint64(STRIPE_EVENTS)
