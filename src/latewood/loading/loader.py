@@ -17,7 +17,7 @@ from latewood.loading.order import order_of
 from latewood.loading.prefetch import Prefetch
 from latewood.loading.state import LoaderState
 from latewood.loading.steps import Share, Step
-from latewood.materialize import Materializer, Resolved, Source
+from latewood.materialize import Materializer, MaterializeStore, Resolved
 from latewood.projection import Projection
 
 WINDOW = 16_384  # 32 batches of 512: a few MB of examples
@@ -54,7 +54,7 @@ class Loader:
 
     def __init__(
         self,
-        store: Source,
+        store: MaterializeStore,
         examples: Any,
         projection: Projection,
         *,

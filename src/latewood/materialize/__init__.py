@@ -12,7 +12,7 @@
 Never imports the mutable tier: an example carries its recent events.
 """
 
-from latewood.materialize.materializer import Materializer, Resolved, Source
+from latewood.materialize.materializer import Materializer, MaterializeStore, Resolved
 from latewood.materialize.statistics import Statistics
 
-__all__ = ["Materializer", "Resolved", "Source", "Statistics"]
+__all__ = ["MaterializeStore", "Materializer", "Resolved", "Statistics"]

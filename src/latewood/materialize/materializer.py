@@ -32,7 +32,7 @@ _FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT)  # events are gone; the others
 _POOL = BufferPool()
 
 
-class Source(Protocol):
+class MaterializeStore(Protocol):
     """What a materializer needs of a store."""
 
     schema: Schema
@@ -79,7 +79,7 @@ class Materializer:
 
     def __init__(
         self,
-        store: Source,
+        store: MaterializeStore,
         projection: Projection,
         on_missing: Literal["raise", "mask"] = "raise",
         verify: bool = True,
