@@ -4,7 +4,6 @@ Users are few, so that histories grow; times come from a short range and a coars
 run late, early and on time; values hold each type's extremes, NaN, nulls and every plane of Unicode.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -153,8 +152,3 @@ def projections(schema: Schema, *, max_len: int = 8) -> st.SearchStrategy[dict[s
         return by_traits
     groups = st.lists(st.sampled_from(list(schema.groups)), unique=True, min_size=1)
     return by_traits | st.fixed_dictionaries({"max_len": lengths, "groups": groups})
-
-
-def moment(ts: int) -> datetime:
-    """µs as a datetime, for what takes both."""
-    return datetime.fromtimestamp(ts // 1_000_000, UTC).replace(microsecond=ts % 1_000_000)
