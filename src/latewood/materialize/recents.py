@@ -145,7 +145,7 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
     """Check that every example holds only what its request could have seen.
 
     Raises: LeakageError: a recent event ingested at or after the cutoff, or that happened after the end; a pointer that
-        reaches past the cutoff. PointerError: a recent event that the pointer counts as stored.
+        reaches past the cutoff. PointerError: a recent event that the pointer counts as stored, or that stands twice.
     """
     late = np.flatnonzero(pointers.watermark > cutoff)
     if len(late):
@@ -170,6 +170,8 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
         )
     if event_ts > pointers.end_ts[row]:
         raise LeakageError(f"{event} is after the request's end {show_ts(int(pointers.end_ts[row]))}")
+    if ingest_ts >= pointers.watermark[row]:
+        raise PointerError(f"{event}, ingested {show_ts(ingest_ts)}, number {recents.order[2, j]}, stands there twice")
     watermark = show_ts(int(pointers.watermark[row]))
     raise PointerError(
         f"{event} was ingested {show_ts(ingest_ts)}, before the pointer's watermark {watermark}: it would count twice"
@@ -191,9 +193,16 @@ def _sorted(offsets: Any, order: Any) -> bool:
 
 
 @kernel
+def _equal(order: Any, i: int, j: int) -> bool:
+    return bool(order[0, i] == order[0, j] and order[1, i] == order[1, j] and order[2, i] == order[2, j])
+
+
+@kernel
 def _first_refused(offsets: Any, order: Any, limits: Any) -> int:
     for i in range(len(offsets) - 1):
         for j in range(offsets[i], offsets[i + 1]):
             if order[1, j] >= limits[0, i] or order[0, j] > limits[1, i] or order[1, j] < limits[2, i]:
+                return j
+            if j > offsets[i] and _equal(order, j - 1, j):
                 return j
     return -1

@@ -165,6 +165,14 @@ def test_what_a_request_could_not_have_seen_is_refused(
         refuse_leaks(recents, pointers(2, watermark=watermark, end_ts=end_ts), np.full(2, cutoff))
 
 
+def test_a_recent_event_that_stands_twice_is_refused(vocabulary: Vocabulary) -> None:
+    recents = read(recent([[1], [3, 2, 3]]), vocabulary)
+    two, zeros = np.full(2, 10), np.zeros(2, np.int64)
+    pointers = Pointers(bytes(16), zeros, zeros, two, zeros.astype(np.int32), zeros, zeros.astype(np.uint64))
+    with pytest.raises(PointerError, match=r"row 1: .* twice"):
+        refuse_leaks(recents, pointers, two)
+
+
 def test_a_recent_event_at_an_anchors_own_time_is_no_leak(vocabulary: Vocabulary) -> None:
     recents = read(recent([[10]]), vocabulary)
     refuse_leaks(recents, pointers(1, watermark=10, end_ts=10), np.array([11]))
