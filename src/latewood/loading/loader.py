@@ -21,6 +21,9 @@ from latewood.materialize import Materializer, MaterializeStore, Resolved
 from latewood.projection import Projection
 
 WINDOW = 16_384  # 32 batches of 512: a few MB of examples
+# Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
+# is then a third of its time; more would leave the processor's caches.
+EVENTS_AT_ONCE = 1 << 19
 
 
 @dataclass(slots=True)
@@ -127,10 +130,47 @@ class Loader:
     def _batches(self, epoch: int, position: int) -> Iterator[tuple[int, Batch]]:
         """Every batch from a position on, each with the position after it."""
         for steps, table, places in feed(self.source, self._order(epoch), self._share, position, self._window):
-            resolved, start = self._resolve(table, places), 0
-            for step in steps:
-                yield step.after, self._batch(epoch, step, resolved, start)
-                start += len(step)
+            window, start = self._resolve(table, places), 0
+            for group in self._groups(window, steps):
+                yield from self._group(epoch, group, window, start)
+                start += sum(map(len, group))
+
+    def _groups(self, window: Resolved | pa.Table, steps: list[Step]) -> Iterator[list[Step]]:
+        """Runs of steps to materialize at once."""
+        if isinstance(window, pa.Table):
+            yield from ([step] for step in steps)
+            return
+        group, events, start = list[Step](), 0, 0
+        before = np.cumsum(window.lengths(self.materializer.projection.max_len))
+        for step in steps:
+            stop = start + len(step)
+            size = int(before[stop - 1] - (before[start - 1] if start else 0))
+            if group and events + size > EVENTS_AT_ONCE:
+                yield group
+                group, events = [], 0
+            group.append(step)
+            events, start = events + size, stop
+        if group:
+            yield group
+
+    def _group(
+        self, epoch: int, steps: list[Step], window: Resolved | pa.Table, start: int
+    ) -> Iterator[tuple[int, Batch]]:
+        """Materialize some steps as one batch and cut it up; if that fails, one by one, so that only the bad one does."""
+        if isinstance(window, Resolved) and len(steps) > 1:
+            try:
+                whole = self.materializer.batch(window.slice(start, start + sum(map(len, steps))))
+            except LatewoodError:
+                pass
+            else:
+                first = 0
+                for step in steps:
+                    yield step.after, self._finish(step, whole.slice(first, first + len(step)))
+                    first += len(step)
+                return
+        for step in steps:
+            yield step.after, self._batch(epoch, step, window, start)
+            start += len(step)
 
     def _resolve(self, table: pa.Table, places: NDArray[np.int64]) -> Resolved | pa.Table:
         """A window in order, its pointers looked up at once; or not, if some example is bad: then only its batch fails."""
@@ -150,6 +190,9 @@ class Loader:
                 f"in the batch at positions {step.start} to {step.stop} of epoch {epoch} of {self.source.name}"
             )
             raise
+        return self._finish(step, batch)
+
+    def _finish(self, step: Step, batch: Batch) -> Any:
         if step.pad:
             real = np.arange(len(batch)) < len(batch) - step.pad
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))

@@ -57,6 +57,11 @@ class Resolved:
     def __len__(self) -> int:
         return len(self.logged)
 
+    def lengths(self, max_len: int | None) -> NDArray[np.int64]:
+        """Events that each example will have. Shapes: (n,)."""
+        lengths = self.resolution.count + np.diff(self.logged.recents.offsets)
+        return lengths if max_len is None else np.minimum(lengths, max_len)
+
     def take(self, rows: NDArray[np.int64]) -> "Resolved":
         """The examples at these rows, in this order."""
         return Resolved(self.logged.take(rows), self.resolution.take(rows), self.reader)
