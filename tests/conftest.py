@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, Phase, settings
 
 from latewood.testing import ManualClock
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests are no packages: lets them import `made_shards`
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no packages: lets them import what lies beside this file
+
+from moments import START
 
 # Deadlines are off: the first call of a kernel compiles it. HYPOTHESIS_PROFILE=long for a thorough night, and
 # HYPOTHESIS_PROFILE=raw to see a failure at once, before minutes of shrinking.
@@ -18,8 +20,6 @@ settings.register_profile("default", deadline=None, max_examples=60, suppress_he
 settings.register_profile("long", deadline=None, max_examples=3000, suppress_health_check=QUIET)
 settings.register_profile("raw", parent=settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
-START = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z: where tests' clocks start, in µs
 
 
 @pytest.fixture

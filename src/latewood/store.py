@@ -66,7 +66,7 @@ class Store:
         self.schema, self.epoch, self.shards = description.schema, description.epoch, description.shards
         self.catalog = Catalog(storage, self.epoch)
         self.tier: MutableTier | None = None
-        self.vocabulary = Vocabulary(storage, self.schema, read_only=True)
+        self.vocabulary = Vocabulary(storage, self.schema, read_only=True, epoch=self.epoch)
         self._reader: GenerationReader | None = None
         self._lock = threading.Lock()
 
@@ -132,7 +132,7 @@ class Store:
 
     def _open_for_writing(self, mutable: str | Path | None) -> None:
         self.catalog.ensure_first(self.schema, self.shards)
-        self.vocabulary = Vocabulary(self.storage, self.schema)
+        self.vocabulary = Vocabulary(self.storage, self.schema, epoch=self.epoch)
         self.tier = self._open_tier(mutable)
         try:
             _align(self.tier, self.reader().generation.watermark)

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
-from conftest import START
 from latewood.clock import EARLIEST_TS
 from latewood.store import StoreDescription
 from latewood.testing import ManualClock
+from moments import START
 
 SCHEMA = lw.Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64()), ("action", pa.string())]))
 DAY_US = 86_400_000_000

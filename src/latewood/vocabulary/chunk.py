@@ -1,9 +1,9 @@
 """A chunk: consecutive values of one trait's list, as the bytes of one object.
 
-The bytes are an Arrow IPC stream with one column, `value`, which any Arrow reader can open, and behind it a seal of 48
-bytes, little-endian: trait id, sequence number, code of the first value and count of values (uint64 each), the format
-version (uint32), the magic `LWV\\n`, and the xxh3_64 of everything before. The seal is the same in all formats to
-come, so that a chunk from the future is told apart from a damaged one.
+The bytes are an Arrow IPC stream with one column, `value`, which any Arrow reader can open, and behind it a seal of 64
+bytes, little-endian: the store's epoch (16 bytes), trait id, sequence number, code of the first value and count of values
+(uint64 each), the format version (uint32), the magic `LWV\\n`, and the xxh3_64 of everything before. The seal is the
+same in all formats to come, so that a chunk from the future is told apart from a damaged one.
 """
 
 import struct
@@ -15,15 +15,16 @@ import xxhash
 from latewood.errors import CorruptionError, SchemaError
 
 FORMAT_VERSION = 1
-_SEAL = struct.Struct("<QQQQI4s")
+_SEAL = struct.Struct("<16sQQQQI4s")
 _CHECKSUM = struct.Struct("<Q")
 _SEAL_BYTES = _SEAL.size + _CHECKSUM.size
 _MAGIC = b"LWV\n"
 
 
 class Place(NamedTuple):
-    """Which part of which list a chunk is."""
+    """Which part of which list of which store a chunk is."""
 
+    epoch: bytes
     trait_id: int
     seq: int
     first_code: int

@@ -7,17 +7,23 @@ from numpy.typing import NDArray
 
 from latewood.columns import Column, one_array
 from latewood.errors import PointerError, SchemaError
+from latewood.pointer import EPOCH_BYTES
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage
 from latewood.vocabulary.wordlist import Wordlist
 
 
 class Vocabulary:
-    """Values to codes and back, for every coded trait of a schema. Thread-safe."""
+    """Values to codes and back, for every coded trait of a schema. Thread-safe.
 
-    def __init__(self, storage: Storage, schema: Schema, read_only: bool = False) -> None:
+    Args: epoch: the store's; chunks of another are damage. Zeros for a vocabulary that stands alone.
+    """
+
+    def __init__(
+        self, storage: Storage, schema: Schema, read_only: bool = False, *, epoch: bytes = bytes(EPOCH_BYTES)
+    ) -> None:
         self._traits = {trait.id: trait for trait in schema if trait.coded}
-        self._lists = {trait.id: Wordlist(storage, trait) for trait in schema if trait.coded}
+        self._lists = {trait.id: Wordlist(storage, trait, epoch) for trait in schema if trait.coded}
         self._read_only = read_only
 
     def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:

@@ -23,8 +23,9 @@ CODES_MAX = 2**31 - 1
 class Wordlist:
     """The values of one coded trait, in the order of their codes."""
 
-    def __init__(self, storage: Storage, trait: Trait) -> None:
+    def __init__(self, storage: Storage, trait: Trait, epoch: bytes) -> None:
         self._storage = storage
+        self._epoch = epoch
         self._trait = trait
         self._codes: dict[str | int, int] = {}
         self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation
@@ -111,7 +112,7 @@ class Wordlist:
         return True
 
     def _next_place(self) -> Place:
-        return Place(self._trait.id, len(self._chunks), self._size)
+        return Place(self._epoch, self._trait.id, len(self._chunks), self._size)
 
     def _take(self, values: pa.Array) -> None:
         for code, word in enumerate(values.to_pylist(), self._size):

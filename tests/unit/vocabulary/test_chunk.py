@@ -7,7 +7,8 @@ from latewood.errors import CorruptionError, SchemaError
 from latewood.vocabulary import chunk
 from latewood.vocabulary.chunk import Place, decode_chunk, encode_chunk
 
-PLACE = Place(3, 7, 100)
+EPOCH = bytes(range(16))
+PLACE = Place(EPOCH, 3, 7, 100)
 WORDS = pa.array(["", "größe", "a\nb\0", "𝔘𝔫𝔦" * 10], pa.string())
 
 
@@ -44,7 +45,9 @@ def test_every_cut_is_found() -> None:
         decode_chunk(data + b"\0", "a/b", PLACE, pa.string())
 
 
-@pytest.mark.parametrize("place", [Place(4, 7, 100), Place(3, 8, 100), Place(3, 7, 99)])
+@pytest.mark.parametrize(
+    "place", [Place(bytes(16), 3, 7, 100), Place(EPOCH, 4, 7, 100), Place(EPOCH, 3, 8, 100), Place(EPOCH, 3, 7, 99)]
+)
 def test_a_chunk_in_another_place_is_damage(place: Place) -> None:
     with pytest.raises(CorruptionError, match="a/b"):
         decode_chunk(encode_chunk(WORDS, PLACE), "a/b", place, pa.string())
