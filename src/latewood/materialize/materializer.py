@@ -121,13 +121,14 @@ class Materializer:
         store = self._store
         logged = read_logged(examples, store.schema, store.epoch, self._traits, store.vocabulary)
         reader = self._reader_for(logged)
-        try:
-            return Resolved(logged, reader.resolve(logged.keys, logged.pointers), reader)
-        except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
-            newest = store.refresh()
-            if newest.generation.id == reader.generation.id:
-                raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
-            return Resolved(logged, newest.resolve(logged.keys, logged.pointers), newest)
+        while True:
+            try:
+                return Resolved(logged, reader.resolve(logged.keys, logged.pointers), reader)
+            except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
+                newest = store.refresh()
+                if newest.generation.id == reader.generation.id:
+                    raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
+                reader = newest
 
     def _reader_for(self, logged: Logged) -> GenerationReader:
         reader = self._store.reader()

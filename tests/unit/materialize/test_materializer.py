@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 import pytest
 
 import latewood as lw
+from latewood.immutable import GenerationReader
 from latewood.materialize import Materializer
 from latewood.schema import TIME_TYPE
-from latewood.testing import ManualClock
+from latewood.testing import ManualClock, different_rows
 
 START = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -239,6 +240,23 @@ def test_a_file_that_is_gone_is_damage(store: lw.Store, store_path: Path, exampl
         path.unlink()
     with pytest.raises(lw.CorruptionError, match="lacks a file"):
         Materializer(lw.Store.open(store_path, read_only=True), lw.Projection())(examples)
+
+
+def test_several_generations_may_be_collected_in_a_row(
+    store: lw.Store, store_path: Path, examples: pa.Table, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Materializer(store, lw.Projection())(examples).to_arrow()
+    trainer = lw.Store.open(store_path, read_only=True)
+    stale = [trainer.reader()]
+    for second in (80, 90):
+        clock.set(START + second * SECOND)
+        store.append(events([0], [second - 1]))
+        generation = store.compact(keep=1)
+        stale.append(GenerationReader(trainer.storage, generation))
+    *gone, newest = stale
+    monkeypatch.setattr(trainer, "reader", lambda: gone[0])
+    monkeypatch.setattr(trainer, "refresh", iter([*gone[1:], newest]).__next__)
+    assert different_rows(Materializer(trainer, lw.Projection())(examples).to_arrow(), expected).tolist() == []
 
 
 def test_batches_do_not_change_under_their_holders(store: lw.Store, examples: pa.Table) -> None:
