@@ -31,6 +31,16 @@ def test_nothing_is_shown_for_a_moments_work() -> None:
     assert shown(Console(file=file, force_terminal=True), file, after_s=3600) == ""
 
 
+def test_where_nobody_looks_phases_can_be_announced() -> None:
+    file = io.StringIO()
+    with progress_bar(Console(file=file), "one", total=3, announce=True) as bar:
+        bar.advance(1)
+        bar.step("two")
+        bar.step("two")
+        bar.update(3, 3, "two")
+    assert file.getvalue() == "one ...\ntwo ...\n"
+
+
 @pytest.mark.parametrize("options", [{"force_terminal": False}, {"force_terminal": True, "quiet": True}])
 def test_nothing_is_shown_where_nobody_looks(options: dict[str, bool]) -> None:
     file = io.StringIO()

@@ -48,7 +48,7 @@ def demo(
 def _purchases(output: Output, place: Path, days: int | None, seed: int) -> dict[str, Any]:
     from latewood.demo import compare_tenants, load_purchases, replay, show
 
-    with output.progress("replaying the year, day by day", total=days or 365) as bar:
+    with output.progress("replaying the year, day by day", total=days or 365, announce=True) as bar:
         purchases = load_purchases(days, seed)
         year = replay(purchases, place, advance=bar.advance)
     output.console.print(
@@ -56,7 +56,7 @@ def _purchases(output: Output, place: Path, days: int | None, seed: int) -> dict
         f"captured {len(purchases.requests):,} baskets, compacted {year.compactions} times",
         highlight=False,
     )
-    with output.progress("materializing", total=8) as bar:
+    with output.progress("materializing", total=8, announce=True) as bar:
         result = compare_tenants(purchases, year, place, advance=bar.step)
     result |= {"events": len(year.events), "late_events": int(year.late.sum()), "requests": len(purchases.requests)}
     if output.as_json:

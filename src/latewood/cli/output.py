@@ -2,18 +2,22 @@
 
 import json
 import math
+import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from latewood.clock import EARLIEST_TS, show_ts
 from latewood.errors import LatewoodError
+from latewood.files import Rows
 from latewood.progress import Bar, progress_bar
 from latewood.schema import Schema
 
@@ -22,6 +26,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error
 Mutable = Annotated[
     str | None, typer.Option(help="The local folder of recent events, for a store that is not a local folder itself.")
 ]
+NO_INPUT = "Standard input is not read."  # in the help of arguments that are files
 
 
 class Output:
@@ -41,13 +46,23 @@ class Output:
             table.add_row(name.replace("_", " "), cell(value))
         self.console.print(table)
 
+    def table(self, names: Sequence[str], rows: Sequence[Sequence[Any]], title: str) -> None:
+        """Show rows of data to people; with `--json`, beside the result."""
+        table = Table(*map(escape, names), title=Text(title), title_justify="left")
+        for row in rows:
+            table.add_row(*(Text("-" if value is None else str(value)) for value in row))
+        self.console.print(table)
+
     def code(self, schema: Schema) -> None:
         """Show a schema as code to paste."""
         self.console.print(schema.to_code(), highlight=False, markup=False, soft_wrap=True)
 
-    def progress(self, what: str, total: int | None = None) -> AbstractContextManager[Bar]:
-        """A progress bar, for what takes longer than a moment; on standard error where it would mix with JSON."""
-        return progress_bar(self.console, what, total)
+    def progress(self, what: str, total: int | None = None, announce: bool = False) -> AbstractContextManager[Bar]:
+        """A progress bar, for what takes longer than a moment; on standard error where it would mix with JSON.
+
+        Args: announce: for what takes minutes: where there is no terminal for a bar, a line at the start of each phase.
+        """
+        return progress_bar(self.console, what, total, announce=announce)
 
 
 def cell(value: Any) -> Text:
@@ -55,6 +70,17 @@ def cell(value: Any) -> Text:
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     return Text(f"{value:,}" if isinstance(value, int) else "-" if value is None else str(value))
+
+
+def moment(ts: int, raw: bool) -> int | str | None:
+    """A watermark as machines or people read it; people read nothing where there is none yet."""
+    return ts if raw else None if ts == EARLIEST_TS else show_ts(ts)
+
+
+def where(rows: Rows, error: BaseException) -> str:
+    """In which file an error arose; and, if it names a row, from where that row is counted."""
+    counted = f", counting rows from {rows.first:,}" if re.search(r"\brow \d", str(error)) else ""
+    return f"in {rows.path}{counted}"
 
 
 def print_json(values: Mapping[str, Any]) -> None:

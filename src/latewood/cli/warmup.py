@@ -20,7 +20,7 @@ EVENTS = 2_000  # of so few users that histories have full stripes
 def warmup(json: Json = False, debug: Debug = False) -> None:
     """Compile all kernels into the cache."""
     output, began = Output(json), perf_counter()
-    with output.progress("compiling kernels"):
+    with output.progress("compiling kernels, about a minute the first time", announce=True):
         for user_type in (pa.int64(), pa.string()):
             _use_everything(user_type)
     output.result({"seconds": round(perf_counter() - began, 1)}, "warmup")
