@@ -102,7 +102,7 @@ class Store:
         probe(storage)
         description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now())
         if not storage.create(keys.STORE, description.to_bytes()):
-            raise ConflictError(f"{place}: there is a store already; open it with Store.open")
+            raise ConflictError(f"{place}: there is a store already; open it, or choose another place")
         _TIERS_IN_MEMORY.pop(place, None)  # of a store that was deleted
         return cls.open(path, clock=clock, mutable=mutable)
 

@@ -17,8 +17,9 @@ from few_events import EVENTS, FIRST_S
 from latewood.cli import main
 from latewood.cli.ingest import parse_delay
 from latewood.cli.init import TYPES
+from latewood.cli.where import parse_where
 
-VERBS = ("init", "ingest", "append", "compact", "backfill", "materialize", "inspect", "warmup", "demo")
+VERBS = ("init", "ingest", "append", "compact", "anchors", "backfill", "materialize", "inspect", "warmup", "demo")
 
 
 class Said(NamedTuple):
@@ -102,7 +103,7 @@ def test_the_same_in_json(run: Run) -> None:
         users=3, length_p50=1, length_p90=2, length_p99=2, length_max=3, size_bytes=loaded.json["size_bytes"], generation=1,
     ).to_json()  # fmt: skip
     assert "schema = lw.Schema(" in loaded.err
-    assert run(*BACKFILL, "--json").json == {"examples": 3, "log": "log"}
+    assert run(*BACKFILL, "--json").json == {"examples": 3, "log": "log", "log_examples": 3}
     made = run("materialize", "store", "log", "--max-len", "2", "--json")
     assert made == (0, made.out, "")
     assert made.json == {"examples": 3, "events": 4, "longest": 2, "written": None}
@@ -141,7 +142,81 @@ def test_people_get_tables(run: Run) -> None:
     assert re.search(r"events\s+│ 1 ", shown.out)
     assert 'traits=pa.schema([("item", pa.int64())])' in shown.out
     assert "user 1: 1 events" in run("inspect", "store", "--user", "1").out
-    assert "user 2: 0 events" in run("inspect", "store", "--user", "2").out
+    assert run("inspect", "store", "--user", "2").out == "user 2: no events\n"
+
+
+def test_an_empty_store_has_no_watermark_to_show(run: Run) -> None:
+    run("init", "store", "--trait", "item:int64")
+    for verb in ("inspect", "compact"):
+        assert re.search(r"watermark\s+│ - ", run(verb, "store").out)
+        assert run(verb, "store", "--json").json["watermark"] < 0
+
+
+def test_the_version(run: Run) -> None:
+    assert run("--version") == (0, f"latewood {lw.__version__}\n", "")
+
+
+def test_anchors_as_a_file_of_requests(run: Run) -> None:
+    run(*TWO_CLOCKS)
+    made = run("anchors", "store", "--where", "action == 'view' & item < 20", "--out", "anchors.parquet", "--json")
+    assert made.json == {"requests": 1, "written": "anchors.parquet"}
+    with lw.Store.open("store", read_only=True) as store:
+        wanted = lw.anchors(store, (lw.col("action") == "view") & (lw.col("item") < 20))
+    assert pq.read_table("anchors.parquet").equals(wanted)
+    assert run("backfill", "store", "anchors.parquet", "--out", "log", "--json").json["examples"] == 1
+    refused = run("anchors", "store", "--out", "anchors.parquet")
+    assert refused.err == "latewood: conflict: anchors.parquet exists; --overwrite replaces it\n"
+    every = run("anchors", "store", "--min-history", "0", "--out", "anchors.parquet", "--overwrite", "--json")
+    assert every.json["requests"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("like==true", lw.col("like") == True),  # noqa: E712 - a condition, not a comparison
+        (" price >= -1.5e3 ", lw.col("price") >= -1500.0),
+        ("'two words' != \"it's & so\"", lw.col("two words") != "it's & so"),
+        ("a < 1 & b > 2&c <= 3", (lw.col("a") < 1) & (lw.col("b") > 2) & (lw.col("c") <= 3)),
+    ],
+)
+def test_conditions_in_words(text: str, meant: Any) -> None:
+    assert repr(parse_where(text)) == repr(meant)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "like", "like = 1", "a == 1 &", "a == 1 | b == 2", "a == yes", "a == null", "f(x) == 1"]
+)
+def test_what_is_no_condition(text: str) -> None:
+    with pytest.raises(lw.SchemaError, match="--where"):
+        parse_where(text)
+
+
+def test_a_log_that_grew_twice_is_seen(run: Run) -> None:
+    run(*TWO_CLOCKS)
+    run(*BACKFILL)
+    assert run(*BACKFILL, "--json").json == {"examples": 3, "log": "log", "log_examples": 6}
+    assert re.search(r"log examples\s+│ 9 ", run(*BACKFILL).out)
+
+
+def test_sequences_can_be_looked_at(run: Run) -> None:
+    run(*TWO_CLOCKS)
+    run(*BACKFILL)
+    command = ("materialize", "store", "log", "--trait", "item")
+    assert "50, 30, 10" not in run(*command).out
+    assert "50, 30, 10" in run(*command, "--show", "3").out
+    as_json = run(*command, "--show", "3", "--json")
+    assert (as_json.json["examples"], "50, 30, 10" in as_json.err) == (3, True)
+
+
+def test_sequences_are_not_written_over_by_mistake(run: Run) -> None:
+    run(*TWO_CLOCKS)
+    run(*BACKFILL)
+    Path("sequences.parquet").write_text("precious")
+    refused = run("materialize", "store", "log", "--out", "sequences.parquet")
+    assert refused.err == "latewood: conflict: sequences.parquet exists; --overwrite replaces it\n"
+    assert Path("sequences.parquet").read_text() == "precious"
+    assert run("materialize", "store", "log", "--out", "sequences.parquet", "--overwrite").code == 0
+    assert len(pq.read_table("sequences.parquet")) == 3
 
 
 def test_data_is_not_taken_for_markup(run: Run) -> None:
@@ -200,7 +275,7 @@ FAILURES: list[tuple[tuple[str, ...], str]] = [
     (("init", "store", "--trait", "recent:int8"), "latewood: schema: reserved column names cannot be traits: recent\n"),
     (("ingest", "none.parquet", *TWO_CLOCKS[2:]), "latewood: schema: none.parquet: no such file\n"),
     (INGEST, "latewood: schema: say when events were learned of: either --ingest-time COLUMN or --delay DURATION"),
-    ((*TWO_CLOCKS, "--delay", "0s"), "latewood: schema: say when events were learned of"),
+    ((*TWO_CLOCKS, "--delay", "0s"), "latewood: schema: --ingest-time and --delay both say when events were learned of"),
     ((*INGEST, "--delay", "soon"), "latewood: schema: --delay 'soon': a number and a unit of us, ms, s, m, h, d\n"),
     (("demo", "--folder", "."), "latewood: error: . exists; the demo wants a new folder\n"),
 ]  # fmt: skip

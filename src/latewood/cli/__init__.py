@@ -9,10 +9,13 @@ What is heavy is imported when a verb runs (`lw.Store` and its like load themsel
 
 import sys
 import traceback
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from latewood import __version__
+from latewood.cli.anchors import anchors
 from latewood.cli.append import append
 from latewood.cli.backfill import backfill
 from latewood.cli.compact import compact
@@ -26,13 +29,29 @@ from latewood.cli.warmup import warmup
 
 app = typer.Typer(
     name="latewood",
-    help="Store every history once, log a pointer, rebuild the exact sequence while training.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for verb in (init, ingest, append, compact, backfill, materialize, inspect, warmup, demo):
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"latewood {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def latewood(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Store every history once, log a pointer, rebuild the exact sequence while training."""
+
+
+for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, warmup, demo):
     app.command()(verb)
 
 

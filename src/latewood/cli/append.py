@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 import typer
 
 import latewood as lw
-from latewood.cli.output import Debug, Json, Mutable, Output
+from latewood.cli.output import NO_INPUT, Debug, Json, Mutable, Output, where
 from latewood.files import read_files
 
 
 def append(
     store: Annotated[str, typer.Argument(help="The store.")],
-    files: Annotated[list[str], typer.Argument(help="Files with user_id, event_ts and every trait; folders; globs.")],
+    files: Annotated[
+        list[str], typer.Argument(help=f"Files with user_id, event_ts and every trait; folders; globs. {NO_INPUT}")
+    ],
     late: Annotated[
         Literal["raise", "stamp"], typer.Option(help="What to do with an ingest_ts that has passed.")
     ] = "raise",
@@ -27,9 +29,7 @@ def append(
             try:
                 receipt = opened.append(rows.table, late=late)
             except lw.LatewoodError as error:
-                error.add_note(
-                    f"in {rows.path}, counting rows from {rows.first:,}; {count:,} events before are appended"
-                )
+                error.add_note(f"{where(rows, error)}; {count:,} events before are appended")
                 raise
             count, duplicates = count + receipt.count, duplicates + receipt.duplicates
             skipped += receipt.skipped

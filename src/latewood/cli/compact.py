@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 import latewood as lw
-from latewood.cli.output import Debug, Json, Mutable, Output
-from latewood.clock import show_ts
+from latewood.cli.output import Debug, Json, Mutable, Output, moment
 
 
 def compact(
@@ -26,7 +25,7 @@ def compact(
         {
             "generation": generation.id,
             "new": generation.id != before,
-            "watermark": generation.watermark if json else show_ts(generation.watermark),
+            "watermark": moment(generation.watermark, raw=json),
             "events": generation.event_count,
             "users": generation.user_count,
             "size_bytes": generation.size_bytes,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from latewood.cli.output import Debug, Json, Mutable, Output
+from latewood.cli.output import NO_INPUT, Debug, Json, Mutable, Output
 from latewood.errors import SchemaError
 
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
@@ -14,7 +14,7 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_40
 
 
 def ingest(
-    files: Annotated[list[str], typer.Argument(help="Parquet, CSV or Arrow files, folders or globs.")],
+    files: Annotated[list[str], typer.Argument(help=f"Parquet, CSV or Arrow files, folders or globs. {NO_INPUT}")],
     store: Annotated[str, typer.Option(help="The store to load into; created if there is none.")],
     user: Annotated[str, typer.Option(help="The column of the user id.")],
     time: Annotated[str, typer.Option(help="The column of when the event happened.")],
@@ -29,7 +29,9 @@ def ingest(
     debug: Debug = False,
 ) -> None:
     """Load old interactions into a store."""
-    if (ingest_time is None) == (delay is None):
+    if ingest_time is not None and delay is not None:
+        raise SchemaError("--ingest-time and --delay both say when events were learned of: give one, not both")
+    if ingest_time is None and delay is None:
         raise SchemaError(
             "say when events were learned of: either --ingest-time COLUMN or --delay DURATION (0s for none)"
         )

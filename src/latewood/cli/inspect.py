@@ -5,13 +5,9 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import typer
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 import latewood as lw
-from latewood.cli.output import Debug, Json, Mutable, Output
-from latewood.clock import show_ts
+from latewood.cli.output import Debug, Json, Mutable, Output, moment
 from latewood.errors import SchemaError
 
 ROWS_SHOWN = 20
@@ -45,7 +41,7 @@ def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
     return {
         "epoch": store.epoch.hex(),
         "generation": generation.id,
-        "watermark": generation.watermark if raw else show_ts(generation.watermark),
+        "watermark": moment(generation.watermark, raw),
         "events": generation.event_count,
         "users": generation.user_count,
         "size_bytes": generation.size_bytes,
@@ -66,8 +62,9 @@ def _show_history(output: Output, store: "lw.Store", user: str) -> None:
     if output.as_json:
         output.result({"user_id": user_id, "length": history.num_rows, "events": history.to_pylist()})
         return
-    title = f"user {user}: {history.num_rows:,} events, the newest {ROWS_SHOWN}"
-    table = Table(*map(escape, history.column_names), title=Text(title), title_justify="left")
-    for row in history.slice(max(0, history.num_rows - ROWS_SHOWN)).to_pylist():
-        table.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
-    output.console.print(table)
+    if not history.num_rows:
+        output.console.print(f"user {user}: no events", highlight=False, markup=False)
+        return
+    newest = [list(row.values()) for row in history.slice(max(0, history.num_rows - ROWS_SHOWN)).to_pylist()]
+    shown = f", the newest {ROWS_SHOWN}" if history.num_rows > ROWS_SHOWN else ""
+    output.table(history.column_names, newest, f"user {user}: {history.num_rows:,} events{shown}")

@@ -1,27 +1,28 @@
-"""`latewood materialize`: examples → sequences, counted or written as Parquet."""
+"""`latewood materialize`: examples → sequences, counted, shown, or written as Parquet."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 import typer
 
 import latewood as lw
-from latewood.cli.output import Debug, Json, Output
+from latewood.cli.output import NO_INPUT, Debug, Json, Output
+from latewood.cli.parquet_file import parquet_file, refuse_existing
 
-Write = Callable[["lw.Batch"], None]
+NEWEST_SHOWN = 5  # events per sequence
 
 
 def materialize(
     store: Annotated[str, typer.Argument(help="The store.")],
-    examples: Annotated[list[str], typer.Argument(help="Files, folders or globs of examples.")],
+    examples: Annotated[list[str], typer.Argument(help=f"Files, folders or globs of examples. {NO_INPUT}")],
     max_len: Annotated[int | None, typer.Option(help="Keep the newest this many events; all by default.")] = None,
     trait: Annotated[
         list[str] | None, typer.Option(help="A trait wanted; all of them and event_ts by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the sequences to this Parquet file.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="Show the first so many sequences, their newest events.")] = 0,
     mask: Annotated[
         bool, typer.Option(help="Leave an example empty where its history is gone, instead of stopping.")
     ] = False,
@@ -31,45 +32,40 @@ def materialize(
 ) -> None:
     """Rebuild the sequences of logged examples."""
     output = Output(json)
+    refuse_existing(out, overwrite)
     projection = lw.Projection(max_len=max_len, traits=trait or None)
     count = events = longest = 0
+    first: list[pa.Table] = []
     with lw.Store.open(store, read_only=True) as opened:
         loader = lw.Loader(
             opened, examples, projection, batch_size=batch_size, order="user", on_missing="mask" if mask else "raise"
         )
-        with output.progress("materializing", total=len(loader)) as bar, _parquet(out) as write:
-            if not len(loader):
-                write(loader.materializer(loader.source.schema.empty_table()))
+        with output.progress("materializing", total=len(loader)) as bar, parquet_file(out) as write:
+            if not len(loader) and out is not None:
+                write(loader.materializer(loader.source.schema.empty_table()).to_arrow())
             for batch in loader:
+                if count < show:
+                    first.append(batch.slice(0, min(show - count, len(batch))).to_arrow())
+                if out is not None:
+                    write(batch.to_arrow())
                 count, events = count + len(batch), events + int(batch.offsets[-1])
                 longest = max(longest, int(batch.lengths.max(initial=0)))
-                write(batch)
                 bar.advance()
+    if first:
+        output.table(*_shown(pa.concat_tables(first)), f"the newest {NEWEST_SHOWN} events of the first sequences")
     written = None if out is None else str(out)
     output.result({"examples": count, "events": events, "longest": longest, "written": written}, "materialize")
 
 
-@contextmanager
-def _parquet(path: Path | None) -> Iterator[Write]:
-    """Writes batches to a file that appears whole when the block ends without an error, or not at all; None: nowhere."""
-    if path is None:
-        yield lambda batch: None
-        return
-    part = path.with_name(f".{path.name}.part")
-    writer: pq.ParquetWriter | None = None
+def _shown(rows: pa.Table) -> tuple[list[str], list[list[Any]]]:
+    """The head and the rows of a table for people: a column per trait, each cell the end of a sequence."""
+    names = [field.name for field in rows.schema.field("history").type]
+    shown = [
+        [row["user_id"], row["request_ts"], *(_end(row["history"][name]) for name in names)] for row in rows.to_pylist()
+    ]
+    return ["user_id", "request_ts", *names], shown
 
-    def write(batch: "lw.Batch") -> None:
-        nonlocal writer
-        table = batch.to_arrow()
-        writer = writer or pq.ParquetWriter(part, table.schema, compression="zstd", write_page_checksum=True)
-        writer.write_table(table)
 
-    try:
-        yield write
-        if writer is not None:
-            writer.close()
-            part.replace(path)
-    finally:
-        if writer is not None:
-            writer.close()
-        part.unlink(missing_ok=True)
+def _end(values: list[Any]) -> str:
+    words = ["-" if value is None else str(value) for value in values[-NEWEST_SHOWN:]]
+    return ", ".join(words if len(values) <= NEWEST_SHOWN else [f"({len(values) - NEWEST_SHOWN:,} more)", *words])

@@ -1,0 +1,69 @@
+"""Conditions in words: `like == true & item_id > 5`, as `--where` takes them. Read piece by piece; nothing is evaluated.
+
+A comparison is a trait (or event_ts), an operator and a value; `&` joins several. A value is true, false, a number, or text
+in single or double quotes. A trait whose name has other characters than letters, digits and `_.-` stands in quotes, too.
+"""
+
+import json
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+import latewood as lw
+from latewood.conditions import Condition
+from latewood.errors import SchemaError
+
+_QUOTED = r"'[^']*'|\"[^\"]*\""
+_COMPARISON = re.compile(
+    rf"\s*(?P<name>{_QUOTED}|[^\W\d][\w.-]*)\s*(?P<op>==|!=|<=|>=|<|>)\s*(?P<value>{_QUOTED}|[^\s&'\"<>=!]+)\s*"
+)
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def parse_where(text: str) -> Condition:
+    """Raises: SchemaError: not such a condition; says from where on."""
+    condition: Condition | None = None
+    start = 0
+    while True:
+        found = _COMPARISON.match(text, start)
+        if found is None:
+            raise _refused(text, start)
+        column = lw.col(_unquoted(found["name"]))
+        comparison: Condition = _OPERATORS[found["op"]](column, _value(found["value"], text))
+        condition = comparison if condition is None else condition & comparison
+        if found.end() == len(text):
+            return condition
+        if text[found.end()] != "&":
+            raise _refused(text, found.end())
+        start = found.end() + 1
+
+
+def _value(word: str, text: str) -> bool | int | float | str:
+    if word[0] in "'\"":
+        return _unquoted(word)
+    try:
+        value = json.loads(word)
+    except ValueError:
+        value = None
+    if not isinstance(value, bool | int | float):
+        raise SchemaError(f"--where {text!r}: {word} is not true, false or a number; text stands in quotes: '{word}'")
+    return value
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if word[0] in "'\"" else word
+
+
+def _refused(text: str, start: int) -> SchemaError:
+    return SchemaError(
+        f"--where {text!r}: expected TRAIT OPERATOR VALUE, several joined by &, from {text[start:]!r} on; "
+        "other conditions can be had from Python"
+    )
