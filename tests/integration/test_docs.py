@@ -65,8 +65,7 @@ def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "events").mkdir()
     events = {"uid": [42, 42, 7], "timestamp": [1_700_000_000, 1_700_000_060, 1_700_000_900], "item_id": [1, 2, 3]}
-    pq.write_table(pa.table(events), "events/2023.parquet")
-    pq.write_table(pa.table({"user_id": [42], "request_ts": [1_700_000_060_000_000]}), "requests.parquet")
+    pq.write_table(pa.table(events | {"like": [True, True, False]}), "events/2023.parquet")
     (block,) = [body for info, body in blocks(ROOT / "README.md") if info == "sh"]
     for line in block.splitlines():
         with pytest.raises(SystemExit) as left:
