@@ -44,6 +44,7 @@ def test_what_people_see(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert code == 0
     assert "none differs" in out
     assert out.startswith("replaying the year, day by day ...\n")  # not a terminal: lines instead of a bar
+    assert out.count("comparing with the oracle ...\n") == 1
     for words in ("tenant long", "tenant mid", "tenant short", "primary write", "lookup", "the paper", "Fat Rows"):
         assert words in out
     assert {"store", "examples", "fat_rows.parquet"} <= {path.name for path in (tmp_path / "kept").iterdir()}

@@ -55,8 +55,9 @@ def _purchases(output: Output, place: Path, days: int | None, seed: int) -> dict
         f"replayed {len(year.events):,} purchases ({int(year.late.sum()):,} of them late) in {year.commits:,} commits, "
         f"captured {len(purchases.requests):,} baskets, compacted {year.compactions} times",
         highlight=False,
+        soft_wrap=True,
     )
-    with output.progress("materializing", total=8, announce=True) as bar:
+    with output.progress("writing Fat Rows, comparing with the oracle", total=8, announce=True) as bar:
         result = compare_tenants(purchases, year, place, advance=bar.step)
     result |= {"events": len(year.events), "late_events": int(year.late.sum()), "requests": len(purchases.requests)}
     if output.as_json:
@@ -74,6 +75,7 @@ def _two_clocks(output: Output, events: Path, place: Path, **columns: Any) -> di
     if not output.as_json:
         output.console.print(
             f"{result['late_kept_out']:,} events fell inside a pointer's time range but were learned too late for its "
-            f"request, and were kept out ({result['requests_with_late']:,} of {result['requests']:,} requests have some)."
+            f"request, and were kept out ({result['requests_with_late']:,} of {result['requests']:,} requests have some).",
+            soft_wrap=True,
         )
     return result

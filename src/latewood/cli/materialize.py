@@ -57,15 +57,15 @@ def materialize(
     output.result({"examples": count, "events": events, "longest": longest, "written": written}, "materialize")
 
 
-def _shown(rows: pa.Table) -> tuple[list[str], list[list[Any]]]:
-    """The head and the rows of a table for people: a column per trait, each cell the end of a sequence."""
-    names = [field.name for field in rows.schema.field("history").type]
-    shown = [
-        [row["user_id"], row["request_ts"], *(_end(row["history"][name]) for name in names)] for row in rows.to_pylist()
-    ]
-    return ["user_id", "request_ts", *names], shown
-
-
-def _end(values: list[Any]) -> str:
-    words = ["-" if value is None else str(value) for value in values[-NEWEST_SHOWN:]]
-    return ", ".join(words if len(values) <= NEWEST_SHOWN else [f"({len(values) - NEWEST_SHOWN:,} more)", *words])
+def _shown(examples: pa.Table) -> tuple[list[str], list[list[Any]]]:
+    """The head and the rows of a table for people: an event a row, whose example stands beside the first of its events."""
+    names = [field.name for field in examples.schema.field("history").type]
+    rows: list[list[Any]] = []
+    for example in examples.to_pylist():
+        history = example["history"]
+        length = len(history[names[0]])
+        events = list(zip(*(history[name][-NEWEST_SHOWN:] for name in names), strict=True))
+        request = [example["user_id"], example["request_ts"], length]
+        rows.append([*request, *(events[0] if events else [""] * len(names))])
+        rows += [["", "", "", *event] for event in events[1:]]
+    return ["user_id", "request_ts", "length", *names], rows

