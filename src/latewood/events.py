@@ -23,7 +23,7 @@ NO_TIE = EARLIEST_TS - 1  # the ingest time of a request that is no event: befor
 class Events:
     """n events. Shapes: every column (n,). Units: µs since epoch, UTC.
 
-    `ordinal` is an event's place by arrival among those of its user with equal (event_ts, ingest_ts): PROTOCOL.md R1.
+    `ordinal` is an event's place by arrival among those of its user with equal (event_ts, ingest_ts): docs/protocol.md R1.
     """
 
     user_ids: pa.Array  # of the schema's user type

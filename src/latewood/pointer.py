@@ -1,4 +1,4 @@
-"""The pointer: what an example carries instead of its history (PROTOCOL.md R3).
+"""The pointer: what an example carries instead of its history (docs/protocol.md R3).
 
 A pointer means: the newest `length` events of [start_ts, end_ts), and the first `end_ties` of those exactly at `end_ts`,
 that the store had learned of before `watermark`; `checksum` is the sum of their identities mod 2**64 (R18). It names no

@@ -1,4 +1,4 @@
-"""Materialize against brute force: the events visible by PROTOCOL.md R2, sorted, cut, as Python lists.
+"""Materialize against brute force: the events visible by docs/protocol.md R2, sorted, cut, as Python lists.
 
 The store is one generation, written here shard by shard; pointers and recents are counted here, one event at a time. So
 nothing but the stripes and the code under test stands between the raw events and the comparison.

@@ -1,4 +1,4 @@
-"""Both backends against a dull model: lists, loops and the rules as PROTOCOL.md words them."""
+"""Both backends against a dull model: lists, loops and the rules as docs/protocol.md words them."""
 
 import shutil
 import tempfile

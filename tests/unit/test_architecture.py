@@ -1,8 +1,8 @@
 """The shape of the code is a test: who may import whom, how long files are, what is exported.
 
-DESIGN: nouns import nothing above them; storage ◀ stripes ◀ immutable; materialize never sees the mutable tier; loading,
-cli and testing sit on top. numba stays below the packages that have kernels, and `kernels`
-alone decides how they are compiled.
+As docs/concepts.md draws it: nouns import nothing above them; storage ◀ stripes ◀ immutable; materialize never sees the
+mutable tier; loading, cli and testing sit on top. numba stays below the packages that have kernels, and `kernels` alone
+decides how they are compiled.
 """
 
 import ast

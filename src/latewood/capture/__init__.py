@@ -1,4 +1,4 @@
-"""Capture: from requests to examples, that is to recent events and a pointer to the rest (PROTOCOL.md R8, R10, R11).
+"""Capture: from requests to examples, that is to recent events and a pointer to the rest (docs/protocol.md R8, R10, R11).
 
 requests    what comes in, checked         capture     as the store knows it now: the serving read
 recents     recent events ↔ Arrow          backfill    as the store knew it at each request's time

@@ -1,7 +1,7 @@
 """Anchors: events used as requests. Each event that meets a condition asks for the history that precedes it.
 
 A data set of interactions has no request log, but each interaction can stand for a request made the moment before it.
-"Before" is the user's total order, which settles ties, and "known before" is PROTOCOL.md R8: an anchor's cutoff is
+"Before" is the user's total order, which settles ties, and "known before" is docs/protocol.md R8: an anchor's cutoff is
 `min(event_ts, ingest_ts) + 1 µs`, so that an event which arrived late does not bring along what arrived meanwhile.
 
 How many events an anchor sees is counted without looking back from each: where nothing came late before it, the count

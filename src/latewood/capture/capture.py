@@ -1,4 +1,4 @@
-"""Capture: the serving read. What the model is fed and what is logged come from one read (PROTOCOL.md R10)."""
+"""Capture: the serving read. What the model is fed and what is logged come from one read (docs/protocol.md R10)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 The tiers change while we read them: compaction publishes a generation and evicts what it holds. So the generation is
 taken first, the recent events from its watermark on afterwards, and both fit unless something was evicted, or loaded in
-bulk, in between. Then the newest generation has it, and we read again (PROTOCOL.md R11).
+bulk, in between. Then the newest generation has it, and we read again (docs/protocol.md R11).
 """
 
 from dataclasses import dataclass, replace

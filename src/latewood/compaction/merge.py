@@ -1,4 +1,4 @@
-"""Merge: put events into the total order (PROTOCOL.md R1), a whole run of users at once. Pure.
+"""Merge: put events into the total order (docs/protocol.md R1), a whole run of users at once. Pure.
 
 Two acts. `arrange` sorts new events by user and total order and gives ordinals to those that have none yet, by arrival
 among their ties. `merge_order` weaves the decoded tails of old users with the new events, both sorted, like one zip per

@@ -7,7 +7,7 @@ decoding.
 
 New events may sort anywhere, so the first drawer to open is found by the earliest new event. The stripe index holds
 only each stripe's first time, but that is enough: what is new was learned after everything in the shard, so that among
-events of one time it sorts last (PROTOCOL.md R1). Of the stripes that begin no later than the earliest new event, all
+events of one time it sorts last (docs/protocol.md R1). Of the stripes that begin no later than the earliest new event, all
 but the last therefore end before it, whatever their ties are.
 """
 

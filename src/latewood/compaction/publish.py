@@ -38,7 +38,7 @@ def compact(
 
     Args:
         watermark: the cut, anywhere from the frontier to closed; None is closed. A replay with a coarse clock holds
-            back the open tick so (PROTOCOL.md R6).
+            back the open tick so (docs/protocol.md R6).
         keep, workers, memory_bytes, spill_directory: see `Settings`.
         progress: called with (events written, events in all).
     Returns: the new generation; or, where nothing is new, the current one: then nothing was written and no cut chosen.

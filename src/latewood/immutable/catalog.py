@@ -1,4 +1,4 @@
-"""Which generations there are, which is the newest, and which data nobody needs any more (PROTOCOL.md R19).
+"""Which generations there are, which is the newest, and which data nobody needs any more (docs/protocol.md R19).
 
 Manifests are numbered without gaps and never deleted: deleting one would let a compactor that slept resurrect it. So
 the newest is found by reading on from the last one known, and whoever creates manifest k has published generation k.

@@ -1,4 +1,4 @@
-"""From pointers to rows, and back: where a user's visible events lie in a generation (PROTOCOL.md R2, R3, R8, R18).
+"""From pointers to rows, and back: where a user's visible events lie in a generation (docs/protocol.md R2, R3, R8, R18).
 
 Two directions of one question. *Measure* is what capture and backfill ask: given a request's end and a cutoff, how
 many stored events are visible, from when on, and what is their checksum? *Resolve* is what materialize asks: given a

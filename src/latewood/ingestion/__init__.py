@@ -6,7 +6,7 @@
 
 Reads Parquet, CSV, Arrow files or tables batch by batch, infers the schema and prints it as code to paste, and bulk-loads
 straight into a generation. When each event was *learned* is never guessed: the caller names a column or an assumed delay
-(PROTOCOL.md R8).
+(docs/protocol.md R8).
 """
 
 from latewood.ingestion.load import ingest, ingest_with_report

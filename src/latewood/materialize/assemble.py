@@ -1,4 +1,4 @@
-"""Assemble: what the model saw, from stored and recent events (PROTOCOL.md R4).
+"""Assemble: what the model saw, from stored and recent events (docs/protocol.md R4).
 
 The order of work is fixed: merge by the total order (event_ts, ingest_ts, ordinal), suppress superseded versions,
 take the newest `scan` where a stream bounds it, filter kinds, cut to the newest `max_len`. Merge and cut are here.

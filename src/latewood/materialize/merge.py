@@ -1,4 +1,4 @@
-"""Merge: where recent events belong among stored ones (PROTOCOL.md R4), where they do not just follow.
+"""Merge: where recent events belong among stored ones (docs/protocol.md R4), where they do not just follow.
 
 A recent event can be older than a stored one: it happened early, arrived late, and no compaction has seen it yet. To
 find its place takes the total order of stored events, three columns that nobody asked for; so they are decoded only

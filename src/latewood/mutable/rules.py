@@ -1,4 +1,4 @@
-"""The rules of time, as pure functions: which ingest times may be given, and what may be promised (PROTOCOL.md R5-R7).
+"""The rules of time, as pure functions: which ingest times may be given, and what may be promised (docs/protocol.md R5-R7).
 
 Nothing here knows where the tier keeps its events; both backends decide by these.
 """

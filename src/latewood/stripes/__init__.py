@@ -5,7 +5,7 @@ A shard file holds users in key order; of each user, column by column, stripes o
     layout      where every byte lies          encode, pack      columns → stripes
     writer      UserRun → file                 decode, unpack    stripes → columns
     shard       file → checked address table   checksum          XXH64 of blocks
-    runs        the arguments                  identity          the event hash of PROTOCOL.md R18
+    runs        the arguments                  identity          the event hash of docs/protocol.md R18
     validate    every invariant, on opening    verify            everything, on demand
     addresses   memory by address, for kernels jit               how kernels are compiled
 """

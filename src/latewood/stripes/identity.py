@@ -1,4 +1,4 @@
-"""The identity of an event: 64 bits of (user, event_ts, ingest_ts, ordinal), whose sums are checksums (PROTOCOL.md R18).
+"""The identity of an event: 64 bits of (user, event_ts, ingest_ts, ordinal), summed as checksums (docs/protocol.md R18).
 
 A pointer carries the sum of the identities of its events mod 2**64; stripes carry running sums, so that the sum of any
 range costs two lookups and the ends. It finds accidents, not adversaries. The function is part of the format: it never

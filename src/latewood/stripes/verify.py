@@ -1,7 +1,7 @@
 """Reads a whole shard and compares it with what it says of itself: the checksums of its blocks, the records of its stripes.
 
 Opening a shard checks the index, reading it checks the blocks that are read; this checks everything, and that the
-index was computed from these events (PROTOCOL.md R18).
+index was computed from these events (docs/protocol.md R18).
 """
 
 from typing import Any

@@ -6,7 +6,7 @@ from latewood.clock import to_us
 
 
 class ManualClock:
-    """Tells the time it was set to. It may go backwards: stores must cope with that (PROTOCOL.md R5).
+    """Tells the time it was set to. It may go backwards: stores must cope with that (docs/protocol.md R5).
 
     Args: start: µs since epoch, UTC, or a datetime (naive = UTC).
     """

@@ -1,4 +1,4 @@
-"""The oracle: what every request must see, computed from the raw events alone by PROTOCOL.md R2.
+"""The oracle: what every request must see, computed from the raw events alone by docs/protocol.md R2.
 
 It shares no code with the store, knows neither tiers nor pointers, and compares each event of a user with each request:
 so plain that it can be believed. An event is visible to a request iff it sorts before the request's end in the user's

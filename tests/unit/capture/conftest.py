@@ -1,4 +1,4 @@
-"""A store in memory, a log of all that was appended to it, and what an example must hold, by PROTOCOL.md R2 alone."""
+"""A store in memory, a log of all that was appended to it, and what an example must hold, by docs/protocol.md R2 alone."""
 
 import itertools
 from collections.abc import Sequence

@@ -44,7 +44,7 @@ def as_table(rows: list[Row], items: list[int]) -> pa.Table:
 
 
 def expected_items(rows: list[Row], at_least: int) -> set[int]:
-    """By PROTOCOL.md R2 and R8, one event at a time. Among ties, the place is that of the arrival."""
+    """By docs/protocol.md R2 and R8, one event at a time. Among ties, the place is that of the arrival."""
     chosen = set()
     for k, (user, event_ts, delay) in enumerate(rows):
         cutoff = min(event_ts, event_ts + delay) + 1

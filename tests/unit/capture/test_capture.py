@@ -1,4 +1,4 @@
-"""Capture: the serving read, in a store that changes meanwhile (PROTOCOL.md R10, R11)."""
+"""Capture: the serving read, in a store that changes meanwhile (docs/protocol.md R10, R11)."""
 
 import threading
 from typing import Any

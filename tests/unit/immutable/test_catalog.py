@@ -1,4 +1,4 @@
-"""The catalog: one winner per generation, and only garbage is deleted (PROTOCOL.md R19)."""
+"""The catalog: one winner per generation, and only garbage is deleted (docs/protocol.md R19)."""
 
 import threading
 import uuid

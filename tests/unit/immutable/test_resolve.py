@@ -1,4 +1,4 @@
-"""Measure and resolve against a brute-force reading of PROTOCOL.md R2: every row of every user, one by one."""
+"""Measure and resolve against a brute-force reading of docs/protocol.md R2: every row of every user, one by one."""
 
 import numpy as np
 import pyarrow as pa
