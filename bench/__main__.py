@@ -16,7 +16,7 @@ from bench.histories import SEED, Histories, draw_histories
 from bench.report import Report, show
 
 SUITES = ("loader", "scan")
-USERS = 2_000
+USERS = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure latewood beside its peers.")
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(SUITES)}; default: loader")
-    parser.add_argument("--users", type=int, default=USERS, help="10,000 users are about 19 M events (default 2,000)")
+    parser.add_argument("--users", type=int, default=USERS, help="10,000 users, the default, are about 19 M events")
     parser.add_argument("--passes", type=int, default=7, help="timed passes, of which the medians count")
     parser.add_argument("--lengths", type=int, nargs="+", help="events per example (default: the suite's)")
     parser.add_argument("--batches", type=int, help="batches of 512 per pass (default: the suite's)")

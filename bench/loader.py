@@ -3,7 +3,8 @@
 What a trainer waits for. Our side opens the log, shuffles it with a seed, and makes every example of one epoch; the Fat
 Rows are read as they lie, one file per length, only the traits asked for. Both give the same examples with the same
 features, in batches of 512; which is checked, example by example and bit by bit, before anything is timed. One thread:
-the loader works without prefetching, and pyarrow has one processor.
+the loader works without prefetching, and pyarrow has one processor. Beside both runs the least that any reader of these
+Fat Rows could do: pyarrow alone, no features, nothing checked.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 import latewood as lw
 from bench import sources
@@ -24,7 +26,7 @@ BATCH_SIZE = 512
 BATCHES = 40
 LENGTHS = (256, 4096)
 FLOORS = {256: 1.5, 4096: 4.0}  # times Fat Rows
-OURS, AHEAD, PEER = "Loader", "Loader, prefetch 2", "Fat Rows"
+OURS, AHEAD, PEER, BARE = "Loader", "Loader, prefetch 2", "Fat Rows", "Fat Rows, bare"
 _ALL_DAYS = 36_500  # one folder: the requests are spread over years
 
 
@@ -86,6 +88,7 @@ def measure(data: Data, max_len: int, traits: tuple[str, ...], passes: int) -> l
         OURS: lambda: _drain(load(data, max_len, traits)),
         AHEAD: lambda: _drain(load(data, max_len, traits, prefetch=2)),
         PEER: lambda: _drain(data.fat_rows[max_len].batches(BATCH_SIZE, traits)),
+        BARE: lambda: _read_bare(data.fat_rows[max_len].path, traits),
     }
     result = interleave(contenders, passes)
     peer = result.speeds[PEER]
@@ -106,6 +109,18 @@ def storage(data: Data) -> list[Storage]:
         start, stop = data.requests.rows(histories, length)
         rows.append(Storage("Fat Rows", length, fat.size_bytes, int((stop - start).sum()), fat.size_bytes, count))
     return rows
+
+
+def _read_bare(path: Path, traits: tuple[str, ...]) -> Amount:
+    """The histories of Fat Rows with pyarrow alone."""
+    file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    count = examples = events = 0
+    columns = [f"history.{trait}.list.element" for trait in traits]
+    for rows in file.iter_batches(BATCH_SIZE, columns=columns, use_threads=False):
+        for lists in rows.column("history").flatten():
+            values = lists.flatten().to_numpy(zero_copy_only=False)
+        count, examples, events = count + 1, examples + len(rows), events + len(values)
+    return Amount(count, examples, events)
 
 
 def _drain(batches: Iterable[Any]) -> Amount:
