@@ -1,4 +1,4 @@
-"""Backfill: examples as of each request's own time, from events that came in with their ingest times (PROTOCOL.md R8).
+"""Backfill: examples as of each request's own time, from events that came in with their ingest times (docs/protocol.md R8).
 
 The way in for a team with yesterday's data. Each request is answered as a capture at its time would have answered it:
 its cutoff is the request's time, so that an event which happened earlier but was learned of later stays out. For an
@@ -8,6 +8,7 @@ The cutoffs become the frontier before anything is read: nothing can be added be
 the same answer.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.capture.doubts import Lost, warn_if_finer
+from latewood.capture.doubts import Histories, doubt_of_grids
 from latewood.capture.examples import Reading, read_both, to_examples
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
@@ -37,24 +38,29 @@ def backfill(
         allow_empty: accept that most histories are empty because their events were ingested after the request.
         at_once: how many requests to read at a time, which bounds the recent events held.
     Returns: the requests' columns (without `anchor`), `uih`, `recent` and `cutoff`.
+    Warns: UserWarning: no request has any history, or requests are dated more finely than events are.
     Raises: SchemaError: the requests do not fit. ConflictError: a request past what the store knows to be complete, or
-        most requests would lose their history to ingest time.
+        most requests would lose their history to ingest time. TypeError: not a store.
     """
+    if not hasattr(store, "tier"):
+        raise TypeError(f"backfill(store, requests): a {type(store).__name__} is no store; are the two swapped?")
     if store.tier is None:
         raise ConflictError("backfill fixes the past in the mutable tier, and this store was opened without it")
     checked = read_requests(requests, store.schema)
     cutoffs = cutoffs_of(checked)
     if len(checked):
         _fix_the_past(store, store.tier, checked, cutoffs, complete)
-    lost, tables, looked = Lost(store.tier), [], False
+    histories, tables, doubt = Histories(store.tier), list[pa.Table](), None
     for part, reading in _read(store, checked, cutoffs, at_once):
-        if not looked:
-            warn_if_finer(part, reading)
-            looked = True
-        lost.add(part, reading)
+        if not tables:
+            doubt = doubt_of_grids(part, reading)
+        histories.add(part, reading)
         tables.append(to_examples(store, part, reading))
     if not allow_empty:
-        lost.require_few()
+        histories.require_few()
+    histories.warn_if_none()
+    if doubt and histories.found:
+        warnings.warn(doubt, UserWarning, stacklevel=2)
     return pa.concat_tables(tables)
 
 

@@ -1,4 +1,4 @@
-"""Backfill: every request as of its own time, the same whenever it is asked (PROTOCOL.md R8)."""
+"""Backfill: every request as of its own time, the same whenever it is asked (docs/protocol.md R8)."""
 
 import warnings
 from typing import Any
@@ -145,6 +145,41 @@ class TestLostHistories:
         backfill(world.store, requests(["ada"] * 3, [START - HOUR - k for k in range(3)]))
 
 
+class TestNoHistories:
+    """Requests that find nothing: the likely reason is told, and nothing else."""
+
+    @pytest.mark.parametrize("compact", [False, True])
+    @pytest.mark.parametrize(
+        ("users", "times", "reason"),
+        [
+            (["ada", "bob"], [START // SECOND, START // SECOND + 1], r"January 1970: are they seconds\?"),
+            (["ada", "bob"], [START // 1000, START // 1000 + 1], r"January 1970: are they milliseconds\?"),
+            (["1", "2"], [START - 5, START - 4], "no user of these is in the store"),
+            (["ada", "eve"], [START - HOUR - 7, START - HOUR], "before the first event of their user; .*2023-11-14T21"),
+        ],
+    )
+    def test_the_likely_reason_is_told(
+        self, world: Any, compact: bool, users: list[str], times: list[int], reason: str
+    ) -> None:
+        world.append(["ada", "bob", "bob"], [START - HOUR, START - HOUR, START - 2 * SECOND], [START - 2 * SECOND] * 3)
+        world.append(["dan"], [START], [START])
+        if compact:
+            world.store.compact()
+        given = requests(users, times)
+        with pytest.warns(UserWarning, match=f"^0 of 2 requests have any history: .*{reason}") as caught:
+            examples = backfill(world.store, given)
+        assert len(caught) == 1  # that requests are finer than events, for one, is beside the point
+        assert caught[0].filename == __file__
+        assert world.held(examples) == [[], []]
+
+    def test_one_with_a_history_is_enough(self, world: Any) -> None:
+        world.append(["ada"], [START - HOUR], [START - HOUR])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            backfill(world.store, requests(["nobody", "ada"], [START - HOUR + 1] * 2))
+            backfill(world.store, requests([], []))
+
+
 class TestCoarseEvents:
     def import_and_ask(self, world: Any, grid: int, request_ts: int, **columns: Any) -> None:
         for k in range(6):
@@ -201,3 +236,8 @@ def test_a_later_bulk_load_cannot_change_what_was_answered(world: Any) -> None:
         world.store.tier.begin_load(START - HOUR, START - 5, "token", now=world.clock.now())
     world.append(["ada"], [START - HOUR], [START - HOUR + 5])
     assert world.held(first) == [[0]]
+
+
+def test_swapped_arguments_are_told(world: Any) -> None:
+    with pytest.raises(TypeError, match=r"backfill\(store, requests\): a Table is no store; are the two swapped\?"):
+        backfill(requests(["ada"], [1]), world.store)  # type: ignore[arg-type]
