@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.progress import Progress
 
+import few_events
 import latewood as lw
 from few_events import (
     DAY_S,
@@ -26,6 +27,7 @@ from few_events import (
     load,
     place,
     report,
+    with_value,
 )
 from latewood.ingestion import IngestReport
 from latewood.testing import ManualClock
@@ -271,14 +273,15 @@ def test_a_second_ingest_takes_the_schema_of_the_store(tmp_path: Path) -> None:
 def test_events_older_than_what_has_been_read_are_refused() -> None:
     where = place()
     load(EVENTS, where).close()
-    with pytest.raises(lw.ConflictError, match="too old: generations or backfills exist"):
+    read = rf"^{where} exists and has been read up to 2023-.* \(its frontier\).*lw\.Store\.open\('{where}'\).*another path$"
+    with pytest.raises(lw.ConflictError, match=read):
         load(EVENTS, where)
     with lw.Store.open(where) as store:
         assert store.generation.id == 1
         assert store.generation.event_count == 5
         requests = pa.table({"user_id": [1], "request_ts": [(FIRST_S + 90 * DAY_S) * 10**6]})
         lw.backfill(store, requests, complete=True)
-    with pytest.raises(lw.ConflictError, match="too old"):
+    with pytest.raises(lw.ConflictError, match="has been read up to 2024-"):
         load(EVENTS, where, ingest_time=timedelta(days=89), traits=KEPT)
     load(EVENTS, where, ingest_time=timedelta(days=90), traits=KEPT).close()
 
@@ -289,7 +292,7 @@ def test_after_a_capture_imports_must_be_newer_than_everything() -> None:
     with load(EVENTS, where, clock=clock) as store:
         store.capture(pa.table({"user_id": [1], "request_ts": [clock.now()]}))
         store.append({"user_id": [1], "event_ts": [clock.now()], "item": [60], "action": ["view"]})
-    with pytest.raises(lw.ConflictError, match="captures have seen everything"):
+    with pytest.raises(lw.ConflictError, match=r"has been read up to 2023-11-24.* by a capture"):
         load(EVENTS, where, clock=clock, ingest_time=timedelta(days=9), traits=KEPT)
 
 
@@ -301,7 +304,7 @@ def test_the_report_is_right() -> None:
     first = report(EVENTS, where)
     assert (first.events, first.users, first.generation) == (5, 3, 1)
     assert (first.first_ts, first.last_ts) == (FIRST_S * 10**6, (FIRST_S + 3) * 10**6)
-    assert (first.late_hour_share, first.late_day_share) == (2 / 5, 1 / 5)
+    assert (first.late_hour_share, first.late_day_share, first.early_share) == (2 / 5, 1 / 5, 0)
     assert (first.length_p50, first.length_p90, first.length_max) == (1, 2, 3)
     assert first.size_bytes > 0
     second = report(EVENTS, where, ingest_time=timedelta(days=30), traits=KEPT)
@@ -311,10 +314,22 @@ def test_the_report_is_right() -> None:
     assert IngestReport(**second.to_json()) == second
 
 
-@pytest.mark.parametrize(("unit", "noted"), [(None, True), ("us", False)])
-def test_a_forgotten_unit_is_noticed(unit: str | None, noted: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    load(EVENTS, unit=unit, quiet=False).close()
-    assert ("early 1970" in capsys.readouterr().out) == noted
+def test_events_that_were_learned_before_they_happened_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    load(EVENTS, quiet=False).close()
+    assert "before they happened" not in capsys.readouterr().out
+    load(with_value("known", 0, FIRST_S), quiet=False).close()
+    assert "early: 20.0% of events were learned before they happened" in capsys.readouterr().out
+    assert report(with_value("known", 0, FIRST_S)).early_share == 1 / 5
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_forgotten_unit_is_noticed(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="early 1970") as caught:
+        load(EVENTS, unit=None, quiet=quiet).close()
+    assert caught[0].filename == few_events.__file__
+    assert ("early 1970" in capsys.readouterr().out) == (not quiet)
+    load(EVENTS, unit="us", quiet=quiet).close()
+    assert "early 1970" not in capsys.readouterr().out
 
 
 def test_more_than_memory_holds() -> None:

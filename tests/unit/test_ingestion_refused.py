@@ -32,7 +32,7 @@ from latewood.testing import ManualClock
         ({"time": "action"}, "the table, row 0: column 'action': text such as 'view' is not a time"),
         ({"user": "score"}, "no column 'score'"),
         ({"unit": "h"}, "unit 'h': one of s, ms, us"),
-        ({"unit": "ns"}, "unit 'ns'"),
+        ({"unit": "ns"}, "unit 'ns': one of s, ms, us. A store keeps µs: divide nanoseconds by 1,000"),
         ({"ingest_time": timedelta(days=-1)}, "before it happens"),
         ({"shards": 0}, "shards is 0"),
     ],
@@ -54,13 +54,16 @@ def test_a_missing_ingest_time_is_refused_with_an_explanation(given: dict[str, A
 # What is wrong with rows
 
 
+NS = "A store keeps µs: divide nanoseconds by 1,000, or cast the column to a timestamp"
 BAD_ROWS = [
     ("uid", None, "column 'uid' has a null"),
     ("ts", None, "column 'ts' has a null; a time is required"),
     ("known", None, "column 'known' has a null; a time is required"),
-    ("ts", 2**62, "column 'ts', as s, does not fit int64 µs: overflow"),
-    ("ts", 10**12, "column 'ts': 1000000000000000000 µs is outside the years 1 to 9999; is the unit µs?"),
-    ("known", -(10**12), "column 'known': -1000000000000000000 µs is outside the years 1 to 9999; is the unit µs?"),
+    ("ts", 2**63 - 1, "column 'ts': 9223372036854775807 as s is outside the years 1 to 9999; is it a time?"),
+    ("ts", 1722056355000, "column 'ts': 1722056355000 as s is outside the years 1 to 9999; is it ms?"),
+    ("ts", 1722056355000000, "column 'ts': 1722056355000000 as s is outside the years 1 to 9999; is it us?"),
+    ("ts", 1722056355 * 10**9, f"column 'ts': 1722056355000000000 as s is outside the years 1 to 9999; is it ns? {NS}"),
+    ("known", -(10**12), "column 'known': -1000000000000 as s is outside the years 1 to 9999; is it a time?"),
 ]
 
 
@@ -86,6 +89,22 @@ def test_a_bad_row_of_a_table_is_named() -> None:
     strict = [pa.field("item", pa.int64()), pa.field("action", pa.string(), nullable=False)]
     with pytest.raises(lw.SchemaError, match="row 2: column 'action' has a null; it is not nullable"):
         load(EVENTS, schema=lw.Schema(user_id=pa.int64(), traits=strict))
+
+
+def test_the_bounds_of_time_hold_in_every_unit() -> None:
+    last, first = 253_402_300_799, -62_135_596_800
+    for unit, per_second in (("s", 1), ("ms", 1000), ("us", 10**6)):
+        ends = pa.array([(last + 1) * per_second - 1, first * per_second])
+        events = pa.table({"uid": [1, 1], "ts": ends, "known": [0, 1], "item": [1, 2]})
+        with load(events, unit=unit) as store:
+            assert items(store, 1) == [2, 1]
+        for row, step in ((0, 1), (1, -1)):
+            past = pa.array([end.as_py() + step * (k == row) for k, end in enumerate(ends)])
+            with pytest.raises(lw.SchemaError, match=f"row {row}: column 'ts': .* as {unit} is outside the years"):
+                load(events.set_column(1, "ts", past), unit=unit)
+    unsigned = pa.table({"uid": [1], "ts": pa.array([2**64 - 1], pa.uint64()), "known": [0]})
+    with pytest.raises(lw.SchemaError, match="18446744073709551615 as s is outside"):
+        load(unsigned)
 
 
 def test_a_bad_time_in_a_csv_file_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ before is as it was.
 """
 
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -16,17 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from latewood.clock import Clock
+from latewood.clock import Clock, show_ts
 from latewood.columns import first_row, one_array
 from latewood.compaction import bulk_load
-from latewood.errors import SchemaError, StoreNotFoundError
+from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
 from latewood.events import Events
 from latewood.ingestion.blame import blame, check
 from latewood.ingestion.mapping import Mapping, check_times, csv_types
-from latewood.ingestion.report import IngestReport, Tally, show
+from latewood.ingestion.report import IngestReport, Tally, doubt_of_unit, show
 from latewood.ingestion.source import Source
 from latewood.intake import read_events
 from latewood.mutable import TierState
+from latewood.mutable.rules import too_old
 from latewood.progress import Bar, progress_bar
 from latewood.schema import Schema
 from latewood.storage import keys, open_storage
@@ -66,14 +68,15 @@ def ingest(
             is there already has its own.
         shards, clock, mutable: see `Store.create`.
         memory_bytes: about how much memory sorting may take.
-        quiet: print nothing.
+        quiet: print nothing. Warnings come all the same.
     Returns: the store, open for writing.
+    Warns: UserWarning: all times lie in early 1970, as they do in a wrong unit.
     Raises: SchemaError: names the column, and the file and row of a bad value. ConflictError: the store has already been
         read up to a time past these events (R7). Nothing is loaded then, and no store left behind that was not there.
     """
     return ingest_with_report(
         events, path, user=user, time=time, ingest_time=ingest_time, unit=unit, traits=traits, schema=schema,
-        shards=shards, clock=clock, mutable=mutable, memory_bytes=memory_bytes, console=Console(quiet=quiet),
+        shards=shards, clock=clock, mutable=mutable, memory_bytes=memory_bytes, console=Console(quiet=quiet), stacklevel=3,
     )[0]  # fmt: skip
 
 
@@ -92,8 +95,9 @@ def ingest_with_report(
     mutable: str | Path | None = None,
     memory_bytes: int = 1 << 30,
     console: Console,
+    stacklevel: int = 2,
 ) -> tuple[Store, IngestReport]:
-    """`ingest`, with what it found out; prints to the console given."""
+    """`ingest`, with what it found out; prints to the console given. Args: stacklevel: whom a warning is about."""
     check_times(ingest_time, unit)
     with ExitStack() as undo:
         store = _open_if_any(path, schema, clock, mutable, undo)
@@ -104,11 +108,14 @@ def ingest_with_report(
             known = mapping.infer()
             console.print(f"inferred schema:\n\n{known.to_code()}", highlight=False, markup=False, soft_wrap=True)
         _check_columns(source, mapping, known)
+        existed = store is not None
         if store is None:
             store = _create(path, known, shards, clock, mutable, undo)
         tally = Tally()
         with progress_bar(console, "reading events", source.row_count()) as bar:
             batches = _read(store, source, mapping, tally, bar)
+            if existed:
+                batches = _refuse_old(store, batches)
             bulk_load(
                 store, batches, memory_bytes=memory_bytes,
                 progress=lambda done, total: bar.update(done, total, "writing the generation"),
@@ -117,7 +124,10 @@ def ingest_with_report(
     store.refresh()
     report = tally.report(store)
     guessed = unit is None and any(pa.types.is_integer(source.schema.field(name).type) for name in mapping.times)
-    show(console, store, report, guessed)
+    doubt = doubt_of_unit(report) if guessed else None
+    show(console, store, report, doubt)
+    if doubt:
+        warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
     return store, report
 
 
@@ -159,6 +169,22 @@ def _read(store: Store, source: Source, mapping: Mapping, tally: Tally, bar: Bar
         tally.add(intake.events)
         bar.advance(len(rows.table))
         yield intake.events
+
+
+def _refuse_old(store: Store, batches: Iterator[Events]) -> Iterator[Events]:
+    """Raises: ConflictError: the store has been read past some event (R7). Said at the first one, not after sorting all."""
+    state = store.tier.state() if store.tier is not None else TierState()
+    for events in batches:
+        if len(events) and too_old(state, events.ingest_ts).any():
+            until = (
+                f"{show_ts(state.last)} by a capture" if state.captured else f"{show_ts(state.frontier)} (its frontier)"
+            )
+            raise ConflictError(
+                f"{store.path} exists and has been read up to {until}, and some of these events were learned of before, "
+                f"such as at {show_ts(int(events.ingest_ts.min()))}. If they are in it already, open it with "
+                f"lw.Store.open({store.path!r}); if not, load into another path"
+            )
+        yield events
 
 
 def _open_if_any(

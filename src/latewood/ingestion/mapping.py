@@ -10,11 +10,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, LATEST_TS
-from latewood.columns import one_array, times_from_arrow
+from latewood.columns import first_row, one_array, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.schema import RESERVED, Schema
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_OUR_DAYS = 315_532_800, 4_102_444_800  # 1980 to 2100, in seconds
+_NANOSECONDS = "A store keeps µs: divide nanoseconds by 1,000, or cast the column to a timestamp"
 _NEEDS_INGEST_TIME = (
     "say when the store would have learned of each event: ingest_time= is a column, or a timedelta, the delay to assume. "
     "If each event was known the moment it happened, name the time column itself, or pass timedelta(0). There is no "
@@ -97,13 +99,34 @@ class Mapping:
         """A time column as int64 µs."""
         column = one_array(table[name])
         if pa.types.is_integer(column.type):
-            try:
-                column = pc.multiply_checked(column.cast(pa.int64()), pa.scalar(UNITS[self.unit or "us"], pa.int64()))
-            except pa.ArrowInvalid as error:
-                raise SchemaError(f"column {name!r}, as {self.unit or 'us'}, does not fit int64 µs: {error}") from None
+            column = _to_us(column, name, self.unit or "us")
         elif pa.types.is_date(column.type):
             column = column.cast(pa.timestamp("s")).cast(pa.timestamp("us"))
         return times_from_arrow(column, name)
+
+
+def _to_us(column: pa.Array, name: str, unit: str) -> pa.Array:
+    """Integers of a unit as int64 µs. Raises: SchemaError: a year outside 1 to 9999, with the unit that would fit."""
+    factor = UNITS[unit]
+    type_ = column.type if column.type == pa.uint64() else pa.int64()  # which of them holds all of the column
+    earliest = 0 if type_ == pa.uint64() else -(-EARLIEST_TS // factor)
+    too_early = pc.less(column, pa.scalar(earliest, type_))
+    outside = pc.fill_null(pc.or_(too_early, pc.greater(column, pa.scalar(LATEST_TS // factor, type_))), False)
+    row = first_row(outside)
+    if row >= 0:
+        value = column[row].as_py()
+        raise SchemaError(
+            f"column {name!r}, row {row}: {value} as {unit} is outside the years 1 to 9999; {_hint(value)}"
+        )
+    return pc.multiply(column.cast(pa.int64()), pa.scalar(factor, pa.int64()))
+
+
+def _hint(value: int) -> str:
+    """The unit in which a number is a time of our days, as a question."""
+    for unit, per_second in (("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
+        if _OUR_DAYS[0] * per_second <= value < _OUR_DAYS[1] * per_second:
+            return f"is it {unit}?" if unit in UNITS else f"is it {unit}? {_NANOSECONDS}"
+    return "is it a time?"
 
 
 def check_times(ingest_time: Any, unit: str | None) -> None:
@@ -113,7 +136,8 @@ def check_times(ingest_time: Any, unit: str | None) -> None:
     if isinstance(ingest_time, timedelta) and ingest_time < timedelta(0):
         raise SchemaError(f"ingest_time is {ingest_time}: nothing is assumed to be known before it happens")
     if unit is not None and unit not in UNITS:
-        raise SchemaError(f"unit {unit!r}: one of {', '.join(UNITS)}")
+        advice = f". {_NANOSECONDS}" if unit == "ns" else ""
+        raise SchemaError(f"unit {unit!r}: one of {', '.join(UNITS)}{advice}")
 
 
 def csv_types(schema: Schema, user: str, taken: Sequence[Any]) -> dict[str, pa.DataType]:

@@ -22,6 +22,7 @@ class IngestReport:
     last_ts: int | None
     late_hour_share: float  # of those events, learned more than an hour after they happened
     late_day_share: float
+    early_share: float  # of those events, learned before they happened
     users: int  # of the whole store
     length_p50: int
     length_p90: int
@@ -38,7 +39,7 @@ class Tally:
     """Counts while the events stream past."""
 
     def __init__(self) -> None:
-        self.events = self.late_hour = self.late_day = 0
+        self.events = self.late_hour = self.late_day = self.early = 0
         self.first: int | None = None
         self.last: int | None = None
 
@@ -49,6 +50,7 @@ class Tally:
         self.events += len(delay)
         self.late_hour += int(np.count_nonzero(delay > HOUR_US))
         self.late_day += int(np.count_nonzero(delay > DAY_US))
+        self.early += int(np.count_nonzero(delay < 0))
         low, high = int(events.event_ts.min()), int(events.event_ts.max())
         self.first = low if self.first is None else min(low, self.first)
         self.last = high if self.last is None else max(high, self.last)
@@ -64,6 +66,7 @@ class Tally:
             last_ts=self.last,
             late_hour_share=self.late_hour / max(self.events, 1),
             late_day_share=self.late_day / max(self.events, 1),
+            early_share=self.early / max(self.events, 1),
             users=len(lengths),
             length_p50=p50,
             length_p90=p90,
@@ -74,8 +77,15 @@ class Tally:
         )
 
 
-def show(console: Console, store: Store, report: IngestReport, guessed_unit: bool) -> None:
-    """Print a report. Args: guessed_unit: times were integers whose unit was not given."""
+def doubt_of_unit(report: IngestReport) -> str | None:
+    """What to say of integer times without a unit that all lie where seconds and milliseconds end up."""
+    if report.first_ts is None or report.last_ts is None or report.first_ts < 0 or report.last_ts >= _SPRING_1970:
+        return None
+    return "all times lie in early 1970: were they meant as unit='s' or unit='ms'?"
+
+
+def show(console: Console, store: Store, report: IngestReport, doubt: str | None = None) -> None:
+    """Print a report, and what is doubtful about it."""
     first, last = report.first_ts, report.last_ts
     span = "no time at all" if first is None or last is None else f"{show_ts(first)} to {show_ts(last)}"
     per_event = report.size_bytes / max(store.generation.event_count, 1)
@@ -87,6 +97,8 @@ def show(console: Console, store: Store, report: IngestReport, guessed_unit: boo
         f"late: {hour} of events were learned over an hour after they happened, {day} over a day",
         f"stored: {report.size_bytes:,} bytes, {per_event:.1f} per event, generation {report.generation}",
     ]
-    if guessed_unit and first is not None and last is not None and first >= 0 and last < _SPRING_1970:
-        lines.append("all times lie in early 1970: were they meant as unit='s' or unit='ms'?")
+    if report.early_share:
+        lines.insert(3, f"early: {report.early_share:.1%} of events were learned before they happened")
+    if doubt:
+        lines.append(doubt)
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
