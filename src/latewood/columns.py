@@ -24,16 +24,31 @@ class Column(NamedTuple):
 
 
 def read_table(data: Any) -> pa.Table:
-    """Anything with the Arrow C stream (pyarrow, polars, pandas) as a table."""
+    """Anything with the Arrow C stream (pyarrow, polars, pandas), or a dictionary of columns, as a table.
+
+    Raises: SchemaError: none of these, or a column that Arrow cannot hold, such as one of mixed types.
+    """
     if isinstance(data, pa.Table):
         return data
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
-    if hasattr(data, "__arrow_c_stream__"):
+    if not hasattr(data, "__arrow_c_stream__") and not isinstance(data, dict):
+        what = "a table (pyarrow, polars, pandas: anything with the Arrow C stream)"
+        raise SchemaError(f"expected {what}, not {type(data)}")
+    try:
         return pa.table(data)
-    if isinstance(data, dict):
-        return pa.table(data)
-    raise SchemaError(f"expected a table (pyarrow, polars, pandas: anything with the Arrow C stream), not {type(data)}")
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise _unreadable(data, error) from None
+
+
+def _unreadable(data: Any, error: Exception) -> SchemaError:
+    """Which column it is that Arrow refuses, in a dictionary or a data frame."""
+    for name, values in data.items() if hasattr(data, "items") else ():
+        try:
+            pa.array(values)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as refused:
+            return SchemaError(f"column {name!r} is not of one type that Arrow has: {refused}")
+    return SchemaError(f"not a table that Arrow can hold: {error}")
 
 
 def one_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:

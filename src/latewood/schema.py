@@ -82,8 +82,12 @@ class Schema:
     ) -> None:
         if (traits is None) == (groups is None):
             raise SchemaError("a schema takes either traits= or groups=")
+        if groups is not None and not isinstance(groups, Mapping):
+            raise SchemaError(
+                f"groups= names the traits of each group, as {{'core': pa.schema([...])}}, not {groups!r}"
+            )
         by_group = {DEFAULT_GROUP: traits} if traits is not None else dict(groups or {})
-        fields = [(group, field) for group, schema in by_group.items() for field in pa.schema(schema)]
+        fields = [(group, field) for group, schema in by_group.items() for field in _fields(schema, group)]
         self._init(
             _user_type(user_id),
             tuple(
@@ -168,7 +172,17 @@ def _repeated(names: list[str]) -> str:
     return next(repr(name) for name in names if names.count(name) > 1)
 
 
-def _user_type(type_: pa.DataType) -> pa.DataType:
+def _fields(schema: Any, group: str) -> pa.Schema:
+    try:
+        return pa.schema(schema)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        what = "a pa.schema, or a list of pa.field or (name, pyarrow type)"
+        raise SchemaError(f"the traits of group {group!r} are {what}, not {schema!r}: {error}") from None
+
+
+def _user_type(type_: Any) -> pa.DataType:
+    if not isinstance(type_, pa.DataType):
+        raise SchemaError(f"user_id is a pyarrow type, pa.int64() or pa.string(), not {type_!r}")
     if pa.types.is_integer(type_):
         return pa.int64()
     if is_text(type_):

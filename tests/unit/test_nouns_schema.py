@@ -1,6 +1,7 @@
 """Schemas: what a store can hold, under which names, and that it is written down without loss."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -160,3 +161,21 @@ def test_traits_or_groups() -> None:
 def test_what_is_not_a_schema_document(document: dict[str, object]) -> None:
     with pytest.raises(SchemaError, match="not a schema document"):
         Schema.from_json(document)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"user_id": "string", "traits": []}, r"user_id is a pyarrow type, .*, not 'string'"),
+        ({"user_id": int, "traits": []}, "user_id is a pyarrow type"),
+        ({"user_id": pa.int64(), "traits": [("item", int)]}, "traits of group 'default' are"),
+        ({"user_id": pa.int64(), "traits": ["item"]}, "traits of group 'default' are"),
+        ({"user_id": pa.int64(), "traits": 5}, "traits of group 'default' are"),
+        ({"user_id": pa.int64(), "groups": {"core": 5}}, "traits of group 'core' are"),
+        ({"user_id": pa.int64(), "groups": [pa.field("item", pa.int64())]}, "groups= names the traits"),
+    ],
+    ids=str,
+)
+def test_what_pyarrow_does_not_take_is_refused_in_words(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SchemaError, match=message):
+        Schema(**arguments)

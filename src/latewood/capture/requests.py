@@ -62,7 +62,8 @@ def read_requests(data: Any, schema: Schema) -> Requests:
     if repeated := {name for name in names if names.count(name) > 1}:
         raise SchemaError(f"the requests have two columns {min(repeated)!r}")
     if missing := [name for name in ("user_id", "request_ts") if name not in names]:
-        raise SchemaError(f"the requests lack column {', '.join(map(repr, missing))}")
+        columns = f"the column{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+        raise SchemaError(f"the requests lack {columns}; they have: {', '.join(names) or 'none'}")
     if taken := [name for name in OUTPUT if name in names]:
         raise SchemaError(f"the requests have a column {taken[0]!r}, which their examples get; rename it")
     keys = user_keys(read_user_ids(table["user_id"], schema))

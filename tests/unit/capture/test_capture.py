@@ -208,7 +208,9 @@ def test_captures_while_others_append_and_compact(world: Any) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"user_id": ["ada"]}, "lack column 'request_ts'"),
+        ({"user_id": ["ada"]}, "requests lack the column request_ts; they have: user_id"),
+        ({"user": ["ada"], "ts": [1]}, "requests lack the columns user_id and request_ts; they have: user, ts"),
+        ({}, "requests lack the columns user_id and request_ts; they have: none"),
         ({"user_id": ["ada"], "request_ts": [1], "uih": [1]}, "column 'uih'"),
         ({"user_id": ["ada"], "request_ts": [1], "history": [1]}, "column 'history'"),
         ({"user_id": [7], "request_ts": [1]}, "column 'user_id' is int64"),
