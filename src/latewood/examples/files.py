@@ -20,6 +20,10 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MAGIC = b"PAR1"
 
 
+class NoExamplesError(SchemaError, FileNotFoundError):
+    """There is no file of examples where they were said to be."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExampleFile:
     """One Parquet file; `storage` is None for a local one, whose key is its path."""
@@ -65,7 +69,7 @@ def reading(where: str) -> Iterator[None]:
 def find_files(place: Any) -> list[ExampleFile]:
     """The Parquet files at a path, glob, directory or URI, or at several of them, each place's sorted by name.
 
-    Raises: FileNotFoundError: nothing is there. SchemaError: not a place.
+    Raises: NoExamplesError: nothing is there, as a SchemaError and a FileNotFoundError. SchemaError: not a place.
     """
     if isinstance(place, Sequence) and not isinstance(place, (str, bytes)):
         return [file for part in place for file in find_files(part)]
@@ -74,7 +78,7 @@ def find_files(place: Any) -> list[ExampleFile]:
     text = os.fspath(place)
     files = _remote_files(text) if _URI.match(text) else _local_files(text)
     if not files:
-        raise FileNotFoundError(f"no Parquet file of examples at {text}")
+        raise NoExamplesError(f"no Parquet file of examples at {text}")
     return files
 
 

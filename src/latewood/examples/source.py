@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from latewood.columns import one_array, read_table
 from latewood.errors import SchemaError
 from latewood.examples.align import align, plain, unify, without_fields
-from latewood.examples.files import ExampleFile, find_files, reading
+from latewood.examples.files import ExampleFile, NoExamplesError, find_files, reading
 
 CACHE_BYTES = 256 << 20
 _GROUP_SIZE = 4096  # of a table in memory
@@ -39,7 +40,8 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
             Parquet files, or several of these.
         without: columns, or fields of a struct column as in "recent.price", that will not be needed: they are not read.
         cache_bytes: how much of decoded groups to keep.
-    Raises: SchemaError: files whose columns do not fit together; not examples at all. FileNotFoundError.
+    Raises: SchemaError: files whose columns do not fit together; not examples at all; none there, which is a
+        FileNotFoundError too.
     """
     if isinstance(examples, ExampleSource):
         return examples
@@ -50,6 +52,8 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
     if isinstance(examples, (list, tuple)) and examples and isinstance(examples[0], (pa.Table, pa.RecordBatch)):
         return TableSource(pa.concat_tables([read_table(part) for part in examples]), without)
     if str(examples).endswith(_IPC):
+        if not Path(examples).exists():
+            raise NoExamplesError(f"no file of examples at {examples}")
         return TableSource(feather.read_table(examples), without)
     return ParquetSource(find_files(examples), without, cache_bytes)
 

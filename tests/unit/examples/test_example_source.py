@@ -115,6 +115,10 @@ def test_errors_name_the_place(folder: Path, table: pa.Table) -> None:
         open_examples(folder / "nowhere.parquet")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_examples(f"{folder}/nowhere/*.parquet")
+    for missing in ("nowhere.parquet", "nowhere.arrow"):
+        with pytest.raises(SchemaError, match=f"of examples at .*{missing}") as caught:
+            open_examples(folder / missing)
+        assert isinstance(caught.value, FileNotFoundError)
     with pytest.raises(SchemaError, match="not <class 'int'>"):
         open_examples(5)
     with pytest.raises(SchemaError, match="part-0"):
