@@ -6,8 +6,8 @@ the store lives, so an embedding table can be indexed by it.
 """
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ HISTORY = "history"
 _CHUNK_EVENTS = 2**24  # Arrow's offsets, of lists and of the strings in them, are int32: larger batches become chunks
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Batch:
     """The histories of n examples, one row each, in the order the examples came in.
 
@@ -36,10 +36,14 @@ class Batch:
     dictionaries: dict[str, pa.Array]  # code → value, of the coded traits
     weights: NDArray[np.float32]  # 0 for an example that `on_missing="mask"` emptied, else 1
     features: pa.Table  # the examples' own columns, without uih, recent and cutoff
-    types: Mapping[str, pa.DataType] = field(repr=False)  # the Arrow type of each column's values
+    types: Mapping[str, pa.DataType]  # the Arrow type of each column's values
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        features = count_of(self.features.num_columns, "feature")
+        return f"<Batch of {describe_columns(len(self), int(self.offsets[-1]), self.values)}; {features}>"
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -68,10 +72,17 @@ class Batch:
     def to_torch(self, layout: str = "jagged") -> Any:
         """The columns as tensors, without a copy where torch has the type.
 
-        Raises: SchemaError: a layout that does not exist; the message lists those that do.
+        Raises: SchemaError: a layout that does not exist; the message lists those that do. ImportError: torch is not
+            installed.
         """
         # By name and only when called: torch is an extra, and its adapter stands above the nouns.
-        return importlib.import_module("latewood.loading.torch").to_torch(self, layout)
+        try:
+            adapter = importlib.import_module("latewood.loading.torch")
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ImportError("to_torch needs torch: pip install 'latewood[torch]'", name="torch") from None
+        return adapter.to_torch(self, layout)
 
     def _history(self, start: int, stop: int) -> pa.StructArray:
         first, last = int(self.offsets[start]), int(self.offsets[stop])
@@ -91,6 +102,18 @@ class Batch:
         if name not in self.dictionaries:
             return column_to_arrow(column, self.types[name])
         return self.dictionaries[name].take(pa.array(column.values, mask=column.mask))
+
+
+def describe_columns(examples: int, events: int, names: Iterable[str]) -> str:
+    """What a batch holds, for people."""
+    columns = "".join(f", {name}" for name in names)
+    return f"{count_of(examples, 'example')}: {count_of(events, 'event')}{columns}"
+
+
+def count_of(count: int, what: str) -> str:
+    """So many of something, for people."""
+    plural = "es" if what.endswith("ch") else "s"
+    return f"{count:,} {what}{'' if count == 1 else plural}"
 
 
 def value_types(schema: Schema, names: tuple[str, ...]) -> dict[str, pa.DataType]:

@@ -13,7 +13,7 @@ class Projection:
     """What one model (a tenant) wants to see of every history.
 
     Args:
-        max_len: keep the newest this many events; None keeps all.
+        max_len: keep the newest this many events; None keeps all, and 0 none, for a model of the features alone.
         traits: trait names, in the order wanted; "event_ts" is the events' own time. Or
         groups: feature groups, whose traits come with event_ts. Neither: event_ts and all traits.
     Raises: SchemaError: max_len that is no count, a repeated trait, or both traits and groups.

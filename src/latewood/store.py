@@ -65,7 +65,8 @@ class Store:
         self.path, self.storage, self.clock = path, storage, clock
         self.schema, self.epoch, self.shards = description.schema, description.epoch, description.shards
         self.catalog = Catalog(storage, self.epoch)
-        self.tier: MutableTier | None = None
+        self._tier: MutableTier | None = None
+        self._closed = False
         self.vocabulary = Vocabulary(storage, self.schema, read_only=True, epoch=self.epoch)
         self._reader: GenerationReader | None = None
         self._lock = threading.Lock()
@@ -133,19 +134,20 @@ class Store:
     def _open_for_writing(self, mutable: str | Path | None) -> None:
         self.catalog.ensure_first(self.schema, self.shards)
         self.vocabulary = Vocabulary(self.storage, self.schema, epoch=self.epoch)
-        self.tier = self._open_tier(mutable)
+        self._tier = self._open_tier(mutable)
         try:
-            _align(self.tier, self.reader().generation.watermark)
+            _align(self._tier, self.reader().generation.watermark)
         except BaseException:
-            self.tier.close()
+            self._tier.close()
             raise
 
     def close(self) -> None:
-        """Let go of files and memory; idempotent."""
+        """Let go of files and memory; idempotent. What uses the store from then on gets a ConflictError."""
         # a tier in memory is shared by all who open the store
-        if self.tier is not None and not isinstance(self.tier, InMemoryTier):
-            self.tier.close()
-        self._reader = None
+        if self._tier is not None and not isinstance(self._tier, InMemoryTier):
+            self._tier.close()
+        with self._lock:
+            self._closed, self._reader = True, None
 
     def __enter__(self) -> Self:
         return self
@@ -154,11 +156,22 @@ class Store:
         self.close()
 
     @property
+    def tier(self) -> MutableTier | None:
+        """The mutable tier; None in a store opened read-only. Raises: ConflictError: the store is closed."""
+        self._check_open()
+        return self._tier
+
+    @tier.setter
+    def tier(self, tier: MutableTier | None) -> None:
+        self._tier = tier
+
+    @property
     def read_only(self) -> bool:
-        return self.tier is None
+        return self._tier is None
 
     def __repr__(self) -> str:
-        return f"<Store {self.path}{' (read only)' if self.read_only else ''}, epoch {self.epoch.hex()[:8]}>"
+        state = " (closed)" if self._closed else " (read only)" if self.read_only else ""
+        return f"<Store {self.path}{state}, epoch {self.epoch.hex()[:8]}>"
 
     # ---- writing
 
@@ -235,6 +248,7 @@ class Store:
     def reader(self) -> GenerationReader:
         """The newest generation that this store has seen, opened for reading."""
         with self._lock:
+            self._check_open()
             if self._reader is None:
                 self._reader = self._open_generation(self.catalog.latest())
             return self._reader
@@ -272,10 +286,15 @@ class Store:
             return _TIERS_IN_MEMORY.setdefault(self.path, InMemoryTier(self.schema.user_id))
         raise SchemaError(_no_tier(self.path))
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConflictError(f"{self.path} is closed; open it again with lw.Store.open")
+
     def _writable(self) -> MutableTier:
-        if self.tier is None:
+        tier = self.tier
+        if tier is None:
             raise ConflictError(f"{self.path} was opened read_only, which has no mutable tier")
-        return self.tier
+        return tier
 
     def encode(self, trait: Trait, values: pa.Array) -> Column:
         return self.vocabulary.encode(trait, values) if trait.coded else column_from_arrow(values)

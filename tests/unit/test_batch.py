@@ -1,5 +1,6 @@
 """Batch: jagged columns, and their Arrow and torch forms."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,16 @@ def test_value_types_follow_the_schema() -> None:
 def test_an_unknown_layout_lists_those_that_exist() -> None:
     with pytest.raises(SchemaError, match=r"'kjt' does not exist.*'jagged'"):
         make_batch().to_torch(layout="kjt")
+
+
+def test_its_repr_says_what_it_holds() -> None:
+    assert repr(make_batch()) == "<Batch of 3 examples: 3 events, event_ts, action, like, score; 1 feature>"
+    large = make_batch([0, 1157], values={"item": np.zeros(1157)}, masks={})
+    assert repr(large) == "<Batch of 1 example: 1,157 events, item; 1 feature>"
+
+
+def test_without_torch_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "latewood.loading.torch", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'latewood\[torch\]'"):
+        make_batch().to_torch()

@@ -214,7 +214,46 @@ def test_closing_is_idempotent_and_a_store_says_what_it_is(store_path: Path) -> 
     assert repr(store) == f"<Store {store_path}, epoch {store.epoch.hex()[:8]}>"
     store.close()
     store.close()
+    assert repr(store) == f"<Store {store_path} (closed), epoch {store.epoch.hex()[:8]}>"
     assert "read only" in repr(lw.Store.open(store_path, read_only=True))
+
+
+def test_a_closed_store_says_so_whatever_is_asked(path: str | Path, clock: ManualClock) -> None:
+    requests = pa.table({"user_id": [1], "request_ts": [START + 10]})
+    with lw.Store.create(path, SCHEMA, clock=clock) as store:
+        store.append(events(1, 2))
+        examples = store.capture(requests).columns
+        loader = lw.Loader(store, examples, lw.Projection(), prefetch=0)
+    uses: list[Callable[[], Any]] = [
+        lambda: store.append(events(3)),
+        lambda: store.compact(),
+        lambda: store.capture(requests),
+        lambda: store.history(1),
+        lambda: store.generation,
+        lambda: store.refresh(),
+        lambda: lw.backfill(store, requests),
+        lambda: lw.anchors(store),
+        lambda: lw.Materializer(store, lw.Projection())(examples),
+        lambda: list(loader),
+        lambda: lw.Loader(store, examples, lw.Projection()),
+    ]
+    for use in uses:
+        with pytest.raises(lw.ConflictError, match=f"{path} is closed; open it again"):
+            use()
+    with lw.Store.open(path, clock=clock) as again:
+        assert items(again) == [1, 2]
+
+
+def test_what_is_printed_of_what_a_store_gives(store_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
+        receipt = store.append(events(1, 2) | {"event_id": ["a", "b"]})
+        assert repr(receipt) == "<AppendReceipt: 2 added, ingest_ts up to 2023-11-14T22:13:20.000001Z>"
+        assert ": 0 added, 1 duplicates, ingest" in repr(store.append(events(1) | {"event_id": ["a"]}))
+        assert repr(store.append(events())) == "<AppendReceipt: 0 added>"
+        generation = repr(store.compact())
+        assert generation == "<Generation 1: 2 events of 1 users, watermark 2023-11-14T22:13:20.000002Z>"
+        batch = store.capture({"user_id": [1], "request_ts": [START + 1]}).history(lw.Projection())
+        assert repr(batch) == "<Batch of 1 example: 1 event, event_ts, item, action; 2 features>"
 
 
 def test_a_deleted_store_in_memory_is_forgotten_with_its_recent_events(clock: ManualClock) -> None:

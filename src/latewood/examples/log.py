@@ -64,6 +64,10 @@ class ExampleLog:
         self._schema: pa.Schema | None = None
         self._lock = threading.RLock()  # a serving process captures, and so appends, from several threads
 
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._buffer))
+        return f"<ExampleLog {self.path}{f', {waiting:,} examples not written yet' if waiting else ''}>"
+
     def append(self, examples: Any) -> None:
         """Take examples: a table with `user_id`, `request_ts` and any other columns, the same in every call.
 

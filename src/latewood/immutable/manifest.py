@@ -1,9 +1,9 @@
 """What one generation consists of, as written down in its manifest (docs/format.md)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from latewood.clock import EARLIEST_TS
+from latewood.clock import EARLIEST_TS, show_ts
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Schema
 from latewood.storage import keys
@@ -32,7 +32,7 @@ class ShardFile:
 NO_FILE = ShardFile()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Generation:
     """One publication of the immutable tier: exactly the events with `ingest_ts < watermark`.
 
@@ -43,11 +43,15 @@ class Generation:
     watermark: int
     uuid: str  # of the attempt that built it
     epoch: bytes
-    schema: Schema = field(repr=False)
-    shards: tuple[ShardFile, ...] = field(repr=False)  # by shard number, NO_FILE where a shard is empty
+    schema: Schema
+    shards: tuple[ShardFile, ...]  # by shard number, NO_FILE where a shard is empty
     parent: int | None = None  # the generation it was merged from
     hashing: str = HASHING  # what the layout of shards depends on
     vocabulary: tuple[tuple[int, int], ...] = ()  # by trait id: the chunks that the codes may come from
+
+    def __repr__(self) -> str:
+        counts = f"{self.event_count:,} events of {self.user_count:,} users"
+        return f"<Generation {self.id}: {counts}, watermark {show_ts(self.watermark)}>"
 
     @property
     def event_count(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.batch import Batch
+from latewood.batch import Batch, count_of
 from latewood.columns import times_from_arrow
 from latewood.errors import LatewoodError, SchemaError
 from latewood.examples import open_examples
@@ -37,6 +37,8 @@ class _Place:
 class Loader:
     """Batches of one tenant's histories, in a seeded order, made ahead of the trainer.
 
+    It is iterated directly (`for batch in loader`) and stands in the place of a `torch.utils.data.DataLoader`, rather
+    than being passed to one: it batches, shuffles and prefetches by itself, and has no `__getitem__`.
     Iterating gives the current epoch from its start, or, once after `load_state_dict`, from where the state was
     saved. The order does not change from epoch to epoch unless `set_epoch` is called.
 
@@ -52,7 +54,8 @@ class Loader:
         remainder: "pad" fills the last step up with examples of weight 0; "drop" leaves an incomplete step out.
         window: so many examples are mixed with each other by "shuffle", and read at a time.
         transform: applied to every batch, in the thread; what it returns is what the loader gives.
-    Raises: SchemaError: an argument that makes no sense, or examples that lack a column.
+    Raises: SchemaError: an argument that makes no sense, no examples, or ones that lack a column. ConflictError: the
+        store is closed.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Loader:
     ) -> None:
         if window < 1 or prefetch < 0:
             raise SchemaError(f"window={window} must be at least 1 and prefetch={prefetch} at least 0")
+        store.reader()  # a store that is closed, or cannot be read, is an error now rather than in the first batch
         self._share = Share(batch_size, rank, world_size, remainder)
         self._prefetch, self._window, self._transform = prefetch, window, transform
         wanted = projection.names(store.schema)
@@ -88,6 +92,11 @@ class Loader:
     def __len__(self) -> int:
         """Steps per epoch, the same on every rank."""
         return self._share.count(len(self.source))
+
+    def __repr__(self) -> str:
+        size = f"{count_of(len(self.source), 'example')} in {count_of(len(self), 'batch')}"
+        share = f", rank {self._share.rank} of {self._share.world_size}" if self._share.world_size > 1 else ""
+        return f"<Loader of {size}, {self._settings.order}, epoch {self._place.epoch}{share}>"
 
     def __iter__(self) -> Iterator[Batch]:
         if not self._resume:

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latewood.batch import Batch
+from latewood.batch import Batch, describe_columns
 from latewood.errors import SchemaError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TorchBatch:
     """A batch in the layout "jagged". Shapes: offsets (n + 1,); values and masks (offsets[-1],) each; weights (n,)."""
 
@@ -27,6 +27,9 @@ class TorchBatch:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        return f"<TorchBatch of {describe_columns(len(self), int(self.offsets[-1]), self.values)}>"
 
 
 def to_torch(batch: Batch, layout: str = "jagged") -> TorchBatch:

@@ -2,8 +2,8 @@
 
 Think of a cash register: it takes events in, prints the time on each (the stamp, `ingest_ts`), and is the one place
 that can say "up to here everything is in". Whatever has to be decided in one step with that clock (stamps, the cut, the
-frontier, the floor) is decided inside the tier's own write transaction (PROTOCOL.md R6), which is why these few methods
-are the whole interface: LMDB implements them with a transaction, Redis can with a script.
+frontier, the floor) is decided inside the tier's own write transaction (docs/protocol.md R6), which is why these few
+methods are the whole interface: LMDB implements them with a transaction, Redis can with a script.
 
 Three times order everything, all µs since epoch, UTC:
 
@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.clock import EARLIEST_TS
+from latewood.clock import EARLIEST_TS, show_ts
 from latewood.events import Events
 from latewood.users import UserKeys
 
@@ -45,7 +45,7 @@ class TierState:
         return self.last + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AppendReceipt:
     """What became of an append. Shapes: ingest_ts and ordinal (n,), one per row given, in its order.
 
@@ -57,6 +57,12 @@ class AppendReceipt:
     skipped: int  # rows of scrubbed users
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
+
+    def __repr__(self) -> str:
+        rest = {"duplicates": self.duplicates, "of scrubbed users": self.skipped}
+        others = "".join(f", {count:,} {what}" for what, count in rest.items() if count)
+        newest = f", ingest_ts up to {show_ts(int(self.ingest_ts.max()))}" if len(self.ingest_ts) else ""
+        return f"<AppendReceipt: {self.count:,} added{others}{newest}>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,3 +174,12 @@ def test_thin_days_can_share_a_folder(tmp_path: Path, recent_examples: Examples)
     assert len(whole(tmp_path)) == 200
     with pytest.raises(SchemaError, match="days=0"):
         ExampleLog(tmp_path, days=0)
+
+
+def test_its_repr_says_what_waits(tmp_path: Path, recent_examples: Examples) -> None:
+    log = ExampleLog(tmp_path)
+    assert repr(log) == f"<ExampleLog {tmp_path}>"
+    log.append(recent_examples(10))
+    assert repr(log) == f"<ExampleLog {tmp_path}, 10 examples not written yet>"
+    log.close()
+    assert repr(log) == f"<ExampleLog {tmp_path}>"

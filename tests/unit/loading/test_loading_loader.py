@@ -216,3 +216,11 @@ def test_examples_without_a_pointer_are_refused_with_their_place(
 def test_what_makes_no_sense_is_refused(store: Store, examples: pa.Table, options: dict[str, Any]) -> None:
     with pytest.raises(SchemaError):
         Loader(store, examples, PROJECTION, **options)
+
+
+def test_its_repr_says_what_it_will_give(store: Store, examples: pa.Table) -> None:
+    loader = Loader(store, examples, PROJECTION, batch_size=20)
+    loader.set_epoch(2)
+    assert repr(loader) == "<Loader of 50 examples in 3 batches, shuffle, epoch 2>"
+    second = Loader(store, examples, PROJECTION, batch_size=25, order="user", rank=1, world_size=2)
+    assert repr(second) == "<Loader of 50 examples in 1 batch, user, epoch 0, rank 1 of 2>"

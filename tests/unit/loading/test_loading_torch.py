@@ -40,3 +40,7 @@ def test_jagged_is_what_torch_nested_takes() -> None:
     tensors = make_batch(np.arange(3)).to_torch()
     nested = torch.nested.nested_tensor_from_jagged(tensors.values["trait"], tensors.offsets)
     assert [row.tolist() for row in nested.unbind()] == [[0], [1, 2]]
+
+
+def test_its_repr_says_what_it_holds() -> None:
+    assert repr(make_batch(np.arange(3)).to_torch()) == "<TorchBatch of 2 examples: 3 events, trait>"
