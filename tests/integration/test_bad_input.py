@@ -120,8 +120,8 @@ def test_what_is_no_table(store: lw.Store, clock: ManualClock) -> None:
 
 
 BAD_REQUESTS = {
-    "missing user_id": (requests().drop_columns(["user_id"]), "'user_id'"),
-    "missing request_ts": (requests().drop_columns(["request_ts"]), "'request_ts'"),
+    "missing user_id": (requests().drop_columns(["user_id"]), "the column user_id;"),
+    "missing request_ts": (requests().drop_columns(["request_ts"]), "the column request_ts;"),
     "null user": (requests(user_id=pa.array([0, None])), "'user_id' has a null in row 1"),
     "null time": (requests(request_ts=pa.array([None, NOW])), "'request_ts' has a null in row 0"),
     "reserved column": (requests(recent=[1, 2]), "'recent'"),

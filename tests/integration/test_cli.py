@@ -100,6 +100,7 @@ def test_the_same_in_json(run: Run) -> None:
     loaded = run(*TWO_CLOCKS, "--json")
     assert loaded.json == lw.ingestion.IngestReport(  # type: ignore[attr-defined]
         events=5, first_ts=FIRST_S * 10**6, last_ts=(FIRST_S + 3) * 10**6, late_hour_share=0.4, late_day_share=0.2,
+        early_share=0,
         users=3, length_p50=1, length_p90=2, length_p99=2, length_max=3, size_bytes=loaded.json["size_bytes"], generation=1,
     ).to_json()  # fmt: skip
     assert "schema = lw.Schema(" in loaded.err
