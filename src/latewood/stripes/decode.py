@@ -1,7 +1,7 @@
 """Decode rows of many columns out of many shards in one call.
 
-Short ranges wait for memory, not for arithmetic: the entry of a range is asked for a few ranges ahead, and the payload
-that it names, once it has arrived, a little less far ahead.
+Short ranges wait for memory, not for arithmetic: the user's record of a range is asked for some ranges ahead, the entry
+that it leads to, once it has arrived, a little less far ahead, and the payload that the entry names less far still.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,18 @@ from latewood.stripes.entries import (
     entry_offset,
     first_entry,
     first_ts,
+    stripe_record,
     table_field,
     user_events,
+    user_record,
 )
-from latewood.stripes.layout import BLOCK_STRIPES, EVENT_TS, PAYLOAD, STRIPE_EVENTS, USER_COUNT, VERIFIED
+from latewood.stripes.layout import BLOCK_STRIPES, EVENT_TS, PAYLOAD, STRIPE_EVENTS, USER_BYTES, USER_COUNT, VERIFIED
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, table_at, verify_block
 
-_ENTRIES_AHEAD, _PAYLOAD_AHEAD, _MOST_AHEAD = 10, 5, 1536  # ranges, ranges, bytes
+_RECORDS_AHEAD, _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 20, 10, 5  # ranges
+_MOST_AHEAD = 1536  # bytes
 _NULLS, _OUTSIDE, _DAMAGED = 1, 2, 3  # what the kernel says
 # A kernel's room: where something is wrong, what was read, scratch for a stripe, the place of every range's entry.
 _RANGE, _STRIPE, _OUTPUT, _STRIPES, _BYTES = range(5)
@@ -138,14 +141,22 @@ def _decode_ranges(tables: Any, ranges: Any, output: Any, size: Any, verify: Any
     """Decode all ranges of a column. Returns: 0, _NULLS, or what went wrong."""
     column, itemsize, out_at, mask_at = output[_COLUMN], output[_ITEMSIZE], output[_VALUES], output[_MASK]
     room, count, nulls, checked = address_of(work) + uint64(_SCRATCH * 8), ranges.shape[1], uint64(0), 0
+    for i in range(min(count, _RECORDS_AHEAD)):
+        _ask_for_record(tables, ranges, i)
     for i in range(count):
+        if i + _RECORDS_AHEAD < count:
+            _ask_for_record(tables, ranges, i + _RECORDS_AHEAD)
         while checked < min(count, i + _ENTRIES_AHEAD + 1):
             shard, user, start, stop, target = _range(ranges, checked)
             if not _is_inside(tables, shard, user, start, stop, target, size):
                 work[_RANGE] = checked
                 return _OUTSIDE
-            place = first_entry(table_at(tables, shard), user, column) + (start // uint64(STRIPE_EVENTS)) * uint64(8)
+            table, stripe = table_at(tables, shard), start // uint64(STRIPE_EVENTS)
+            place = first_entry(table, user, column) + stripe * uint64(8)
             prefetch(place)
+            prefetch(table_field(table, VERIFIED) + block_index(table, user, column, stripe))
+            if column == uint64(EVENT_TS):
+                prefetch(stripe_record(table, user, stripe))
             work[_PLACES + checked] = place
             checked += 1
         ahead = i + _PAYLOAD_AHEAD
@@ -163,6 +174,15 @@ def _decode_ranges(tables: Any, ranges: Any, output: Any, size: Any, verify: Any
             return _DAMAGED
         nulls |= uint64(status)
     return _NULLS if nulls else 0
+
+
+@kernel
+def _ask_for_record(tables: Any, ranges: Any, i: Any) -> None:
+    """Prefetch the record of a range's user, and the next one's, with which it is read."""
+    if uint64(ranges[0, i]) < uint64(len(tables)):
+        record = user_record(table_at(tables, ranges[0, i]), uint64(ranges[1, i]))
+        prefetch(record)
+        prefetch(record + uint64(2 * USER_BYTES - 1))
 
 
 @kernel

@@ -184,7 +184,8 @@ def block_index(table: Any, user: Any, column: Any, stripe: Any) -> Any:
 
 
 @kernel
-def _stripe_record(table: Any, user: Any, stripe: Any) -> Any:
+def stripe_record(table: Any, user: Any, stripe: Any) -> Any:
+    """The address of a stripe's record."""
     first = load_u64(user_record(table, user) + uint64(USER_FIRST_STRIPE))
     return table_field(table, STRIPES) + (first + stripe) * uint64(STRIPE_BYTES)
 
@@ -192,13 +193,13 @@ def _stripe_record(table: Any, user: Any, stripe: Any) -> Any:
 @kernel
 def first_ts(table: Any, user: Any, stripe: Any) -> Any:
     """event_ts of a stripe's first event, int64."""
-    return load_i64(_stripe_record(table, user, stripe) + uint64(STRIPE_FIRST_TS))
+    return load_i64(stripe_record(table, user, stripe) + uint64(STRIPE_FIRST_TS))
 
 
 @kernel
 def latest_ingest(table: Any, user: Any, stripe: Any) -> Any:
     """The largest ingest_ts in a stripe, int64."""
-    return load_i64(_stripe_record(table, user, stripe) + uint64(STRIPE_LATEST_INGEST))
+    return load_i64(stripe_record(table, user, stripe) + uint64(STRIPE_LATEST_INGEST))
 
 
 @kernel
@@ -206,4 +207,4 @@ def identity_before(table: Any, user: Any, stripe: Any) -> Any:
     """The sum of the identities of a user's events before a stripe; the stripe count gives the sum of all."""
     if stripe == uint64(0):
         return uint64(0)
-    return load_u64(_stripe_record(table, user, stripe - uint64(1)) + uint64(STRIPE_IDENTITY))
+    return load_u64(stripe_record(table, user, stripe - uint64(1)) + uint64(STRIPE_IDENTITY))
