@@ -327,7 +327,7 @@ def test_a_forgotten_unit_is_noticed(quiet: bool, capsys: pytest.CaptureFixture[
     with pytest.warns(UserWarning, match="early 1970") as caught:
         load(EVENTS, unit=None, quiet=quiet).close()
     assert caught[0].filename == few_events.__file__
-    assert ("early 1970" in capsys.readouterr().out) == (not quiet)
+    assert "early 1970" not in capsys.readouterr().out  # said once, where it can be caught
     load(EVENTS, unit="us", quiet=quiet).close()
     assert "early 1970" not in capsys.readouterr().out
 

@@ -125,7 +125,7 @@ def ingest_with_report(
     report = tally.report(store)
     guessed = unit is None and any(pa.types.is_integer(source.schema.field(name).type) for name in mapping.times)
     doubt = doubt_of_unit(report) if guessed else None
-    show(console, store, report, doubt)
+    show(console, store, report)
     if doubt:
         warnings.warn(doubt, UserWarning, stacklevel=stacklevel)
     return store, report

@@ -84,8 +84,8 @@ def doubt_of_unit(report: IngestReport) -> str | None:
     return "all times lie in early 1970: were they meant as unit='s' or unit='ms'?"
 
 
-def show(console: Console, store: Store, report: IngestReport, doubt: str | None = None) -> None:
-    """Print a report, and what is doubtful about it."""
+def show(console: Console, store: Store, report: IngestReport) -> None:
+    """Print a report."""
     first, last = report.first_ts, report.last_ts
     span = "no time at all" if first is None or last is None else f"{show_ts(first)} to {show_ts(last)}"
     per_event = report.size_bytes / max(store.generation.event_count, 1)
@@ -99,6 +99,4 @@ def show(console: Console, store: Store, report: IngestReport, doubt: str | None
     ]
     if report.early_share:
         lines.insert(3, f"early: {report.early_share:.1%} of events were learned before they happened")
-    if doubt:
-        lines.append(doubt)
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
