@@ -28,7 +28,7 @@ from latewood.schema import EVENT_TS, TIME_TYPE, Schema, is_text
 
 Value: TypeAlias = bool | int | float | str | datetime
 Columns: TypeAlias = pa.Table | pa.RecordBatch | Mapping[str, pa.Array | pa.ChunkedArray]
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -338,7 +338,7 @@ def _compare_numbers(values: NDArray[Any], op: str, value: Any) -> NDArray[np.bo
         op = op if value.is_integer() else {"<": "<=", ">=": ">"}.get(op, op)
         value = math.floor(value)
     # NumPy compares integers with a Python int exactly, even one that their type cannot hold
-    return np.asarray(_OPERATORS[op](values, value), np.bool_)
+    return np.asarray(OPERATORS[op](values, value), np.bool_)
 
 
 def _as_float(value: float) -> float:

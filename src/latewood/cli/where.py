@@ -5,27 +5,16 @@ in single or double quotes. A trait whose name has other characters than letters
 """
 
 import json
-import operator
 import re
-from collections.abc import Callable
-from typing import Any
 
 import latewood as lw
-from latewood.conditions import Condition
+from latewood.conditions import OPERATORS, Condition
 from latewood.errors import SchemaError
 
 _QUOTED = r"'[^']*'|\"[^\"]*\""
 _COMPARISON = re.compile(
     rf"\s*(?P<name>{_QUOTED}|[^\W\d][\w.-]*)\s*(?P<op>==|!=|<=|>=|<|>)\s*(?P<value>{_QUOTED}|[^\s&'\"<>=!]+)\s*"
 )
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 def parse_where(text: str) -> Condition:
@@ -37,7 +26,7 @@ def parse_where(text: str) -> Condition:
         if found is None:
             raise _refused(text, start)
         column = lw.col(_unquoted(found["name"]))
-        comparison: Condition = _OPERATORS[found["op"]](column, _value(found["value"], text))
+        comparison: Condition = OPERATORS[found["op"]](column, _value(found["value"], text))
         condition = comparison if condition is None else condition & comparison
         if found.end() == len(text):
             return condition
