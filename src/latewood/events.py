@@ -16,6 +16,7 @@ from latewood.columns import Column
 from latewood.schema import Schema
 from latewood.users import UserKeys, no_keys
 
+NEVER = 2**63 - 1  # the time at which an event is superseded that is not
 NO_TIE = EARLIEST_TS - 1  # the ingest time of a request that is no event: before every event's at the same event_ts
 
 
@@ -32,6 +33,7 @@ class Events:
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
     traits: dict[int, Column]  # by trait id; a trait that is absent is null for all of these events
+    superseded_at: NDArray[np.int64] | None = None  # by which ingest time a newer version replaced it, or NEVER (R13)
 
     def __len__(self) -> int:
         return len(self.event_ts)
@@ -47,6 +49,7 @@ class Events:
                 trait: Column(column.values[rows], None if column.mask is None else column.mask[rows])
                 for trait, column in self.traits.items()
             },
+            None if self.superseded_at is None else self.superseded_at[rows],
         )
 
     def slice(self, start: int, stop: int) -> "Events":
@@ -61,6 +64,7 @@ class Events:
                 trait: Column(column.values[start:stop], None if column.mask is None else column.mask[start:stop])
                 for trait, column in self.traits.items()
             },
+            None if self.superseded_at is None else self.superseded_at[start:stop],
         )
 
     def order(self) -> NDArray[np.int64]:
@@ -70,6 +74,81 @@ class Events:
 
     def stamped(self, ingest_ts: NDArray[np.int64], ordinal: NDArray[np.int32]) -> "Events":
         return replace(self, ingest_ts=ingest_ts, ordinal=ordinal)
+
+    def marked(self, suppressions: "Suppressions") -> "Events":
+        """With `superseded_at` set where a suppression names the event; the earliest counts."""
+        rows, of = _matches(self, suppressions)
+        if not len(rows):
+            return self
+        known = self.superseded_at
+        superseded_at = np.full(len(self), NEVER, np.int64) if known is None else known.copy()
+        np.minimum.at(superseded_at, rows, suppressions.at[of])
+        return replace(self, superseded_at=superseded_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressions:
+    """n events that newer versions took the place of, corrections or deletions, by their places in the total order.
+
+    Shapes: all (n,). Units: µs since epoch, UTC.
+    """
+
+    keys: UserKeys
+    event_ts: NDArray[np.int64]
+    ingest_ts: NDArray[np.int64]
+    ordinal: NDArray[np.int32]
+    at: NDArray[np.int64]  # the ingest time of the version that supersedes
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def take(self, rows: NDArray[np.int64]) -> "Suppressions":
+        places = self.event_ts[rows], self.ingest_ts[rows], self.ordinal[rows]
+        return Suppressions(self.keys.take(rows), *places, self.at[rows])
+
+
+def no_suppressions() -> Suppressions:
+    """None."""
+    times = np.zeros(0, np.int64)
+    return Suppressions(no_keys(), times, times, np.zeros(0, np.int32), times)
+
+
+def concat_suppressions(parts: Sequence[Suppressions]) -> Suppressions:
+    """Several as one, in the order given."""
+    if not parts:
+        return no_suppressions()
+    keys = UserKeys(*(np.concatenate(halves) for halves in zip(*(part.keys for part in parts), strict=True)))
+    columns = zip(*((part.event_ts, part.ingest_ts, part.ordinal, part.at) for part in parts), strict=True)
+    return Suppressions(keys, *(np.concatenate(column) for column in columns))
+
+
+def _matches(events: Events, suppressions: Suppressions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which events (rows) are named by which suppressions. Suppressions are few, and few events share their times."""
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if not len(events) or not len(suppressions):
+        return nothing
+    near = np.flatnonzero(
+        np.isin(events.keys.hash, suppressions.keys.hash) & np.isin(events.event_ts, suppressions.event_ts)
+    )
+    if not len(near):
+        return nothing
+    places: dict[tuple[int, ...], list[int]] = {}
+    for of, place in enumerate(_places(suppressions, slice(None))):
+        places.setdefault(place, []).append(of)
+    pairs = [
+        (row, of)
+        for row, place in zip(near.tolist(), _places(events, near), strict=True)
+        for of in places.get(place, ())
+    ]
+    if not pairs:
+        return nothing
+    rows, named = np.array(pairs, np.int64).T
+    return rows, named
+
+
+def _places(of: Events | Suppressions, rows: Any) -> list[tuple[int, ...]]:
+    columns = (*of.keys, of.event_ts, of.ingest_ts, of.ordinal)
+    return list(zip(*(column[rows].tolist() for column in columns), strict=True))
 
 
 def no_events(schema: Schema) -> Events:
@@ -91,6 +170,15 @@ def concat_events(parts: Sequence[Events]) -> Events:
         np.concatenate([part.ingest_ts for part in parts]),
         np.concatenate([part.ordinal for part in parts]),
         {trait: _concat_column(parts, trait, dtype) for trait, dtype in dtypes.items()},
+        _concat_superseded(parts),
+    )
+
+
+def _concat_superseded(parts: Sequence[Events]) -> NDArray[np.int64] | None:
+    if all(part.superseded_at is None for part in parts):
+        return None
+    return np.concatenate(
+        [np.full(len(part), NEVER, np.int64) if part.superseded_at is None else part.superseded_at for part in parts]
     )
 
 

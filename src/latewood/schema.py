@@ -2,12 +2,13 @@
 
 A trait has an Arrow type (what goes in and what `to_arrow` gives back) and a numpy dtype (what a batch holds: timestamps
 as int64 µs, strings and dictionaries as int32 codes). Trait ids are permanent: stored columns are named by id, so that a
-name that is dropped and added again is a new trait.
+name that is dropped and added again is a new trait (docs/protocol.md R17). Examples are logged by a trait's label, which
+is its first name, or, where another trait ever had that label, the name with its id: no two traits share a label, ever.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ class Trait:
     type: pa.DataType
     nullable: bool
     group: str
+    label: str  # what it is called in logged examples: never changes, never another's
+    former: tuple[str, ...] = ()  # names it had before
+    added: bool = False  # after the store was created: a table of events may leave it out, which is null
 
     @property
     def coded(self) -> bool:
@@ -68,10 +72,12 @@ class Schema:
     Raises: SchemaError: a reserved or repeated name, or a type that a store cannot hold.
     """
 
-    __slots__ = ("_by_name", "traits", "user_id")
+    __slots__ = ("_by_name", "next_id", "retired", "traits", "user_id")
 
     user_id: pa.DataType
     traits: tuple[Trait, ...]
+    next_id: int  # of the next trait that is added
+    retired: tuple[str, ...]  # labels of the traits that were dropped
 
     def __init__(
         self,
@@ -91,13 +97,16 @@ class Schema:
         self._init(
             _user_type(user_id),
             tuple(
-                Trait(i, field.name, _trait_type(field), field.nullable, group)
+                Trait(i, field.name, _trait_type(field), field.nullable, group, field.name)
                 for i, (group, field) in enumerate(fields)
             ),
+            len(fields),
         )
 
-    def _init(self, user_id: pa.DataType, traits: tuple[Trait, ...]) -> None:
-        self.user_id, self.traits = user_id, traits
+    def _init(
+        self, user_id: pa.DataType, traits: tuple[Trait, ...], next_id: int, retired: tuple[str, ...] = ()
+    ) -> None:
+        self.user_id, self.traits, self.next_id, self.retired = user_id, traits, next_id, retired
         self._by_name = {trait.name: trait for trait in traits}
         if len(self._by_name) < len(traits):
             names = [trait.name for trait in traits]
@@ -109,11 +118,16 @@ class Schema:
         return iter(self.traits)
 
     def __getitem__(self, name: str) -> Trait:
-        try:
+        if name in self._by_name:
             return self._by_name[name]
-        except KeyError:
-            known = ", ".join(self._by_name) or "none"
-            raise SchemaError(f"unknown trait {name!r}; the store has: {known}") from None
+        renamed = [trait for trait in self.traits if name in trait.former]
+        if len(renamed) == 1:  # a projection that was stored before keeps working
+            return renamed[0]
+        if renamed:
+            now = " and ".join(repr(trait.name) for trait in renamed)
+            raise SchemaError(f"trait {name!r} could be one of several that had that name, now {now}")
+        known = ", ".join(self._by_name) or "none"
+        raise SchemaError(f"unknown trait {name!r}; the store has: {known}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
@@ -133,14 +147,62 @@ class Schema:
         names = dict.fromkeys(trait.group for trait in self.traits)
         return {name: tuple(trait for trait in self.traits if trait.group == name) for name in names}
 
+    def altered(
+        self,
+        *,
+        add: Mapping[str, pa.Schema] | pa.Schema | Iterable[pa.Field] = (),
+        drop: Iterable[str] = (),
+        rename: Mapping[str, str] | None = None,
+    ) -> "Schema":
+        """The schema with traits dropped, then renamed, then added.
+
+        Args:
+            add: nullable fields, of the first group, or by group.
+            drop, rename: names of now; `rename` from the name of now to the new one.
+        Raises: SchemaError: an unknown, reserved or repeated name, a type no store holds, or an addition that is not
+            nullable: it is null in every event that is there.
+        """
+        dropped, renamed = set(drop), dict(rename or {})
+        for name in (*dropped, *renamed):
+            if name not in self:
+                raise SchemaError(f"unknown trait {name!r}; the store has: {', '.join(self._by_name) or 'none'}")
+        if both := dropped & renamed.keys():
+            raise SchemaError(f"trait {min(both)!r} is to be dropped and to be renamed")
+        kept = [
+            replace(trait, name=renamed[trait.name], former=tuple(dict.fromkeys((*trait.former, trait.name))))
+            if renamed.get(trait.name, trait.name) != trait.name
+            else trait
+            for trait in self.traits
+            if trait.name not in dropped
+        ]
+        retired = (*self.retired, *(trait.label for trait in self.traits if trait.name in dropped))
+        taken = {*retired, *(trait.label for trait in kept)}
+        group = self.traits[0].group if self.traits else DEFAULT_GROUP
+        by_group = add if isinstance(add, Mapping) else {group: add}
+        next_id = self.next_id
+        for group, schema in by_group.items():
+            for field in _fields(schema, group):
+                if not field.nullable:
+                    raise SchemaError(
+                        f"trait {field.name!r} is added, so it is null in earlier events: make it nullable"
+                    )
+                label = field.name
+                while label in taken:
+                    label = f"{label}@{next_id}"
+                taken.add(label)
+                kept.append(Trait(next_id, field.name, _trait_type(field), True, group, label, added=True))
+                next_id += 1
+        schema = Schema.__new__(Schema)
+        schema._init(self.user_id, tuple(kept), next_id, retired)
+        return schema
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form, as kept in the store and in every manifest."""
         return {
             "user_id": str(self.user_id),
-            "traits": [
-                {"id": t.id, "name": t.name, "type": _type_to_json(t.type), "nullable": t.nullable, "group": t.group}
-                for t in self.traits
-            ],
+            "traits": [_trait_to_json(trait) for trait in self.traits],
+            "next_id": self.next_id,
+            "retired": list(self.retired),
         }
 
     @classmethod
@@ -148,11 +210,10 @@ class Schema:
         """The inverse of `to_json`. Raises: SchemaError: not such a document."""
         schema = cls.__new__(cls)
         try:
-            traits = tuple(
-                Trait(int(t["id"]), str(t["name"]), _type_from_json(t["type"]), bool(t["nullable"]), str(t["group"]))
-                for t in document["traits"]
-            )
-            schema._init(_type_from_json(document["user_id"]), traits)
+            traits = tuple(_trait_from_json(trait) for trait in document["traits"])
+            next_id = int(document.get("next_id", len(traits)))
+            retired = tuple(str(label) for label in document.get("retired", ()))
+            schema._init(_type_from_json(document["user_id"]), traits, next_id, retired)
         except (KeyError, TypeError, ValueError) as error:
             raise SchemaError(f"not a schema document: {error!r}") from error
         return schema
@@ -231,6 +292,32 @@ def _type_from_json(document: Any) -> pa.DataType:
     if "dictionary" in document:
         return pa.dictionary(pa.int32(), _PLAIN[document["dictionary"]])
     return pa.timestamp("us", document["timestamp"])
+
+
+def _trait_to_json(trait: Trait) -> dict[str, Any]:
+    document = {"id": trait.id, "name": trait.name, "type": _type_to_json(trait.type)}
+    document |= {"nullable": trait.nullable, "group": trait.group}
+    if trait.label != trait.name:
+        document["label"] = trait.label
+    if trait.former:
+        document["former"] = list(trait.former)
+    if trait.added:
+        document["added"] = True
+    return document
+
+
+def _trait_from_json(document: Mapping[str, Any]) -> Trait:
+    name = str(document["name"])
+    return Trait(
+        int(document["id"]),
+        name,
+        _type_from_json(document["type"]),
+        bool(document["nullable"]),
+        str(document["group"]),
+        str(document.get("label", name)),
+        tuple(str(former) for former in document.get("former", ())),
+        bool(document.get("added", False)),
+    )
 
 
 def _quoted(text: str) -> str:

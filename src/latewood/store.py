@@ -21,7 +21,7 @@ from latewood.clock import Clock, as_clock, to_us
 from latewood.columns import Column, column_from_arrow
 from latewood.compaction import compact, was_published
 from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
-from latewood.immutable import Catalog, Generation, GenerationReader
+from latewood.immutable import Catalog, Changes, Generation, GenerationReader, Scrubs
 from latewood.intake import read_events
 from latewood.materialize import Materializer
 from latewood.mutable import AppendReceipt, InMemoryTier, LmdbTier, MutableTier
@@ -65,6 +65,7 @@ class Store:
         self.path, self.storage, self.clock = path, storage, clock
         self.schema, self.epoch, self.shards = description.schema, description.epoch, description.shards
         self.catalog = Catalog(storage, self.epoch)
+        self.changes, self.scrubs = Changes(storage, self.epoch), Scrubs(storage, self.epoch)
         self._tier: MutableTier | None = None
         self._closed = False
         self.vocabulary = Vocabulary(storage, self.schema, read_only=True, epoch=self.epoch)

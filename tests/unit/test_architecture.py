@@ -12,7 +12,19 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "latewood"
 
-NOUNS = {"errors", "clock", "schema", "users", "columns", "events", "pointer", "projection", "conditions", "batch"}
+NOUNS = {
+    "errors",
+    "clock",
+    "schema",
+    "users",
+    "columns",
+    "events",
+    "pointer",
+    "projection",
+    "conditions",
+    "batch",
+    "retention",
+}
 # box → the boxes it may import, besides itself and the nouns
 ALLOWED: dict[str, set[str]] = {
     **{noun: set() for noun in NOUNS},

@@ -1,10 +1,11 @@
 """What one generation consists of, as written down in its manifest (docs/format.md)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from latewood.clock import EARLIEST_TS, show_ts
 from latewood.errors import CorruptionError, SchemaError
+from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import keys
 from latewood.storage.documents import decode_document, encode_document
@@ -12,6 +13,7 @@ from latewood.users import HASHING
 
 KIND = "manifest"
 FORMAT_VERSION = 1
+Origin = Literal["compaction", "load", "rollback"]  # a load's events never were in the mutable tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ class Generation:
     parent: int | None = None  # the generation it was merged from
     hashing: str = HASHING  # what the layout of shards depends on
     vocabulary: tuple[tuple[int, int], ...] = ()  # by trait id: the chunks that the codes may come from
+    origin: Origin = "compaction"
+    change: int = 0  # how many changes of the store were applied
+    scrubs: int = 0  # how many scrubs were applied
+    retention: Retention | None = None  # what was applied when it was built
+    expired: bool = False  # whether retention ever took events, here or in a generation before
+    horizon: int | None = None  # the latest time before which retention by age took events
 
     def __repr__(self) -> str:
         counts = f"{self.event_count:,} events of {self.user_count:,} users"
@@ -86,6 +94,12 @@ class Generation:
                 "user_count": self.user_count,
                 "schema": self.schema.to_json(),
                 "vocabulary": self.vocabulary,
+                "origin": self.origin,
+                "change": self.change,
+                "scrubs": self.scrubs,
+                "retention": None if self.retention is None else self.retention.to_json(),
+                "expired": self.expired,
+                "horizon": self.horizon,
                 "shards": [_shard_to_json(shard) for shard in self.shards],
             },
         )
@@ -135,7 +149,9 @@ def _shard_from_json(document: dict[str, Any] | None) -> ShardFile:
 
 
 def _from_document(document: dict[str, Any]) -> Generation:
-    parent = document["parent"]
+    parent, horizon = document["parent"], document.get("horizon")
+    if (origin := document.get("origin", "compaction")) not in get_args(Origin):
+        raise ValueError(f"origin {origin!r}")
     return Generation(
         id=int(document["id"]),
         watermark=int(document["watermark"]),
@@ -146,4 +162,10 @@ def _from_document(document: dict[str, Any]) -> Generation:
         parent=None if parent is None else int(parent),
         hashing=str(document["hashing"]),
         vocabulary=tuple((int(trait_id), int(chunks)) for trait_id, chunks in document.get("vocabulary", ())),
+        origin=origin,
+        change=int(document.get("change", 0)),
+        scrubs=int(document.get("scrubs", 0)),
+        retention=Retention.from_json(document.get("retention")),
+        expired=bool(document.get("expired", False)),
+        horizon=None if horizon is None else int(horizon),
     )

@@ -4,6 +4,9 @@
     vocabulary/<trait id>/<seq>.arrow                 values of a trait, in the order of their codes
     manifests/<generation>.json                       one per generation, never deleted
     generations/<generation>/<uuid>/shard-<i>.stripes its data; the uuid is the attempt's that wrote it
+    changes/<number>.json                             what the next generation is to be like: schema, shards, retention
+    scrubs/<number>.json                              who was to be forgotten
+    pins/<name>.json                                  a generation whose data a run still needs
     probes/<uuid>                                     there for a moment, to see that put-if-absent is honoured
 
 Numbers are padded with zeros, so that keys sort as what they number. Parsers return None for any other key.
@@ -15,10 +18,14 @@ STORE = "store.json"
 VOCABULARY = "vocabulary"
 MANIFESTS = "manifests"
 GENERATIONS = "generations"
+CHANGES = "changes"
+SCRUBS = "scrubs"
+PINS = "pins"
 _PROBES = "probes"
 
 _CHUNK = re.compile(rf"{VOCABULARY}/(\d+)/(\d{{8}})\.arrow")
 _MANIFEST = re.compile(rf"{MANIFESTS}/(\d{{10}})\.json")
+_PIN = re.compile(rf"{PINS}/([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
 _ATTEMPT_FILE = re.compile(rf"{GENERATIONS}/(\d{{10}})/([^/]+)/.+")
 
 
@@ -44,6 +51,25 @@ def parse_manifest(key: str) -> int | None:
     """The generation's id."""
     match = _MANIFEST.fullmatch(key)
     return int(match[1]) if match else None
+
+
+def change(number: int) -> str:
+    return f"{CHANGES}/{number:08d}.json"
+
+
+def scrub(number: int) -> str:
+    return f"{SCRUBS}/{number:08d}.json"
+
+
+def pin(name: str) -> str:
+    """Names are letters, digits, dots, dashes and underscores, and begin with none of the marks."""
+    return f"{PINS}/{name}.json"
+
+
+def parse_pin(key: str) -> str | None:
+    """The pin's name."""
+    match = _PIN.fullmatch(key)
+    return match[1] if match else None
 
 
 def attempt_folder(generation: int, uuid: str) -> str:

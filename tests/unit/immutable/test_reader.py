@@ -81,7 +81,7 @@ def test_an_empty_generation_has_nobody() -> None:
 
 def test_a_trait_added_later_has_no_column(store: Histories) -> None:
     assert store.reader.column(SCHEMA["item"]) == FIRST_TRAIT
-    later = Trait(99, "later", pa.int64(), True, "default")
+    later = Trait(99, "later", pa.int64(), True, "default", "later")
     assert store.reader.column(later) is None
     shard, user = store.reader.locate(keys_of([3]))
     events = store.reader.read(Rows(shard, user, np.array([0]), np.array([1])), [later])

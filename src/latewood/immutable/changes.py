@@ -1,0 +1,80 @@
+"""Changes to what a store is like: its schema, its number of shards, its retention (docs/protocol.md R15, R17, R20).
+
+A change is written down at once and applied by the next generation: compaction builds what the newest change says, and
+the manifest names it. Changes are numbered from 1 without gaps; of two that are made at once, one is refused, because
+each says the whole and would undo the other.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from latewood.errors import ConflictError, CorruptionError, SchemaError
+from latewood.immutable.manifest import Generation
+from latewood.retention import Retention
+from latewood.schema import Schema
+from latewood.storage import Storage, keys
+from latewood.storage.documents import decode_document, encode_document
+
+KIND = "change"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a store is to be like: the whole of it, not what is different."""
+
+    number: int
+    schema: Schema
+    shards: int
+    retention: Retention | None = None
+
+    @classmethod
+    def of(cls, generation: Generation) -> "Change":
+        """What a generation is like."""
+        return cls(generation.change, generation.schema, len(generation.shards), generation.retention)
+
+
+class Changes:
+    """The changes of one store.
+
+    Args: epoch: the store's; a change of another is damage.
+    """
+
+    def __init__(self, storage: Storage, epoch: bytes) -> None:
+        self._storage, self._epoch = storage, epoch
+
+    def latest(self, generation: Generation) -> Change:
+        """The newest change, or what `generation` is like if none was made since. Raises: CorruptionError."""
+        change = Change.of(generation)
+        while (newer := self._read_if_any(change.number + 1)) is not None:
+            change = newer
+        return change
+
+    def add(self, change: Change) -> None:
+        """Write down a change, numbered one past the latest. Raises: ConflictError: another was made meanwhile."""
+        body: dict[str, Any] = {
+            "epoch": self._epoch.hex(),
+            "number": change.number,
+            "schema": change.schema.to_json(),
+            "shards": change.shards,
+            "retention": None if change.retention is None else change.retention.to_json(),
+        }
+        if not self._storage.create(keys.change(change.number), encode_document(KIND, FORMAT_VERSION, body)):
+            raise ConflictError(f"change {change.number} was made by someone else meanwhile; look at it and try again")
+
+    def _read_if_any(self, number: int) -> Change | None:
+        key = keys.change(number)
+        try:
+            data = self._storage.read(key)
+        except FileNotFoundError:
+            return None
+        document = decode_document(data, key, KIND, FORMAT_VERSION)
+        try:
+            if document["epoch"] != self._epoch.hex() or document["number"] != number:
+                raise CorruptionError(f"{key}: is change {document['number']} of epoch {document['epoch']}")
+            schema, retention = Schema.from_json(document["schema"]), Retention.from_json(document["retention"])
+            return Change(number, schema, int(document["shards"]), retention)
+        except SchemaError as error:
+            raise SchemaError(f"{key}: {error}") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise CorruptionError(f"{key}: not a change: {error!r}") from error
