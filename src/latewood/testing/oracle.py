@@ -18,7 +18,8 @@ from latewood.errors import SchemaError
 from latewood.projection import Projection
 
 _TIME = pa.timestamp("us", "UTC")
-_NO_TRAITS = ("user_id", "event_ts", "ingest_ts", "event_id", "supersedes")
+_NO_TRAITS = ("user_id", "event_ts", "ingest_ts", "event_id", "supersedes", "superseded_at")
+_NEVER = 2**63 - 1
 _NO_FEATURES = ("uih", "recent", "cutoff", "anchor")
 _CHUNK_EVENTS = 8_000_000  # history events per Arrow chunk: far from the 2 GiB that one string array can hold
 
@@ -30,10 +31,12 @@ def fat_rows(
 
     Args:
         events: a table of user_id, event_ts, ingest_ts and traits. Row order is arrival: it decides between events that
-            are equal in all three. Every event counts; duplicates are the caller's to remove.
+            are equal in all three. Every event counts; duplicates are the caller's to remove. `superseded_at`, where
+            given, is the ingest time of the correction or deletion that took an event's place, null for most.
         requests: a table of user_id, request_ts and features; `cutoff` where a request saw events ingested before
             another time than request_ts (a capture logs it); `anchor`, struct<ingest_ts, ordinal>, where a request
-            is an event (its cutoff is then min(event_ts, ingest_ts) + 1 µs).
+            is an event: its cutoff is then min(event_ts, ingest_ts) + 1 µs, and it ends before the first of its versions
+            that was known by then.
         groups: the traits of each feature group, if the projection names groups.
     Returns: as `Batch.to_arrow()`: the features, and `history`: struct<trait: list<...>>, oldest first, never null.
     """
@@ -55,6 +58,7 @@ class Oracle:
         event_ts, ingest_ts = _us(table["event_ts"]), _us(table["ingest_ts"])
         order = np.lexsort((ingest_ts, event_ts, user))  # a stable sort: arrival decides the rest
         self._event_ts, self._ingest_ts = event_ts[order], ingest_ts[order]
+        self._superseded_at = _superseded(table)[order]
         self._bounds = np.searchsorted(user[order], np.arange(len(self._users) + 1))
         self._ordinal = _places(user[order], self._event_ts, self._ingest_ts)
         self._values = {
@@ -108,14 +112,31 @@ class Oracle:
                 continue
             start, stop = self._bounds[u], self._bounds[u + 1]
             event_ts, ingest_ts = self._event_ts[start:stop], self._ingest_ts[start:stop]
-            if anchors is None or anchors[i] is None:
-                seen = (event_ts < end) & (ingest_ts < cutoff)
-            else:
+            before = event_ts < end
+            if anchors is not None and anchors[i] is not None:
                 own, place = int(anchor_ts[i]), anchors[i]["ordinal"]  # type: ignore[index]
-                tie = (ingest_ts < own) | ((ingest_ts == own) & (self._ordinal[start:stop] < place))
-                seen = ((event_ts < end) | ((event_ts == end) & tie)) & (ingest_ts < min(end, own) + 1)
+                cutoff = min(end, own) + 1
+                before = np.arange(stop - start) < self._first_version(start, stop, (end, own, place), cutoff)
+            seen = before & (ingest_ts < cutoff) & (self._superseded_at[start:stop] >= cutoff)
             rows = np.flatnonzero(seen) + start
             yield rows if max_len is None else rows[max(0, len(rows) - max_len) :]
+
+    def _first_version(self, start: int, stop: int, anchor: tuple[int, int, int], cutoff: int) -> int:
+        """Where an anchor's history ends: the first place of its versions known by then, or its own.
+
+        A version came before another if it was superseded at the other's ingest time.
+        """
+        end, own, place = anchor
+        event_ts, ingest_ts = self._event_ts[start:stop], self._ingest_ts[start:stop]
+        tie = (ingest_ts < own) | ((ingest_ts == own) & (self._ordinal[start:stop] < place))
+        first = int(((event_ts < end) | ((event_ts == end) & tie)).sum())
+        versions, found = np.zeros(stop - start, np.bool_), np.array([own])
+        while len(found):
+            earlier = np.isin(self._superseded_at[start:stop], found) & ~versions
+            versions |= earlier
+            found = ingest_ts[earlier]
+        known = np.flatnonzero(versions & (ingest_ts < cutoff))
+        return min([first, *known.tolist()])
 
     def _histories(self, rows: list[NDArray[np.int64]], type_: pa.StructType) -> pa.Array:
         if not len(type_):
@@ -157,6 +178,15 @@ def _anchor_ts(requests: pa.Table) -> NDArray[np.int64]:
     """The anchors' ingest times; 0 where a request is no anchor."""
     times = _plain(pc.struct_field(requests["anchor"], "ingest_ts")).cast(pa.int64())
     filled: NDArray[np.int64] = pc.fill_null(times, 0).to_numpy()
+    return filled
+
+
+def _superseded(events: pa.Table) -> NDArray[np.int64]:
+    """When each event was superseded; the end of time for most."""
+    if "superseded_at" not in events.column_names:
+        return np.full(len(events), _NEVER)
+    times = _plain(events["superseded_at"]).cast(pa.int64())
+    filled: NDArray[np.int64] = pc.fill_null(times, _NEVER).to_numpy()
     return filled
 
 

@@ -179,3 +179,23 @@ def bits(array: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(array.type):
         array = array.cast(pa.int64())
     return array.to_pylist()
+
+
+def superseded(rows: list[tuple[Any, int, int, int, int | None]]) -> pa.Table:
+    """Events with the ingest time of the version that took their place."""
+    times = pa.array([row[4] for row in rows], pa.int64())
+    return events_of([row[:4] for row in rows]).append_column("superseded_at", times)
+
+
+def test_a_corrected_event_is_seen_until_the_correction() -> None:
+    events = superseded([(1, 10, 10, 100, 30), (1, 11, 30, 101, None), (1, 12, 12, 102, 40)])
+    for cutoff, expected in [(29, [100, 102]), (30, [100, 102]), (31, [101, 102]), (40, [101, 102]), (41, [101])]:
+        assert items(events, {"user_id": [1], "request_ts": [50], "cutoff": [cutoff]}) == [expected]
+
+
+def test_an_anchor_does_not_see_its_own_earlier_versions() -> None:
+    # 2 corrects 1, which was known in time; 3 corrects 2 and moves it to a later time
+    events = superseded([(1, 9, 9, 0, None), (1, 10, 10, 1, 20), (1, 10, 20, 2, 30), (1, 12, 30, 3, None)])
+    anchors = pa.array([{"ingest_ts": 20, "ordinal": 0}, {"ingest_ts": 30, "ordinal": 0}], ANCHOR)
+    requests = {"user_id": [1, 1], "request_ts": [10, 12], "anchor": anchors}
+    assert items(events, requests) == [[0], [0]]
