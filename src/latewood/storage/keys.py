@@ -2,6 +2,7 @@
 
     store.json                                        what the store is: schema, epoch, shard count
     vocabulary/<trait id>/<seq>.arrow                 values of a trait, in the order of their codes
+    vocabulary/blanked/<number>.json                  codes whose values were forgotten
     manifests/<generation>.json                       one per generation, never deleted
     generations/<generation>/<uuid>/shard-<i>.stripes its data; the uuid is the attempt's that wrote it
     changes/<number>.json                             what the next generation is to be like: schema, shards, retention
@@ -41,6 +42,10 @@ def parse_vocabulary_chunk(key: str) -> tuple[int, int] | None:
     """The trait id and the sequence number."""
     match = _CHUNK.fullmatch(key)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def blanked(number: int) -> str:
+    return f"{VOCABULARY}/blanked/{number:08d}.json"
 
 
 def manifest(generation: int) -> str:

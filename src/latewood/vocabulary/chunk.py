@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def encode_chunk(values: pa.Array, place: Place) -> bytes:
-    """Values without nulls as a chunk."""
+    """Values as a chunk; null where a value was blanked."""
     batch = pa.record_batch([values], names=["value"])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
@@ -56,7 +56,7 @@ def decode_chunk(data: bytes, key: str, place: Place, value_type: pa.DataType) -
     if Place(*written) != place:
         raise CorruptionError(f"{key}: is {Place(*written)} and stands where {place} belongs")
     values = _read_stream(body[: -_SEAL.size], key)
-    if values.type != value_type or len(values) != count or values.null_count:
+    if values.type != value_type or len(values) != count:
         raise CorruptionError(f"{key}: {len(values)} values of {values.type}, not {count} of {value_type}")
     return values
 

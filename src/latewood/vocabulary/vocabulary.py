@@ -1,5 +1,9 @@
 """All coded traits of a store, each with its list of values."""
 
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +14,17 @@ from latewood.errors import PointerError, SchemaError
 from latewood.pointer import EPOCH_BYTES
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage
+from latewood.vocabulary.blanked import Blanked
 from latewood.vocabulary.wordlist import Wordlist
+
+PutBlanked = Callable[[int, Mapping[int, Sequence[int]]], None]
+
+
+class Blanker(Protocol):
+    """What decides which codes can be blanked, in one step with the appends: the mutable tier."""
+
+    def blank(self, candidates: Mapping[int, NDArray[np.int32]], put: PutBlanked) -> int | None:
+        """Put, as a blanking of the next number, the candidates that no event here uses; None: nothing is left."""
 
 
 class Vocabulary:
@@ -22,9 +36,22 @@ class Vocabulary:
     def __init__(
         self, storage: Storage, schema: Schema, read_only: bool = False, *, epoch: bytes = bytes(EPOCH_BYTES)
     ) -> None:
-        self._traits = {trait.id: trait for trait in schema if trait.coded}
-        self._lists = {trait.id: Wordlist(storage, trait, epoch) for trait in schema if trait.coded}
-        self._read_only = read_only
+        self._storage, self._epoch, self._read_only = storage, epoch, read_only
+        self._blanked = Blanked(storage, epoch)
+        self._lists: dict[int, Wordlist] = {}
+        self._lock = threading.Lock()
+        self.follow(schema)
+
+    def follow(self, schema: Schema) -> None:
+        """Take in the coded traits of a schema that are not known here yet."""
+        for trait in schema:
+            if trait.coded and trait.id not in self._lists:
+                self._lists[trait.id] = Wordlist(self._storage, trait, self._epoch, self._blanked)
+
+    @property
+    def blanked(self) -> int:
+        """How many blankings codes are given out by. An append says so, and is refused if there are newer ones."""
+        return len(self._blanked)
 
     def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
         """Codes of values, adding those that are new (durably, before this returns). Nulls: code 0 and the mask.
@@ -49,7 +76,39 @@ class Vocabulary:
 
     def refresh(self, trait_id: int) -> None:
         """Read what others have added, so that `values` has every code of the generations published by now."""
+        self.refresh_blanked()
         self._lists[trait_id].refresh()
+
+    def refresh_blanked(self) -> None:
+        """Read the blankings that others have made, and go by them."""
+        with self._lock:
+            if self._blanked.refresh():
+                for wordlist in self._lists.values():
+                    wordlist.blank()
+
+    def blank(self, tier: "Blanker", candidates: Mapping[int, NDArray[np.int32]]) -> int:
+        """Make values unknown, for ever: those of some codes, by trait id, that no stored event uses any more.
+
+        Args: tier: leaves out the codes that its own events use, and sees to it that none is given out again.
+        Returns: how many codes were blanked.
+        """
+        blanked = 0
+
+        def put(number: int, codes: Mapping[int, Sequence[int]]) -> None:
+            nonlocal blanked
+            self._blanked.write(number, codes)
+            blanked = sum(map(len, codes.values()))
+
+        if tier.blank(candidates, put) is not None:
+            self.erase_blanked()
+        return blanked
+
+    def erase_blanked(self) -> None:
+        """Write the chunks that still hold blanked values anew, without them. Doing it again is fine."""
+        self.refresh_blanked()
+        if self.blanked:
+            for wordlist in self._lists.values():
+                wordlist.erase()
 
     def _column(self, trait: Trait, values: pa.Array | pa.ChunkedArray, add: bool) -> Column:
         encoded = _distinct(one_array(values), trait)

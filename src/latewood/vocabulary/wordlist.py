@@ -5,30 +5,42 @@ put-if-absent; of several who try, one wins, and the others read its chunk and t
 Should a value stand in the list twice all the same, its first code is the one that is given out, and each code still
 means that value.
 
+Values can be blanked (`blanked`): their codes are given out no more and mean null. A value that comes again gets a new
+code.
+
 Looking up known values takes no lock: the dictionary only grows, and codes enter it after their chunk is durable.
 """
 
 import threading
+from collections.abc import Collection
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Trait
 from latewood.storage import Storage, keys
+from latewood.vocabulary.blanked import Blanked
 from latewood.vocabulary.chunk import Place, decode_chunk, encode_chunk
 
 CODES_MAX = 2**31 - 1
 
 
 class Wordlist:
-    """The values of one coded trait, in the order of their codes."""
+    """The values of one coded trait, in the order of their codes.
 
-    def __init__(self, storage: Storage, trait: Trait, epoch: bytes) -> None:
+    Args: blanked: the store's; the vocabulary reads on in it.
+    """
+
+    def __init__(self, storage: Storage, trait: Trait, epoch: bytes, blanked: Blanked) -> None:
         self._storage = storage
         self._epoch = epoch
         self._trait = trait
+        self._blanked = blanked
+        self._gone: frozenset[int] = frozenset()  # the blanked codes that were taken out here
         self._codes: dict[str | int, int] = {}
-        self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation
+        self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation, but for blanked ones
         self._size = 0
         self._joined = pa.array([], trait.value_type)
         self._loaded = False
@@ -70,8 +82,33 @@ class Wordlist:
         joined = self._joined
         if len(joined) < self._size:
             with self._lock:
-                joined = self._joined = pa.concat_arrays(self._chunks)
+                joined = self._joined = _without(pa.concat_arrays(self._chunks), self._gone)
         return joined
+
+    def blank(self) -> None:
+        """Take out the codes that the store's blankings name."""
+        with self._lock:
+            new = self._blanked.codes(self._trait.id) - self._gone
+            if not new:
+                return
+            self._gone |= new
+            # a new dictionary: others look up in the old one without a lock
+            self._codes = {word: code for word, code in self._codes.items() if code not in new}
+            self._joined = pa.array([], self._trait.value_type)
+
+    def erase(self) -> None:
+        """Write the chunks that still hold blanked values anew, without them."""
+        with self._lock:
+            self.refresh()
+            first = 0
+            for seq, values in enumerate(self._chunks):
+                held = [code for code in self._gone if first <= code < first + len(values)]
+                erased = _without(values, {code - first for code in held})
+                if erased.null_count > values.null_count:
+                    place = Place(self._epoch, self._trait.id, seq, first)
+                    self._storage.write(keys.vocabulary_chunk(self._trait.id, seq), encode_chunk(erased, place))
+                    self._chunks[seq] = erased
+                first += len(values)
 
     def _load(self) -> None:
         """The first read lists the chunks, so that one that is missing between others is noticed."""
@@ -88,6 +125,7 @@ class Wordlist:
                     raise CorruptionError(
                         f"{keys.vocabulary_chunk(self._trait.id, expected)} is missing; {seq} is there"
                     )
+            self.blank()
             while len(self._chunks) < len(seqs) and self._read_next():
                 pass
             self._loaded = True
@@ -99,8 +137,21 @@ class Wordlist:
             data = self._storage.read(key)
         except FileNotFoundError:
             return False
-        self._take(decode_chunk(data, key, place, self._trait.value_type))
+        values = decode_chunk(data, key, place, self._trait.value_type)
+        self._check_nulls(values, key)
+        self._take(values)
         return True
+
+    def _check_nulls(self, values: pa.Array, key: str) -> None:
+        """Only what was blanked may be null."""
+        if not values.null_count:
+            return
+        null = {self._size + row for row, is_null in enumerate(values.is_null().to_pylist()) if is_null}
+        if null - self._blanked.codes(self._trait.id):
+            self._blanked.refresh()
+            self.blank()
+        if unknown := null - self._blanked.codes(self._trait.id):
+            raise CorruptionError(f"{key}: the value of code {min(unknown)} is null, and was never blanked")
 
     def _append(self, new: pa.Array) -> bool:
         if self._size + len(new) > CODES_MAX:
@@ -116,6 +167,17 @@ class Wordlist:
 
     def _take(self, values: pa.Array) -> None:
         for code, word in enumerate(values.to_pylist(), self._size):
-            self._codes.setdefault(word, code)
+            if code not in self._gone:
+                self._codes.setdefault(word, code)
         self._chunks.append(values)
         self._size += len(values)
+
+
+def _without(values: pa.Array, codes: Collection[int]) -> pa.Array:
+    """Values, null at some places."""
+    places = [code for code in codes if code < len(values)]
+    if not places:
+        return values
+    mask = np.zeros(len(values), np.bool_)
+    mask[places] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)

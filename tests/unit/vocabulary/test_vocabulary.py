@@ -320,3 +320,85 @@ def test_integers_come_back(numbers: list[int | None]) -> None:
     vocabulary = Vocabulary(open_storage(f"memory://{uuid.uuid4().hex}"), SCHEMA)
     column = vocabulary.encode(HASH, pa.array(numbers, pa.uint64()))
     assert decoded(vocabulary, HASH, column) == numbers
+
+
+class Tier:
+    """Blanks what it is given, but for the codes that it says are in use."""
+
+    def __init__(self, used: tuple[int, ...] = ()) -> None:
+        self.used, self.blanked = used, 0
+
+    def blank(self, candidates: dict[int, np.ndarray], put: object) -> int | None:
+        left = {
+            trait: [code for code in codes.tolist() if code not in self.used] for trait, codes in candidates.items()
+        }
+        left = {trait: codes for trait, codes in left.items() if codes}
+        if not left:
+            return None
+        put(self.blanked, left)
+        self.blanked += 1
+        return self.blanked - 1
+
+
+def bytes_of(storage: Storage) -> bytes:
+    return b"".join(storage.read(stored.key) for stored in storage.list(keys.VOCABULARY))
+
+
+def test_a_blanked_value_is_gone_and_its_code_is_not_given_out_again(storage: Storage, vocabulary: Vocabulary) -> None:
+    vocabulary.encode(WORD, words("keep", "private words"))
+    vocabulary.encode(WORD, words("later"))
+    other = Vocabulary(storage, SCHEMA)
+    assert other.encode(WORD, words("private words")).values.tolist() == [1]
+    assert b"private words" in bytes_of(storage)
+    tier = Tier(used=(2,))
+    assert vocabulary.blank(tier, {WORD.id: np.array([1, 2], np.int32)}) == 1
+    assert b"private words" not in bytes_of(storage)
+    assert vocabulary.values(WORD.id).to_pylist() == ["keep", None, "later"]
+    assert vocabulary.blanked == 1
+    # whoever has the value in memory is told by the tier, and reads on
+    assert other.blanked == 0
+    other.refresh_blanked()
+    for known in (vocabulary, other, Vocabulary(storage, SCHEMA)):
+        assert known.encode(WORD, words("private words", "keep", "later")).values.tolist() == [3, 0, 2]
+        assert known.values(WORD.id).to_pylist() == ["keep", None, "later", "private words"]
+
+
+def test_nothing_is_blanked_that_is_in_use(storage: Storage, vocabulary: Vocabulary) -> None:
+    vocabulary.encode(WORD, words("a", "b"))
+    assert vocabulary.blank(Tier(used=(0, 1)), {WORD.id: np.array([0, 1], np.int32)}) == 0
+    assert vocabulary.values(WORD.id).to_pylist() == ["a", "b"]
+    assert vocabulary.blanked == 0
+
+
+def test_chunks_that_a_crash_left_are_erased_by_the_next(storage: Storage, vocabulary: Vocabulary) -> None:
+    vocabulary.encode(HASH, pa.array([2**64 - 1, 7], pa.uint64()))
+
+    class Dying(Tier):
+        def blank(self, candidates: dict[int, np.ndarray], put: object) -> int | None:
+            super().blank(candidates, put)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vocabulary.blank(Dying(), {HASH.id: np.array([0], np.int32)})
+    assert b"\xff" * 8 in bytes_of(storage)
+    reader = Vocabulary(storage, SCHEMA, read_only=True)
+    reader.refresh(HASH.id)
+    assert reader.values(HASH.id).to_pylist() == [None, 7]
+    Vocabulary(storage, SCHEMA).erase_blanked()
+    assert b"\xff" * 8 not in bytes_of(storage)
+    assert Vocabulary(storage, SCHEMA).values(HASH.id).to_pylist() == [None, 7]
+
+
+def test_a_null_that_nobody_blanked_is_damage(storage: Storage, vocabulary: Vocabulary) -> None:
+    vocabulary.encode(WORD, words("a", "b"))
+    vocabulary.blank(Tier(), {WORD.id: np.array([0], np.int32)})
+    storage.delete([keys.blanked(0)])
+    with pytest.raises(CorruptionError, match="null, and was never blanked"):
+        Vocabulary(storage, SCHEMA).values(WORD.id)
+
+
+def test_a_schema_that_gained_a_trait_is_followed(storage: Storage, vocabulary: Vocabulary) -> None:
+    after = SCHEMA.altered(add=pa.schema([("city", pa.string())]))
+    vocabulary.follow(after)
+    assert vocabulary.encode(after["city"], words("Oslo")).values.tolist() == [0]
+    assert vocabulary.encode(WORD, words("Oslo", "Bergen")).values.tolist() == [0, 1]
