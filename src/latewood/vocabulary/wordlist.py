@@ -16,7 +16,6 @@ from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Trait
@@ -174,10 +173,10 @@ class Wordlist:
 
 
 def _without(values: pa.Array, codes: Collection[int]) -> pa.Array:
-    """Values, null at some places."""
+    """Values, null at some places, and their bytes nowhere."""
     places = [code for code in codes if code < len(values)]
     if not places:
         return values
     mask = np.zeros(len(values), np.bool_)
     mask[places] = True
-    return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)
+    return values.take(pa.array(np.arange(len(values)), mask=mask))  # masking would leave the bytes in the buffer
