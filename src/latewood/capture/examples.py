@@ -18,7 +18,7 @@ from latewood.capture.store import CaptureStore
 from latewood.clock import LATEST_TS
 from latewood.columns import times_to_arrow
 from latewood.errors import ConflictError
-from latewood.events import no_events
+from latewood.events import no_events, no_suppressions
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
 from latewood.mutable import Recent, TierState
@@ -93,7 +93,8 @@ def _read_once(
 def _read_recent(store: CaptureStore, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None) -> Recent:
     if store.tier is None:
         closed = np.full(len(requests), watermark, np.int64) if cutoff is None else cutoff
-        return Recent(TierState(), closed, np.zeros(len(requests) + 1, np.int64), no_events(store.schema))
+        none = np.zeros(len(requests) + 1, np.int64)
+        return Recent(TierState(), closed, none, no_events(store.schema), none, no_suppressions())
     return store.tier.recent(
         requests.keys,
         end_ts=requests.end_ts,

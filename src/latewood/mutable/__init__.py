@@ -4,13 +4,23 @@ tier           what is promised              log             the seam below: bat
 logged_tier    the rules, over any log       segmented_log   a log in a directory, one segment_file after another
 lmdb_tier      ... over a segmented log      memory_tier     ... over a log without files
 arena          the log's copy for reading    event_batch     what the log holds, as bytes
+supersedes     which rows of a table are newer versions of earlier events
 """
 
 from latewood.mutable.identify import hash_content, hash_ids
 from latewood.mutable.lmdb_tier import LmdbTier
 from latewood.mutable.logged_tier import Settings
 from latewood.mutable.memory_tier import InMemoryTier
-from latewood.mutable.tier import AppendReceipt, Late, MutableTier, Recent, TierState, WasPublished
+from latewood.mutable.supersedes import Places, Supersedes
+from latewood.mutable.tier import (
+    AppendReceipt,
+    Late,
+    MutableTier,
+    Recent,
+    StaleCodesError,
+    TierState,
+    WasPublished,
+)
 
 __all__ = [
     "AppendReceipt",
@@ -18,8 +28,11 @@ __all__ = [
     "Late",
     "LmdbTier",
     "MutableTier",
+    "Places",
     "Recent",
     "Settings",
+    "StaleCodesError",
+    "Supersedes",
     "TierState",
     "WasPublished",
     "hash_content",

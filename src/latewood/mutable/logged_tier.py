@@ -8,10 +8,10 @@ events and the state they were read with belong together (R10).
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from latewood.clock import DAY_US, HOUR_US, show_ts
 from latewood.errors import ConflictError, CorruptionError
-from latewood.events import Events
+from latewood.events import Events, Suppressions, no_suppressions
 from latewood.mutable import rules
 from latewood.mutable.admission import Appending, admit
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_ids import IdRun, remember
 from latewood.mutable.log import Log, LogBusyError, LogFullError, LogState, LogTransaction, SegmentGoneError
+from latewood.mutable.supersedes import Supersedes
 from latewood.mutable.tier import (
     AppendReceipt,
     Late,
@@ -77,8 +78,10 @@ class LoggedTier:
         *,
         ids: NDArray[np.uint64] | None = None,
         content: NDArray[np.uint64] | None = None,
+        supersedes: Supersedes | None = None,
         explicit: bool = False,
         late: Late = "raise",
+        blanked: int | None = None,
         now: int,
     ) -> AppendReceipt:
         if not len(events):
@@ -241,7 +244,7 @@ class LoggedTier:
             cutoffs = np.full(n, state.closed) if cutoff is None else np.ascontiguousarray(cutoff, np.int64)
             offsets, rows = self._arena.gather(keys, end_ts, earliest, cutoffs, tie_ingest, tie_ordinal)
             view = self._arena.view()
-        return Recent(state, cutoffs, offsets, view.take(rows))
+        return Recent(state, cutoffs, offsets, view.take(rows), np.zeros(n + 1, np.int64), no_suppressions())
 
     def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
         with self._reading:
@@ -253,6 +256,9 @@ class LoggedTier:
                 )
             rows, view = self._arena.rows_between(start_ingest, end_ingest), self._arena.view()
         return (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
+
+    def suppressions(self, start_ingest: int, end_ingest: int) -> Suppressions:
+        return no_suppressions()
 
     # Changing the state
 
@@ -311,6 +317,16 @@ class LoggedTier:
             run = self._arena.ids_before(after.first_batch, latest=last)
             runs = remember(self._runs, run, last, window)
         self._log.keep_ids(runs)
+
+    # Forgetting
+
+    def scrub(self, body: dict[str, Any], *, now: int) -> tuple[int, int]:
+        raise NotImplementedError  # with the next commits
+
+    def blank(
+        self, candidates: Mapping[int, NDArray[np.int32]], put: Callable[[int, dict[int, list[int]]], None]
+    ) -> int | None:
+        raise NotImplementedError  # with the next commits
 
     # Bulk loads
 

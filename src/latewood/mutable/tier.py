@@ -11,17 +11,22 @@ Three times order everything, all µs since epoch, UTC:
 
 `last` is the largest ingest time given so far; a capture sees what lies below `closed`. Below `frontier` nothing may be
 added any more, since generations or backfills have been made up to it. Below `floor` events may be gone: evicted.
+
+A correction or a deletion is a row that supersedes an event (R13): the tier finds out which, and keeps its place with the
+time `at` which it was superseded, the ingest time of the new version. A scrub (R16) begins here, since its time is the
+clock's; it goes on in a record of its own outside, the *book* of scrubs, which the tier reads too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, show_ts
-from latewood.events import Events
+from latewood.events import Events, Suppressions
+from latewood.mutable.supersedes import Supersedes
 from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
@@ -35,9 +40,13 @@ class TierState:
     last: int = EARLIEST_TS - 1  # the largest ingest time given, or declared complete
     frontier: int = EARLIEST_TS  # no event commits below it (R7)
     floor: int = EARLIEST_TS  # events below it may be evicted (R11)
-    latest_ingest: int = EARLIEST_TS - 1  # the largest ingest_ts of any event ever appended here (not imports in bulk)
+    latest_ingest: int = (
+        EARLIEST_TS - 1
+    )  # the largest of anything ever appended here, deletions too (not of bulk loads)
     captured: bool = False  # from the first capture on, explicit ingest times must exceed `last` (R7)
     load_token: str | None = None  # the bulk load under way, if any
+    scrubs: int = 0  # how many scrubs are recorded in the book (R16)
+    blanked: int = 0  # how many times values were blanked that only forgotten events had
 
     @property
     def closed(self) -> int:
@@ -49,19 +58,21 @@ class TierState:
 class AppendReceipt:
     """What became of an append. Shapes: ingest_ts and ordinal (n,), one per row given, in its order.
 
-    A duplicate's entry is that of the event it repeats.
+    A duplicate's entry is that of what it repeats. A deletion is no event, so its ordinal is -1. A skipped row has the
+    time of the scrub and the ordinal -1.
     """
 
-    count: int  # events added
+    count: int  # rows added: events, corrections and deletions
     duplicates: int  # rows whose event_id was known with the same content
-    skipped: int  # rows of scrubbed users
+    skipped: int  # rows of scrubbed users, from before the scrub
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
 
     def __repr__(self) -> str:
         rest = {"duplicates": self.duplicates, "of scrubbed users": self.skipped}
         others = "".join(f", {count:,} {what}" for what, count in rest.items() if count)
-        newest = f", ingest_ts up to {show_ts(int(self.ingest_ts.max()))}" if len(self.ingest_ts) else ""
+        known = self.count + self.duplicates > 0
+        newest = f", ingest_ts up to {show_ts(int(self.ingest_ts.max()))}" if known else ""
         return f"<AppendReceipt: {self.count:,} added{others}{newest}>"
 
 
@@ -69,14 +80,21 @@ class AppendReceipt:
 class Recent:
     """The recent events of n requests and the state they were read with, in one atomic step.
 
-    Request i has the events `offsets[i]:offsets[i + 1]`, in the total order. They are complete for it only where
-    `state.floor ≤ min_ingest`; otherwise retry with a newer generation (R11).
+    Request i has the events `offsets[i]:offsets[i + 1]`, in the total order, and the suppressed places
+    `suppressed_offsets[i]:suppressed_offsets[i + 1]`, in the total order, each once, with the earliest `at`. They are
+    complete for it only where `state.floor ≤ min_ingest`; otherwise retry with a newer generation (R11).
     """
 
     state: TierState
     cutoff: NDArray[np.int64]  # (n,): as given, or `state.closed`
     offsets: NDArray[np.int64]  # (n + 1,)
-    events: Events
+    events: Events  # none that was superseded before its request's cutoff
+    suppressed_offsets: NDArray[np.int64]  # (n + 1,)
+    suppressed: Suppressions  # stored events up to the end that something below the cutoff superseded here
+
+
+class StaleCodesError(Exception):
+    """Values were blanked since the rows were coded: refresh the vocabulary, code them again, append again."""
 
 
 class MutableTier(Protocol):
@@ -88,21 +106,30 @@ class MutableTier(Protocol):
         *,
         ids: NDArray[np.uint64] | None = None,
         content: NDArray[np.uint64] | None = None,
+        supersedes: Supersedes | None = None,
         explicit: bool = False,
         late: Late = "raise",
+        blanked: int | None = None,
         now: int,
     ) -> AppendReceipt:
         """Add events, durably, all of them or none.
+
+        What a row supersedes must be known: by id in this table above it, here, or among the ids remembered, and of
+        several events of one id the newest is meant; by place here, unless older events may be elsewhere. Rows of a
+        user scrubbed at s with event_ts < s are skipped, and deletions of what the scrub took (R16).
 
         Args:
             events: in arrival order; ordinals are ignored, and so is `ingest_ts` unless `explicit`.
             ids: (n, 2), the two halves of each event_id's hash; (0, 0) for none. See `latewood.mutable.identify`.
             content: (n,), the hash of what each event says; required with ids.
+            supersedes: which rows are corrections or deletions, and of what.
             explicit: keep `events.ingest_ts` instead of stamping.
             late: what to do with an explicit ingest time that is too old (R7): refuse, or stamp the event now.
+            blanked: how many blankings the coder of the rows knew of; None: the rows hold no codes.
             now: the clock's time.
         Raises: ConflictError: an ingest time that is too old or too far ahead of `now`, a known event_id with other
-            content, or a bulk load under way. OSError: the disk is full. Nothing is added then.
+            content, an event to supersede that is unknown, another user's or newer than the row, or a bulk load under
+            way. StaleCodesError: values were blanked meanwhile. OSError: the disk is full. Nothing is added then.
         """
         ...
 
@@ -121,6 +148,10 @@ class MutableTier(Protocol):
         tie_ordinal: NDArray[np.int32] | None = None,
     ) -> Recent:
         """Each request's events that sort before its end, with `min_ingest ≤ ingest_ts < cutoff`, in the total order.
+
+        Not those that were superseded before the cutoff, whatever the event_ts of the new version; and the places with
+        `ingest_ts < min_ingest`, up to `end_ts`, of those superseded at `min_ingest ≤ at < cutoff`. Of a scrubbed user,
+        only what came after the scrub.
 
         An event sorts before the end if its event_ts is below `end_ts`, or equal to it and, for an anchor, its
         (ingest_ts, ordinal) below (tie_ingest, tie_ordinal).
@@ -145,9 +176,17 @@ class MutableTier(Protocol):
     def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
         """The events with `start_ingest ≤ ingest_ts < end_ingest` in arrival order, in runs of bounded size.
 
-        What is yielded is the state at the call, however long the iteration takes.
+        What is yielded is the state at the call, however long the iteration takes, less what was scrubbed since.
+        `superseded_at` is not set: see `suppressions`.
 
         Raises: ConflictError: `start_ingest` is below the floor, so that events of the range may be gone.
+        """
+        ...
+
+    def suppressions(self, start_ingest: int, end_ingest: int) -> Suppressions:
+        """What was superseded at `start_ingest ≤ at < end_ingest`, as of the call, in arrival order.
+
+        Raises: ConflictError: `start_ingest` is below the floor.
         """
         ...
 
@@ -186,6 +225,30 @@ class MutableTier(Protocol):
         None: it cannot be told now. Then, as after an error here, whoever comes next finds out, as if the owner had died.
 
         Raises: ConflictError: no load of this token is under way.
+        """
+        ...
+
+    def scrub(self, body: dict[str, Any], *, now: int) -> tuple[int, int]:
+        """Fix the moment of a scrub, and record it in the book: (its number, its scrub_ts).
+
+        First it is made known here, as pending, with the scrub_ts as the last stamp and all below and at it closed;
+        then it is recorded; then it is pending no more. If that breaks off, whoever comes next finishes it.
+
+        Args: body: what the record says, JSON-able; kept in the tier's state meanwhile, so a few thousand users at most.
+        Raises: ConflictError: a bulk load is under way. ValueError: the tier was opened without a book.
+        """
+        ...
+
+    def blank(
+        self, candidates: Mapping[int, NDArray[np.int32]], put: Callable[[int, dict[int, list[int]]], None]
+    ) -> int | None:
+        """Fix which codes are blanked, in one step with appends: those of `candidates` that no event here uses.
+
+        Args:
+            candidates: codes by trait id.
+            put: called with the number of the blanking and the codes, to make them durable. One that broke off just
+                after is put again under the same number, with other codes: the later one counts.
+        Returns: its number, which is that of `TierState.blanked` before; None if no code is left to blank.
         """
         ...
 
