@@ -1,13 +1,25 @@
 """The immutable tier: generations, each the whole long history up to its watermark, read-only.
 
 `manifest` says what a generation consists of, `catalog` which there are; the reader opens one and scans it. `changes` says
-what the next is to be like, and `scrubs` who was to be forgotten.
+what the next is to be like, `scrubs` who was to be forgotten, and `pins` which generations runs still need.
 """
 
 from latewood.immutable.catalog import Catalog
 from latewood.immutable.changes import Change, Changes
 from latewood.immutable.manifest import Generation, ShardFile
+from latewood.immutable.pins import Pin, Pins
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.scrubs import Scrub, Scrubs
 
-__all__ = ["Catalog", "Change", "Changes", "Generation", "GenerationReader", "Scrub", "Scrubs", "ShardFile"]
+__all__ = [
+    "Catalog",
+    "Change",
+    "Changes",
+    "Generation",
+    "GenerationReader",
+    "Pin",
+    "Pins",
+    "Scrub",
+    "Scrubs",
+    "ShardFile",
+]

@@ -8,6 +8,8 @@ import threading
 
 from latewood.errors import ConflictError, CorruptionError, LatewoodError, PointerError
 from latewood.immutable.manifest import Generation
+from latewood.immutable.pins import Pins
+from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import Storage, StoredObject, keys
 
@@ -22,10 +24,11 @@ class Catalog:
     def __init__(self, storage: Storage, epoch: bytes) -> None:
         self._storage = storage
         self._epoch = epoch
+        self.pins = Pins(storage, epoch)
         self._latest: Generation | None = None
         self._lock = threading.Lock()
 
-    def ensure_first(self, schema: Schema, shards: int) -> None:
+    def ensure_first(self, schema: Schema, shards: int, retention: Retention | None = None) -> None:
         """Publish generation 0 unless there are generations: creates a store, and repairs one left half-made.
 
         Raises: CorruptionError: there is data but no manifest: they were lost, and to begin anew would hide it.
@@ -36,7 +39,7 @@ class Catalog:
             raise CorruptionError(
                 f"{keys.manifest(0)} is missing, and so are all after it; manifests are never deleted"
             )
-        self.publish(Generation.first(self._epoch, schema, shards=shards))
+        self.publish(Generation.first(self._epoch, schema, shards=shards, retention=retention))
 
     def latest(self) -> Generation:
         """The newest generation, whoever published it. Costs one read of a key that is not there.
@@ -84,21 +87,38 @@ class Catalog:
             if self._latest is None or self._latest.id < generation.id:
                 self._latest = generation
 
-    def collect(self, keep: int = 2) -> list[StoredObject]:
+    def collect(self, keep: int = 2, *, now: int | None = None) -> list[StoredObject]:
         """Delete the data that nobody needs any more, and say what it was.
 
-        Kept are the files that the newest `keep` generations name, and those of attempts at generations that are not
-        published yet. Everything else below `generations/` belongs to an older generation or to a lost race.
+        Kept are the files that the newest `keep` generations and the pinned ones name, and those of attempts at
+        generations that are not published yet. Everything else below `generations/` belongs to an older generation or
+        to a lost race. A generation that does not know a scrub which the newest has applied is not kept, pinned or not:
+        its pins move to the newest (R16).
+
+        Args: now: pins that have expired by then do not count, and are deleted; None: all count. Units: µs.
         """
         if keep < 1:
             raise ValueError(f"keep is {keep}; the newest generation is always kept")
         stored = self._storage.list(keys.GENERATIONS)
         newest = self.latest()  # after the listing: what was published meanwhile counts as published
-        generations = [self.load(id_) for id_ in range(max(0, newest.id - keep + 1), newest.id + 1)]
-        kept = {shard.key for generation in generations for shard in generation.shards}
-        garbage = [item for item in stored if item.key not in kept and _decided(item.key, newest)]
+        wanted = set(range(max(0, newest.id - keep + 1), newest.id + 1)) | self._pinned(newest, now)
+        generations = [self.load(id_) for id_ in sorted(wanted)]
+        named = {shard.key for known in generations if known.scrubs >= newest.scrubs for shard in known.shards}
+        garbage = [item for item in stored if item.key not in named and _decided(item.key, newest)]
         self._storage.delete(item.key for item in garbage)
         return garbage
+
+    def _pinned(self, newest: Generation, now: int | None) -> set[int]:
+        """The generations that pins hold; those that a scrub took are let go of."""
+        held: set[int] = set()
+        for pin in self.pins.all():
+            if now is not None and pin.expires_ts <= now:
+                self.pins.delete(pin.name)
+            elif self.load(pin.generation).scrubs < newest.scrubs:
+                self.pins.move(pin, newest.id)
+            else:
+                held.add(pin.generation)
+        return held
 
     def _read_listed(self) -> Generation:
         listed = (keys.parse_manifest(stored.key) for stored in self._storage.list(keys.MANIFESTS))

@@ -74,9 +74,9 @@ class Generation:
         return sum(shard.size_bytes for shard in self.shards)
 
     @classmethod
-    def first(cls, epoch: bytes, schema: Schema, *, shards: int) -> "Generation":
+    def first(cls, epoch: bytes, schema: Schema, *, shards: int, retention: Retention | None = None) -> "Generation":
         """Generation 0: what a new store is created with. Empty, before all time, the same whoever makes it."""
-        return cls(0, EARLIEST_TS, epoch.hex(), epoch, schema, (NO_FILE,) * shards)
+        return cls(0, EARLIEST_TS, epoch.hex(), epoch, schema, (NO_FILE,) * shards, retention=retention)
 
     def to_json(self) -> bytes:
         """As the manifest's bytes."""

@@ -4,13 +4,14 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from latewood.errors import ConflictError, CorruptionError, PointerError
-from latewood.immutable import Catalog, Generation, ShardFile
+from latewood.errors import ConflictError, CorruptionError, PointerError, SchemaError
+from latewood.immutable import Catalog, Generation, Pin, ShardFile
 from latewood.schema import Schema
 from latewood.storage import Storage, keys, open_storage
 from latewood.storage.local import LocalStorage
@@ -215,6 +216,49 @@ def test_collect_keeps_a_file_that_a_newer_generation_still_names(storage: Stora
         catalog.publish(build(storage, id_, "a", carried=first.shards[1]))
     catalog.collect(keep=1)
     assert [item.key for item in storage.list(keys.GENERATIONS)] == [first.shards[1].key, keys.shard(4, "a", 0)]
+
+
+def publish(storage: Storage, catalog: Catalog, ids: range, scrubs: int = 0) -> None:
+    for id_ in ids:
+        catalog.publish(replace(build(storage, id_, "one"), scrubs=scrubs))
+
+
+def test_a_pinned_generation_stays_until_the_pin_expires(storage: Storage, catalog: Catalog) -> None:
+    publish(storage, catalog, range(1, 5))
+    catalog.pins.write(Pin("run", 1, expires_ts=100))
+    catalog.collect(now=99)
+    assert data(storage) == {(1, "one"), (3, "one"), (4, "one")}
+    catalog.collect()  # without a clock no pin has expired
+    assert (1, "one") in data(storage)
+    catalog.collect(now=100)
+    assert data(storage) == {(3, "one"), (4, "one")}
+    assert catalog.pins.read("run") is None
+
+
+def test_a_scrub_goes_before_pins_and_before_the_generations_to_keep(storage: Storage, catalog: Catalog) -> None:
+    publish(storage, catalog, range(1, 4))
+    catalog.pins.write(Pin("run", 1, expires_ts=100))
+    publish(storage, catalog, range(4, 5), scrubs=1)
+    catalog.collect(keep=3, now=0)
+    assert data(storage) == {(4, "one")}
+    assert catalog.pins.read("run") == Pin("run", 4, 100, moved=True)
+    publish(storage, catalog, range(5, 8), scrubs=1)
+    catalog.collect(keep=1, now=0)
+    assert data(storage) == {(4, "one"), (7, "one")}
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".x", "a b", "ä", "-x"])
+def test_a_pin_has_a_name_that_a_file_can_have(catalog: Catalog, name: str) -> None:
+    with pytest.raises(SchemaError, match="a name is of letters"):
+        catalog.pins.write(Pin(name, 0, 0))
+    assert catalog.pins.read(name) is None
+
+
+def test_a_damaged_pin_is_an_error(storage: Storage, catalog: Catalog) -> None:
+    catalog.pins.write(Pin("run", 0, 10))
+    storage.write(keys.pin("run"), storage.read(keys.pin("run")).replace(b"run", b"ran"))
+    with pytest.raises(CorruptionError, match=r"pins/run\.json"):
+        catalog.collect()
 
 
 def test_collect_leaves_what_it_does_not_know(storage: Storage, catalog: Catalog) -> None:
