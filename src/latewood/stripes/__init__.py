@@ -7,7 +7,7 @@ A shard file holds users in key order; of each user, column by column, stripes o
     shard       file → checked address table   checksum          XXH64 of blocks
     runs        the arguments                  identity          the event hash of docs/protocol.md R18
     validate    every invariant, on opening    verify            everything, on demand
-    addresses   memory by address, for kernels jit               how kernels are compiled
+    superseded  the hidden column              addresses         memory by address, for kernels
 """
 
 from latewood.stripes.decode import Output, decode_column, decode_columns
@@ -17,14 +17,17 @@ from latewood.stripes.layout import (
     DELAY,
     EVENT_TS,
     FIRST_TRAIT,
+    NEVER_CLEAN,
     ORDINAL,
     STRIPE_EVENTS,
     StripeColumn,
     column_index,
     columns_of,
+    superseded_index,
 )
 from latewood.stripes.runs import Carried, Ranges, ShardSummary, UserRun
 from latewood.stripes.shard import Shard, Tables
+from latewood.stripes.superseded import superseded_column, superseded_times
 from latewood.stripes.writer import ShardWriter
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "DELAY",
     "EVENT_TS",
     "FIRST_TRAIT",
+    "NEVER_CLEAN",
     "ORDINAL",
     "STRIPE_EVENTS",
     "Carried",
@@ -49,4 +53,7 @@ __all__ = [
     "decode_columns",
     "identities",
     "identity",
+    "superseded_column",
+    "superseded_index",
+    "superseded_times",
 ]

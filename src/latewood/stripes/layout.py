@@ -4,7 +4,7 @@ docs/format.md tells the same byte by byte. Kernels address index records as pla
 beside the record sizes; a shard is known to a kernel as one row of an address table.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,11 +24,14 @@ ALIGNMENT = 64
 STRIPE_EVENTS = 256
 BLOCK_STRIPES = 16  # stripes of one column of one user under one checksum
 
-# The columns that every shard has, before its traits.
+# The columns that every shard has, before its traits; a last one, superseded_at, stands behind them.
 EVENT_TS = 0
 DELAY = 1  # ingest_ts - event_ts
 ORDINAL = 2
 FIRST_TRAIT = 3
+
+# In place of its latest ingest time, of a stripe that holds a superseded event: no cutoff may take it as it is.
+NEVER_CLEAN = 2**63 - 1
 
 # Modes of a stripe.
 PACKED = 0  # reference + packed
@@ -56,17 +59,18 @@ STRIPE_BYTES = 24
 STRIPE_FIRST_TS, STRIPE_LATEST_INGEST, STRIPE_IDENTITY = 0, 8, 16  # identity: summed up to and including this stripe
 
 # Fields of an address table's row.
-PAYLOAD, USERS, STRIPES, ENTRIES, CHECKSUMS, VERIFIED, USER_COUNT, COLUMN_COUNT = range(8)
-TABLE_FIELDS = 8
+PAYLOAD, USERS, STRIPES, ENTRIES, CHECKSUMS, VERIFIED, USER_COUNT, COLUMN_COUNT, SUPERSEDED = range(9)
+TABLE_FIELDS = 9
+NO_COLUMN = 2**64 - 1  # as SUPERSEDED of a shard without that column, and as the source of a column that none carries
 
-Role = Literal["event_ts", "delay", "ordinal", "trait"]
-ROLES: tuple[Role, ...] = ("event_ts", "delay", "ordinal", "trait")
+Role = Literal["event_ts", "delay", "ordinal", "trait", "superseded_at"]
+ROLES: tuple[Role, ...] = ("event_ts", "delay", "ordinal", "trait", "superseded_at")
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 
 
 @dataclass(frozen=True, slots=True)
 class StripeColumn:
-    """One column of a shard: its trait id (negative for the three built-in ones), role and the dtype of its values."""
+    """One column of a shard: its trait id (negative where it is no trait), role and the dtype of its values."""
 
     id: int
     name: str
@@ -90,11 +94,44 @@ BUILT_IN = (
     StripeColumn(-2, "delay", "delay", np.dtype(np.int64)),
     StripeColumn(-3, "ordinal", "ordinal", np.dtype(np.int32)),
 )
+SUPERSEDED_AT = StripeColumn(-4, "superseded_at", "superseded_at", np.dtype(np.int64))
 
 
 def columns_of(schema: Schema) -> tuple[StripeColumn, ...]:
-    """The columns of a shard of this schema: event_ts, delay, ordinal, then its traits in order."""
-    return BUILT_IN + tuple(StripeColumn(t.id, t.name, "trait", np.dtype(t.dtype)) for t in schema.traits)
+    """The columns of a shard of this schema: event_ts, delay, ordinal, its traits in order, superseded_at."""
+    traits = (StripeColumn(t.id, t.name, "trait", np.dtype(t.dtype)) for t in schema.traits)
+    return (*BUILT_IN, *traits, SUPERSEDED_AT)
+
+
+def superseded_index(columns: Sequence[StripeColumn]) -> int | None:
+    """The place of superseded_at: the last, or nowhere in files from before there was such a column."""
+    return len(columns) - 1 if columns and columns[-1].role == "superseded_at" else None
+
+
+def are_possible(columns: Sequence[StripeColumn]) -> bool:
+    """Whether a file may have these columns: the built-in ones first, traits, and at most superseded_at behind them."""
+    last = superseded_index(columns)
+    traits = columns[FIRST_TRAIT:last]
+    ids = {column.id for column in traits}
+    return (
+        tuple(columns[:FIRST_TRAIT]) == BUILT_IN
+        and all(column.role == "trait" and column.id >= 0 for column in traits)
+        and len(ids) == len(traits)
+        and (last is None or columns[last] == SUPERSEDED_AT)
+    )
+
+
+def sources(columns: Sequence[StripeColumn], old: Sequence[StripeColumn]) -> list[int]:
+    """Of each column, its place among those of an older shard, by id; NO_COLUMN where that had none.
+
+    Raises: ValueError: a column that had another dtype.
+    """
+    places = {column.id: place for place, column in enumerate(old)}
+    found = [places.get(column.id) for column in columns]
+    for column, place in zip(columns, found, strict=True):
+        if place is not None and old[place].dtype != column.dtype:
+            raise ValueError(f"column {column.name!r} of {column.dtype} was of {old[place].dtype}")
+    return [NO_COLUMN if place is None else place for place in found]
 
 
 def column_index(columns: Iterable[StripeColumn], trait_id: int) -> int:

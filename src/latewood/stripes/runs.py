@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Carried:
     """Leading stripes of users of an older shard, to be taken over as bytes.
 
+    The older shard may have other traits: those that the new one has not are left behind, those that it has not itself
+    are null.
+
     Shapes: user, stripes (users,), beside the users of the run. `user` is the index in `shard`, -1 where nothing is
     carried. `stripes` may include a user's last, partial stripe only if no new event of that user follows.
     """
@@ -33,7 +36,8 @@ class UserRun:
     """Users in key order with their events, or, where stripes are carried, with the events after those.
 
     Shapes: user_ids, keys (users,); offsets (users + 1,) int64 into the columns, which are in the shard's order:
-    event_ts, delay (ingest_ts - event_ts), ordinal, traits. A user's events are in the total order.
+    event_ts, delay (ingest_ts - event_ts), ordinal, traits, superseded_at (see `superseded_column`; where it is left
+    out, none of these events is). A user's events are in the total order.
     """
 
     user_ids: pa.Array

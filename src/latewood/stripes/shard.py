@@ -14,20 +14,23 @@ from latewood.stripes.encode import BOOL, SIGNED, UNSIGNED
 from latewood.stripes.footer import TRAILER_BYTES, Footer, check_header, padding, read_trailer
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
-    BUILT_IN,
     CHECKSUMS,
     COLUMN_COUNT,
     ENTRIES,
     FIRST_TRAIT,
     HEADER_BYTES,
+    NO_COLUMN,
     PAD_BYTES,
     PAYLOAD,
     STRIPES,
+    SUPERSEDED,
     TABLE_FIELDS,
     USER_COUNT,
     USERS,
     VERIFIED,
     StripeColumn,
+    are_possible,
+    superseded_index,
 )
 from latewood.users import UserKeys, user_keys
 
@@ -62,6 +65,8 @@ class Shard:
             self.table[field] = base + footer.sections[name].offset
         self.table[VERIFIED] = self.verified.ctypes.data
         self.table[USER_COUNT], self.table[COLUMN_COUNT] = self.user_count, len(self.columns)
+        superseded = superseded_index(self.columns)
+        self.table[SUPERSEDED] = NO_COLUMN if superseded is None else superseded
         self._user_ids: pa.Array | None = None
 
     @classmethod
@@ -78,6 +83,8 @@ class Shard:
     ) -> "Shard":
         """Map a file and check its index, and that it is the file expected.
 
+        Of the columns expected the last, superseded_at, may be missing: older files do not have it.
+
         Raises:
             CorruptionError: names the file and what is wrong.
             SchemaError: a format version or a column type that this version cannot read.
@@ -90,7 +97,7 @@ class Shard:
         for name, wanted in expected.items():
             if wanted is not None and getattr(footer, name) != wanted:
                 raise CorruptionError(f"{key}: is of {name} {getattr(footer, name)!r}, not {wanted!r}")
-        if columns is not None and footer.columns != tuple(columns):
+        if columns is not None and footer.columns not in (tuple(columns), tuple(columns)[: superseded_index(columns)]):
             raise CorruptionError(f"{key}: its columns are not those of its generation")
         if footer_xxh3 is not None and digest != footer_xxh3:
             raise CorruptionError(f"{key}: another file than the one in the manifest")
@@ -127,7 +134,7 @@ class Shard:
 
     @property
     def latest_ingests(self) -> NDArray[np.int64]:
-        """(stripes,): the largest ingest_ts in each stripe."""
+        """(stripes,): the largest ingest_ts in each stripe, NEVER_CLEAN where one of its events is superseded."""
         return self._stripes[:, 1].view(np.int64)
 
     @property
@@ -162,7 +169,7 @@ class Shard:
         if problem == verify.DAMAGED:
             raise self.damage(user, column, stripe)
         if problem:
-            what = "the index disagrees with the events" if problem == verify.DISAGREES else "the events are not sorted"
+            what = verify.PROBLEMS[problem]
             raise CorruptionError(f"{self.key}: user {self.user_ids[user].as_py()!r}, stripe {stripe}: {what}")
 
     def damage(self, user: int, column: int, stripe: int) -> CorruptionError:
@@ -223,7 +230,9 @@ class Tables:
         self.has_nulls = np.zeros(0, np.bool_)
 
     def put(self, number: int, shard: Shard) -> None:
-        """Add an opened shard."""
+        """Add an opened shard. Raises: CorruptionError: it has other columns than those before."""
+        if self.columns and self.columns != shard.columns:
+            raise CorruptionError(f"{shard.key}: its columns are not those of the other shards of its generation")
         self.shards[number] = shard
         self.has_nulls = shard.has_nulls | self.has_nulls if self.columns else shard.has_nulls
         self.rows[number] = shard.table
@@ -249,8 +258,8 @@ def _read_footer(data: NDArray[np.uint8], key: str) -> tuple[Footer, int, int]:
     if xxhash.xxh3_64_intdigest(raw) != digest:
         raise CorruptionError(f"{key}: the footer is damaged")
     footer = Footer.from_bytes(raw, key)
-    if footer.columns[:FIRST_TRAIT] != BUILT_IN:
-        raise CorruptionError(f"{key}: the footer lacks the built-in columns")
+    if not are_possible(footer.columns):
+        raise CorruptionError(f"{key}: the footer names columns that no shard has together")
     return footer, size, digest
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from numba import uint64
 
+from latewood.events import NEVER
 from latewood.kernels import kernel
 from latewood.stripes.addresses import (
     address_of,
@@ -29,6 +30,7 @@ from latewood.stripes.entries import (
     bitmap_bytes,
     block_index,
     entry_exceptions,
+    entry_has_nulls,
     entry_has_reference,
     entry_mode,
     entry_offset,
@@ -46,6 +48,7 @@ from latewood.stripes.layout import (
     CHECKSUMS,
     DELAY,
     EVENT_TS,
+    NO_COLUMN,
     NULLS,
     ORDINAL,
     PAYLOAD,
@@ -53,6 +56,7 @@ from latewood.stripes.layout import (
     RAW,
     SCALED,
     STRIPE_EVENTS,
+    SUPERSEDED,
     TABLE_FIELDS,
     VERIFIED,
 )
@@ -209,7 +213,7 @@ def decode_times(table: Any, user: Any, stripe: Any, steps: Any, out: Any) -> An
 
 @kernel
 def decode_built_in(table: Any, user: Any, column: Any, stripe: Any, itemsize: Any, out: Any) -> Any:
-    """A whole stripe of a column without nulls; `out` is room for 256 values. Returns: 0, or 1 where damaged."""
+    """A whole stripe, nulls as whatever was packed; `out` is room for 256 values. Returns: 0, or 1 where damaged."""
     if verify_block(table, user, column, stripe):
         return uint64(1)
     events = stripe_events(table, user, stripe)
@@ -228,6 +232,35 @@ def decode_delays(table: Any, user: Any, stripe: Any, out: Any) -> Any:
 def decode_ordinals(table: Any, user: Any, stripe: Any, out: Any) -> Any:
     """The ordinals of a whole stripe as int32, as `decode_built_in`."""
     return decode_built_in(table, user, uint64(ORDINAL), stripe, uint64(4), out)
+
+
+@kernel
+def decode_superseded(table: Any, user: Any, stripe: Any, out: Any) -> Any:
+    """superseded_at of a whole stripe as int64, NEVER (2**63 - 1) where an event is not, as `decode_built_in`.
+
+    So are all events of a shard without such a column.
+    """
+    events, column = stripe_events(table, user, stripe), table_field(table, SUPERSEDED)
+    if column == uint64(NO_COLUMN):
+        _fill_never(events, out)
+        return uint64(0)
+    if decode_built_in(table, user, column, stripe, uint64(8), out):
+        return uint64(1)
+    entry = _load_entry(table, user, column, stripe)
+    if entry_mode(entry) == uint64(NULLS):
+        _fill_never(events, out)
+    elif entry_has_nulls(entry):
+        bitmap = table_field(table, PAYLOAD) + entry_offset(entry)
+        for i in range(events):
+            if (load_u8(bitmap + (uint64(i) >> uint64(3))) >> (uint64(i) & uint64(7))) & uint64(1):
+                store_u64(out + (uint64(i) << uint64(3)), uint64(NEVER))
+    return uint64(0)
+
+
+@kernel
+def _fill_never(count: Any, out: Any) -> None:
+    for i in range(count):
+        store_u64(out + (uint64(i) << uint64(3)), uint64(NEVER))
 
 
 @kernel

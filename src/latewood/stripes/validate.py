@@ -22,6 +22,7 @@ from latewood.stripes.entries import (
     entry_width,
     first_entry,
     first_ts,
+    latest_ingest,
     stripe_bytes,
     stripe_events,
     table_field,
@@ -33,12 +34,15 @@ from latewood.stripes.layout import (
     COLUMN_COUNT,
     DELTA,
     EVENT_TS,
+    NEVER_CLEAN,
+    NO_COLUMN,
     NULLS,
     PACKED,
     POSITIONS,
     RAW,
     SCALED,
     STRIPE_EVENTS,
+    SUPERSEDED,
     USER_CHECK,
     USER_COUNT,
     USER_FIRST_BLOCK,
@@ -55,8 +59,9 @@ PROBLEMS = (
     "a stripe's bytes do not begin where the ones before it end",
     "an entry is not possible for its column",
     "the stripes do not fill the payload",
+    "whether a stripe has superseded events is not what its record says",
 )
-_COUNTS, _ORDER, _TIMES, _OFFSETS, _ENTRY, _END = range(1, 7)
+_COUNTS, _ORDER, _TIMES, _OFFSETS, _ENTRY, _END, _CLEAN = range(1, 8)
 
 
 @kernel
@@ -74,10 +79,15 @@ def check_index(
         problem = _check_user(table, uint64(user), users, totals)
         if problem:
             return problem
-    columns, position = table_field(table, COLUMN_COUNT), uint64(0)
+    columns, superseded, position = table_field(table, COLUMN_COUNT), table_field(table, SUPERSEDED), uint64(0)
     for user in range(users):
         u = uint64(user)
         where[0], stripes = user, user_stripes(table, u)
+        if superseded == uint64(NO_COLUMN):
+            for stripe in range(stripes):
+                if not _is_clean(table, u, uint64(stripe)):
+                    where[2] = stripe
+                    return _CLEAN
         for stripe in range(uint64(1), stripes):
             if first_ts(table, u, uint64(stripe)) < first_ts(table, u, uint64(stripe) - uint64(1)):
                 where[2] = stripe
@@ -95,9 +105,17 @@ def check_index(
                     return _OFFSETS
                 if not _is_possible(entry, events, c == uint64(EVENT_TS), itemsizes[column], kinds[column], nullable):
                     return _ENTRY
+                if c == superseded and _is_clean(table, u, s) != (entry_mode(entry) == uint64(NULLS)):
+                    return _CLEAN
                 has_nulls[column] |= entry_has_nulls(entry) != uint64(0)
                 position += stripe_bytes(entry, events, itemsizes[column])
     return _END if position != end else 0
+
+
+@kernel
+def _is_clean(table: Any, user: Any, stripe: Any) -> Any:
+    """Whether a stripe's record says that none of its events is superseded."""
+    return latest_ingest(table, user, stripe) != int64(NEVER_CLEAN)
 
 
 @kernel

@@ -8,6 +8,7 @@ from typing import Any
 
 from numba import int64, uint64
 
+from latewood.events import NEVER
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i32, load_i64, load_u64
 from latewood.stripes.entries import (
@@ -19,11 +20,19 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.layout import BLOCK_STRIPES, COLUMN_COUNT, STRIPE_EVENTS, USER_CHECK, USER_HASH
-from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_times, verify_block
+from latewood.stripes.layout import BLOCK_STRIPES, COLUMN_COUNT, NEVER_CLEAN, STRIPE_EVENTS, USER_CHECK, USER_HASH
+from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_superseded, decode_times, verify_block
 
-DAMAGED, DISAGREES, UNSORTED = 1, 2, 3
-WORK_WORDS = 4 * STRIPE_EVENTS  # steps, times, delays, ordinals of a stripe
+# What is wrong, in words for messages; a damaged block has words of its own.
+PROBLEMS = (
+    "",
+    "damaged",
+    "the index disagrees with the events",
+    "the events are not sorted",
+    "an event is superseded before it was ingested",
+)
+DAMAGED, DISAGREES, UNSORTED, TOO_EARLY = range(1, 5)
+WORK_WORDS = 5 * STRIPE_EVENTS  # steps, times, delays, ordinals, superseded_at of a stripe
 
 
 @kernel
@@ -49,6 +58,7 @@ def _verify_records(table: Any, user: Any, stripes: Any, room: Any, where: Any) 
     """The total order of a user's events, and what the stripes' records say of them."""
     size = uint64(8 * STRIPE_EVENTS)
     times, delays, ordinals = room + size, room + size * uint64(2), room + size * uint64(3)
+    superseded = room + size * uint64(4)
     record = user_record(table, user)
     user_hash, check = load_u64(record + uint64(USER_HASH)), load_u64(record + uint64(USER_CHECK))
     total, last_time, last_ingest, last_ordinal = uint64(0), int64(-(2**63)), int64(-(2**63)), int64(-1)
@@ -58,6 +68,8 @@ def _verify_records(table: Any, user: Any, stripes: Any, room: Any, where: Any) 
         decode_times(table, user, s, room, times)
         decode_delays(table, user, s, delays)
         decode_ordinals(table, user, s, ordinals)
+        decode_superseded(table, user, s, superseded)
+        is_clean = True
         for i in range(stripe_events(table, user, s)):
             at = uint64(i) << uint64(3)
             time, ordinal = load_i64(times + at), load_i32(ordinals + (uint64(i) << uint64(2)))
@@ -68,6 +80,12 @@ def _verify_records(table: Any, user: Any, stripes: Any, room: Any, where: Any) 
                 return UNSORTED
             last_time, last_ingest, last_ordinal, latest = time, ingest, ordinal, max(latest, ingest)
             total += identity(user_hash, check, time, ingest, ordinal)
+            if load_i64(superseded + at) != int64(NEVER):
+                is_clean = False
+                if load_i64(superseded + at) < ingest:
+                    return TOO_EARLY
+        if not is_clean:
+            latest = int64(NEVER_CLEAN)
         if latest != latest_ingest(table, user, s) or total != identity_before(table, user, s + uint64(1)):
             return DISAGREES
     return 0

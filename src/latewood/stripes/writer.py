@@ -3,6 +3,7 @@ index is kept until the end.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,32 +11,44 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
+from latewood.columns import Column
 from latewood.errors import CorruptionError
+from latewood.events import NEVER
 from latewood.stripes.assemble import (
     BLOCKS,
     DAMAGED,
     EVENTS,
     ITEMSIZE,
     KIND,
+    LATEST,
     MASK,
     NOT_THERE,
     OK,
     PAYLOAD_BYTES,
+    SCRATCH_WORDS,
+    SOURCE,
     STRIPES,
     UNSORTED,
     VALUES,
     assemble_users,
+    measure_carried,
 )
-from latewood.stripes.encode import BOOL, SCRATCH_WORDS, SIGNED, UNSIGNED
+from latewood.stripes.encode import BOOL, SIGNED, UNSIGNED
 from latewood.stripes.footer import Footer, Section, header_bytes, padding, trailer_bytes
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
+    DELAY,
+    EVENT_TS,
+    NO_COLUMN,
     OFFSET_BITS,
     PAD_BYTES,
     STRIPE_EVENTS,
     StripeColumn,
+    sources,
+    superseded_index,
 )
-from latewood.stripes.runs import Carried, ShardSummary, UserRun
+from latewood.stripes.runs import ShardSummary, UserRun
+from latewood.stripes.superseded import superseded_column
 
 CHUNK_BYTES = 8 << 20  # payload written at a time, unless one user has more
 _INDEX = {"users": 5, "stripes": 3, "entries": 1, "checksums": 1}  # uint64 per record
@@ -45,6 +58,18 @@ class Sink(Protocol):
     """What storage.writer() gives: something that takes bytes."""
 
     def write(self, buffer: Any, /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """A run as kernels take it. Shapes: columns (columns, 5); users, stripes, tail_stripes (users,)."""
+
+    kept: tuple[object, ...]  # the arrays that `columns` has the addresses of
+    columns: NDArray[np.uint64]
+    old: np.uint64  # the address of the old shard's table row, or 0
+    users: NDArray[np.int64]
+    stripes: NDArray[np.int64]  # carried ones
+    tail_stripes: NDArray[np.int64]
 
 
 class ShardWriter:
@@ -68,13 +93,13 @@ class ShardWriter:
     ) -> None:
         self._writer, self._columns = writer, tuple(columns)
         self._epoch, self._generation, self._shard = epoch, generation, shard
-        self._totals = np.zeros(4, np.uint64)
+        self._totals = np.zeros(5, np.uint64)
+        self._totals[LATEST] = 1 << 63  # the smallest int64
         self._column_bytes = np.zeros(len(self._columns), np.uint64)
         self._index: dict[str, list[NDArray[np.uint64]]] = {name: [] for name in _INDEX}
         self._user_ids: list[pa.Array] = []
         self._user_type = user_type
         self._last_key = (-1, -1)
-        self._latest_ingest: int | None = None
         self._payload = np.empty(0, np.uint8)
         self._scratch = np.zeros(SCRATCH_WORDS, np.uint64)
         self._row_bytes = sum(column.dtype.itemsize for column in self._columns)
@@ -88,21 +113,22 @@ class ShardWriter:
             ValueError: users or times are unsorted, a user without events, or arrays that do not fit the columns.
             CorruptionError: a block that was to be carried in part is damaged.
         """
+        run = self._complete(run)
         self._check(run)
         carried = run.carried
         users = carried.user if carried else np.full(len(run.keys.hash), -1, np.int64)
         stripes = np.where(users >= 0, carried.stripes, 0) if carried else np.zeros(len(users), np.int64)
-        events, stripes_after = _sizes(run.offsets, carried, users, stripes)
-        if len(events) and events.min() == 0:
-            raise ValueError(f"user {run.user_ids[int(np.argmin(events))]} has no events")
-        room = events * self._row_bytes + stripes_after * (len(self._columns) * STRIPE_EVENTS // 8) + PAD_BYTES
-        ends = np.cumsum(room)
+        if ((np.diff(run.offsets) == 0) & (stripes == 0)).any():
+            nobody = int(np.argmax((np.diff(run.offsets) == 0) & (stripes == 0)))
+            raise ValueError(f"user {run.user_ids[nobody]} has no events")
+        of = self._describe(run, users, stripes)
+        ends = np.cumsum(self._room(run, of))
         first = 0
-        while first < len(events):
+        while first < len(users):
             began = int(ends[first - 1]) if first else 0
             last = max(int(np.searchsorted(ends, began + CHUNK_BYTES, side="right")), first + 1)
             self._reserve(int(ends[last - 1]) - began)
-            self._assemble(run, users, stripes, first, last, stripes_after[first:last])
+            self._assemble(run, of, first, last)
             first = last
         self._user_ids.append(run.user_ids)
 
@@ -118,17 +144,25 @@ class ShardWriter:
             sections[name] = self._section(parts)
         self._write(bytes(padding(self._position)))
         users = sum(len(ids) for ids in self._user_ids)
-        counts = dict(zip(("events", "stripes", "blocks", "payload_bytes"), self._totals.tolist(), strict=True))
+        totals = self._totals[:LATEST].tolist()
+        counts = dict(zip(("events", "stripes", "blocks", "payload_bytes"), totals, strict=True))
+        latest = int(self._totals[LATEST].astype(np.int64)) if counts["events"] else None
         footer = Footer(
-            self._epoch, self._generation, self._shard, {"users": users} | counts, self._latest_ingest,
+            self._epoch, self._generation, self._shard, {"users": users} | counts, latest,
             self._columns, tuple(self._column_bytes.tolist()), "string" if is_text else "int64", sections,
         ).to_bytes()  # fmt: skip
         self._write(footer)
         self._write(trailer_bytes(footer))
         return ShardSummary(
-            self._position, counts["events"], users, counts["stripes"], self._latest_ingest,
+            self._position, counts["events"], users, counts["stripes"], latest,
             xxhash.xxh3_64_intdigest(footer),
         )  # fmt: skip
+
+    def _complete(self, run: UserRun) -> UserRun:
+        """With the column superseded_at, which a run may leave out where none of its events is."""
+        if superseded_index(self._columns) != len(run.columns):
+            return run
+        return replace(run, columns=[*run.columns, superseded_column(None, int(run.offsets[-1]))])
 
     def _check(self, run: UserRun) -> None:
         """Everything that kernels take for granted."""
@@ -144,16 +178,19 @@ class ShardWriter:
         for column, (values, mask) in zip(columns, run.columns, strict=True):
             if values.dtype != column.dtype or len(values) < rows:
                 raise ValueError(f"column {column.name!r} takes {rows} values of {column.dtype}, not {values.dtype}")
-            if mask is not None and (column.role != "trait" or mask.dtype != np.bool_ or len(mask) < rows):
+            is_nullable = column.role in ("trait", "superseded_at")
+            if mask is not None and (not is_nullable or mask.dtype != np.bool_ or len(mask) < rows):
                 raise ValueError(f"column {column.name!r} takes no such mask")
         if users:
             _check_sorted(run.keys.hash, run.keys.check, self._last_key)
             self._last_key = (int(run.keys.hash[-1]), int(run.keys.check[-1]))
+        if superseded_index(columns) is not None:
+            _check_superseded(run.columns, int(offsets[0]), rows)
         carried = run.carried
         if carried is None:
             return
-        if carried.shard.columns != columns:
-            raise ValueError("stripes are carried between shards of the same columns only")
+        if superseded_index(columns) is None and superseded_index(carried.shard.columns) is not None:
+            raise ValueError("stripes of a shard with superseded events are carried to one that has such, too")
         if len(carried.user) != users or len(carried.stripes) != users:
             raise ValueError("carried users stand beside the users of the run")
         known = carried.user >= 0
@@ -167,27 +204,41 @@ class ShardWriter:
         if len(self._payload) < size_bytes:
             self._payload = np.empty(size_bytes, np.uint8)
 
-    def _assemble(
-        self,
-        run: UserRun,
-        old_users: NDArray[np.int64],
-        old_stripes: NDArray[np.int64],
-        first: int,
-        last: int,
-        stripes_after: NDArray[np.int64],
-    ) -> None:
+    def _describe(self, run: UserRun, users: NDArray[np.int64], stripes: NDArray[np.int64]) -> "_Described":
+        columns = self._columns
+        values = [np.ascontiguousarray(column.values) for column in run.columns]
+        masks = [None if column.mask is None else np.ascontiguousarray(column.mask) for column in run.columns]
+        described = np.zeros((len(values), 5), np.uint64)
+        places = sources(columns, run.carried.shard.columns if run.carried else ())
+        for row, column, mask, place in zip(described, values, masks, places, strict=True):
+            row[VALUES], row[MASK] = column.ctypes.data, 0 if mask is None else mask.ctypes.data
+            row[ITEMSIZE], row[SOURCE] = column.itemsize, place
+            row[KIND] = {"i": SIGNED, "b": BOOL}.get(column.dtype.kind, UNSIGNED)
+        old = np.uint64(run.carried.shard.table.ctypes.data if run.carried else 0)
+        tail_stripes = (np.diff(run.offsets) + STRIPE_EVENTS - 1) // STRIPE_EVENTS
+        users, stripes = np.ascontiguousarray(users), np.ascontiguousarray(stripes)
+        return _Described((*values, *masks), described, old, users, stripes, tail_stripes)
+
+    def _room(self, run: UserRun, of: "_Described") -> NDArray[np.int64]:
+        """How many bytes each user can take at most: those carried as they are, and what encoding may reach into."""
+        carried = np.zeros(len(of.users), np.int64)
+        if run.carried is not None:
+            measure_carried(of.old, of.users, of.stripes, of.columns, carried)
+        bitmaps = len(self._columns) * STRIPE_EVENTS // 8
+        return carried + np.diff(run.offsets) * self._row_bytes + of.tail_stripes * bitmaps + PAD_BYTES
+
+    def _assemble(self, run: UserRun, of: "_Described", first: int, last: int) -> None:
+        stripes_after = (of.stripes + of.tail_stripes)[first:last]
         count, stripes = len(self._columns), int(stripes_after.sum())
         blocks = int(((stripes_after + BLOCK_STRIPES - 1) // BLOCK_STRIPES).sum())
+        superseded = superseded_index(self._columns)
         users, records = np.empty((last - first, 5), np.uint64), np.empty((stripes, 3), np.uint64)
         entries, checksums = np.empty(stripes * count, np.uint64), np.empty(blocks * count, np.uint64)
         before, where = int(self._totals[PAYLOAD_BYTES]), np.zeros(2, np.int64)
-        values = [np.ascontiguousarray(column.values) for column in run.columns]
-        masks = [None if column.mask is None else np.ascontiguousarray(column.mask) for column in run.columns]
-        old = np.uint64(run.carried.shard.table.ctypes.data if run.carried else 0)
         status = assemble_users(
             first, last, np.ascontiguousarray(run.offsets), np.ascontiguousarray(run.keys.hash),
-            np.ascontiguousarray(run.keys.check), _describe(values, masks), old, np.ascontiguousarray(old_users),
-            np.ascontiguousarray(old_stripes), self._totals, self._payload, users, records, entries, checksums,
+            np.ascontiguousarray(run.keys.check), of.columns, np.uint64(NO_COLUMN if superseded is None else superseded),
+            of.old, of.users, of.stripes, self._totals, self._payload, users, records, entries, checksums,
             self._column_bytes, self._scratch, where,
         )  # fmt: skip
         if status != OK:
@@ -198,8 +249,6 @@ class ShardWriter:
         self._write(self._payload[:written].data)
         for name, part in (("users", users), ("stripes", records), ("entries", entries), ("checksums", checksums)):
             self._index[name].append(part)
-        latest = int(records[:, 1].view(np.int64).max())
-        self._latest_ingest = latest if self._latest_ingest is None else max(latest, self._latest_ingest)
 
     def _refusal(self, status: int, run: UserRun, where: NDArray[np.int64]) -> Exception:
         user = run.user_ids[int(where[0])].as_py()
@@ -242,26 +291,13 @@ def _check_sorted(hashes: NDArray[np.uint64], checks: NDArray[np.uint64], last: 
         raise ValueError("users are written once each, in the order of their keys")
 
 
-def _sizes(
-    offsets: NDArray[np.int64], carried: Carried | None, users: NDArray[np.int64], stripes: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Events and stripes of each user in the new shard."""
-    tails = np.diff(offsets)
-    events = tails.copy()
-    if carried is not None and carried.shard.user_count:
-        old = np.diff(carried.shard.first_event)[np.maximum(users, 0)]
-        events += np.where(users >= 0, np.minimum(stripes * STRIPE_EVENTS, old), 0)
-    return events, stripes + (tails + STRIPE_EVENTS - 1) // STRIPE_EVENTS
-
-
-def _describe(values: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_] | None]) -> NDArray[np.uint64]:
-    """Columns as kernels see them."""
-    described = np.zeros((len(values), 4), np.uint64)
-    for row, column, mask in zip(described, values, masks, strict=True):
-        row[VALUES], row[MASK] = column.ctypes.data, 0 if mask is None else mask.ctypes.data
-        row[ITEMSIZE] = column.itemsize
-        row[KIND] = {"i": SIGNED, "b": BOOL}.get(column.dtype.kind, UNSIGNED)
-    return described
+def _check_superseded(columns: Sequence[Column], start: int, stop: int) -> None:
+    """An event is superseded by a version that came no earlier, at a time that is not NEVER."""
+    values, mask = columns[-1]
+    rows = np.arange(start, stop) if mask is None else np.flatnonzero(~mask[start:stop]) + start
+    ingest_ts = columns[EVENT_TS].values[rows] + columns[DELAY].values[rows]
+    if (values[rows] < ingest_ts).any() or (values[rows] == NEVER).any():
+        raise ValueError("an event is superseded no earlier than it was ingested, and not at the end of time")
 
 
 def _integer_parts(user_ids: pa.ChunkedArray) -> dict[str, list[NDArray[Any]]]:
