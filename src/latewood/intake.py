@@ -5,24 +5,25 @@ anything is written, and so that everything behind may trust what it gets.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, conform, first_row, plain_array, read_table, times_from_arrow
+from latewood.columns import Column, conform, first_row, one_array, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.events import Events
-from latewood.mutable import hash_content, hash_ids
+from latewood.mutable import Places, Supersedes, hash_content, hash_ids
 from latewood.schema import Schema, Trait, is_text
 from latewood.users import user_keys
 
 # How a trait's values become codes: a vocabulary's `encode`, or `column_from_arrow` where nothing is coded.
 Encode = Callable[[Trait, pa.Array], Column]
 
-_OPTIONAL = ("ingest_ts", "event_id")
+_OURS = ("user_id", "event_ts", "ingest_ts", "event_id", "supersedes")
+_PLACE = ("event_ts", "ingest_ts", "ordinal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +38,41 @@ class Intake:
     explicit: bool  # whether the table brought its own ingest times
     ids: NDArray[np.uint64] | None
     content: NDArray[np.uint64] | None
+    supersedes: Supersedes | None = None  # None where no row supersedes anything
 
 
-def read_events(data: Any, schema: Schema, encode: Encode) -> Intake:
+def read_events(data: Any, schema: Schema, encode: Encode, *, corrections: bool = True) -> Intake:
     """Check a table of events against the schema and turn it into columns.
 
-    Args: data: user_id, event_ts and every trait; optionally ingest_ts and event_id. `encode` gets coded traits only.
+    A row that supersedes another and has no event_ts is a deletion: its traits are null. A table without event_ts and
+    without any trait is of deletions only. A trait goes by its name, or by one that only it had before; one that was
+    added to the schema may be left out.
+
+    Args:
+        data: user_id, event_ts and every trait; optionally ingest_ts, event_id and supersedes.
+        encode: gets coded traits only.
+        corrections: whether rows may supersede others; not where events are loaded in bulk.
     Raises: SchemaError: a missing, extra or repeated column, a wrong type, a null where none may be, a time out of range.
     """
     table = read_table(data)
-    _check_columns(table, schema)
+    if not corrections and "supersedes" in table.column_names:
+        raise SchemaError("column 'supersedes': corrections and deletions go through append, not into a load in bulk")
+    traits = _find_traits(table, schema)
     users = read_user_ids(table["user_id"], schema)
-    event_ts = times_from_arrow(table["event_ts"], "event_ts")
+    supersedes = _read_supersedes(table)
+    event_ts = _read_event_ts(table, supersedes)
     explicit = "ingest_ts" in table.column_names
     ingest_ts = times_from_arrow(table["ingest_ts"], "ingest_ts") if explicit else np.zeros(len(event_ts), np.int64)
     # All columns are checked before the first value is coded: coding writes to the vocabulary.
-    arrays = {trait: conform(table[trait.name], trait) for trait in schema}
+    arrays = {trait: _conform(table, name, trait, supersedes) for trait, name in traits.items()}
     ids = None
     if "event_id" in table.column_names:
         # before anything is coded, since an id of a wrong type is an error too
         ids = hash_ids(table["event_id"])
-    traits = {trait.id: encode(trait, array) for trait, array in arrays.items()}
+    columns = {trait.id: encode(trait, array) for trait, array in arrays.items()}
     ordinal = np.zeros(len(event_ts), np.int32)
-    events = Events(users, user_keys(users), event_ts, ingest_ts, ordinal, traits)
-    return Intake(events, explicit, ids, None if ids is None else hash_content(events))
+    events = Events(users, user_keys(users), event_ts, ingest_ts, ordinal, columns)
+    return Intake(events, explicit, ids, None if ids is None else hash_content(events, supersedes), supersedes)
 
 
 def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array:
@@ -88,16 +100,126 @@ def check_text(array: pa.Array, name: str) -> None:
         raise SchemaError(f"column {name!r} holds text that is not UTF-8: {error}") from None
 
 
-def _check_columns(table: pa.Table, schema: Schema) -> None:
+def _find_traits(table: pa.Table, schema: Schema) -> dict[Trait, str | None]:
+    """Each trait's column; None where it is left out, as may be. Raises: SchemaError: missing, extra, repeated columns."""
     names = table.column_names
     if repeated := {name for name in names if names.count(name) > 1}:
         raise SchemaError(f"the table has two columns {min(repeated)!r}")
-    if "supersedes" in names:
-        raise SchemaError("column 'supersedes': this version of latewood does not take corrections yet")
-    required = ["user_id", "event_ts", *(trait.name for trait in schema)]
-    if missing := [name for name in required if name not in names]:
+    found: dict[Trait, str | None] = {}
+    extra = []
+    for name in names:
+        trait = _trait_of(name, schema)
+        if trait is not None and trait in found:
+            raise SchemaError(f"columns {found[trait]!r} and {name!r} are the same trait, {trait.name!r}")
+        if trait is not None:
+            found[trait] = name
+        elif name not in _OURS:
+            extra.append(name)
+    deletions_only = "supersedes" in names and "event_ts" not in names and not found
+    required = ["user_id"] if deletions_only else ["user_id", "event_ts"]
+    missing = [name for name in required if name not in names]
+    if not deletions_only:
+        missing += [trait.name for trait in schema if trait not in found and not trait.added]
+        found |= {trait: None for trait in schema if trait not in found}
+    if missing:
         raise SchemaError(f"the table lacks column {', '.join(map(repr, missing))}")
-    if extra := [name for name in names if name not in required and name not in _OPTIONAL]:
+    if extra:
         raise SchemaError(
             f"the store has no trait {', '.join(map(repr, extra))}; drop the column or create the store with it"
         )
+    return found
+
+
+def _trait_of(name: str, schema: Schema) -> Trait | None:
+    """Raises: SchemaError: several traits had that name."""
+    if name not in schema and not any(name in trait.former for trait in schema):
+        return None
+    return schema[name]
+
+
+def _conform(table: pa.Table, name: str | None, trait: Trait, supersedes: Supersedes | None) -> pa.Array:
+    """A trait's column, null in the rows of deletions. Raises: SchemaError."""
+    if name is None:
+        return pa.nulls(len(table), trait.value_type)
+    if supersedes is None or not supersedes.deletions.any():
+        return conform(table[name], trait)
+    array = plain_array(table[name])
+    null = array.is_null().to_numpy(zero_copy_only=False)
+    if (told := supersedes.deletions & ~null).any():
+        row = int(np.argmax(told))
+        raise SchemaError(f"column {name!r}, row {row}: a row without event_ts is a deletion, and its traits are null")
+    if not trait.nullable and (missing := null & ~supersedes.deletions).any():
+        raise SchemaError(f"column {name!r} has a null in row {int(np.argmax(missing))}; it is not nullable")
+    return conform(array, replace(trait, nullable=True))
+
+
+def _read_event_ts(table: pa.Table, supersedes: Supersedes | None) -> NDArray[np.int64]:
+    """Event times, 0 in the rows of deletions. Raises: SchemaError: another row has none."""
+    if "event_ts" not in table.column_names:
+        if supersedes is not None and not supersedes.chosen.all():
+            row = int(np.argmin(supersedes.chosen))
+            raise SchemaError(
+                f"row {row} has no event_ts and supersedes nothing: it is neither an event nor a deletion"
+            )
+        return np.zeros(len(table), np.int64)
+    if supersedes is None or not supersedes.deletions.any():
+        return times_from_arrow(table["event_ts"], "event_ts")
+    return times_from_arrow(_filled(one_array(table["event_ts"]), supersedes.deletions), "event_ts")
+
+
+def _filled(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
+    """With 0 instead of the nulls in these rows."""
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.int64())
+    null = array.is_null().to_numpy(zero_copy_only=False)
+    return array.fill_null(pa.scalar(0, array.type)) if not (null & ~rows).any() else array
+
+
+def _read_supersedes(table: pa.Table) -> Supersedes | None:
+    """Which rows supersede which events. Raises: SchemaError: the column's type, or a place that is none."""
+    if "supersedes" not in table.column_names:
+        return None
+    column = plain_array(table["supersedes"])
+    chosen: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
+    deletions = chosen
+    if "event_ts" in table.column_names:
+        deletions = chosen & one_array(table["event_ts"]).is_null().to_numpy(zero_copy_only=False)
+        if not chosen.any():
+            return None
+    if pa.types.is_struct(column.type):
+        return Supersedes(chosen, deletions, places=_read_places(column, chosen))
+    return Supersedes(chosen, deletions, ids=hash_ids(column, "supersedes"))
+
+
+def _read_places(column: pa.StructArray, chosen: NDArray[np.bool_]) -> Places:
+    """Raises: SchemaError: other fields than a place has, or one that is null or out of range."""
+    fields = [field.name for field in column.type]
+    if sorted(fields) != sorted(_PLACE):
+        raise SchemaError(
+            f"column 'supersedes' is {column.type}; an event is named by its event_id, or by its place, "
+            f"struct<event_ts, ingest_ts, ordinal>"
+        )
+    parts = dict(zip(fields, column.flatten(), strict=True))
+    for name, part in parts.items():
+        if (missing := part.is_null().to_numpy(zero_copy_only=False) & chosen).any():
+            raise SchemaError(f"column 'supersedes', row {int(np.argmax(missing))}: its {name} is null")
+    times = []
+    for name in _PLACE[:2]:
+        part = _filled(parts[name], ~chosen)
+        if pa.types.is_integer(part.type):
+            part = _narrowed(part, pa.int64(), name)
+        times.append(times_from_arrow(part, f"supersedes.{name}"))
+    ordinal = _narrowed(_filled(parts["ordinal"], ~chosen), pa.int32(), "ordinal").to_numpy()
+    if len(ordinal) and ordinal.min() < 0:
+        row = int(np.argmax(ordinal < 0))
+        raise SchemaError(f"column 'supersedes', row {row}: ordinal {ordinal[row]} is no event's")
+    return Places(times[0], times[1], ordinal)
+
+
+def _narrowed(part: pa.Array, type_: pa.DataType, name: str) -> pa.Array:
+    if not pa.types.is_integer(part.type):
+        raise SchemaError(f"column 'supersedes': {name} is {part.type}, not an integer")
+    try:
+        return part.cast(type_)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"column 'supersedes': {name} does not fit {type_}: {error}") from None

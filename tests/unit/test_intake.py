@@ -14,6 +14,7 @@ from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.columns import Column, column_from_arrow
 from latewood.errors import SchemaError
 from latewood.intake import Intake, read_events, read_user_ids
+from latewood.mutable import hash_ids
 from latewood.schema import Schema, Trait
 from latewood.storage import open_storage
 from latewood.vocabulary import Vocabulary
@@ -81,7 +82,6 @@ def test_columns_become_events() -> None:
         (without("item"), "lacks column 'item'"),
         (without("user_id"), "lacks column 'user_id'"),
         (GOOD | {"other": [1, 2]}, "no trait 'other'"),
-        (GOOD | {"supersedes": [1, 2]}, "supersedes.*does not take corrections yet"),
         (GOOD | {"user_id": [1, None]}, "'user_id' has a null in row 1"),
         (GOOD | {"user_id": ["a", "b"]}, "'user_id' is string; the store has int64"),
         (GOOD | {"user_id": [1.0, 2.0]}, "'user_id' is double"),
@@ -99,6 +99,30 @@ def test_columns_become_events() -> None:
         (GOOD | {"like": [1, 0]}, "'like' is int64; the store has bool"),
         (GOOD | {"score": pa.array([1, 2])}, "'score' is int64; the store has double"),
         (GOOD | {"event_id": [1.0, 2.0]}, "event_id"),
+        (GOOD | {"supersedes": [1.0, 2.0]}, "column 'supersedes' is double"),
+        (GOOD | {"event_ts": [1, None], "supersedes": [1, None]}, "'event_ts' has a null in row 1"),
+        (GOOD | {"event_ts": [1, None], "supersedes": [1, 2]}, "'item', row 1: .* a deletion"),
+        (GOOD | {"item": pa.array([None, 1], pa.int32()), "supersedes": [1, 2]}, "'item' has a null in row 0"),
+        (GOOD | {"supersedes": [{"event_ts": 1, "ingest_ts": 2}, None]}, "'supersedes' is struct.*by its place"),
+        (
+            GOOD | {"supersedes": [None, {"event_ts": 1, "ingest_ts": None, "ordinal": 0}]},
+            "row 1: its ingest_ts is null",
+        ),
+        (
+            GOOD | {"supersedes": [None, {"event_ts": 1, "ingest_ts": 2, "ordinal": -1}]},
+            "row 1: ordinal -1 is no event",
+        ),
+        (
+            GOOD | {"supersedes": [None, {"event_ts": 1, "ingest_ts": 2, "ordinal": 2**40}]},
+            "ordinal does not fit int32",
+        ),
+        (GOOD | {"supersedes": [None, {"event_ts": 1, "ingest_ts": 2, "ordinal": 0.5}]}, "ordinal is double"),
+        (
+            GOOD | {"supersedes": [None, {"event_ts": 2**63 - 1, "ingest_ts": 2, "ordinal": 0}]},
+            "event_ts', row 1: .*years",
+        ),
+        ({"user_id": [1, 2], "supersedes": [7, None]}, "row 1 has no event_ts and supersedes nothing"),
+        ({"user_id": [1, 2], "supersedes": [7, 8], "item": [1, 2]}, "lacks column 'event_ts'"),
         (GOOD | {"action": ["view", 3]}, "^column 'action' is not of one type that Arrow has"),
         (GOOD | {"like": [True]}, "not a table that Arrow can hold: .*like"),
         (pd.DataFrame({"user_id": [1, 2], "action": ["view", 3]}), "^column 'action' is not of one type"),
@@ -218,3 +242,97 @@ def test_event_ids_are_hashed_with_what_the_event_says() -> None:
     assert one.content.tolist() == same.content.tolist()  # when it was learned of is not part of it
     assert one.content[0] == other.content[0]
     assert one.content[1] != other.content[1]
+
+
+RENAMED = SCHEMA.altered(rename={"item": "product"}, add=[("late", pa.string())])
+
+
+def test_corrections_and_deletions_in_one_table() -> None:
+    changed = {name: column.filter(pa.array([True, False])) for name, column in GOOD.items()}
+    table = {name: pa.concat_arrays([column, pa.nulls(1, column.type)]) for name, column in changed.items()}
+    supersedes = pa.array(["a", "b"])
+    intake = read(table | {"user_id": pa.array([1, 2]), "event_id": ["a", "c"], "supersedes": supersedes})
+    assert intake.supersedes is not None
+    assert intake.supersedes.chosen.tolist() == [True, True]
+    assert intake.supersedes.deletions.tolist() == [False, True]
+    assert intake.supersedes.ids is not None
+    assert intake.supersedes.ids.tolist() == hash_ids(supersedes).tolist()
+    assert intake.events.event_ts.tolist() == [10, 0]
+    assert intake.events.traits[0].mask is not None
+    assert intake.events.traits[0].mask.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("type_", [pa.timestamp("us", "UTC"), pa.timestamp("s"), pa.int64(), pa.int32(), pa.uint64()])
+@pytest.mark.parametrize("ordinal", [pa.int32(), pa.uint8(), pa.int64()])
+def test_places_in_many_forms(type_: pa.DataType, ordinal: pa.DataType) -> None:
+    place = pa.StructArray.from_arrays(
+        [pa.array([1, None], ordinal), pa.array([5, None], type_), pa.array([7, None], type_)],
+        ["ordinal", "event_ts", "ingest_ts"],
+        mask=pa.array([False, True]),
+    )
+    intake = read(GOOD | {"supersedes": place})
+    assert intake.supersedes is not None
+    assert intake.supersedes.places is not None
+    factor = 1_000_000 if type_ == pa.timestamp("s") else 1
+    assert intake.supersedes.chosen.tolist() == [True, False]
+    assert intake.supersedes.deletions.tolist() == [False, False]
+    assert intake.supersedes.places.event_ts.tolist() == [5 * factor, 0]
+    assert intake.supersedes.places.ingest_ts.tolist() == [7 * factor, 0]
+    assert intake.supersedes.places.ordinal.tolist() == [1, 0]
+
+
+def test_a_table_of_deletions_needs_no_events() -> None:
+    intake = read({"user_id": [1, 2], "supersedes": [7, 8], "ingest_ts": [3, 4]})
+    assert intake.supersedes is not None
+    assert intake.supersedes.deletions.all()
+    assert intake.explicit
+    assert intake.events.traits == {}
+    assert len(read({"user_id": pa.array([], pa.int64()), "supersedes": pa.array([], pa.int64())}).events) == 0
+    times = pa.array([None, None], pa.timestamp("us"))
+    empty = {name: pa.nulls(2, column.type) for name, column in GOOD.items() if name not in ("user_id", "event_ts")}
+    for event_ts in (times, pa.nulls(2)):
+        whole = read(empty | {"user_id": [1, 2], "event_ts": event_ts, "supersedes": [7, 8]})
+        assert whole.supersedes is not None
+        assert whole.supersedes.deletions.all()
+
+
+def test_a_table_whose_rows_supersede_nothing_is_an_ordinary_one() -> None:
+    plain = read(GOOD | {"event_id": [1, 2]})
+    for type_ in (pa.null(), pa.int64(), pa.struct([(n, pa.int64()) for n in ("event_ts", "ingest_ts", "ordinal")])):
+        intake = read(GOOD | {"event_id": [1, 2], "supersedes": pa.nulls(2, type_)})
+        assert intake.supersedes is None
+        assert plain.content is not None
+        assert intake.content is not None
+        assert intake.content.tolist() == plain.content.tolist()
+
+
+def test_what_a_row_supersedes_is_part_of_what_it_says() -> None:
+    place = {"event_ts": 1, "ingest_ts": 2, "ordinal": 0}
+    said = []
+    for supersedes in ([None, None], [8, None], [9, None], [place, None], [place | {"ordinal": 1}, None]):
+        content = read(GOOD | {"event_id": [1, 2], "supersedes": supersedes}).content
+        assert content is not None
+        said.append(content.tolist())
+    assert len({first for first, _ in said}) == 5
+    assert len({second for _, second in said}) == 1
+
+
+def test_a_load_in_bulk_takes_no_corrections() -> None:
+    with pytest.raises(SchemaError, match="'supersedes': corrections and deletions go through append"):
+        read_events(GOOD | {"supersedes": [1, 2]}, SCHEMA, Coder(), corrections=False)
+
+
+def test_a_trait_goes_by_a_former_name() -> None:
+    table = without("item") | {"product": GOOD["item"]}
+    for given in (GOOD, table):
+        intake = read(given, RENAMED)
+        assert intake.events.traits[0].values.tolist() == [5, 6]
+        assert intake.events.traits[4].mask is not None  # added later, left out: null
+        assert intake.events.traits[4].mask.all()
+    assert read(table | {"late": ["x", None]}, RENAMED).events.traits[4].mask is not None
+    with pytest.raises(SchemaError, match="'item' and 'product' are the same trait, 'product'"):
+        read(GOOD | table, RENAMED)
+    twice = RENAMED.altered(rename={"score": "other"}).altered(rename={"other": "third", "late": "other"})
+    twice = twice.altered(rename={"other": "fourth"})
+    with pytest.raises(SchemaError, match="'other' could be one of several"):
+        read(without("score") | {"other": GOOD["score"]}, twice)

@@ -163,7 +163,7 @@ def _refuse_text(source: Source, name: str) -> None:
 def _read(store: Store, source: Source, mapping: Mapping, tally: Tally, bar: Bar) -> Iterator[Events]:
     for rows in source.batches(mapping.names):
         try:
-            intake = read_events(mapping.apply(rows.table), store.schema, store.encode)
+            intake = read_events(mapping.apply(rows.table), store.schema, store.encode, corrections=False)
         except SchemaError as error:
             raise blame(error, rows, mapping, store.schema) from None
         tally.add(intake.events)

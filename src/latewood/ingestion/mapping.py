@@ -55,6 +55,11 @@ class Mapping:
             if columns.names.count(name) > 1:
                 raise SchemaError(f"there are two columns {name!r}")
         self.traits = [name for name in columns.names if name not in taken] if traits is None else list(traits)
+        if "supersedes" in self.traits:
+            raise SchemaError(
+                "column 'supersedes': corrections and deletions go through append, not into a load in bulk; if it is "
+                "something else, leave it out with traits=[...]"
+            )
         self.names = list(dict.fromkeys([*taken, *self.traits]))  # what to read
         self._columns = columns
 

@@ -9,25 +9,26 @@ from numpy.typing import NDArray
 from latewood.columns import plain_array
 from latewood.errors import SchemaError
 from latewood.events import Events
+from latewood.mutable.supersedes import Supersedes
 from latewood.schema import is_text
 from latewood.users import splitmix
 
 _PHI = np.uint64(0x9E3779B97F4A7C15)
 
 
-def hash_ids(event_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+def hash_ids(event_ids: pa.Array | pa.ChunkedArray, name: str = "event_id") -> NDArray[np.uint64]:
     """The hashes of event ids: xxh3_128 of their canonical bytes, (0, 0) where null.
 
     An integer's canonical bytes are the 16 of its value as a little-endian int128, so that its width does not matter;
     a string's are a tag byte and its UTF-8, so that "1" is not 1.
 
     Shapes: (n,) → (n, 2): high half, low half.
-    Raises: SchemaError: neither integers, strings nor bytes.
+    Raises: SchemaError: neither integers, strings nor bytes; it says `name`.
     """
     array = plain_array(event_ids)
     if pa.types.is_null(array.type):
         return np.zeros((len(array), 2), np.uint64)
-    values = _canonical(array)
+    values = _canonical(array, name)
     digests = b"".join(map(xxhash.xxh3_128_digest, values))
     ids = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(len(array), 2)
     if array.null_count:
@@ -35,7 +36,7 @@ def hash_ids(event_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     return ids
 
 
-def _canonical(array: pa.Array) -> list[bytes]:
+def _canonical(array: pa.Array, name: str) -> list[bytes]:
     if pa.types.is_integer(array.type):
         filled = array.fill_null(0) if array.null_count else array
         numbers = filled.to_numpy()
@@ -47,13 +48,13 @@ def _canonical(array: pa.Array) -> list[bytes]:
     text = is_text(array.type)
     binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
     if not (text or binary or pa.types.is_fixed_size_binary(array.type)):
-        raise SchemaError(f"column 'event_id' is {array.type}; an id is an integer, a string or bytes")
+        raise SchemaError(f"column {name!r} is {array.type}; an id is an integer, a string or bytes")
     tag = b"s" if text else b"b"
     return [tag + (value or b"") for value in array.cast(pa.large_binary()).to_pylist()]
 
 
-def hash_content(events: Events) -> NDArray[np.uint64]:
-    """What each event says, ingest time apart: user, event_ts and the traits that are not null.
+def hash_content(events: Events, supersedes: Supersedes | None = None) -> NDArray[np.uint64]:
+    """What each event says, ingest time apart: user, event_ts, the traits that are not null, and what it supersedes.
 
     Codes of the vocabulary are stable, so they stand for their values; a trait added later is null in earlier events
     and changes nothing.
@@ -64,7 +65,24 @@ def hash_content(events: Events) -> NDArray[np.uint64]:
         seed = np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64)
         said = splitmix(splitmix(_bits(column.values) + seed) ^ seed)
         total = total + (said if column.mask is None else np.where(column.mask, np.uint64(0), said))
+    if supersedes is not None:
+        total = total + np.where(supersedes.chosen, _superseded(supersedes), np.uint64(0))
     return splitmix(total)
+
+
+def _superseded(supersedes: Supersedes) -> NDArray[np.uint64]:
+    """A hash of the event that each row supersedes, by the name it gives it."""
+    h = splitmix(supersedes.deletions.astype(np.uint64) + _PHI)
+    parts: tuple[NDArray[np.generic], ...]
+    if supersedes.ids is not None:
+        parts = supersedes.ids[:, 0], supersedes.ids[:, 1]
+    else:
+        assert supersedes.places is not None
+        h = splitmix(h)
+        parts = supersedes.places.event_ts, supersedes.places.ingest_ts, supersedes.places.ordinal
+    for part in parts:
+        h = splitmix((h ^ _bits(part)) * _PHI)
+    return h
 
 
 def _bits(values: NDArray[np.generic]) -> NDArray[np.uint64]:

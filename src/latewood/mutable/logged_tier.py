@@ -86,6 +86,8 @@ class LoggedTier:
     ) -> AppendReceipt:
         if not len(events):
             return AppendReceipt(0, 0, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
+        if supersedes is not None:
+            raise NotImplementedError  # with the next commits
         if (ids is None) != (content is None):
             raise ValueError("ids= and content= come together")
         appending = Appending(events, ids, content, explicit, late, now, self._settings.max_ahead_us)
