@@ -23,7 +23,7 @@ from latewood.immutable import Catalog, Generation
 from latewood.mutable import InMemoryTier
 from latewood.schema import Schema
 from latewood.storage import open_storage
-from latewood.stripes import FIRST_TRAIT, Ranges, Shard, Tables, columns_of, decode_column
+from latewood.stripes import FIRST_TRAIT, Ranges, Shard, Tables, columns_of, decode_column, superseded_index
 from latewood.testing import ManualClock
 from latewood.users import user_keys
 
@@ -121,7 +121,7 @@ def decoded(parts: Parts, generation: Generation) -> dict[Any, list[Row]]:
         everyone = np.arange(shard.user_count)
         ranges = Ranges(np.zeros(len(everyone), np.int64), everyone, 0 * everyone, np.diff(ends), ends[:-1])
         columns = []
-        for index, column in enumerate(shard.columns):
+        for index, column in enumerate(shard.columns[: superseded_index(shard.columns)]):
             values, mask = np.empty(n, column.dtype), np.empty(n, np.bool_)
             decode_column(tables, ranges, index, values, mask)
             columns.append(Column(values, mask))

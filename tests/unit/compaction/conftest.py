@@ -16,7 +16,7 @@ from latewood.immutable import Catalog, Generation
 from latewood.mutable import InMemoryTier, MutableTier
 from latewood.schema import Schema
 from latewood.storage import Storage, open_storage
-from latewood.stripes import Ranges, Shard, Tables, decode_column
+from latewood.stripes import Ranges, Shard, Tables, decode_column, superseded_index
 from latewood.testing import ManualClock
 from latewood.users import user_keys
 
@@ -99,7 +99,7 @@ class Parts:
             tables.put(0, shard)
             users = np.arange(shard.user_count)
             ranges = Ranges(0 * users, users, 0 * users, np.diff(ends), ends[:-1])
-            columns = [np.empty(shard.event_count, column.dtype) for column in shard.columns]
+            columns = [np.empty(shard.event_count, column.dtype) for column in shard.columns[: superseded_index(shard.columns)]]
             for index, column in enumerate(columns):
                 decode_column(tables, ranges, index, column)
             columns[1] = columns[0] + columns[1]
