@@ -4,7 +4,8 @@ Writing is done here and not by obstore, whose local put does not fsync (it leav
 after the manifest that names it was published). Every write goes to a file of its own under `.unfinished/`, is
 synced, and is given its name by `os.replace` or, for put-if-absent, by `os.link`, which fails where the name exists;
 then the folders above the name are synced. A writer that dies leaves a file that no key can name. Its lock dies with
-it, so that the next process to write can tell the file from one still being written, and removes it.
+it, so that others can tell the file from one still being written: it is removed by the next process to write for the
+first time, and by whoever deletes anything, as every compaction does.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class LocalStorage:
 
     def create(self, key: str, data: Data) -> bool:
         path = self._path(key)
+        self._sweep_once()
         if path.exists():  # spares the loser of a slow race the work; the link decides
             return False
         with self._unfinished() as (file, unfinished):
@@ -103,6 +105,7 @@ class LocalStorage:
                 folders.add(path.parent)
         for folder in folders:
             self._prune(folder)
+        self._sweep()
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -117,7 +120,7 @@ class LocalStorage:
     def _unfinished(self) -> Iterator[tuple[FileIO, Path]]:
         """A locked file to write to, removed in the end; naming it moved or linked it away."""
         folder = self.root / UNFINISHED
-        self._sweep(folder)
+        self._sweep_once()
         make_folder(folder)
         while True:
             path = folder / secrets.token_hex(8)
@@ -131,14 +134,16 @@ class LocalStorage:
                     path.unlink(missing_ok=True)
                 return
 
-    def _sweep(self, folder: Path) -> None:
-        """Once per process: remove what writers that died have left."""
+    def _sweep_once(self) -> None:
         with self._lock:
-            if self._swept or not folder.is_dir():
-                self._swept = True
-                return
-            self._swept = True
-        for path in folder.iterdir():
+            first, self._swept = not self._swept, True
+        if first:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what writers that died have left."""
+        folder = self.root / UNFINISHED
+        for path in list(folder.iterdir()) if folder.is_dir() else []:
             with suppress(OSError), FileIO(path, "r") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

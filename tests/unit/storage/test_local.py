@@ -129,6 +129,28 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(
     assert files(tmp_path) == ["c", "d"]
 
 
+def test_deleting_removes_what_others_left_that_died_meanwhile(tmp_path: Path) -> None:
+    """A process that lives for months and compacts every night: it must not leave to the next what it could see."""
+    storage = LocalStorage(tmp_path)
+    storage.write("c", b"")
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"writing\n"
+        storage.delete([])
+        assert len(files(tmp_path)) == 2, "the live writer's file is still there"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    storage.delete([])
+    assert files(tmp_path) == ["c"]
+
+
+def test_the_first_creation_removes_what_a_killed_writer_left_even_if_it_creates_nothing(tmp_path: Path) -> None:
+    LocalStorage(tmp_path).write("c", b"")
+    (tmp_path / UNFINISHED / "left").write_bytes(b"x")
+    assert not LocalStorage(tmp_path).create("c", b"")
+    assert files(tmp_path) == ["c"]
+
+
 def test_a_file_swept_before_it_was_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = LocalStorage(tmp_path)
     storage.write("a", b"")
