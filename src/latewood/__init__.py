@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from latewood.examples import ExampleLog as ExampleLog
     from latewood.examples import FatRows as FatRows
     from latewood.examples import write_fat_rows as write_fat_rows
+    from latewood.explain import Verdict as Verdict
+    from latewood.explain import why as why
     from latewood.immutable import Generation as Generation
     from latewood.ingestion import ingest as ingest
     from latewood.loading import Loader as Loader
@@ -56,11 +58,13 @@ _HOME = {
     "ScrubbedError": "errors",
     "Store": "store",
     "StoreNotFoundError": "errors",
+    "Verdict": "explain",
     "anchors": "capture",
     "backfill": "capture",
     "col": "conditions",
     "ingest": "ingestion",
     "testing": "",
+    "why": "explain",
     "write_fat_rows": "examples",
 }
 

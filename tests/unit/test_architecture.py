@@ -41,6 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "materialize": {"kernels", "vocabulary", "stripes", "immutable"},
     "loading": {"materialize", "examples"},
     "store": {"intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"},
+    "histories": {"immutable", "mutable"},
+    "explain": {"histories", "intake", "capture", "immutable", "materialize", "store", "stripes"},
     "files": set(),
     "progress": set(),
     "ingestion": {"files", "progress", "intake", "store", "storage", "mutable", "compaction"},

@@ -26,6 +26,7 @@ from latewood.cli.inspect import inspect
 from latewood.cli.materialize import materialize
 from latewood.cli.output import describe, plain_warnings, print_json
 from latewood.cli.warmup import warmup
+from latewood.cli.why import why
 
 app = typer.Typer(
     name="latewood",
@@ -51,7 +52,7 @@ def latewood(
     """Store every history once, log a pointer, rebuild the exact sequence while training."""
 
 
-for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, warmup, demo):
+for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, why, warmup, demo):
     app.command()(verb)
 
 

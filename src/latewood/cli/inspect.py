@@ -3,12 +3,11 @@
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
 import typer
 
 import latewood as lw
+from latewood.cli.arguments import parse_user
 from latewood.cli.output import Debug, Json, Mutable, Output, moment
-from latewood.errors import SchemaError
 
 ROWS_SHOWN = 20
 
@@ -54,10 +53,7 @@ def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
 
 
 def _show_history(output: Output, store: "lw.Store", user: str) -> None:
-    try:
-        user_id = int(user) if pa.types.is_integer(store.schema.user_id) else user
-    except ValueError:
-        raise SchemaError(f"--user {user!r}: the store's user ids are integers") from None
+    user_id = parse_user(store, user)
     history = store.history(user_id)
     if output.as_json:
         output.result({"user_id": user_id, "length": history.num_rows, "events": history.to_pylist()})

@@ -1,0 +1,29 @@
+"""What people type and Python has types for: users and moments."""
+
+import re
+from datetime import datetime
+
+import pyarrow as pa
+
+import latewood as lw
+from latewood.clock import to_us
+from latewood.errors import SchemaError
+
+
+def parse_user(store: "lw.Store", user: str) -> int | str:
+    """A user id of the store's type. Raises: SchemaError: the store's are integers, and this is none."""
+    try:
+        return int(user) if pa.types.is_integer(store.schema.user_id) else user
+    except ValueError:
+        raise SchemaError(f"--user {user!r}: the store's user ids are integers") from None
+
+
+def parse_moment(text: str, option: str) -> int:
+    """µs since epoch, or a time as 2024-03-01T12:00:00.5Z (UTC, if it says nothing else). Raises: SchemaError."""
+    if re.fullmatch(r"[-+]?\d+", text):
+        return int(text)
+    try:
+        return to_us(datetime.fromisoformat(text))
+    except ValueError:
+        what = "µs since epoch, or a time such as 2024-03-01T12:00:00Z"
+        raise SchemaError(f"{option} {text!r} is no moment: give {what}") from None

@@ -1,0 +1,154 @@
+"""Whole histories, raw: every version of every event in both tiers, as tools look at them and no model ever does.
+
+Nothing here knows of pointers, cutoffs or projections: what is decided from these rows is decided by the tool, so that it
+can judge the code that trains models. Both tiers are read so that they fit together: if a generation was published while
+they were read, they are read again.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latewood.clock import LATEST_TS
+from latewood.errors import ConflictError
+from latewood.events import Events, concat_events, no_events
+from latewood.immutable import GenerationReader, Scrubs
+from latewood.immutable.resolve import Located, Rows
+from latewood.mutable import MutableTier
+from latewood.schema import Schema, Trait
+from latewood.users import UserKeys
+
+RECENT = -1  # as the row of an event that no generation has yet
+_TRIES = 20
+T = TypeVar("T")
+
+
+class HistoryStore(Protocol):
+    """What reading raw histories needs of a store."""
+
+    scrubs: Scrubs
+
+    @property
+    def schema(self) -> Schema:
+        """Of its events."""
+
+    @property
+    def schema(self) -> Schema:
+        """Of the generation that reads are answered from."""
+
+    @property
+    def tier(self) -> MutableTier | None:
+        """None in a store opened read-only: only what generations hold is seen then."""
+
+    def refresh(self) -> GenerationReader:
+        """Look for a newer generation; the newest."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histories:
+    """The events of some users, each user's in the total order.
+
+    Shapes: located (u,); bounds (u + 1,): user i owns the events bounds[i] to bounds[i + 1]; row (n,): an event's place
+    among its user's stored ones, RECENT where it is in the mutable tier.
+    """
+
+    reader: GenerationReader
+    located: Located
+    bounds: NDArray[np.int64]
+    events: Events
+    row: NDArray[np.int64]
+
+    def of(self, user: int) -> tuple[Events, NDArray[np.int64]]:
+        """One user's events and rows, as views."""
+        start, stop = int(self.bounds[user]), int(self.bounds[user + 1])
+        return self.events.slice(start, stop), self.row[start:stop]
+
+
+def read_histories(store: HistoryStore, users: UserKeys, traits: Sequence[Trait] = ()) -> Histories:
+    """Everything that both tiers hold of some users. Args: users: distinct. Raises: CorruptionError: damaged bytes."""
+
+    def stored(reader: GenerationReader) -> tuple[Located, Events, NDArray[np.int64]]:
+        located = reader.locate(users)
+        counts = reader.event_counts(located)
+        runs = Rows(*(column[counts > 0] for column in (*located, np.zeros_like(counts), counts)))
+        return located, reader.read(runs, traits), _counted(counts)
+
+    reader, (located, events, row), recent = read_both(store, stored, lambda events: _of_users(events, users))
+    both, rows = concat_events([events, recent]), np.append(row, np.full(len(recent), RECENT))
+    user = _places(both.keys, users)
+    order = np.lexsort((both.ordinal, both.ingest_ts, both.event_ts, user))
+    bounds = np.searchsorted(user[order], np.arange(len(users.hash) + 1))
+    return Histories(reader, located, bounds, both.take(order), rows[order])
+
+
+def scan_histories(store: HistoryStore, traits: Sequence[Trait]) -> Iterator[Events]:
+    """Everything that both tiers hold, whole users at a time, in key order, each user's events in the total order.
+
+    Bounded by the size of the mutable tier and of the largest history.
+    """
+    reader, _, recent = read_both(store, lambda reader: reader.open(), lambda events: events)
+    recent = recent.take(recent.order())
+    for events in reader.scan(traits):
+        if not len(events):
+            continue
+        due = _up_to(recent, events)
+        if due:
+            both = concat_events([events, recent.slice(0, due)])
+            events, recent = both.take(both.order()), recent.slice(due, len(recent))
+        yield events
+    if len(recent):
+        yield recent
+
+
+def read_both(
+    store: HistoryStore, stored: Callable[[GenerationReader], T], wanted: Callable[[Events], Events]
+) -> tuple[GenerationReader, T, Events]:
+    """Read the newest generation, and what of the mutable tier it lacks.
+
+    Args: stored: what to read of a generation. wanted: which of some recent events to keep.
+    Raises: ConflictError: generations come faster than they can be read, or a bulk load is under way.
+    """
+    for _ in range(_TRIES):
+        reader = store.refresh()
+        try:
+            found, recent = stored(reader), _recent(store, reader.generation.watermark, wanted)
+        except (ConflictError, FileNotFoundError):
+            # published and evicted, or collected, in between (docs/protocol.md R11): the newer one has what is gone
+            if store.refresh().generation.id == reader.generation.id:
+                raise
+        else:
+            if store.refresh().generation.id == reader.generation.id:
+                return reader, found, recent
+    raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
+
+
+def _recent(store: HistoryStore, watermark: int, wanted: Callable[[Events], Events]) -> Events:
+    runs = [] if store.tier is None else store.tier.scan(watermark, LATEST_TS + 1)
+    return concat_events([no_events(store.schema), *map(wanted, runs)])
+
+
+def _of_users(events: Events, users: UserKeys) -> Events:
+    near = np.flatnonzero(np.isin(events.keys.hash, users.hash))
+    return events.take(near[_places(events.keys.take(near), users) >= 0])
+
+
+def _places(keys: UserKeys, users: UserKeys) -> NDArray[np.int64]:
+    """Each key's place among some users, -1 where it is none of them."""
+    known = {pair: i for i, pair in enumerate(zip(users.hash.tolist(), users.check.tolist(), strict=True))}
+    pairs = zip(keys.hash.tolist(), keys.check.tolist(), strict=True)
+    return np.fromiter((known.get(pair, -1) for pair in pairs), np.int64, len(keys.hash))
+
+
+def _counted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0 to n for every run of n."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _up_to(recent: Events, events: Events) -> int:
+    """How many of the sorted recent events are of users up to the last of a run in key order."""
+    last_hash, last_check = events.keys.hash[-1], events.keys.check[-1]
+    start, stop = (int(np.searchsorted(recent.keys.hash, last_hash, side)) for side in ("left", "right"))
+    return start + int(np.searchsorted(recent.keys.check[start:stop], last_check, "right"))

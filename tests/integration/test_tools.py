@@ -1,0 +1,93 @@
+"""The tools, from the shell: why."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import latewood as lw
+from latewood.cli import main
+from latewood.testing import ManualClock
+from moments import START
+
+SECOND = 1_000_000
+SCHEMA = lw.Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64()), ("word", pa.string())]))
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs commands in a folder with a store: of user 7, events of seconds 1 to 4, the last one still recent."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    make_store(Path("store"))
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(list(arguments))
+        code = left.value.code
+        return code if isinstance(code, int) else 0, *capfd.readouterr()
+
+    return command
+
+
+def make_store(path: Path) -> None:
+    clock = ManualClock(START)
+    with lw.Store.create(path, SCHEMA, shards=2, clock=clock) as store, lw.ExampleLog("log") as log:
+        for second in (1, 2, 3, 4):
+            clock.set(START + second * SECOND)
+            events = {"user_id": [7, 8], "event_ts": [clock.now(), clock.now()], "item": [second, -second]}
+            store.append(events | {"word": [f"w{second}", None]})
+            if second == 3:
+                store.compact()
+        clock.set(START + 10 * SECOND)
+        log.append(store.capture({"user_id": [7, 8], "request_ts": [clock.now()] * 2}).columns)
+
+
+def moment(second: int) -> str:
+    return str(START + second * SECOND)
+
+
+def answer(said: tuple[int, str, str]) -> dict[str, Any]:
+    assert said[0] == 0, said[2]
+    document: dict[str, Any] = json.loads(said[1])
+    return document
+
+
+class TestWhy:
+    def test_to_people(self, run: Run) -> None:
+        code, out, _ = run("why", "store", "--user", "7", "--request-ts", moment(4), "--event-ts", moment(2))
+        assert code == 0
+        assert "in: event 1 of 3, by its pointer; it is in generation 1" in out
+        assert "2023-11-14T22:13:22Z" in out
+
+    def test_to_programs(self, run: Run) -> None:
+        when = ("--event-ts", "2023-11-14T22:13:22Z", "--max-len", "1", "--json")
+        [verdict] = answer(run("why", "store", "--user", "7", "--request-ts", moment(4), *when))["verdicts"]
+        assert (verdict["kind"], verdict["newer"], verdict["event_ts"]) == ("cut", 1, START + 2 * SECOND)
+
+    def test_of_a_logged_example(self, run: Run) -> None:
+        asked = ("--examples", "log", "--row", "0", "--event-ts", moment(4), "--json")
+        for options in ((), ("--read-only",)):
+            [verdict] = answer(run("why", "store", *asked, *options))["verdicts"]
+            assert (verdict["kind"], verdict["tier"], verdict["position"]) == ("in", "recent", 3)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--user", "x", "--request-ts", "5", "--event-ts", "5"), "the store's user ids are integers"),
+            (("--user", "7", "--request-ts", "noon", "--event-ts", "5"), "--request-ts 'noon' is no moment"),
+            (("--user", "7", "--event-ts", "5"), "say whose request it is, and when"),
+            (("--examples", "log", "--row", "9", "--event-ts", "5"), "has 2 examples, counted from 0"),
+        ],
+    )
+    def test_mistakes(self, arguments: tuple[str, ...], message: str, run: Run) -> None:
+        code, out, err = run("why", "store", *arguments)
+        assert (code, out) == (1, "")
+        assert err.startswith("latewood: schema: ")
+        assert message in err
