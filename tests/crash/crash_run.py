@@ -1,0 +1,251 @@
+"""Kill real processes with SIGKILL, in the middle of whatever they do to a store, and look at what is left.
+
+    python tests/crash/crash_run.py --kills 200 --seed 1
+
+A worker (`crash_worker`) does a random script of acts and says what it does; it dies at a `KillPoint`. What it had
+acknowledged is in the `Ledger`; another process (`checks`) then compares the store and the example log with it. All
+are forked from this one, which has everything imported and compiled and no store open.
+"""
+
+# ruff: noqa: E402 - a script finds only what lies beside it; what all tests share lies a folder up
+import argparse
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+import numpy as np
+from checks import Checker, Found
+from crash_worker import Assignment, Worker
+from kill_points import KillPoint
+from ledger import Ledger
+
+import real_stores
+
+SILENCE_S = 120  # nothing takes so long but a hang
+LIFE_KILLS = 20  # so many kills does a store live through; then it is closed, and a new one begins
+
+
+@dataclass
+class Child:
+    """A forked process and the pipe to it."""
+
+    pid: int
+    pipe: Connection
+
+    @classmethod
+    def fork(cls, work: Callable[[Connection], None]) -> "Child":
+        mine, its = Pipe()
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            its.close()
+            return cls(pid, mine)
+        mine.close()
+        faulthandler.dump_traceback_later(SILENCE_S, exit=True)
+        status = 1
+        try:
+            work(its)
+            status = 0
+        except BaseException:
+            its.send(("error", traceback.format_exc(), None))
+        finally:
+            os._exit(status)
+
+    def wait(self) -> int:
+        self.pipe.close()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+class Run:
+    """One seed's kills, store after store."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._folder, self._rng = folder, np.random.default_rng(seed)
+        self.kills: Counter[str] = Counter()
+        self.acts = self.compared = self.checks = self._life = 0
+        self.problems: list[str] = []
+        self._checker: Child | None = None
+
+    def run(self, kills: int) -> None:
+        while self.kills.total() < kills and not self.problems:
+            self._life += 1
+            self._live(min(LIFE_KILLS, kills - self.kills.total()))
+
+    def _live(self, kills: int) -> None:
+        folder, ledger, before = self._folder / f"life-{self._life}", Ledger(), self.kills.total()
+        folder.mkdir()
+        spawned = 0
+        while self.kills.total() - before < kills and not self.problems:
+            spawned += 1
+            # a store is made only once: often enough it is to be half-made
+            creating = spawned == 1 and self._rng.random() < 0.5
+            point = KillPoint.draw(self._rng, ("open",)) if creating else KillPoint.draw(self._rng)
+            # a serial and a request number of their own for whatever is new
+            numbers = spawned * 1_000_000, spawned * 10_000
+            assignment = Assignment(folder, int(self._rng.integers(2**32)), point, *numbers, _with_ids(ledger.unsure))
+            ledger.in_flight = None
+            self._work(assignment, ledger)
+            last = self.kills.total() - before >= kills
+            self._check(folder, ledger, spawned * 1_000_000 + 900_000 if last or self._rng.random() < 0.25 else None)
+            if last or self._rng.random() < 0.5:
+                self._stop_checker(folder)
+        self.acts += ledger.acts
+        self._stop_checker(folder)
+        if not self.problems:
+            shutil.rmtree(folder)
+
+    # The worker
+
+    def _work(self, assignment: Assignment, ledger: Ledger) -> None:
+        worker = Child.fork(lambda pipe: Worker(assignment, pipe).run())
+        try:
+            self._listen(worker, assignment.point, ledger)
+        finally:
+            status = worker.wait()
+        act = "nothing" if ledger.in_flight is None else ledger.in_flight[0]
+        if status == -signal.SIGKILL:
+            self.kills[f"{act} ({assignment.point.how})"] += 1
+        elif status:
+            self._problem(f"a worker ended with {status} during {act}")
+
+    def _listen(self, worker: Child, point: KillPoint, ledger: Ledger) -> None:
+        """Take in what the worker says until it is no more, and kill it where milliseconds decide."""
+        deadline, skip = float("inf"), point.skip
+        while True:
+            if worker.pipe.poll(max(0.0, min(SILENCE_S + 10, deadline - monotonic()))):
+                try:
+                    said, act, what = worker.pipe.recv()
+                except (EOFError, OSError):
+                    return
+                if said == "error":
+                    self._problem(f"a worker failed:\n{act}")
+                    return
+                getattr(ledger, said)(act, what)
+                if said == "begin" and act == point.act and point.how == "ms":
+                    skip -= 1
+                    if skip == -1:
+                        deadline = monotonic() + point.count / 1000
+            elif deadline == float("inf"):
+                self._problem("a worker hangs")
+                os.kill(worker.pid, signal.SIGKILL)
+                deadline = 0.0
+            else:
+                os.kill(worker.pid, signal.SIGKILL)
+                deadline = monotonic() + SILENCE_S
+
+    # The check
+
+    def _check(self, folder: Path, ledger: Ledger, tidy_serial: int | None) -> None:
+        if self.problems:
+            return
+        mine = {os.getpid(), self._checker.pid if self._checker else 0}
+        if held := [line for line in real_stores.open_in(folder) if int(line.split(":")[0]) not in mine]:
+            self._problem(f"open after the kill: {held}")
+        if self._checker is None:
+            self._checker = Child.fork(lambda pipe: _serve_checks(folder, pipe))
+        self._checker.pipe.send((ledger, tidy_serial))
+        if not self._checker.pipe.poll(SILENCE_S + 10):
+            self._problem("the check hangs")
+            return
+        said, what, _ = self._checker.pipe.recv()
+        if said == "error":
+            self._problem(f"the check failed:\n{what}")
+            return
+        self._take_in(what, ledger)
+
+    def _take_in(self, found: Found, ledger: Ledger) -> None:
+        for problem in found.problems:
+            self._problem(problem)
+        for events in (found.landed, found.added):
+            if events is not None:
+                ledger.add(events)
+        ledger.requests |= found.logged
+        self.checks += 1
+        self.compared += found.compared
+
+    def _stop_checker(self, folder: Path) -> None:
+        checker, self._checker = self._checker, None
+        if checker is None:
+            return
+        checker.pipe.send(None)
+        if checker.wait():
+            self._problem("the checker did not end well")
+        if held := real_stores.open_in(folder):
+            self._problem(f"open when all are gone: {held}")
+
+    def _problem(self, what: str) -> None:
+        self.problems.append(f"life {self._life}, kill {self.kills.total()}: {what}")
+
+
+def _with_ids(unsure: Any) -> Any:
+    return unsure if unsure is not None and "event_id" in unsure.column_names else None
+
+
+def _serve_checks(folder: Path, pipe: Connection) -> None:
+    checker = Checker(folder)
+    while (request := pipe.recv()) is not None:
+        faulthandler.dump_traceback_later(SILENCE_S, exit=True)
+        pipe.send(("found", checker.check(*request), None))
+        faulthandler.cancel_dump_traceback_later()
+    checker.close()
+
+
+def warm_up(folder: Path) -> None:
+    """Compile and load whatever the forked processes will need."""
+    ledger = Ledger()
+
+    class Mouth:
+        def send(self, said: tuple[str, str, Any]) -> None:
+            getattr(ledger, said[0])(*said[1:])
+
+    never = KillPoint("never", "lines", 0, 0)
+    Worker(Assignment(folder, 0, never, 0, 0, None), Mouth()).run()  # type: ignore[arg-type]
+    checker = Checker(folder)
+    found = checker.check(ledger, 1_000_000)
+    checker.close()
+    assert not found.problems, found.problems
+    shutil.rmtree(folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where the stores are made; kept after a failure")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="latewood-crash-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    warm_up(folder / "warm-up")
+    run, began = Run(folder, options.seed), monotonic()
+    run.run(options.kills)
+    children = real_stores.children()
+    if children:
+        run.problems.append(f"processes left behind: {children}")
+    figures = {"seed": options.seed, "kills": run.kills.total(), "acts": run.acts, "checks": run.checks}
+    figures |= {"examples_compared": run.compared, "seconds": round(monotonic() - began, 1)}
+    print(json.dumps(figures | {"killed_during": dict(sorted(run.kills.items())), "problems": run.problems}, indent=1))
+    if run.problems:
+        print(f"the store is in {folder}; replay: {Path(__file__).name} --kills {options.kills} --seed {options.seed}")
+        return 1
+    if options.folder is None:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

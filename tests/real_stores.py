@@ -1,0 +1,222 @@
+"""Real stores on disk, for tests with real processes: events to put in, all that is in, and what is left behind.
+
+Every event carries a `serial` that no other has, so that "once, and only once" can be asked of a store whatever moved
+its events about. Every logged example carries `served`, a hash of what the model was fed when it was logged: whoever
+reads the log later can tell by the example alone whether it still materializes to the same bytes.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+import latewood as lw
+from latewood.clock import HOUR_US
+from latewood.columns import column_to_arrow
+from latewood.events import Events
+from latewood.immutable import Generation
+from latewood.schema import TIME_TYPE
+from latewood.testing import Oracle, different_rows
+
+TRAITS = pa.schema(
+    [
+        pa.field("serial", pa.int64(), nullable=False),
+        ("word", pa.string()),
+        ("action", pa.dictionary(pa.int32(), pa.string())),
+        ("score", pa.float64()),
+        ("flag", pa.bool_()),
+    ]
+)
+SCHEMA = lw.Schema(user_id=pa.int64(), traits=TRAITS)
+USERS = 9
+TICK = 1_000_000  # event times lie on a coarse clock, so that they tie
+EVERYTHING = lw.Projection()
+_ORDER = ("user_id", "event_ts", "ingest_ts", "ordinal")
+_ODD_SCORES = [float("nan"), -0.0, float("inf"), 1e-310]
+
+
+def make_events(rng: np.random.Generator, serials: NDArray[np.int64], now: int) -> pa.Table:
+    """Events of a few users: most of the last minutes, some an hour late, some of the future, many at equal times."""
+    n = len(serials)
+    late = np.where(rng.random(n) < 0.1, HOUR_US, 0)
+    event_ts = (now - late + rng.integers(-200, 5, n) * TICK) // TICK * TICK
+    score = np.where(rng.random(n) < 0.2, rng.choice(_ODD_SCORES, n), rng.random(n))
+    words = [f"word-{serial // 8}" if serial % 3 else f"old-{serial % 5}" for serial in serials.tolist()]
+    return pa.table(
+        {
+            "user_id": rng.integers(0, USERS, n),
+            "event_ts": pa.array(event_ts).view(TIME_TYPE),
+            "serial": serials,
+            "word": pa.array(words, pa.string(), mask=rng.random(n) < 0.1),
+            "action": pa.array(rng.choice(["view", "like", "buy"], n)).dictionary_encode(),
+            "score": pa.array(score, pa.float64(), mask=rng.random(n) < 0.1),
+            "flag": pa.array(rng.random(n) < 0.5, mask=rng.random(n) < 0.1),
+        }
+    )
+
+
+def with_receipt(table: pa.Table, ingest_ts: NDArray[np.int64], ordinal: NDArray[np.int32]) -> pa.Table:
+    """Events as they are in the store: with the place that the receipt told, in the order of arrival."""
+    plain = table.drop_columns([name for name in ("ingest_ts", "event_id") if name in table.column_names])
+    plain = plain.set_column(plain.column_names.index("action"), "action", plain["action"].cast(pa.string()))
+    plain = plain.append_column("ingest_ts", pa.array(ingest_ts, pa.int64()))
+    return plain.append_column("ordinal", pa.array(ordinal, pa.int32()))
+
+
+# ---- what a store holds
+
+
+def stored_events(store: lw.Store) -> pa.Table:
+    """All events of both tiers, each tier's own: those of the mutable tier that readers take, by the watermark (R11)."""
+    reader = store.refresh()
+    assert store.tier is not None
+    state, watermark = store.tier.state(), reader.generation.watermark
+    parts = list(reader.scan(list(store.schema)))
+    parts += store.tier.scan(max(watermark, state.floor), max(watermark, state.closed))
+    return pa.concat_tables([_empty(), *(_plain(store, events) for events in parts)]).combine_chunks()
+
+
+def _empty() -> pa.Table:
+    times = [("user_id", pa.int64()), ("event_ts", TIME_TYPE), ("ingest_ts", pa.int64()), ("ordinal", pa.int32())]
+    traits = [(field.name, pa.string() if field.name == "action" else field.type) for field in TRAITS]
+    return pa.schema([*times, *traits]).empty_table()
+
+
+def _plain(store: lw.Store, events: Events) -> pa.Table:
+    columns: dict[str, Any] = {
+        "user_id": events.user_ids,
+        "event_ts": pa.array(events.event_ts).view(TIME_TYPE),
+        "ingest_ts": events.ingest_ts,
+        "ordinal": events.ordinal,
+    }
+    for trait in store.schema:
+        column = events.traits[trait.id]
+        if trait.coded:
+            used = column.values if column.mask is None else column.values[~column.mask]
+            words = store.vocabulary.values(trait.id, at_least=int(used.max(initial=-1)) + 1)
+            columns[trait.name] = words.take(pa.array(column.values, mask=column.mask))
+        else:
+            columns[trait.name] = column_to_arrow(column, trait.value_type)
+    return pa.table(columns).cast(_empty().schema)
+
+
+def in_order(events: pa.Table) -> pa.Table:
+    """Sorted by user and the total order, with the columns of `stored_events`."""
+    return events.select(_empty().column_names).cast(_empty().schema).sort_by([(name, "ascending") for name in _ORDER])
+
+
+# ---- examples
+
+
+def digests(batch: lw.Batch) -> list[str]:
+    """A hash of each example's history, every bit of it."""
+    found = []
+    for start, stop in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
+        digest = xxhash.xxh3_64(str(stop - start).encode())
+        for name, values in batch.values.items():
+            mask = batch.masks.get(name)
+            digest.update(name.encode() + np.ascontiguousarray(values[start:stop]).tobytes())
+            digest.update(bytes(stop - start) if mask is None else mask[start:stop].tobytes())
+        found.append(digest.hexdigest())
+    return found
+
+
+def with_digests(store: lw.Store, examples: pa.Table) -> pa.Table:
+    """Examples to log, each with a hash of what it is now."""
+    served = digests(lw.Materializer(store, EVERYTHING)(examples))
+    return examples.append_column("served", pa.array(served, pa.string()))
+
+
+def different_examples(store: lw.Store, examples: pa.Table, events: pa.Table) -> list[str]:
+    """What is wrong with logged examples: other bytes than when logged, or other events than the oracle says."""
+    if not len(examples):
+        return []
+    batch = lw.Materializer(store, EVERYTHING)(examples)
+    now, then = digests(batch), examples["served"].to_pylist()
+    wrong = [f"row {row}: other bytes than when logged" for row in range(len(now)) if now[row] != then[row]]
+    expected = Oracle(in_order(events).drop_columns(["ordinal"])).fat_rows(examples, EVERYTHING)
+    found = batch.to_arrow().select(expected.column_names)
+    wrong += [f"row {row}: the oracle says otherwise" for row in different_rows(found, expected).tolist()]
+    return wrong
+
+
+def read_log(folder: Path) -> pa.Table | None:
+    """All examples of a log; None if it has none yet."""
+    files = sorted(folder.rglob("*.parquet"))
+    return pa.concat_tables([pq.read_table(file, partitioning=None) for file in files]) if files else None
+
+
+def repeated(values: pa.ChunkedArray) -> list[Any]:
+    """The values that occur more than once."""
+    counts = pc.value_counts(values)
+    return counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+
+
+# ---- what is left behind
+
+
+def stray_files(folder: Path, generations: Sequence[Generation]) -> list[str]:
+    """Files of a store's folder that nothing accounts for, just after a compaction that keeps these generations."""
+    shards = {shard.key for generation in generations for shard in generation.shards}
+    return [name for name in _files(folder) if name not in shards and not _belongs(name)]
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _belongs(name: str) -> bool:
+    """Whether a file is one of those that a store always has; its generations' data come besides."""
+    parts = Path(name).parts
+    if len(parts) == 1:
+        return name == "store.json"
+    if parts[0] in ("manifests", "changes", "scrubs", "pins"):
+        return len(parts) == 2 and name.endswith(".json")
+    if parts[0] == "vocabulary":
+        return name.endswith((".arrow", ".json"))
+    if parts[0] != "mutable":
+        return False
+    if len(parts) == 2:
+        return parts[1] in ("store", "lock", "open", "load")
+    return name.endswith((".lmdb", ".lmdb-lock")) if parts[1] == "segments" else name.endswith(".ids")
+
+
+def open_in(folder: Path) -> list[str]:
+    """Files below a folder that any process of this machine holds open, or maps, with its process."""
+    place = str(folder.resolve())
+    return [f"{process}: {name}" for process in _processes() for name in _open_files(process) if place in name]
+
+
+def _processes() -> Iterator[int]:
+    return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+
+
+def _open_files(process: int) -> list[str]:
+    place, found = Path(f"/proc/{process}"), set[str]()
+    with suppress(OSError):  # it has ended, or is another's
+        for handle in (place / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.add(str(handle.readlink()))
+        found |= {line.split(maxsplit=5)[-1] for line in (place / "maps").read_text().splitlines() if "/" in line}
+    return sorted(found)
+
+
+def children() -> list[int]:
+    """Processes whose parent is this one, the dead that nobody waited for among them."""
+    found = []
+    for process in _processes():
+        try:
+            status = Path(f"/proc/{process}/stat").read_text()
+        except OSError:
+            continue
+        if int(status.rpartition(")")[2].split()[1]) == os.getpid():
+            found.append(process)
+    return found
