@@ -10,17 +10,17 @@ import pyarrow as pa
 from latewood.columns import Column
 from latewood.storage import Storage, open_storage
 from latewood.stripes import Carried, Ranges, Shard, ShardSummary, ShardWriter, StripeColumn, Tables, UserRun
-from latewood.stripes.layout import BUILT_IN, DTYPES
+from latewood.stripes.layout import BUILT_IN, DTYPES, SUPERSEDED_AT
 from latewood.users import user_keys
 
 EPOCH = bytes(range(16))
 NAMES = ("event_ts", "delay", "ordinal")
 
 
-def columns_for(dtypes: dict[str, Any]) -> tuple[StripeColumn, ...]:
-    """The built-in columns and one trait per name."""
+def columns_for(dtypes: dict[str, Any], *, superseded: bool = False) -> tuple[StripeColumn, ...]:
+    """The built-in columns and one trait per name; with `superseded`, as shards have them, the hidden column behind."""
     traits = [StripeColumn(i, name, "trait", np.dtype(dtype)) for i, (name, dtype) in enumerate(dtypes.items())]
-    return BUILT_IN + tuple(traits)
+    return (*BUILT_IN, *traits, *([SUPERSEDED_AT] if superseded else []))
 
 
 def all_dtypes() -> dict[str, Any]:
@@ -38,12 +38,24 @@ def random_columns(rng: np.random.Generator, count: int, columns: Sequence[Strip
     delays = rng.integers(0, 10**7, count) * (rng.random(count) < 0.1)
     made = [Column(times.astype(np.int64)), Column(delays.astype(np.int64)), Column(np.zeros(count, np.int32))]
     for column in columns[3:]:
+        if column == SUPERSEDED_AT:
+            made.append(random_superseded(rng, made[0].values + made[1].values))
+            continue
         values = _random_values(rng, count, column.dtype)
         mask = rng.random(count) < 0.05 if rng.random() < 0.5 else None
         if mask is not None:
             values[mask] = 0
         made.append(Column(values, mask))
     return made
+
+
+def random_superseded(rng: np.random.Generator, ingest_ts: Any) -> Column:
+    """Of few events a time at which they were superseded; of some users' none."""
+    share = rng.choice([0.0, 0.002, 0.2])
+    mask = rng.random(len(ingest_ts)) >= share
+    values = ingest_ts + rng.integers(0, 10**12, len(ingest_ts))
+    values[mask] = 0
+    return Column(values, mask)
 
 
 def _random_values(rng: np.random.Generator, count: int, dtype: np.dtype[Any]) -> Any:

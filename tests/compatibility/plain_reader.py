@@ -10,6 +10,7 @@ import xxhash
 
 EVENTS_PER_STRIPE, STRIPES_PER_BLOCK = 256, 16
 TOP = (1 << 64) - 1
+NEVER = (1 << 63) - 1
 
 
 def words(data: bytes) -> list[int]:
@@ -64,6 +65,19 @@ class PlainReader:
             nulls += empty
         cut = [value & ((1 << (dtype.itemsize * 8)) - 1) for value in values]
         return np.array(cut, f"u{dtype.itemsize}").view(dtype), nulls
+
+    def superseded(self, user: int) -> list[int]:
+        """When each of a user's events was superseded, NEVER where it was not; and what the stripes' records say of it."""
+        first_stripe, events = self.users[user][3], int((self.users[user + 1] - self.users[user])[2])
+        at = [NEVER] * events
+        if self.columns[-1]["role"] == "superseded_at":
+            values, nulls = self.column(user, len(self.columns) - 1)
+            at = [NEVER if null else value for value, null in zip(values.tolist(), nulls, strict=True)]
+        for stripe in range(-(-events // EVENTS_PER_STRIPE)):
+            part = at[stripe * EVENTS_PER_STRIPE : (stripe + 1) * EVENTS_PER_STRIPE]
+            is_clean = all(time == NEVER for time in part)
+            assert is_clean == (self.stripes[first_stripe + stripe][1] != NEVER)
+        return at
 
     def stripe(self, entry: int, events: int, size: int, first_ts: int) -> tuple[list[int], list[bool]]:
         offset, mode, width = entry & ((1 << 40) - 1), entry >> 40 & 7, entry >> 43 & 127

@@ -1,33 +1,49 @@
 """Files written by released versions stay readable: they are kept here, with what is in them.
 
-`PYTHONPATH=src:tests:tests/compatibility python tests/compatibility/test_old_files.py` writes the files of the current
-version, which is done once, when a version of the format is released. A kept file is never written again.
+`PYTHONPATH=src:tests:tests/compatibility python tests/compatibility/test_old_files.py NAME` writes a file as the current
+version does, which is done once, when it is released. A kept file is never written again. The first two are from before
+there was a column superseded_at.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from plain_reader import PlainReader
+from plain_reader import NEVER, PlainReader
 
 from latewood.columns import Column
 from latewood.stripes.identity import identities
 from latewood.users import UserKeys, user_keys
 from made_shards import all_dtypes, columns_for, decode_user, open_bytes, run_of, same, take, write_shard
 
-FILES = {"int64": "shard-v1-int64.stripes", "string": "shard-v1-string.stripes"}
+FILES = {
+    "int64": "shard-v1-int64.stripes",
+    "string": "shard-v1-string.stripes",
+    "superseded": "shard-v1-superseded.stripes",
+}
+PLAIN = ["int64", "string"]  # those with all that the format had then
 COLUMNS = columns_for(all_dtypes())
+WITH_SUPERSEDED = columns_for(all_dtypes(), superseded=True)
 HERE = Path(__file__).parent
 
 
 def users(kind: str) -> dict[Any, list[Column]]:
     """What the files hold: arithmetic, no chance, so that it never changes."""
-    names = [-5, 7, 2**40] if kind == "int64" else ["", "größe", "u" * 40]
-    return {
-        name: history(3 + number, count) for number, (name, count) in enumerate(zip(names, [1, 700, 256], strict=True))
-    }
+    names = ["", "größe", "u" * 40] if kind == "string" else [-5, 7, 2**40]
+    histories = [history(3 + number, count) for number, count in enumerate([1, 700, 256])]
+    if kind == "superseded":
+        histories = [[*columns, _superseded(columns)] for columns in histories]
+    return dict(zip(names, histories, strict=True))
+
+
+def _superseded(columns: list[Column]) -> Column:
+    """Every seventh late event was, of the longest history: some stripes have such, some not."""
+    times, delays = columns[0].values, columns[1].values
+    mask = (delays % 7 != 1) | (np.arange(len(times)) < 256)
+    return Column(np.where(mask, 0, times + 3 * delays), mask)
 
 
 def history(seed: int, count: int) -> list[Column]:
@@ -72,7 +88,7 @@ def stored(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_files_of_version_1_are_read(kind: str) -> None:
-    shard = open_bytes(stored(kind), columns=COLUMNS)
+    shard = open_bytes(stored(kind), columns=WITH_SUPERSEDED)  # the hidden column may be missing
     shard.verify()
     expected = users(kind)
     assert set(shard.user_ids.to_pylist()) == set(expected)
@@ -91,7 +107,8 @@ def test_the_format_is_as_written_down(kind: str) -> None:
     for index, user in enumerate(reader.user_ids()):
         for column, (values, mask) in enumerate(expected[user]):
             found, nulls = reader.column(index, column)
-            assert same(Column(found, np.array(nulls)), values, mask), (user, COLUMNS[column].name)
+            assert same(Column(found, np.array(nulls)), values, mask), (user, column)
+        assert reader.superseded(index) == superseded(expected[user])
         times, delays, ordinals = (column.values for column in expected[user][:3])
         keys = UserKeys(*(half.repeat(len(times)) for half in user_keys(pa.array([user]))))
         sums = np.cumsum(identities(keys, times, times + delays, ordinals))
@@ -100,7 +117,7 @@ def test_the_format_is_as_written_down(kind: str) -> None:
         assert [row[2] for row in reader.stripes[first:stop]] == sums[ends].tolist()
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_the_format_is_used_in_full(kind: str) -> None:
     """The kept files have every mode, exceptions, nulls and references, or they would guard little."""
     entries = PlainReader(stored(kind)).entries[:-1]
@@ -112,9 +129,39 @@ def test_the_format_is_used_in_full(kind: str) -> None:
     assert any(entry >> 43 & 127 > 32 for entry in entries)
 
 
+def superseded(columns: list[Column]) -> list[int]:
+    """superseded_at of a history, NEVER where an event was not."""
+    if len(columns) == len(COLUMNS):
+        return [NEVER] * len(columns[0].values)
+    values, mask = columns[-1]
+    return np.where(mask, NEVER, values).tolist()
+
+
+def test_some_stripes_of_the_kept_file_have_superseded_events_and_some_do_not() -> None:
+    reader = PlainReader(stored("superseded"))
+    latest = [row[1] for row in reader.stripes]
+    assert {time == NEVER for time in latest} == {False, True}
+    assert reader.footer["latest_ingest"] < NEVER
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_stripes_of_old_files_are_carried_into_new_ones(kind: str) -> None:
+    old, expected = open_bytes(stored(kind)), users(kind)
+    nothing = {user: [take(column, slice(0, 0)) for column in columns] for user, columns in expected.items()}
+    places = {
+        user: (index, -(-len(expected[user][0].values) // 256)) for index, user in enumerate(old.user_ids.to_pylist())
+    }
+    data = write_shard(WITH_SUPERSEDED, run_of(nothing, places, old))[0]
+    assert data == write_shard(WITH_SUPERSEDED, run_of(expected))[0]
+    reader = PlainReader(data)
+    for index, user in enumerate(reader.user_ids()):
+        assert reader.superseded(index) == superseded(expected[user])
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_the_current_writer_is_read_by_the_plain_reader(kind: str) -> None:
-    reader, expected = PlainReader(write_shard(COLUMNS, run_of(users(kind)))[0]), users(kind)
+    columns = WITH_SUPERSEDED if kind == "superseded" else COLUMNS
+    reader, expected = PlainReader(write_shard(columns, run_of(users(kind)))[0]), users(kind)
     for index, user in enumerate(reader.user_ids()):
         for column, (values, mask) in enumerate(expected[user]):
             found, nulls = reader.column(index, column)
@@ -122,5 +169,6 @@ def test_the_current_writer_is_read_by_the_plain_reader(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    for kind, name in FILES.items():
-        (HERE / name).write_bytes(write_shard(COLUMNS, run_of(users(kind)))[0])
+    kind = sys.argv[1]
+    columns = WITH_SUPERSEDED if kind == "superseded" else COLUMNS
+    (HERE / FILES[kind]).write_bytes(write_shard(columns, run_of(users(kind)))[0])

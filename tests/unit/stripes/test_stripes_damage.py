@@ -17,6 +17,7 @@ from latewood.stripes.layout import (
     EXCEPTIONS_SHIFT,
     HAS_NULLS_SHIFT,
     MODE_SHIFT,
+    NEVER_CLEAN,
     SIZE_CODE_SHIFT,
     WIDTH_SHIFT,
 )
@@ -33,7 +34,7 @@ from made_shards import (
     write_shard,
 )
 
-COLUMNS = columns_for({"item": np.int64, "code": np.int32, "like": np.bool_, "score": np.float32})
+COLUMNS = columns_for({"item": np.int64, "code": np.int32, "like": np.bool_, "score": np.float32}, superseded=True)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,9 @@ def test_payload_of_any_content_stays_in_bounds() -> None:
             assert mask[1000:].all()
 
 
-def test_verify_recomputes_the_index(data: bytes, users) -> None:
+def test_verify_recomputes_the_index(users) -> None:
+    clean = {user: columns[:-1] for user, columns in users.items()}
+    data = write_shard(COLUMNS, run_of(clean))[0]
     open_bytes(data).verify()
     for word, change in ((1, 1), (2, 1), (5, 2**40), (8, 1)):  # latest ingests and sums of identities
 
@@ -245,6 +248,69 @@ def test_verify_recomputes_the_index(data: bytes, users) -> None:
         forged = open_bytes(forge(data, "stripes", raise_word))
         with pytest.raises(CorruptionError, match="index disagrees"):
             forged.verify()
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_forged_claims_of_superseded_events_are_refused(superseded: bool) -> None:
+    """That a stripe is never clean, or that it is, where its events say otherwise: kernels rely on it."""
+    columns = columns_for({}, superseded=superseded)
+    made = random_columns(np.random.default_rng(1), 300, columns)
+    if superseded:
+        mask = np.ones(300, np.bool_)
+        mask[280] = False
+        made[-1] = Column(np.full(300, 2**62), mask)
+    sound = write_shard(columns, run_of({1: made}))[0]
+    for stripe, latest in ((0, NEVER_CLEAN), (1, NEVER_CLEAN - 1)):
+
+        def claim(part: np.ndarray, stripe: int = stripe, latest: int = latest) -> None:
+            part[stripe * 3 + 1] = latest
+
+        if superseded or latest == NEVER_CLEAN:
+            with pytest.raises(CorruptionError, match=f"superseded.*stripe {stripe}"):
+                open_bytes(forge(sound, "stripes", claim))
+
+
+def test_verify_compares_when_events_were_superseded() -> None:
+    columns = columns_for({}, superseded=True)
+    made = random_columns(np.random.default_rng(1), 3, columns)
+    ingest_ts = made[0].values + made[1].values
+    made[-1] = Column(ingest_ts + 7, np.array([False, True, True]))
+    sound = write_shard(columns, run_of({1: made}))[0]
+    shard = open_bytes(sound)
+    shard.verify()
+    entry = shard._words("entries")[3]
+    at = 64 + int(entry & np.uint64((1 << 40) - 1)) + 1  # its bitmap, then the values as they are
+    assert struct.unpack("<q", sound[at : at + 8]) == (ingest_ts[0] + 7,)
+    damaged = sound[:at] + struct.pack("<q", ingest_ts[0] - 1) + sound[at + 8 :]
+    block = xxhash.xxh64_intdigest(damaged[at - 1 : 64 + shard.footer.counts["payload_bytes"]])
+
+    def seal(part: np.ndarray) -> None:
+        part[3] = block
+
+    with pytest.raises(CorruptionError, match="superseded before it was ingested"):
+        open_bytes(forge(damaged, "checksums", seal)).verify()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda columns: columns[-1:] + columns[:-1],
+        lambda columns: [*columns[:3], columns[-1], *columns[3:-1]],
+        lambda columns: [*columns, columns[-1]],
+        lambda columns: [*columns[:-1], columns[-1] | {"id": -5}],
+        lambda columns: [*columns[:-1], columns[-1] | {"dtype": "int32"}],
+        lambda columns: [*columns[:-1], columns[-1] | {"role": "trait"}],
+        lambda columns: [*columns[:4], *columns[3:]],
+        lambda columns: columns[:2],
+        lambda columns: [],
+    ],
+)
+def test_impossible_columns_are_refused(data: bytes, wrong) -> None:
+    size = struct.unpack("<Q", data[-24:-16])[0]
+    footer = json.loads(data[-24 - size : -24])
+    document = json.dumps(footer | {"columns": wrong(footer["columns"])}).encode()
+    with pytest.raises(CorruptionError):
+        open_bytes(data[: -24 - size] + document + trailer_bytes(document))
 
 
 def test_verify_recomputes_the_keys(data: bytes) -> None:
