@@ -12,15 +12,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.clock import LATEST_TS
 from latewood.errors import ConflictError
-from latewood.events import Events, concat_events, no_events
+from latewood.events import NEVER, Events, Suppressions, concat_events, no_events, no_suppressions
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Located, Rows
 from latewood.mutable import MutableTier
 from latewood.schema import Schema, Trait
 from latewood.users import UserKeys
 
+Place = tuple[int, int, int]  # event_ts, ingest_ts, ordinal
 RECENT = -1  # as the row of an event that no generation has yet
 _TRIES = 20
 T = TypeVar("T")
@@ -30,10 +30,6 @@ class HistoryStore(Protocol):
     """What reading raw histories needs of a store."""
 
     scrubs: Scrubs
-
-    @property
-    def schema(self) -> Schema:
-        """Of its events."""
 
     @property
     def schema(self) -> Schema:
@@ -77,7 +73,7 @@ def read_histories(store: HistoryStore, users: UserKeys, traits: Sequence[Trait]
         return located, reader.read(runs, traits), _counted(counts)
 
     reader, (located, events, row), recent = read_both(store, stored, lambda events: _of_users(events, users))
-    both, rows = concat_events([events, recent]), np.append(row, np.full(len(recent), RECENT))
+    both, rows = recent.with_stored(events), np.append(row, np.full(len(recent.events), RECENT))
     user = _places(both.keys, users)
     order = np.lexsort((both.ordinal, both.ingest_ts, both.event_ts, user))
     bounds = np.searchsorted(user[order], np.arange(len(users.hash) + 1))
@@ -89,23 +85,34 @@ def scan_histories(store: HistoryStore, traits: Sequence[Trait]) -> Iterator[Eve
 
     Bounded by the size of the mutable tier and of the largest history.
     """
-    reader, _, recent = read_both(store, lambda reader: reader.open(), lambda events: events)
-    recent = recent.take(recent.order())
-    for events in reader.scan(traits):
-        if not len(events):
+    reader, _, both = read_both(store, lambda reader: reader.open(), lambda events: events)
+    recent = both.events.take(both.events.order())
+    for stored in reader.scan(traits):
+        if not len(stored):
             continue
-        due = _up_to(recent, events)
-        if due:
-            both = concat_events([events, recent.slice(0, due)])
-            events, recent = both.take(both.order()), recent.slice(due, len(recent))
-        yield events
+        due = _up_to(recent, stored)
+        events = RecentEvents(recent.slice(0, due), both.suppressed).with_stored(stored)
+        yield events.take(events.order()) if due else events
+        recent = recent.slice(due, len(recent))
     if len(recent):
-        yield recent
+        yield recent.marked(both.suppressed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecentEvents:
+    """What the mutable tier has that a generation lacks: events, and which others, stored or not, they superseded."""
+
+    events: Events
+    suppressed: Suppressions
+
+    def with_stored(self, stored: Events) -> Events:
+        """Both tiers' events, first the stored ones, each with when it was superseded."""
+        return concat_events([stored, self.events]).marked(self.suppressed)
 
 
 def read_both(
     store: HistoryStore, stored: Callable[[GenerationReader], T], wanted: Callable[[Events], Events]
-) -> tuple[GenerationReader, T, Events]:
+) -> tuple[GenerationReader, T, RecentEvents]:
     """Read the newest generation, and what of the mutable tier it lacks.
 
     Args: stored: what to read of a generation. wanted: which of some recent events to keep.
@@ -125,9 +132,13 @@ def read_both(
     raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
 
 
-def _recent(store: HistoryStore, watermark: int, wanted: Callable[[Events], Events]) -> Events:
-    runs = [] if store.tier is None else store.tier.scan(watermark, LATEST_TS + 1)
-    return concat_events([no_events(store.schema), *map(wanted, runs)])
+def _recent(store: HistoryStore, watermark: int, wanted: Callable[[Events], Events]) -> RecentEvents:
+    if store.tier is None:
+        return RecentEvents(no_events(store.schema), no_suppressions())
+    until = max(watermark, store.tier.state().closed)
+    runs = map(wanted, store.tier.scan(watermark, until))
+    events = concat_events([no_events(store.schema), *runs])
+    return RecentEvents(events, store.tier.suppressions(watermark, until))
 
 
 def _of_users(events: Events, users: UserKeys) -> Events:
@@ -152,3 +163,14 @@ def _up_to(recent: Events, events: Events) -> int:
     last_hash, last_check = events.keys.hash[-1], events.keys.check[-1]
     start, stop = (int(np.searchsorted(recent.keys.hash, last_hash, side)) for side in ("left", "right"))
     return start + int(np.searchsorted(recent.keys.check[start:stop], last_check, "right"))
+
+
+def places(events: Events) -> list[Place]:
+    """The events' places in the total order."""
+    return list(zip(events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist(), strict=True))
+
+
+def superseded(events: Events) -> NDArray[np.int64]:
+    """When each event was superseded, NEVER where it was not."""
+    known = events.superseded_at
+    return np.full(len(events), NEVER, np.int64) if known is None else known

@@ -17,13 +17,13 @@ from latewood.clock import to_us
 from latewood.columns import read_table
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events
+from latewood.histories import Place, places, superseded
 from latewood.intake import read_user_ids
 from latewood.materialize.logged import read_logged
 from latewood.schema import EVENT_TS, TIME_TYPE
 from latewood.store import Store
 from latewood.users import UserKeys, user_keys
 
-Place = tuple[int, int, int]  # event_ts, ingest_ts, ordinal
 PLACE_TYPE = pa.struct([(EVENT_TS, TIME_TYPE), ("ingest_ts", TIME_TYPE), ("ordinal", pa.int32())])
 _PLACE = tuple(field.name for field in PLACE_TYPE)
 
@@ -123,11 +123,6 @@ def as_logged(store: Store, example: Any) -> Request:
     )
 
 
-def places(events: Events) -> list[Place]:
-    """The events' places in the total order."""
-    return list(zip(events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist(), strict=True))
-
-
 def first_version(anchor: Place, events: Events, cutoff: int) -> Place:
     """Where an anchor's history ends: at the smallest place of its versions that were known before the cutoff (R2)."""
     end, versions = anchor, [anchor]
@@ -138,13 +133,6 @@ def first_version(anchor: Place, events: Events, cutoff: int) -> Place:
         versions += places(older)
         end = min([end, *(place for place in places(older) if place[1] < cutoff)])
     return end
-
-
-def superseded(events: Events) -> NDArray[np.int64]:
-    """When each event was superseded, NEVER where it was not."""
-    if events.superseded_at is not None:
-        return events.superseded_at
-    return np.full(len(events), NEVER, np.int64)
 
 
 def _times(ts: int) -> pa.Array:

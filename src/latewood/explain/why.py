@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from latewood.clock import show_ts, to_us
 from latewood.errors import CorruptionError, ExpiredError, LatewoodError, SchemaError, ScrubbedError
 from latewood.events import NEVER, Events, concat_events
-from latewood.explain.request import Place, Request, as_asked, as_logged, places, superseded
+from latewood.explain.request import Request, as_asked, as_logged
 from latewood.explain.verdict import Verdict, span
-from latewood.histories import RECENT, Histories, read_histories
+from latewood.histories import RECENT, Histories, Place, places, read_histories, superseded
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer
 from latewood.projection import Projection
