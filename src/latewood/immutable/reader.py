@@ -13,9 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column
-from latewood.events import Events
+from latewood.events import NEVER, Events
 from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
+from latewood.immutable.refusals import require
 from latewood.immutable.resolve import Located, Measured, Resolution, Rows
 from latewood.pointer import Pointers
 from latewood.schema import Trait
@@ -30,6 +31,7 @@ from latewood.stripes import (
     Tables,
     columns_of,
     decode_column,
+    superseded_index,
 )
 from latewood.users import UserKeys, shard_of
 
@@ -99,21 +101,49 @@ class GenerationReader:
         return resolve.measure(self.tables, keys, self.locate(keys), end_ts, watermark, tie_ingest, tie_ordinal)
 
     def resolve(self, keys: UserKeys, pointers: Pointers) -> Resolution:
-        """The rows that pointers mean, checked; see `resolve.resolve`. `resolve.require` raises what did not match."""
+        """The rows that pointers mean, checked; see `resolve.resolve`. `require` raises what did not match."""
         if len(pointers) < _WORTH_SORTING:
-            return resolve.resolve(self.tables, keys, self.locate(keys), pointers, self.generation.watermark)
+            return self._resolve(keys, pointers)
         by_user = np.argsort(keys.hash)
-        keys, pointers = keys.take(by_user), pointers.take(by_user)
-        resolution = resolve.resolve(self.tables, keys, self.locate(keys), pointers, self.generation.watermark)
+        resolution = self._resolve(keys.take(by_user), pointers.take(by_user))
         place = np.empty(len(by_user), np.int64)
         place[by_user] = np.arange(len(by_user))
         return resolution.take(place)
 
+    def _resolve(self, keys: UserKeys, pointers: Pointers) -> Resolution:
+        watermark, expired = self.generation.watermark, self.generation.expired
+        return resolve.resolve(self.tables, keys, self.locate(keys), pointers, watermark, expired)
+
+    def require(
+        self,
+        resolution: Resolution,
+        pointers: Pointers,
+        user_ids: pa.Array,
+        scrub_ts: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Accept only pointers that resolved in full; see `refusals.require`."""
+        require(resolution, pointers, user_ids, self.generation, self.tables, scrub_ts)
+
     def visible_rows(
-        self, rows: Rows, watermark: NDArray[np.int64] | int, newest: NDArray[np.int64] | None = None
+        self,
+        rows: Rows,
+        watermark: NDArray[np.int64] | int,
+        newest: NDArray[np.int64] | None = None,
+        hidden: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows of dirty ranges that a pointer means; see `resolve.visible_rows`."""
-        return resolve.visible_rows(self.tables, rows, watermark, newest)
+        return resolve.visible_rows(self.tables, rows, watermark, newest, hidden)
+
+    def find_rows(
+        self,
+        located: Located,
+        event_ts: NDArray[np.int64],
+        ingest_ts: NDArray[np.int64],
+        ordinal: NDArray[Any],
+        watermark: NDArray[np.int64] | int | None = None,
+    ) -> NDArray[np.int64]:
+        """The rows of events given by their places, -1 where there is none; see `resolve.find_rows`."""
+        return resolve.find_rows(self.tables, located, event_ts, ingest_ts, ordinal, watermark)
 
     def read(self, rows: Rows, traits: Sequence[Trait]) -> Events:
         """Runs of rows of known users as events, back to back in the order given. Raises: CorruptionError."""
@@ -130,6 +160,7 @@ class GenerationReader:
                 for trait in traits
                 if (column := self.column(trait)) is not None
             },
+            self._superseded_at(rows),
         )
 
     def read_column(self, rows: Rows, column: int, dtype: np.dtype[Any], nullable: bool = False) -> Column:
@@ -163,6 +194,17 @@ class GenerationReader:
                 zeros = np.zeros(len(users), np.int64)
                 yield self.read(Rows(zeros + number, users, zeros, np.diff(bounds[first : last + 1])), traits)
                 first = last
+
+    def _superseded_at(self, rows: Rows) -> NDArray[np.int64] | None:
+        """When rows were superseded; None where none of them was."""
+        column = superseded_index(self.tables.columns)
+        if column is None:
+            return None
+        times, mask = self.read_column(rows, column, np.dtype(np.int64), nullable=True)
+        if mask is None:
+            return times if len(times) else None
+        times[mask] = NEVER
+        return None if mask.all() else times
 
     def _open(self, numbers: Sequence[int]) -> None:
         for number in numbers:

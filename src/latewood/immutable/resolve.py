@@ -5,9 +5,10 @@ many stored events are visible, from when on, and what is their checksum? *Resol
 pointer, which rows of which shard does it mean, and are they still what was captured?
 
 A user's rows are sorted by the total order, so that a request's end is one place, found by binary search in the stripe
-index and in one stripe. Before that place, a row is visible iff its `ingest_ts < watermark`. Stripes whose latest
-ingest is before the watermark are visible as a whole and are never decoded: their count is arithmetic and their
-checksum the difference of two prefix sums. Only where something came late are stripes decoded to see which rows.
+index and in one stripe. Before that place, a row is visible iff `ingest_ts < watermark ≤ superseded_at`. Stripes whose
+latest ingest is before the watermark are visible as a whole and are never decoded: their count is arithmetic and their
+checksum the difference of two prefix sums. Only where something came late, or was superseded, are stripes decoded to see
+which rows.
 
 Rows are counted within a user, from 0; row // 256 is the stripe.
 """
@@ -17,12 +18,10 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import show_ts
-from latewood.errors import PointerError
 from latewood.events import NO_TIE
+from latewood.immutable import desk as desks
 from latewood.immutable import walk
 from latewood.pointer import Pointers
 from latewood.stripes import Tables
@@ -30,13 +29,15 @@ from latewood.users import UserKeys
 
 
 class Status(IntEnum):
-    """What became of a pointer. The kernels' numbers, and one that they never meet."""
+    """What became of a pointer. The kernels' numbers, and those that they never meet."""
 
     OK = walk.OK
     UNKNOWN_USER = walk.UNKNOWN_USER  # the pointer means events, the generation has none of this user
     SHORT = walk.SHORT  # fewer visible events than `length`, or ties than `end_ties`
     CHECKSUM = walk.CHECKSUM  # as many as expected, but not the same ones
     NEWER = 4  # the pointer's watermark is past the generation's: read a newer generation
+    EXPIRED = 5  # fewer visible events than `length`, in a generation where retention took some
+    SCRUBBED = 6  # the user was scrubbed after the example was made; whoever knows the scrubs says so
 
 
 class Located(NamedTuple):
@@ -60,7 +61,8 @@ class Measured:
     """What n requests can see of a generation: the columns of their pointers. Shapes: all (n,).
 
     `start_ts` is the oldest visible event's time (`end_ts` where there is none). `stored_before` counts the stored
-    events with `event_ts < end_ts`, whenever ingested: if it is positive and `length` is 0, ingest time hid them all.
+    events with `event_ts < end_ts`, whenever ingested, but is 0 where all of them were superseded in time: if it is
+    positive and `length` is 0, ingest time hid them.
     """
 
     start_ts: NDArray[np.int64]
@@ -74,16 +76,16 @@ class Measured:
 class Resolution:
     """The rows that n pointers mean. Shapes: all (n,).
 
-    [start, stop) is the hull of a pointer's visible rows. A row inside the hull is visible iff its `ingest_ts` is
-    before the pointer's watermark; where `dirty` is False all of them are, and `stop - start == count`. Where status is
-    not OK the rows are empty.
+    [start, stop) is the hull of a pointer's visible rows. A row inside the hull is visible iff `ingest_ts < watermark ≤
+    superseded_at`, with the pointer's watermark; where `dirty` is False all of them are, and `stop - start == count`.
+    Where status is EXPIRED these are the rows that are left; where it is anything else but OK there are none.
     """
 
     shard: NDArray[np.int64]
     user: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
-    count: NDArray[np.int64]  # the pointer's length, where OK
+    count: NDArray[np.int64]  # how many visible rows the hull has: the pointer's length, where OK
     dirty: NDArray[np.bool_]
     status: NDArray[np.uint8]  # a Status
     found: NDArray[np.int64]  # visible events found, at most the pointer's length: for messages
@@ -97,32 +99,6 @@ class Resolution:
         """Some of the pointers; of a slice as views."""
         columns: list[NDArray[Any]] = [getattr(self, column.name) for column in fields(self)]
         return Resolution(*(column[rows] for column in columns))
-
-
-def require(resolution: Resolution, pointers: Pointers, user_ids: pa.Array, watermark: int) -> None:
-    """Accept only pointers that resolved in full.
-
-    Args: watermark: the generation's, for the message.
-    Raises: PointerError: names the first bad row, its user, what was expected and what was found.
-    """
-    bad = np.flatnonzero(resolution.status)
-    if not len(bad):
-        return
-    row = int(bad[0])
-    status, length, found = Status(resolution.status[row]), pointers.length[row], resolution.found[row]
-    user = user_ids[row].as_py()
-    if status is Status.NEWER:
-        own = show_ts(int(pointers.watermark[row]))
-        what = f"the pointer's watermark is {own}, the generation's {show_ts(watermark)}"
-    elif status is Status.UNKNOWN_USER:
-        what = f"the pointer means {length} events, but the store has none of this user"
-    elif status is Status.SHORT:
-        what = f"the pointer means {length} events ({pointers.end_ties[row]} at its end), but only {found} are visible"
-    else:
-        expected, actual = int(pointers.checksum[row]), int(resolution.checksum[row])
-        what = f"the {length} events found are not those captured: checksum {actual:#018x}, expected {expected:#018x}"
-    others = f" ({len(bad) - 1} more rows are affected)" if len(bad) > 1 else ""
-    raise PointerError(f"row {row}, user {user!r}: {what}{others}")
 
 
 def measure(
@@ -154,15 +130,18 @@ def measure(
     )
     requests = (_plain(end_ts, np.int64), _each(watermark, n), ingest, ordinal)
     out = (measured.start_ts, measured.end_ties, measured.length, measured.checksum, measured.stored_before)
-    desk = walk.new_desk()
+    desk = desks.new_desk()
     walk.measure(tables.rows, tuple(keys), tuple(located), requests, out, desk)
     _check(tables, desk)
     return measured
 
 
-def resolve(tables: Tables, keys: UserKeys, located: Located, pointers: Pointers, watermark: int) -> Resolution:
+def resolve(
+    tables: Tables, keys: UserKeys, located: Located, pointers: Pointers, watermark: int, expired: bool = False
+) -> Resolution:
     """The rows that pointers mean, in a generation of the given watermark, with length and checksum compared.
 
+    Args: expired: whether retention ever took events from it.
     Raises: CorruptionError: a block on the way is damaged.
     """
     n = len(pointers)
@@ -173,18 +152,26 @@ def resolve(tables: Tables, keys: UserKeys, located: Located, pointers: Pointers
     ties, length = _plain(pointers.end_ties, np.int32), _plain(pointers.length, np.int64)
     columns = (*times, ties, length, _plain(pointers.checksum, np.uint64))
     out = (status, start, stop, found, checksum)
-    desk = walk.new_desk()
-    walk.resolve(tables.rows, tuple(keys), tuple(located), columns, out, desk)
+    desk = desks.new_desk()
+    walk.resolve(tables.rows, tuple(keys), tuple(located), columns, expired, out, desk)
     _check(tables, desk)
-    count = np.where(status == Status.OK, found, 0)
+    if expired:
+        missing = np.isin(status, (Status.UNKNOWN_USER, Status.SHORT)) & (found < pointers.length)
+        status[missing] = Status.EXPIRED
+    count = np.where(stop > start, found, 0)
     return Resolution(*located, start, stop, count, stop - start != count, status, found, checksum)
 
 
 def visible_rows(
-    tables: Tables, rows: Rows, watermark: NDArray[np.int64] | int, newest: NDArray[np.int64] | None = None
+    tables: Tables,
+    rows: Rows,
+    watermark: NDArray[np.int64] | int,
+    newest: NDArray[np.int64] | None = None,
+    hidden: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of each range that were ingested before its watermark, oldest first; or only the newest n of them.
+    """The rows of each range that are visible at its watermark, oldest first; or only the newest n of them.
 
+    Args: hidden: offsets (n + 1,) and rows, ascending within a range: leave these out, and count them not.
     Shapes: (n,) ranges → offsets (n + 1,), rows (offsets[-1],).
     Raises: CorruptionError: a block on the way is damaged.
     """
@@ -193,10 +180,34 @@ def visible_rows(
         room = np.minimum(room, newest)
     offsets, out = np.zeros(len(room) + 1, np.int64), np.empty(room.sum(), np.int64)
     columns = tuple(_plain(column, np.int64) for column in rows)
-    desk = walk.new_desk()
-    walk.visible_rows(tables.rows, columns, _each(watermark, len(room)), room, offsets, out, desk)
+    nothing = np.zeros(len(room) + 1, np.int64), np.zeros(0, np.int64)
+    left_out = nothing if hidden is None else tuple(_plain(column, np.int64) for column in hidden)
+    desk = desks.new_desk()
+    walk.visible_rows(tables.rows, columns, _each(watermark, len(room)), room, left_out, offsets, out, desk)
     _check(tables, desk)
     return offsets, out[: offsets[-1]]
+
+
+def find_rows(
+    tables: Tables,
+    located: Located,
+    event_ts: NDArray[np.int64],
+    ingest_ts: NDArray[np.int64],
+    ordinal: NDArray[np.int64],
+    watermark: NDArray[np.int64] | int | None = None,
+) -> NDArray[np.int64]:
+    """The rows of events given by their places in the total order; -1 where there is none.
+
+    Args: watermark: find only what is visible at it; None: whatever is stored.
+    Shapes: all (n,).
+    Raises: CorruptionError: a block on the way is damaged.
+    """
+    n = len(event_ts)
+    places = tuple(_plain(column, np.int64) for column in (event_ts, ingest_ts, ordinal))
+    limit, out, desk = _each(walk.ANY if watermark is None else watermark, n), np.empty(n, np.int64), desks.new_desk()
+    walk.find_rows(tables.rows, tuple(located), places, limit, out, desk)
+    _check(tables, desk)
+    return out
 
 
 def _plain(array: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
@@ -211,8 +222,9 @@ def _each(value: NDArray[np.int64] | int, n: int) -> NDArray[np.int64]:
 
 def _check(tables: Tables, desk: NDArray[np.int64]) -> None:
     """Raise what a kernel noted: the block that it could not trust."""
-    note = desk[walk.FIRST_NOTE :]
-    if note[walk.DAMAGED] != walk.NOWHERE:
-        table, user, stripe, column = (int(note[field]) for field in (walk.TABLE, walk.USER, walk.STRIPE, walk.DAMAGED))
+    note = desk[desks.FIRST_NOTE :]
+    if note[desks.DAMAGED] != desks.NOWHERE:
+        fields = (desks.TABLE, desks.USER, desks.STRIPE, desks.DAMAGED)
+        table, user, stripe, column = (int(note[field]) for field in fields)
         shard = (table - tables.rows.ctypes.data) // tables.rows.strides[0]
         raise tables.damage(shard, user, column, stripe)

@@ -2,10 +2,10 @@
 
 Like finding a line in a shelf of diaries: the address table names the shelf, the user index the diary, the stripe index
 the chapter (binary search over first times), and one decoded stripe the line. From that line the walk goes back, stripe
-by stripe. A stripe whose latest ingest lies before the watermark counts as a whole, by its record alone: its checksum
-is the difference of two running sums. Another, and the one where a range begins or ends inside, is laid out on a *desk*
-with room for one stripe: times, ingest times and ordinals, decoded, and each row is looked at. The desk's note says
-which stripe lies on it, for examples of one user tend to follow one another.
+by stripe. A stripe whose latest ingest lies before the watermark is *clean* and counts as a whole, by its record alone:
+its checksum is the difference of two running sums. Another, and the one where a range begins or ends inside, is laid out
+on the desk (desk.py) and each row is looked at. A stripe with a superseded row is never clean, so that nobody looks for
+them elsewhere.
 
 A batch is gone through twice, once for the index and once for the payload, so that each time what a later request needs
 can be prefetched.
@@ -17,13 +17,27 @@ as blocks are decoded; a kernel that meets a broken one stops, and its note says
 from typing import Any
 
 import numpy as np
-from numba import int64, uint64
-from numpy.typing import NDArray
+from numba import uint64
 
 from latewood.clock import EARLIEST_TS
 from latewood.immutable import ahead
+from latewood.immutable.desk import (
+    DAMAGED,
+    INGESTS,
+    IS_WHOLE,
+    NOWHERE,
+    ORDINALS,
+    ingest_at,
+    is_visible,
+    lay_out,
+    lay_out_times,
+    noted,
+    ordinal_at,
+    time_at,
+    write_note,
+)
 from latewood.kernels import kernel
-from latewood.stripes.addresses import address_of, load_i32, load_i64, load_u64, store_u64
+from latewood.stripes.addresses import address_of, load_u64
 from latewood.stripes.entries import (
     first_entry,
     first_ts,
@@ -35,57 +49,15 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, PAYLOAD, STRIPE_EVENTS
-from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_times, decode_values, table_at, verify_block
+from latewood.stripes.layout import DELAY, ORDINAL, PAYLOAD, STRIPE_EVENTS
+from latewood.stripes.stripe import decode_values, table_at, verify_block
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
 
+ANY = np.iinfo(np.int64).min  # as a watermark: whatever is stored will do
+
 # Statuses of a pointer: see resolve.Status.
 OK, UNKNOWN_USER, SHORT, CHECKSUM = range(4)
-
-# The desk is one array of int64: three columns of a stripe, scratch for decoding, and the note, which says which stripe
-# lies there, whether all of its order or only its times, and in which of its columns a broken block was met. Kernels
-# pass its address around: as arrays, its parts would cost more at every call than the call does.
-_ROOM = 2 * STRIPE_EVENTS  # decoding writes whole rows
-TIMES, INGESTS, ORDINALS, STEPS, NOTE = (8 * _ROOM * part for part in range(5))  # in bytes
-TABLE, USER, STRIPE, IS_WHOLE, DAMAGED = range(5)
-NOWHERE = -1
-FIRST_NOTE = NOTE // 8
-
-
-def new_desk() -> NDArray[np.int64]:
-    """An empty desk. Not made in the kernels: numba would free what it sees only the address of."""
-    return np.full(FIRST_NOTE + 5, NOWHERE, np.int64)
-
-
-@kernel
-def noted(desk: Any, field: Any) -> Any:
-    """A field of the note."""
-    return load_i64(desk + uint64(NOTE) + uint64(8) * uint64(field))
-
-
-@kernel
-def write_note(desk: Any, field: Any, value: Any) -> None:
-    """Set a field of the note."""
-    store_u64(desk + uint64(NOTE) + uint64(8) * uint64(field), uint64(value))
-
-
-@kernel
-def time_at(desk: Any, row: Any) -> Any:
-    """event_ts of a row on the desk."""
-    return load_i64(desk + uint64(TIMES) + uint64(8) * row)
-
-
-@kernel
-def ingest_at(desk: Any, row: Any) -> Any:
-    """ingest_ts of a row on the desk; its delay where only a part was decoded."""
-    return load_i64(desk + uint64(INGESTS) + uint64(8) * row)
-
-
-@kernel
-def ordinal_at(desk: Any, row: Any) -> Any:
-    """The ordinal of a row on the desk."""
-    return load_i32(desk + uint64(ORDINALS) + uint64(4) * row)
 
 
 @kernel
@@ -115,38 +87,6 @@ def find_ends(tables: Any, shard: Any, user: Any, end_ts: Any) -> Any:
 
 
 @kernel
-def lay_out_times(table: Any, user: Any, stripe: Any, desk: Any) -> Any:
-    """Put a stripe's times on the desk unless they lie there. Returns how many events it has; 0 if damaged."""
-    place = noted(desk, TABLE) == int64(table) and noted(desk, USER) == int64(user)
-    if not place or noted(desk, STRIPE) != int64(stripe):
-        write_note(desk, TABLE, table)
-        write_note(desk, USER, user)
-        write_note(desk, STRIPE, stripe)
-        write_note(desk, IS_WHOLE, 0)
-        if decode_times(table, user, stripe, desk + uint64(STEPS), desk + uint64(TIMES)):
-            write_note(desk, DAMAGED, EVENT_TS)
-    return stripe_events(table, user, stripe) if noted(desk, DAMAGED) == NOWHERE else uint64(0)
-
-
-@kernel
-def lay_out(table: Any, user: Any, stripe: Any, desk: Any) -> Any:
-    """Put all of a stripe's order on the desk unless it lies there. Returns how many events it has; 0 if damaged."""
-    rows = lay_out_times(table, user, stripe, desk)
-    if rows == uint64(0) or noted(desk, IS_WHOLE) == 1:
-        return rows
-    if decode_delays(table, user, stripe, desk + uint64(INGESTS)):
-        write_note(desk, DAMAGED, DELAY)
-        return uint64(0)
-    if decode_ordinals(table, user, stripe, desk + uint64(ORDINALS)):
-        write_note(desk, DAMAGED, ORDINAL)
-        return uint64(0)
-    write_note(desk, IS_WHOLE, 1)
-    for row in range(rows):
-        store_u64(desk + uint64(INGESTS) + uint64(8) * row, uint64(time_at(desk, row) + ingest_at(desk, row)))
-    return rows
-
-
-@kernel
 def end_before(table: Any, user: Any, stripes: Any, end_ts: Any, desk: Any) -> Any:
     """How many of a user's rows have event_ts < end_ts, given how many stripes begin before it."""
     if stripes == uint64(0):
@@ -173,31 +113,51 @@ def time_of(table: Any, user: Any, row: Any, desk: Any) -> Any:
 
 @kernel
 def ties_before(table: Any, user: Any, row: Any, end_ts: Any, anchor: Any, watermark: Any, desk: Any) -> Any:
-    """How many of the rows at `end_ts`, from `row` on, sort before an anchor and are visible: the first ones."""
+    """Of the rows at `end_ts`, from `row` on, those that sort before an anchor: how many are visible, and their end."""
     anchor_ingest, anchor_ordinal = anchor
-    events, count = user_events(table, user), uint64(0)
-    while row + count < events:
-        place = (row + count) % uint64(STRIPE_EVENTS)
-        if lay_out(table, user, (row + count) // uint64(STRIPE_EVENTS), desk) == uint64(0):
-            return count
+    events, count, end = user_events(table, user), uint64(0), row
+    while row < events:
+        place = row % uint64(STRIPE_EVENTS)
+        if lay_out(table, user, row // uint64(STRIPE_EVENTS), desk) == uint64(0):
+            break
         ingest = ingest_at(desk, place)
         sorts_before = ingest < anchor_ingest or (ingest == anchor_ingest and ordinal_at(desk, place) < anchor_ordinal)
         if time_at(desk, place) != end_ts or not sorts_before or ingest >= watermark:
-            return count
-        count += uint64(1)
-    return count
+            break
+        row += uint64(1)
+        if is_visible(desk, place, watermark):
+            count, end = count + uint64(1), row
+    return count, end
 
 
 @kernel
-def has_ties(table: Any, user: Any, row: Any, ties: Any, end_ts: Any, watermark: Any, desk: Any) -> Any:
-    """Whether the `ties` rows from `row` on are at `end_ts` and visible. They are sorted: the last one tells."""
-    last = row + ties - uint64(1)
-    if last >= user_events(table, user):
-        return False
-    if lay_out(table, user, last // uint64(STRIPE_EVENTS), desk) == uint64(0):
-        return False
-    place = last % uint64(STRIPE_EVENTS)
-    return time_at(desk, place) == end_ts and ingest_at(desk, place) < watermark
+def end_of_ties(table: Any, user: Any, row: Any, ties: Any, end_ts: Any, watermark: Any, desk: Any) -> Any:
+    """The end of the first `ties` visible rows at `end_ts`, from `row` on; 0 where there are fewer."""
+    events = user_events(table, user)
+    while row < events:
+        stripe, place = row // uint64(STRIPE_EVENTS), row % uint64(STRIPE_EVENTS)
+        rows = stripe_events(table, user, stripe)
+        if latest_ingest(table, user, stripe) < watermark:  # all are visible: the last one tells
+            taken = min(ties, rows - place)
+            if lay_out_times(table, user, stripe, desk) == uint64(0):
+                return uint64(0)
+            if time_at(desk, place + taken - uint64(1)) != end_ts:
+                return uint64(0)
+            row, ties = row + taken, ties - taken
+            if ties == uint64(0):
+                return row
+            continue
+        if lay_out(table, user, stripe, desk) == uint64(0):
+            return uint64(0)
+        while place < rows and time_at(desk, place) == end_ts:
+            row, place = row + uint64(1), place + uint64(1)
+            if is_visible(desk, place - uint64(1), watermark):
+                ties -= uint64(1)
+                if ties == uint64(0):
+                    return row
+        if place < rows:
+            return uint64(0)
+    return uint64(0)
 
 
 @kernel
@@ -205,9 +165,8 @@ def sum_visible(key: Any, start: Any, stop: Any, watermark: Any, desk: Any) -> A
     """The sum of the identities of the visible ones among the desk's rows [start, stop)."""
     total = uint64(0)
     for row in range(start, stop):
-        ingest = ingest_at(desk, row)
-        one = identity(key[0], key[1], time_at(desk, row), ingest, ordinal_at(desk, row))
-        total += one if ingest < watermark else uint64(0)
+        one = identity(key[0], key[1], time_at(desk, row), ingest_at(desk, row), ordinal_at(desk, row))
+        total += one if is_visible(desk, row, watermark) else uint64(0)
     return total
 
 
@@ -260,19 +219,19 @@ def sum_clean(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: An
 @kernel
 def take_newest(last: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
     """The newest `wanted` visible rows among the desk's [0, last): how many, and their hull [first, last)."""
-    while last > uint64(0) and ingest_at(desk, last - uint64(1)) >= watermark:
+    while last > uint64(0) and not is_visible(desk, last - uint64(1), watermark):
         last -= uint64(1)
     count, first = uint64(0), last
     for row in range(last):
-        count += uint64(1) if ingest_at(desk, row) < watermark else uint64(0)
+        count += uint64(1) if is_visible(desk, row, watermark) else uint64(0)
     if count > wanted:  # the oldest one taken is the wanted-th from the end
         count = uint64(0)
         while count < wanted:
             first -= uint64(1)
-            count += uint64(1) if ingest_at(desk, first) < watermark else uint64(0)
+            count += uint64(1) if is_visible(desk, first, watermark) else uint64(0)
         return count, first, last
     first = uint64(0)
-    while first < last and ingest_at(desk, first) >= watermark:
+    while first < last and not is_visible(desk, first, watermark):
         first += uint64(1)
     return count, first, last
 
@@ -308,6 +267,16 @@ def walk_back(table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark:
 
 
 @kernel
+def any_unknown(table: Any, user: Any, stop: Any, watermark: Any, desk: Any) -> Any:
+    """Whether any of the rows before `stop` was not known before the watermark; else superseding hides what is hidden."""
+    for row in range(stop):
+        stripe, place = uint64(row) // uint64(STRIPE_EVENTS), uint64(row) % uint64(STRIPE_EVENTS)
+        if lay_out(table, user, stripe, desk) == uint64(0) or ingest_at(desk, place) >= watermark:
+            return True
+    return False
+
+
+@kernel
 def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_array: Any) -> None:
     """See `resolve.measure`. What went wrong is noted on the desk."""
     hashes, checks = keys
@@ -325,20 +294,23 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
         stored_before[i] = row
         if tie_ingest[i] >= EARLIEST_TS:
             anchor = (tie_ingest[i], tie_ordinal[i])
-            ties = ties_before(table, u, row, end_ts[i], anchor, watermark[i], desk)
-            end_ties[i] = ties
-            row += ties
+            end_ties[i], row = ties_before(table, u, row, end_ts[i], anchor, watermark[i], desk)
         count, total, start, _ = walk_back(table, u, key, row, uint64(ALL), watermark[i], desk)
         if count:
             start_ts[i] = time_of(table, u, start, desk)
+        elif not any_unknown(table, u, uint64(stored_before[i]), watermark[i], desk):
+            stored_before[i] = 0
         length[i], checksum[i] = count, total
         if noted(desk, DAMAGED) != NOWHERE:
             break
 
 
 @kernel
-def resolve(tables: Any, keys: Any, place: Any, pointers: Any, out: Any, desk_array: Any) -> None:
-    """See `resolve.resolve`. What went wrong is noted on the desk. Rows whose status is not OK already are left alone."""
+def resolve(tables: Any, keys: Any, place: Any, pointers: Any, partly: Any, out: Any, desk_array: Any) -> None:
+    """See `resolve.resolve`. What went wrong is noted on the desk. Rows whose status is not OK already are left alone.
+
+    `partly`: of pointers that find fewer events than they mean, give the rows of those found.
+    """
     hashes, checks = keys
     shard, user = place
     watermark, start_ts, end_ts, end_ties, length, checksum = pointers
@@ -358,11 +330,17 @@ def resolve(tables: Any, keys: Any, place: Any, pointers: Any, out: Any, desk_ar
             continue
         table, u, key = table_at(tables, shard[i]), uint64(user[i]), (hashes[i], checks[i])
         row = end_before(table, u, stripes[i], end_ts[i], desk)
-        if ties and not has_ties(table, u, row, ties, end_ts[i], watermark[i], desk):
-            ties, status[i] = uint64(0), SHORT
-        count, total, start, stop = walk_back(table, u, key, row + ties, wanted, watermark[i], desk)
+        if ties:
+            end = end_of_ties(table, u, row, ties, end_ts[i], watermark[i], desk)
+            if end:
+                row = end
+            else:
+                status[i] = SHORT
+        count, total, start, stop = walk_back(table, u, key, row, wanted, watermark[i], desk)
         found[i], sums[i] = count, total
         if count < wanted:
+            if partly and status[i] == OK:
+                starts[i], stops[i] = start, stop
             status[i] = SHORT
         elif total != checksum[i]:
             status[i] = CHECKSUM
@@ -383,12 +361,16 @@ def reverse(out: Any, start: Any, stop: Any) -> None:
 
 
 @kernel
-def visible_rows(tables: Any, rows: Any, watermark: Any, newest: Any, offsets: Any, out: Any, desk_array: Any) -> None:
+def visible_rows(
+    tables: Any, rows: Any, watermark: Any, newest: Any, hidden: Any, offsets: Any, out: Any, desk_array: Any
+) -> None:
     """The newest visible rows of each range, oldest first. What went wrong is noted on the desk.
 
-    `out` has room for min(newest, stop - start) rows of each range; `offsets` comes out as what was needed.
+    `hidden`: offsets and rows, ascending within a range, that are left out. `out` has room for min(newest, stop - start)
+    rows of each range; `offsets` comes out as what was needed.
     """
     shard, user, start, stop = rows
+    hidden_offsets, hidden_rows = hidden
     desk = address_of(desk_array)
     at = uint64(0)
     for i in range(len(user)):
@@ -396,14 +378,43 @@ def visible_rows(tables: Any, rows: Any, watermark: Any, newest: Any, offsets: A
         if user[i] < 0 or newest[i] <= 0:
             continue
         table, u = table_at(tables, shard[i]), uint64(user[i])
-        first, row = at, uint64(stop[i])
+        first, row, h = at, uint64(stop[i]), hidden_offsets[i + 1]
         while row > uint64(start[i]) and at - first < uint64(newest[i]):
             row -= uint64(1)
+            while h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) > row:
+                h -= 1
             stripe, place = row // uint64(STRIPE_EVENTS), row % uint64(STRIPE_EVENTS)
             if lay_out(table, u, stripe, desk) == uint64(0):
                 return
-            if ingest_at(desk, place) < watermark[i]:
+            is_hidden = h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) == row
+            if is_visible(desk, place, watermark[i]) and not is_hidden:
                 out[at] = row
                 at += uint64(1)
         reverse(out, first, at)
     offsets[len(user)] = at
+
+
+@kernel
+def find_rows(tables: Any, located: Any, places: Any, watermark: Any, out: Any, desk_array: Any) -> None:
+    """See `resolve.find_rows`. What went wrong is noted on the desk."""
+    shard, user = located
+    event_ts, ingest_ts, ordinal = places
+    desk = address_of(desk_array)
+    stripes = find_ends(tables, shard, user, event_ts)
+    for i in range(len(user)):
+        out[i] = -1
+        if user[i] < 0:
+            continue
+        table, u = table_at(tables, shard[i]), uint64(user[i])
+        row, events = end_before(table, u, stripes[i], event_ts[i], desk), user_events(table, u)
+        while row < events and lay_out(table, u, row // uint64(STRIPE_EVENTS), desk):
+            at = row % uint64(STRIPE_EVENTS)
+            if time_at(desk, at) != event_ts[i] or ingest_at(desk, at) > ingest_ts[i]:
+                break
+            if ingest_at(desk, at) == ingest_ts[i] and ordinal_at(desk, at) == ordinal[i]:
+                if watermark[i] == ANY or is_visible(desk, at, watermark[i]):
+                    out[i] = row
+                break
+            row += uint64(1)
+        if noted(desk, DAMAGED) != NOWHERE:
+            break

@@ -13,7 +13,7 @@ from latewood.batch import Batch, value_types
 from latewood.columns import Column
 from latewood.errors import CorruptionError, SchemaError
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Resolution, Status, require
+from latewood.immutable.resolve import Resolution, Status
 from latewood.materialize.assemble import assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import choose
@@ -35,9 +35,12 @@ _POOL = BufferPool()
 class MaterializeStore(Protocol):
     """What a materializer needs of a store."""
 
-    schema: Schema
     epoch: bytes
     vocabulary: Vocabulary
+
+    @property
+    def schema(self) -> Schema:
+        """Of the generation that reads are answered from."""
 
     def reader(self) -> GenerationReader:
         """The newest generation known, opened."""
@@ -139,7 +142,7 @@ class Materializer:
     def batch(self, resolved: Resolved) -> Batch:
         """The second half: decode and assemble. Raises: PointerError, CorruptionError: as calling it."""
         logged, resolution, reader = resolved.logged, resolved.resolution, resolved.reader
-        self._require(logged, resolution, reader.generation.watermark)
+        self._require(logged, resolution, reader)
         candidates = choose(
             reader, resolution, logged.pointers.watermark, logged.recents, self.projection.max_len, self._verify
         )
@@ -151,13 +154,13 @@ class Materializer:
         self._count(len(logged), events, planned.ranges, touched)
         return self._make(logged, candidates.offsets, columns, resolution.status, reader.generation.id)
 
-    def _require(self, logged: Logged, resolution: Resolution, watermark: int) -> None:
+    def _require(self, logged: Logged, resolution: Resolution, reader: GenerationReader) -> None:
         if not resolution.status.any():
             return
         if self._mask_missing:
             forgiven = np.isin(resolution.status, _FORGIVABLE)
             resolution = replace(resolution, status=np.where(forgiven, np.uint8(Status.OK), resolution.status))
-        require(resolution, logged.pointers, logged.user_ids, watermark)
+        reader.require(resolution, logged.pointers, logged.user_ids)
 
     def _wanted(self, reader: GenerationReader) -> list[Wanted]:
         """The projection's columns, as this generation stores them."""

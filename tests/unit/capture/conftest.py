@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latewood.immutable.resolve import Rows, require
+from latewood.immutable.resolve import Rows
 from latewood.pointer import Pointers
 from latewood.schema import Schema
 from latewood.store import Store
@@ -70,7 +70,7 @@ class World:
         keys = user_keys(examples["user_id"].combine_chunks())
         pointers = Pointers.from_arrow(examples["uih"].combine_chunks(), self.store.epoch)
         resolution = reader.resolve(keys, pointers)
-        require(resolution, pointers, examples["user_id"].combine_chunks(), reader.generation.watermark)
+        reader.require(resolution, pointers, examples["user_id"].combine_chunks())
         offsets, numbers = reader.visible_rows(resolution.rows, pointers.watermark)
         each = np.repeat(np.arange(len(examples)), np.diff(offsets))
         stored = reader.read(

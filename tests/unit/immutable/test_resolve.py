@@ -6,7 +6,7 @@ import pytest
 from plain_histories import EPOCH, Histories, keys_of, random_rows, write_generation
 
 from latewood.errors import PointerError
-from latewood.immutable.resolve import Measured, Rows, Status, require
+from latewood.immutable.resolve import Measured, Rows, Status
 from latewood.pointer import Pointers
 
 SPAN = 4000
@@ -73,7 +73,7 @@ def test_anchors_end_inside_their_tied_group(span: int) -> None:
 
 def check_resolved(store: Histories, users: list[int], pointers: Pointers, ties: list) -> None:
     resolution = store.reader.resolve(keys_of(users), pointers)
-    require(resolution, pointers, pa.array(users), 3 * SPAN)
+    store.reader.require(resolution, pointers, pa.array(users))
     hulls = Rows(resolution.shard, resolution.user, resolution.start, resolution.stop)
     offsets, numbers = store.reader.visible_rows(hulls, pointers.watermark)
     newest_offsets, newest = store.reader.visible_rows(hulls, pointers.watermark, np.full(len(users), 5))
@@ -155,7 +155,7 @@ class TestBadPointers:
         resolution = self.store.reader.resolve(keys_of([user]), pointers)
         assert resolution.start[0] == resolution.stop[0] == resolution.count[0] == 0
         with pytest.raises(PointerError, match=f"row 0, user {user}: ") as error:
-            require(resolution, pointers, pa.array([user]), 1000)
+            self.store.reader.require(resolution, pointers, pa.array([user]))
         return Status(resolution.status[0]), str(error.value)
 
     def test_unknown_user(self) -> None:
