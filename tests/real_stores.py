@@ -5,9 +5,7 @@ its events about. Every logged example carries `served`, a hash of what the mode
 reads the log later can tell by the example alone whether it still materializes to the same bytes.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,36 +185,3 @@ def _belongs(name: str) -> bool:
     if len(parts) == 2:
         return parts[1] in ("store", "lock", "open", "load")
     return name.endswith((".lmdb", ".lmdb-lock")) if parts[1] == "segments" else name.endswith(".ids")
-
-
-def open_in(folder: Path) -> list[str]:
-    """Files below a folder that any process of this machine holds open, or maps, with its process."""
-    place = str(folder.resolve())
-    return [f"{process}: {name}" for process in _processes() for name in _open_files(process) if place in name]
-
-
-def _processes() -> Iterator[int]:
-    return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
-
-
-def _open_files(process: int) -> list[str]:
-    place, found = Path(f"/proc/{process}"), set[str]()
-    with suppress(OSError):  # it has ended, or is another's
-        for handle in (place / "fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
-                found.add(str(handle.readlink()))
-        found |= {line.split(maxsplit=5)[-1] for line in (place / "maps").read_text().splitlines() if "/" in line}
-    return sorted(found)
-
-
-def children() -> list[int]:
-    """Processes whose parent is this one, the dead that nobody waited for among them."""
-    found = []
-    for process in _processes():
-        try:
-            status = Path(f"/proc/{process}/stat").read_text()
-        except OSError:
-            continue
-        if int(status.rpartition(")")[2].split()[1]) == os.getpid():
-            found.append(process)
-    return found

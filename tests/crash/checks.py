@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ledger import Ledger, ordinals
 
 import latewood as lw
 import real_stores
 from latewood.testing import different_rows
+from real_ledger import Ledger, ordinals
 
 
 @dataclass

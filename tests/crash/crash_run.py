@@ -9,18 +9,13 @@ are forked from this one, which has everything imported and compiled and no stor
 
 # ruff: noqa: E402 - a script finds only what lies beside it; what all tests share lies a folder up
 import argparse
-import faulthandler
 import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
@@ -32,43 +27,11 @@ import numpy as np
 from checks import Checker, Found
 from crash_worker import Assignment, Worker
 from kill_points import KillPoint
-from ledger import Ledger
 
-import real_stores
+from real_ledger import Ledger
+from real_processes import SILENCE_S, Child, children, open_in, unwatch, watch
 
-SILENCE_S = 120  # nothing takes so long but a hang
 LIFE_KILLS = 20  # so many kills does a store live through; then it is closed, and a new one begins
-
-
-@dataclass
-class Child:
-    """A forked process and the pipe to it."""
-
-    pid: int
-    pipe: Connection
-
-    @classmethod
-    def fork(cls, work: Callable[[Connection], None]) -> "Child":
-        mine, its = Pipe()
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid:
-            its.close()
-            return cls(pid, mine)
-        mine.close()
-        faulthandler.dump_traceback_later(SILENCE_S, exit=True)
-        status = 1
-        try:
-            work(its)
-            status = 0
-        except BaseException:
-            its.send(("error", traceback.format_exc(), None))
-        finally:
-            os._exit(status)
-
-    def wait(self) -> int:
-        self.pipe.close()
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 class Run:
@@ -154,7 +117,7 @@ class Run:
         if self.problems:
             return
         mine = {os.getpid(), self._checker.pid if self._checker else 0}
-        if held := [line for line in real_stores.open_in(folder) if int(line.split(":")[0]) not in mine]:
+        if held := [line for line in open_in(folder) if int(line.split(":")[0]) not in mine]:
             self._problem(f"open after the kill: {held}")
         if self._checker is None:
             self._checker = Child.fork(lambda pipe: _serve_checks(folder, pipe))
@@ -185,7 +148,7 @@ class Run:
         checker.pipe.send(None)
         if checker.wait():
             self._problem("the checker did not end well")
-        if held := real_stores.open_in(folder):
+        if held := open_in(folder):
             self._problem(f"open when all are gone: {held}")
 
     def _problem(self, what: str) -> None:
@@ -199,9 +162,8 @@ def _with_ids(unsure: Any) -> Any:
 def _serve_checks(folder: Path, pipe: Connection) -> None:
     checker = Checker(folder)
     while (request := pipe.recv()) is not None:
-        faulthandler.dump_traceback_later(SILENCE_S, exit=True)
         pipe.send(("found", checker.check(*request), None))
-        faulthandler.cancel_dump_traceback_later()
+        watch()
     checker.close()
 
 
@@ -219,6 +181,7 @@ def warm_up(folder: Path) -> None:
     found = checker.check(ledger, 1_000_000)
     checker.close()
     assert not found.problems, found.problems
+    unwatch()
     shutil.rmtree(folder)
 
 
@@ -233,9 +196,8 @@ def main() -> int:
     warm_up(folder / "warm-up")
     run, began = Run(folder, options.seed), monotonic()
     run.run(options.kills)
-    children = real_stores.children()
-    if children:
-        run.problems.append(f"processes left behind: {children}")
+    if left := children():
+        run.problems.append(f"processes left behind: {left}")
     figures = {"seed": options.seed, "kills": run.kills.total(), "acts": run.acts, "checks": run.checks}
     figures |= {"examples_compared": run.compared, "seconds": round(monotonic() - began, 1)}
     print(json.dumps(figures | {"killed_during": dict(sorted(run.kills.items())), "problems": run.problems}, indent=1))

@@ -19,6 +19,7 @@ import real_stores
 from latewood.compaction import bulk_load
 from latewood.intake import read_events
 from latewood.schema import TIME_TYPE
+from real_processes import watch
 
 ACTS_MAX = 60  # a fuse that has not burnt down by then is no longer worth waiting for
 _WEIGHTS = {"append": 8, "repeat": 1, "capture": 4, "compact": 2, "backfill": 1, "load": 0.5, "reopen": 0.5}
@@ -61,6 +62,7 @@ class Worker:
         self._store.close()
 
     def _do(self, act: str, plan: Any, work: Callable[[], Any]) -> Any:
+        watch()
         self._pipe.send(("begin", act, plan))
         with self._fuse.burning(act):
             outcome = work()
