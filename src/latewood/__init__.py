@@ -28,14 +28,19 @@ if TYPE_CHECKING:
     from latewood.examples import write_fat_rows as write_fat_rows
     from latewood.explain import Verdict as Verdict
     from latewood.explain import why as why
+    from latewood.forgetting import ScrubReceipt as ScrubReceipt
     from latewood.immutable import Generation as Generation
+    from latewood.immutable import Pin as Pin
     from latewood.ingestion import ingest as ingest
     from latewood.loading import Loader as Loader
     from latewood.materialize import Materializer as Materializer
     from latewood.mutable import AppendReceipt as AppendReceipt
     from latewood.projection import Projection as Projection
+    from latewood.retention import Retention as Retention
     from latewood.schema import Schema as Schema
     from latewood.store import Store as Store
+    from latewood.verification import VerifyReport as VerifyReport
+    from latewood.verification import verify as verify
 
 _HOME = {
     "AppendReceipt": "mutable",
@@ -51,19 +56,24 @@ _HOME = {
     "LeakageError": "errors",
     "Loader": "loading",
     "Materializer": "materialize",
+    "Pin": "immutable",
     "PointerError": "errors",
     "Projection": "projection",
+    "Retention": "retention",
     "Schema": "schema",
     "SchemaError": "errors",
+    "ScrubReceipt": "forgetting",
     "ScrubbedError": "errors",
     "Store": "store",
     "StoreNotFoundError": "errors",
     "Verdict": "explain",
+    "VerifyReport": "verification",
     "anchors": "capture",
     "backfill": "capture",
     "col": "conditions",
     "ingest": "ingestion",
     "testing": "",
+    "verify": "verification",
     "why": "explain",
     "write_fat_rows": "examples",
 }

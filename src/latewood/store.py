@@ -6,9 +6,9 @@ what is recent. Trainers open it `read_only`, which needs no mutable tier and wr
 
 import secrets
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,45 +17,34 @@ import pyarrow as pa
 
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
-from latewood.clock import Clock, as_clock, to_us
-from latewood.columns import Column, column_from_arrow
+from latewood.clock import Clock, as_clock, show_ts, to_us
+from latewood.columns import Column, column_from_arrow, read_table
 from latewood.compaction import compact, was_published
-from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
-from latewood.immutable import Catalog, Changes, Generation, GenerationReader, Scrubs
-from latewood.intake import read_events
+from latewood.conditions import Condition
+from latewood.errors import ConflictError, ExpiredError, PointerError, SchemaError, StoreNotFoundError
+from latewood.forgetting import ScrubReceipt, scrub
+from latewood.immutable import (
+    Alteration,
+    Catalog,
+    Change,
+    Changes,
+    Generation,
+    GenerationReader,
+    Pin,
+    Scrubs,
+    StoreDescription,
+)
+from latewood.intake import Intake, read_events
 from latewood.materialize import Materializer
-from latewood.mutable import AppendReceipt, InMemoryTier, LmdbTier, MutableTier
+from latewood.mutable import AppendReceipt, InMemoryTier, LmdbTier, MutableTier, StaleCodesError
 from latewood.projection import Projection
+from latewood.retention import Retention
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
-from latewood.storage.documents import decode_document, encode_document
 from latewood.storage.local import LocalStorage
 from latewood.vocabulary import Vocabulary, check_extent
 
-KIND = "store"
-FORMAT_VERSION = 1
 OWNER = "store"  # the file in a mutable tier's folder that says whose it is, by the store's epoch
-
-
-@dataclass(frozen=True, slots=True)
-class StoreDescription:
-    """What `store.json` says: written once, at creation; what changes later stands in the manifests."""
-
-    epoch: bytes  # 128 random bits that name the store, so that a pointer from elsewhere is recognised
-    schema: Schema
-    shards: int
-    created_ts: int
-
-    def to_bytes(self) -> bytes:
-        body = {"epoch": self.epoch.hex(), "schema": self.schema.to_json(), "shards": self.shards}
-        return encode_document(KIND, FORMAT_VERSION, body | {"created_ts": self.created_ts})
-
-    @classmethod
-    def from_bytes(cls, data: bytes, place: str) -> "StoreDescription":
-        """Raises: CorruptionError: damaged; SchemaError: a format version from the future."""
-        body = decode_document(data, place, KIND, FORMAT_VERSION)
-        schema = Schema.from_json(body["schema"])
-        return cls(bytes.fromhex(body["epoch"]), schema, int(body["shards"]), int(body["created_ts"]))
 
 
 class Store:
@@ -63,13 +52,14 @@ class Store:
 
     def __init__(self, path: str, storage: Storage, description: StoreDescription, clock: Clock) -> None:
         self.path, self.storage, self.clock = path, storage, clock
-        self.schema, self.epoch, self.shards = description.schema, description.epoch, description.shards
+        self.epoch, self._description = description.epoch, description
         self.catalog = Catalog(storage, self.epoch)
         self.changes, self.scrubs = Changes(storage, self.epoch), Scrubs(storage, self.epoch)
         self._tier: MutableTier | None = None
         self._closed = False
-        self.vocabulary = Vocabulary(storage, self.schema, read_only=True, epoch=self.epoch)
+        self.vocabulary = Vocabulary(storage, description.schema, read_only=True, epoch=self.epoch)
         self._reader: GenerationReader | None = None
+        self._pin: str | None = None  # the name of the pin whose generation is read instead of the newest
         self._lock = threading.Lock()
 
     # ---- opening and closing
@@ -82,6 +72,7 @@ class Store:
         shards: int = 16,
         clock: Clock | Callable[[], int | datetime] | None = None,
         mutable: str | Path | None = None,
+        retention: Retention | None = None,
     ) -> "Store":
         """Create an empty store.
 
@@ -90,10 +81,10 @@ class Store:
             shards: files per generation; a shard of one to a few GiB is good.
             clock: what tells the time in µs; None is the wall clock.
             mutable: the local folder of the mutable tier; for a local store, `<path>/mutable` unless given.
+            retention: how much of every history to keep; None keeps all.
         Raises: ConflictError: there is a store already. SchemaError: not a number of shards.
         """
-        if not 1 <= shards <= 65_536:
-            raise SchemaError(f"shards is {shards}; a store has 1 to 65,536")
+        check_shards(shards)
         place, clock = str(path), as_clock(clock)
         storage = open_storage(place)
         folder = _tier_folder(storage, mutable)  # what is wrong with it shows now, and not when there is half a store
@@ -102,7 +93,7 @@ class Store:
         if folder is not None and not _exists(storage) and (folder / OWNER).exists():
             raise ConflictError(_others(folder))
         probe(storage)
-        description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now())
+        description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now(), retention)
         if not storage.create(keys.STORE, description.to_bytes()):
             raise ConflictError(f"{place}: there is a store already; open it, or choose another place")
         _TIERS_IN_MEMORY.pop(place, None)  # of a store that was deleted
@@ -133,8 +124,9 @@ class Store:
         return store
 
     def _open_for_writing(self, mutable: str | Path | None) -> None:
-        self.catalog.ensure_first(self.schema, self.shards)
-        self.vocabulary = Vocabulary(self.storage, self.schema, epoch=self.epoch)
+        first = self._description
+        self.catalog.ensure_first(first.schema, first.shards, first.retention)
+        self.vocabulary = Vocabulary(self.storage, first.schema, epoch=self.epoch)
         self._tier = self._open_tier(mutable)
         try:
             _align(self._tier, self.reader().generation.watermark)
@@ -170,6 +162,16 @@ class Store:
     def read_only(self) -> bool:
         return self._tier is None
 
+    @property
+    def schema(self) -> Schema:
+        """Of the generation that reads are answered from: a change counts once it was applied."""
+        return self.generation.schema
+
+    @property
+    def shards(self) -> int:
+        """Files per generation."""
+        return len(self.generation.shards)
+
     def __repr__(self) -> str:
         state = " (closed)" if self._closed else " (read only)" if self.read_only else ""
         return f"<Store {self.path}{state}, epoch {self.epoch.hex()[:8]}>"
@@ -177,27 +179,45 @@ class Store:
     # ---- writing
 
     def append(self, data: Any, *, late: Literal["raise", "stamp"] = "raise") -> AppendReceipt:
-        """Append events; durable when it returns, in any order of time.
+        """Append events, corrections and deletions; durable when it returns, in any order of time.
 
         Args:
             data: a table with user_id, event_ts and every trait. Optional columns: ingest_ts, for a replay that brings its
-                own (else the store stamps); event_id, by which a repetition is recognised.
+                own (else the store stamps); event_id, by which a repetition is recognised; supersedes, the event_id of
+                what a row corrects, or its place, struct(event_ts, ingest_ts, ordinal), as its append's receipt told
+                them. A row that supersedes something and has no event_ts deletes it; a table of only user_id and
+                supersedes is all deletions. Corrections hold from their ingest time on: what was logged before stays.
             late: what to do with a given ingest_ts that the store has already passed: "raise", or "stamp" it as of now.
         Returns: how many were new, how many were duplicates, and per row its ingest_ts and ordinal.
-        Raises: SchemaError: the table does not fit. ConflictError: an ingest_ts below what has been seen (R7), or an
-            event_id with other content.
+        Raises: SchemaError: the table does not fit. ConflictError: an ingest_ts below what has been seen (R7), an
+            event_id with other content, or a row that supersedes what the store does not have.
         """
-        tier = self._writable()
-        intake = read_events(data, self.schema, self.encode)
-        return tier.append(
-            intake.events,
-            ids=intake.ids,
-            content=intake.content,
-            supersedes=intake.supersedes,
-            explicit=intake.explicit,
-            late=late,
-            now=self.clock.now(),
-        )
+        tier, table = self._writable(), read_table(data)
+        while True:
+            blanked = self.vocabulary.blanked  # before anything is coded
+            intake = self._read_events(table)
+            try:
+                return tier.append(
+                    intake.events,
+                    ids=intake.ids,
+                    content=intake.content,
+                    supersedes=intake.supersedes,
+                    explicit=intake.explicit,
+                    late=late,
+                    now=self.clock.now(),
+                    blanked=blanked,
+                )
+            except StaleCodesError:
+                self.vocabulary.refresh_blanked()
+
+    def _read_events(self, table: pa.Table) -> Intake:
+        schema = self.schema
+        try:
+            return read_events(table, schema, self.encode)
+        except SchemaError:
+            if self.refresh().generation.schema == schema:
+                raise
+            return read_events(table, self.schema, self.encode)
 
     def compact(
         self,
@@ -222,6 +242,80 @@ class Store:
         generation = compact(self, watermark=cut, keep=keep, workers=workers, progress=progress)
         self.refresh()
         return generation
+
+    # ---- changing
+
+    def alter(
+        self,
+        *,
+        add: Mapping[str, pa.Schema] | pa.Schema | Iterable[pa.Field] = (),
+        drop: Iterable[str] = (),
+        rename: Mapping[str, str] | None = None,
+        retention: Retention | Literal["unchanged"] | None = "unchanged",
+        shards: int | None = None,
+        preview: bool = False,
+    ) -> Alteration:
+        """Change what the store is like, from the next compaction on.
+
+        Args:
+            add: nullable traits, by group or of the first group; null in all events that are there.
+            drop, rename: traits by name. Stored projections go on finding a renamed one by its old name; a name that is
+                dropped and added again is a new trait.
+            retention: what to keep of every history; None keeps all.
+            shards: files per generation.
+            preview: only say what would change.
+        Returns: what changes; print it.
+        Raises: SchemaError: an unknown, repeated or reserved name, a trait that is added and not nullable.
+            ConflictError: someone else made a change meanwhile.
+        """
+        before = self.changes.latest(self.refresh().generation)
+        schema = before.schema.altered(add=add, drop=drop, rename=rename)
+        kept = before.retention if retention == "unchanged" else retention
+        after = Change(before.number + 1, schema, check_shards(shards or before.shards), kept)
+        if not preview and replace(after, number=before.number) != before:
+            self._writable()
+            self.changes.add(after)
+        return Alteration(before, after)
+
+    def scrub(
+        self, user_ids: Iterable[int | str] | None = None, where: Condition | None = None, *, compact: bool = True
+    ) -> ScrubReceipt:
+        """Forget users, or the events that meet a condition; `compact` removes them at once.
+
+        See `latewood.forgetting.scrub`, which says what happens when, and what it raises.
+        """
+        self._writable()
+        receipt = scrub(self, user_ids, where, compact_now=compact)
+        self.refresh()
+        return receipt
+
+    def pin(self, name: str, ttl: timedelta) -> Pin:
+        """Keep the data of the current generation for a while, for a run that reads it with `at(name)`.
+
+        Args: ttl: how long; pinning again extends it, on the generation that is current then.
+        Raises: SchemaError: a name that cannot be a file's.
+        """
+        while True:
+            generation = self.refresh().generation
+            pin = Pin(name, generation.id, self.clock.now() + ttl // timedelta(microseconds=1))
+            self.catalog.pins.write(pin)
+            if self.catalog.is_stored(generation):  # else it was collected before the pin was there
+                return pin
+
+    def unpin(self, name: str) -> None:
+        """Let go of a pin; one that is gone already is fine."""
+        self.catalog.pins.delete(name)
+
+    def at(self, name: str) -> "Store":
+        """The store as of a pin, read-only: its generation, whatever is published meanwhile.
+
+        Should the generation be scrubbed, the one that forgot is read from then on (a scrub goes before pins).
+        Raises: PointerError: no pin of that name. ExpiredError: its time is over.
+        """
+        view = Store(self.path, self.storage, self._description, self.clock)
+        view._pin, view.scrubs = name, self.scrubs
+        view.reader()
+        return view
 
     # ---- reading
 
@@ -252,12 +346,12 @@ class Store:
         with self._lock:
             self._check_open()
             if self._reader is None:
-                self._reader = self._open_generation(self.catalog.latest())
+                self._reader = self._open_generation(self._newest())
             return self._reader
 
     def refresh(self) -> GenerationReader:
         """Look for a newer generation; the one to read from now on."""
-        current, newest = self.reader(), self.catalog.latest()
+        current, newest = self.reader(), self._newest()
         if newest.id == current.generation.id:
             return current
         with self._lock:
@@ -272,8 +366,19 @@ class Store:
 
     # ---- inside
 
+    def _newest(self) -> Generation:
+        if self._pin is None:
+            return self.catalog.latest()
+        pin = self.catalog.pins.read(self._pin)
+        if pin is None:
+            raise PointerError(f"{self.path} has no pin {self._pin!r}: it expired, or was never set")
+        if pin.expires_ts <= self.clock.now():
+            raise ExpiredError(f"pin {pin.name!r} expired at {show_ts(pin.expires_ts)}")
+        return self.catalog.load(pin.generation)
+
     def _open_generation(self, generation: Generation) -> GenerationReader:
         check_extent(self.storage, generation.vocabulary)
+        self.vocabulary.follow(generation.schema)
         return GenerationReader(self.storage, generation)
 
     def _open_tier(self, mutable: str | Path | None) -> MutableTier:
@@ -310,6 +415,13 @@ class Store:
 
     def _materialize(self, examples: pa.Table, projection: Projection) -> Batch:
         return Materializer(self, projection)(examples)
+
+
+def check_shards(shards: int) -> int:
+    """Raises: SchemaError: not a number of shards."""
+    if not 1 <= shards <= 65_536:
+        raise SchemaError(f"shards is {shards}; a store has 1 to 65,536")
+    return shards
 
 
 # Stores in memory live as long as the process; whoever opens one again must meet the same recent events.

@@ -12,11 +12,15 @@ from latewood.vocabulary import Vocabulary
 class CaptureStore(Protocol):
     """A store, as far as capture and backfill look into it."""
 
-    schema: Schema
     epoch: bytes
     clock: Clock
     tier: MutableTier | None  # None in a store opened read-only
     vocabulary: Vocabulary
+
+    @property
+    def schema(self) -> Schema:
+        """Of the generation that reads are answered from."""
+        ...
 
     def reader(self) -> GenerationReader:
         """The newest generation known here."""

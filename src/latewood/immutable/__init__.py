@@ -5,13 +5,15 @@ what the next is to be like, `scrubs` who was to be forgotten, and `pins` which 
 """
 
 from latewood.immutable.catalog import Catalog
-from latewood.immutable.changes import Change, Changes
+from latewood.immutable.changes import Alteration, Change, Changes
+from latewood.immutable.description import StoreDescription
 from latewood.immutable.manifest import Generation, ShardFile
 from latewood.immutable.pins import Pin, Pins
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.scrubs import Scrub, Scrubs
 
 __all__ = [
+    "Alteration",
     "Catalog",
     "Change",
     "Changes",
@@ -22,4 +24,5 @@ __all__ = [
     "Scrub",
     "Scrubs",
     "ShardFile",
+    "StoreDescription",
 ]

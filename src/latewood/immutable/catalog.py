@@ -108,6 +108,11 @@ class Catalog:
         self._storage.delete(item.key for item in garbage)
         return garbage
 
+    def is_stored(self, generation: Generation) -> bool:
+        """Whether all files of a generation are there."""
+        stored = {item.key for item in self._storage.list(keys.GENERATIONS)}
+        return all(shard.key in stored for shard in generation.shards if shard.exists)
+
     def _pinned(self, newest: Generation, now: int | None) -> set[int]:
         """The generations that pins hold; those that a scrub took are let go of."""
         held: set[int] = set()

@@ -34,6 +34,32 @@ class Change:
         return cls(generation.change, generation.schema, len(generation.shards), generation.retention)
 
 
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """What a change makes different. Printing it lists that."""
+
+    before: Change
+    after: Change
+
+    def lines(self) -> list[str]:
+        """One line for each difference."""
+        old, new = self.before, self.after
+        was, now = ({trait.id: trait for trait in change.schema} for change in (old, new))
+        lines = [f"- {was[id_].name}: {was[id_].type}, with all its values" for id_ in was.keys() - now.keys()]
+        lines += [f"+ {now[id_].name}: {now[id_].type}, null in earlier events" for id_ in now.keys() - was.keys()]
+        both = [id_ for id_ in was if id_ in now]
+        lines += [f"{was[id_].name} → {now[id_].name}" for id_ in both if was[id_].name != now[id_].name]
+        if old.shards != new.shards:
+            lines.append(f"shards: {old.shards} → {new.shards}")
+        if old.retention != new.retention:
+            lines.append(f"retention: {old.retention} → {new.retention}")
+        return lines
+
+    def __str__(self) -> str:
+        lines = self.lines()
+        return "\n".join([*lines, "applied by the next compaction"]) if lines else "nothing changes"
+
+
 class Changes:
     """The changes of one store.
 

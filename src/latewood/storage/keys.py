@@ -3,6 +3,7 @@
     store.json                                        what the store is: schema, epoch, shard count
     vocabulary/<trait id>/<seq>.arrow                 values of a trait, in the order of their codes
     vocabulary/blanked/<number>.json                  codes whose values were forgotten
+    vocabulary/unused/<generation>-<uuid>.json        codes to be blanked once that attempt is published
     manifests/<generation>.json                       one per generation, never deleted
     generations/<generation>/<uuid>/shard-<i>.stripes its data; the uuid is the attempt's that wrote it
     changes/<number>.json                             what the next generation is to be like: schema, shards, retention
@@ -22,11 +23,13 @@ GENERATIONS = "generations"
 CHANGES = "changes"
 SCRUBS = "scrubs"
 PINS = "pins"
+UNUSED = f"{VOCABULARY}/unused"
 _PROBES = "probes"
 
 _CHUNK = re.compile(rf"{VOCABULARY}/(\d+)/(\d{{8}})\.arrow")
 _MANIFEST = re.compile(rf"{MANIFESTS}/(\d{{10}})\.json")
 _PIN = re.compile(rf"{PINS}/([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
+_UNUSED = re.compile(rf"{UNUSED}/(\d{{10}})-([^/]+)\.json")
 _ATTEMPT_FILE = re.compile(rf"{GENERATIONS}/(\d{{10}})/([^/]+)/.+")
 
 
@@ -46,6 +49,16 @@ def parse_vocabulary_chunk(key: str) -> tuple[int, int] | None:
 
 def blanked(number: int) -> str:
     return f"{VOCABULARY}/blanked/{number:08d}.json"
+
+
+def unused(generation: int, uuid: str) -> str:
+    return f"{UNUSED}/{generation:010d}-{uuid}.json"
+
+
+def parse_unused(key: str) -> tuple[int, str] | None:
+    """The generation and the uuid of the attempt."""
+    match = _UNUSED.fullmatch(key)
+    return (int(match[1]), match[2]) if match else None
 
 
 def manifest(generation: int) -> str:

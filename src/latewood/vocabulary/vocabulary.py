@@ -42,6 +42,11 @@ class Vocabulary:
         self._lock = threading.Lock()
         self.follow(schema)
 
+    @property
+    def blanked_codes(self) -> int:
+        """How many codes they blanked."""
+        return sum(len(self._blanked.codes(trait_id)) for trait_id in self._lists)
+
     def follow(self, schema: Schema) -> None:
         """Take in the coded traits of a schema that are not known here yet."""
         for trait in schema:
@@ -73,6 +78,12 @@ class Vocabulary:
         Raises: CorruptionError: the store has fewer.
         """
         return self._lists[trait_id].values(at_least)
+
+    def to_arrow(self, trait: Trait, column: Column) -> pa.DictionaryArray:
+        """A coded column as values, each of which is looked at once. Raises: CorruptionError: a code without a value."""
+        codes = pa.array(column.values, pa.int32(), mask=column.mask)
+        largest = pc.max(codes).as_py()
+        return pa.DictionaryArray.from_arrays(codes, self.values(trait.id, 0 if largest is None else largest + 1))
 
     def refresh(self, trait_id: int) -> None:
         """Read what others have added, so that `values` has every code of the generations published by now."""

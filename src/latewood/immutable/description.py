@@ -1,0 +1,36 @@
+"""What a store is: `store.json`, written once when it is created. What changes later stands in changes and manifests."""
+
+from dataclasses import dataclass
+
+from latewood.retention import Retention
+from latewood.schema import Schema
+from latewood.storage.documents import decode_document, encode_document
+
+KIND = "store"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDescription:
+    """What `store.json` says: what the store was created as."""
+
+    epoch: bytes  # 128 random bits that name the store, so that a pointer from elsewhere is recognised
+    schema: Schema
+    shards: int
+    created_ts: int
+    retention: Retention | None = None
+
+    def to_bytes(self) -> bytes:
+        body = {"epoch": self.epoch.hex(), "schema": self.schema.to_json(), "shards": self.shards}
+        body |= {
+            "created_ts": self.created_ts,
+            "retention": None if self.retention is None else self.retention.to_json(),
+        }
+        return encode_document(KIND, FORMAT_VERSION, body)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, place: str) -> "StoreDescription":
+        """Raises: CorruptionError: damaged; SchemaError: a format version from the future."""
+        body = decode_document(data, place, KIND, FORMAT_VERSION)
+        schema, retention = Schema.from_json(body["schema"]), Retention.from_json(body.get("retention"))
+        return cls(bytes.fromhex(body["epoch"]), schema, int(body["shards"]), int(body["created_ts"]), retention)

@@ -1,0 +1,154 @@
+"""Living with a store: changes of schema, pins, and the view at a pin."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import latewood as lw
+from latewood.immutable import Catalog
+from latewood.storage import keys
+from latewood.testing import ManualClock
+
+SCHEMA = lw.Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64()), ("action", pa.string())]))
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(1_000_000)
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> lw.Store:
+    return lw.Store.create(tmp_path / "store", SCHEMA, shards=2, clock=clock)
+
+
+def append(store: lw.Store, clock: ManualClock, user: int = 1, **traits: object) -> None:
+    clock.advance(10)
+    row = {"user_id": [user], "event_ts": [clock.now()], "item": [clock.now()], "action": ["play"]}
+    store.append(pa.table(row | {name: [value] for name, value in traits.items()}))
+
+
+def test_a_change_is_previewed_then_applied_by_the_next_compaction(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    changes = {"add": pa.schema([("city", pa.string())]), "drop": ["action"], "rename": {"item": "item_id"}}
+    preview = store.alter(**changes, shards=4, preview=True)
+    shown = str(preview)
+    for line in ("- action: string", "+ city: string", "item → item_id", "shards: 2 → 4", "the next compaction"):
+        assert line in shown
+    assert store.changes.latest(store.generation).number == 0
+    assert store.alter(**changes, shards=4).after == preview.after
+    assert "action" in store.schema
+    store.compact()
+    assert [trait.name for trait in store.schema] == ["item_id", "city"]
+    assert store.shards == 4
+    assert store.history(1).column_names == ["event_ts", "item_id", "city"]
+    clock.advance(1)
+    store.append(pa.table({"user_id": [1], "event_ts": [clock.now()], "item_id": [5], "city": ["Oslo"]}))
+    store.append(
+        pa.table({"user_id": [1], "event_ts": [clock.now()], "item": [6]})
+    )  # the old name, without what is new
+    assert store.history(1)["item_id"].to_pylist()[1:] == [5, 6]
+    assert store.history(1)["city"].to_pylist() == [None, "Oslo", None]
+
+
+def test_nothing_to_change_writes_nothing(store: lw.Store) -> None:
+    assert str(store.alter(shards=2)) == "nothing changes"
+    assert store.storage.list(keys.CHANGES) == []
+
+
+def test_of_two_changes_at_once_one_is_refused(store: lw.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = lw.Store.open(store.path)
+    latest = other.changes.latest(other.generation)
+    store.alter(shards=3)
+    monkeypatch.setattr(other.changes, "latest", lambda generation: latest)
+    with pytest.raises(lw.ConflictError, match="change 1 was made by someone else"):
+        other.alter(shards=5)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drop": ["nope"]}, "unknown trait 'nope'"),
+        ({"rename": {"item": "event_ts"}}, "reserved"),
+        ({"add": pa.schema([("item", pa.int8())])}, "unique"),
+        ({"add": [pa.field("x", pa.int8(), nullable=False)]}, "make it nullable"),
+        ({"shards": 70_000}, "shards is 70000"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(store: lw.Store, change: dict[str, object], message: str) -> None:
+    with pytest.raises(lw.SchemaError, match=message):
+        store.alter(**change)
+    assert store.storage.list(keys.CHANGES) == []
+
+
+def test_retention_is_set_at_creation_and_changed_later(tmp_path: Path, clock: ManualClock) -> None:
+    kept = lw.Retention(max_events=100)
+    with lw.Store.create(tmp_path / "store", SCHEMA, clock=clock, retention=kept) as store:
+        assert store.generation.retention == kept
+        store.alter(shards=3)
+        assert store.changes.latest(store.generation).retention == kept
+        assert "retention" in str(store.alter(retention=lw.Retention(max_age=timedelta(days=30))))
+        store.alter(retention=None)
+        assert store.changes.latest(store.generation).retention is None
+
+
+@pytest.mark.parametrize("bad", [{"max_age": timedelta()}, {"max_age": 5}, {"max_events": 0}, {"max_events": 1.5}])
+def test_a_retention_that_is_none_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(lw.SchemaError, match="max_"):
+        lw.Retention(**bad)
+
+
+def test_a_pin_keeps_its_generation_readable(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    store.compact()
+    pin = store.pin("run-1", HOUR)
+    assert (pin.generation, pin.expires_ts) == (1, clock.now() + 3_600_000_000)
+    view = store.at("run-1")
+    for _ in range(4):
+        append(store, clock)
+        store.compact(keep=1)
+    assert (view.refresh().generation.id, store.generation.id) == (1, 5)
+    assert len(view.history(1)) == 1
+    assert len(store.at("run-1").history(1)) == 1
+    with pytest.raises(lw.ConflictError, match="read_only"):
+        view.append(pa.table({"user_id": [1]}))
+    store.unpin("run-1")
+    with pytest.raises(lw.PointerError, match="no pin 'run-1'"):
+        store.at("run-1")
+
+
+def test_an_expired_pin_is_an_error_and_lets_go(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    store.compact()
+    store.pin("run", HOUR)
+    clock.advance(3_600_000_000)
+    with pytest.raises(lw.ExpiredError, match="pin 'run' expired"):
+        store.at("run")
+    for _ in range(3):
+        append(store, clock)
+        store.compact(keep=1)
+    assert store.catalog.pins.all() == []
+    assert {keys.parse_attempt_file(stored.key)[0] for stored in store.storage.list(keys.GENERATIONS)} == {4}
+
+
+def test_a_pin_that_lost_its_files_before_it_was_there_takes_the_newer_generation(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(store, clock)
+    store.compact()
+    other, stored = lw.Store.open(store.path, clock=clock), Catalog.is_stored
+
+    def while_another_compacts(catalog: Catalog, generation: lw.Generation) -> bool:
+        monkeypatch.setattr(Catalog, "is_stored", stored)
+        other.catalog.pins.delete("run")
+        append(other, clock)
+        other.compact(keep=1)
+        return stored(catalog, generation)
+
+    monkeypatch.setattr(Catalog, "is_stored", while_another_compacts)
+    assert store.pin("run", HOUR).generation == 2
+    other.close()
