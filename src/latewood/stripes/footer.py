@@ -74,7 +74,7 @@ class Footer:
                 _count(document["generation"]),
                 _count(document["shard"]),
                 {name: _count(document[name]) for name in COUNTS},
-                None if document["latest_ingest"] is None else int(document["latest_ingest"]),
+                None if document["latest_ingest"] is None else _whole(document["latest_ingest"]),
                 tuple(StripeColumn.from_json(column) for column in document["columns"]),
                 tuple(_count(column["bytes"]) for column in document["columns"]),
                 str(document["user_type"]),
@@ -85,13 +85,25 @@ class Footer:
             )
         except SchemaError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ) as error:  # the last: brackets in brackets
             raise CorruptionError(f"{key}: the footer is not readable: {error!r}") from error
 
 
 def _count(number: Any) -> int:
-    if type(number) is not int or not 0 <= number < 1 << 62:
+    if not 0 <= _whole(number) < 1 << 62:
         raise ValueError(f"not a count: {number!r}")
+    return int(number)
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"not a whole number of 64 bits: {number!r}")
     return number
 
 

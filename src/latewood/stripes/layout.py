@@ -86,7 +86,9 @@ class StripeColumn:
         id_, name, role, dtype = (document[key] for key in ("id", "name", "role", "dtype"))
         if role not in ROLES or dtype not in DTYPES:
             raise SchemaError(f"column {name!r} is {role} of {dtype}, which this version cannot read")
-        return cls(int(id_), str(name), role, np.dtype(dtype))
+        if type(id_) is not int or type(name) is not str:
+            raise ValueError(f"not a column: {document!r}")
+        return cls(id_, name, role, np.dtype(dtype))
 
 
 BUILT_IN = (

@@ -190,7 +190,12 @@ class Shard:
         if self.footer.user_type == "int64":
             return pa.Array.from_buffers(pa.int64(), self.user_count, [None, pa.py_buffer(self._bytes("user_ids"))])
         buffers = [None, *(pa.py_buffer(self._bytes(name)) for name in ("user_offsets", "user_bytes"))]
-        return pa.Array.from_buffers(pa.large_string(), self.user_count, buffers).cast(pa.string())
+        text = pa.Array.from_buffers(pa.large_string(), self.user_count, buffers)
+        try:
+            text.validate(full=True)
+            return text.cast(pa.string())
+        except pa.ArrowInvalid as error:
+            raise CorruptionError(f"{self.key}: the user ids are not text: {error}") from None
 
     def _check_index(self) -> None:
         kinds = {"i": SIGNED, "b": BOOL}
