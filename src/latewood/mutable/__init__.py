@@ -3,8 +3,10 @@
 tier           what is promised              log             the seam below: batches and a state, committed together
 logged_tier    the rules, over any log       segmented_log   a log in a directory, one segment_file after another
 lmdb_tier      ... over a segmented log      memory_tier     ... over a log without files
-arena          the log's copy for reading    event_batch     what the log holds, as bytes
-supersedes     which rows of a table are newer versions of earlier events
+admission      an append, row by row         supersedes      which rows are newer versions of others ▸ targets: which
+replica        the log's copy for reading    arena           ... its columns: chains, id_table, suppressed
+event_batch    what the log holds, as bytes  event_ids       ids that outlive their events
+rules          of time, as functions         book            the scrubs, which lie elsewhere
 """
 
 from latewood.mutable.identify import hash_content, hash_ids

@@ -1,7 +1,8 @@
 """Admitting one append: which rows are new, what time they get, and their place among ties. No I/O.
 
-In order: rows that repeat an event_id drop out (R14), explicit ingest times are checked (R7), the rest is stamped (R1,
-R5), and the arena takes the rows in as pending.
+In order: rows of scrubbed users from before the scrub are skipped (R16), rows that repeat an event_id drop out (R14), what
+the rest supersedes is found (R13), explicit ingest times are checked (R7), the rest is stamped (R1, R5), and the arena
+takes the rows in as pending.
 """
 
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.errors import ConflictError
-from latewood.events import Events
+from latewood.events import Events, Suppressions
 from latewood.mutable import rules
 from latewood.mutable.arena import Arena
-from latewood.mutable.event_batch import EventBatch
-from latewood.mutable.event_ids import IdRun
-from latewood.mutable.tier import AppendReceipt, Late, TierState
+from latewood.mutable.event_batch import EventBatch, Versions
+from latewood.mutable.supersedes import Supersedes
+from latewood.mutable.targets import Known, Targets, find_targets
+from latewood.mutable.tier import AppendReceipt, Late, StaleCodesError
 
 
 @dataclass(slots=True)
@@ -25,98 +27,181 @@ class Appending:
     events: Events
     ids: NDArray[np.uint64] | None
     content: NDArray[np.uint64] | None
+    supersedes: Supersedes | None
     explicit: bool
     late: Late
+    blanked: int | None
     now: int
     max_ahead_us: int
     outcome: AppendReceipt | BaseException | None = None
 
 
-def admit(
-    appending: Appending, state: TierState, arena: Arena, runs: list[IdRun]
-) -> tuple[EventBatch | None, AppendReceipt]:
+@dataclass(slots=True)
+class _Entry:
+    """What becomes of each row. Shapes: (n,)."""
+
+    ingest_ts: NDArray[np.int64]
+    ordinal: NDArray[np.int32]
+    skipped: NDArray[np.bool_]
+
+
+def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, AppendReceipt]:
     """Enter the new rows of an append in the arena, pending.
 
-    Returns: what the log must keep (None if every row is a duplicate), and the receipt.
-    Raises: ConflictError: naming the row; the arena is as before.
+    Returns: what the log must keep (None if no row is new), and the receipt.
+    Raises: ConflictError: naming the row; StaleCodesError. The arena is as before.
     """
     n = len(appending.events)
-    ingest_ts, ordinal = np.empty(n, np.int64), np.empty(n, np.int32)
-    repeats = _Repeats.find(appending, arena, runs)
-    rows = np.arange(n) if repeats is None else np.flatnonzero(repeats.found == -1)
-    batch = None
-    if len(rows):
-        batch, users = _stamp(appending, rows, state, arena)
-        ingest_ts[rows] = batch.events.ingest_ts
-        ordinal[rows] = arena.add(batch, users, place_ties=True)
-        batch.events.ordinal[:] = ordinal[rows]
+    if appending.blanked not in (None, known.state.tier.blanked):
+        raise StaleCodesError(f"rows coded as of blanking {appending.blanked}; it is at {known.state.tier.blanked}")
+    entry = _skip(appending, known)
+    repeats = _Repeats.find(appending, entry.skipped, known)
+    fresh = ~entry.skipped if repeats is None else ~entry.skipped & (repeats.found == -1)
+    targets = None
+    if appending.supersedes is not None:
+        targets, pointless = find_targets(appending.events, appending.ids, appending.supersedes, fresh, known)
+        entry.skipped[pointless], fresh[pointless] = True, False
+    batch = _enter(appending, np.flatnonzero(fresh), targets, entry, known) if fresh.any() else None
     if repeats is not None:
-        repeats.fill(ingest_ts, ordinal, arena)
-    return batch, AppendReceipt(len(rows), n - len(rows), 0, ingest_ts, ordinal)
+        repeats.fill(entry, known.arena)
+    count, skipped = int(fresh.sum()), int(entry.skipped.sum())
+    return batch, AppendReceipt(count, n - count - skipped, skipped, entry.ingest_ts, entry.ordinal)
+
+
+def _skip(appending: Appending, known: Known) -> _Entry:
+    """With the rows skipped that tell of the time before their user's scrub: a topic that is replayed brings them back."""
+    n = len(appending.events)
+    entry = _Entry(np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n, np.bool_))
+    if known.book is not None and len(known.book):
+        entry.ingest_ts = known.book.scrubbed_at(appending.events.keys)  # a skipped row keeps it
+        entry.skipped = appending.events.event_ts < entry.ingest_ts
+        if appending.supersedes is not None:
+            entry.skipped &= ~appending.supersedes.deletions
+    return entry
+
+
+def _enter(
+    appending: Appending, rows: NDArray[np.int64], targets: Targets | None, entry: _Entry, known: Known
+) -> EventBatch:
+    """Give the new rows their times and places, and put them in the arena."""
+    events, arena = appending.events, known.arena
+    chosen = events if len(rows) == len(events) else events.take(rows)
+    users = arena.assign(chosen.keys, chosen.user_ids)
+    entry.ingest_ts[rows] = _stamp(appending, chosen, users, rows, known)
+    ids, content = appending.ids, appending.content
+    if targets is not None and appending.supersedes is not None:
+        _check_earlier(targets, events, entry)
+        is_event = ~appending.supersedes.deletions[rows]
+        if not is_event.all():
+            rows, users = rows[is_event], users[is_event]
+            chosen = events.take(rows)
+    if ids is not None and content is not None:
+        ids, content = ids[rows], content[rows]
+    batch = EventBatch(chosen.stamped(entry.ingest_ts[rows], np.zeros(len(rows), np.int32)), ids, content)
+    entry.ordinal[rows] = arena.add(batch, users, place_ties=True)
+    batch.events.ordinal[:] = entry.ordinal[rows]
+    if targets is None or not len(targets):
+        return batch
+    versions = _versions(appending, targets, entry)
+    arena.supersede(versions, arena.assign(versions.suppressions.keys, versions.user_ids))
+    return batch._replace(versions=versions)
 
 
 def _stamp(
-    appending: Appending, rows: NDArray[np.int64], state: TierState, arena: Arena
-) -> tuple[EventBatch, NDArray[np.int64]]:
-    """The new rows with their ingest times, and their user numbers."""
-    events = appending.events if len(rows) == len(appending.events) else appending.events.take(rows)
-    n, now = len(rows), appending.now
+    appending: Appending, chosen: Events, users: NDArray[np.int64], rows: NDArray[np.int64], known: Known
+) -> NDArray[np.int64]:
+    """The ingest times of the new rows."""
+    n, now, state = len(rows), appending.now, known.state.tier
     if appending.explicit:
-        ingest_ts = events.ingest_ts.copy()
+        ingest_ts = chosen.ingest_ts.copy()
         stamped = rules.late_rows(state, ingest_ts, appending.late, rows)
         rules.check_not_ahead(ingest_ts[~stamped], now, appending.max_ahead_us, rows[~stamped])
     else:
         ingest_ts, stamped = np.empty(n, np.int64), np.ones(n, np.bool_)
     kept = ingest_ts[~stamped]
-    users = arena.assign(events)
     if len(kept) < n:
-        ranks = arena.rank(users, stamped)
+        ranks = known.arena.rank(users, stamped)
         ingest_ts[stamped] = rules.first_stamp(state, now, kept) + ranks[stamped]
         rules.check_not_ahead(ingest_ts[stamped], now, appending.max_ahead_us, rows[stamped])
-    ids, content = appending.ids, appending.content
-    if ids is not None and content is not None:
-        ids, content = ids[rows], content[rows]
-    return EventBatch(events.stamped(ingest_ts, np.zeros(n, np.int32)), ids, content), users
+    return ingest_ts
+
+
+def _check_earlier(targets: Targets, events: Events, entry: _Entry) -> None:
+    """Raises: ConflictError: a row supersedes an event that was learned of after it."""
+    later = targets.placed(events.event_ts, entry.ingest_ts, entry.ordinal).ingest_ts > entry.ingest_ts[targets.rows]
+    if later.any():
+        row = targets.rows[np.argmax(later)]
+        raise ConflictError(f"row {row} supersedes an event with a later ingest time than its own")
+
+
+def _versions(appending: Appending, targets: Targets, entry: _Entry) -> Versions:
+    """What the new rows supersede, as the log keeps it."""
+    events, supersedes, rows = appending.events, appending.supersedes, targets.rows
+    assert supersedes is not None
+    places = targets.placed(events.event_ts, entry.ingest_ts, entry.ordinal)
+    at = entry.ingest_ts[rows]
+    suppressions = Suppressions(events.keys.take(rows), places.event_ts, places.ingest_ts, places.ordinal, at)
+    ids, content = np.zeros((len(rows), 2), np.uint64), np.zeros(len(rows), np.uint64)
+    if appending.ids is not None and appending.content is not None:
+        deletions = supersedes.deletions[rows]
+        ids[deletions], content[deletions] = appending.ids[rows[deletions]], appending.content[rows[deletions]]
+    return Versions(events.user_ids.take(rows), suppressions, ids, content)
 
 
 @dataclass(slots=True)
 class _Repeats:
     """The rows that repeat an event id.
 
-    `found` per row: -1 new; ≥ 0 a row of the arena; -2 - j row j of the batch; where `run` ≥ 0, a place in that run of
-    evicted ids instead.
+    `found` per row: -1 new; ≥ 0 an entry of the arena's ids; -2 - j row j of the batch; where `run` ≥ 0, a place in that
+    run of evicted ids instead.
     """
 
     found: NDArray[np.int64]
     run: NDArray[np.int64]
-    runs: list[IdRun]
+    known: Known
 
     @classmethod
-    def find(cls, appending: Appending, arena: Arena, runs: list[IdRun]) -> "_Repeats | None":
-        """None where nothing repeats. Raises: ConflictError: an id with other content than before."""
+    def find(cls, appending: Appending, skipped: NDArray[np.bool_], known: Known) -> "_Repeats | None":
+        """None where nothing repeats.
+
+        Raises: ConflictError: an id with other content than before, in a row that does not supersede that very id.
+        """
         if appending.ids is None or appending.content is None:
             return None
-        found, conflict = arena.match(appending.ids, appending.content)
+        ids = np.where(skipped[:, None], np.uint64(0), appending.ids) if skipped.any() else appending.ids
+        content = appending.content
+        found, clash = known.arena.ids.match(ids, content)
         run = np.full(len(found), -1, np.int64)
-        conflicts = [conflict] if conflict >= 0 else []
-        for number, known in enumerate(runs):
-            unknown = np.flatnonzero((found < 0) & (run < 0) & appending.ids.any(axis=1))
-            place = known.find(appending.ids[unknown, 0], appending.ids[unknown, 1])
-            unknown, place = unknown[place >= 0], place[place >= 0]
-            other = known.content[place] != appending.content[unknown]
-            conflicts += unknown[other][:1].tolist()
-            found[unknown], run[unknown] = place, number
-        if conflicts:
-            raise ConflictError(f"row {min(conflicts)}: its event_id was used for an event with other content")
-        return None if (found == -1).all() else cls(found, run, runs)
+        for number, remembered in enumerate(known.runs):
+            asked = np.flatnonzero((found < 0) & (run < 0) & ids.any(axis=1))
+            place, before = remembered.find(ids[asked, 0], ids[asked, 1], content[asked])
+            clash[asked] |= before
+            found[asked[place >= 0]], run[asked[place >= 0]] = place[place >= 0], number
+        if (conflict := clash & (found == -1) & ~_of_itself(appending)).any():
+            raise ConflictError(
+                f"row {np.argmax(conflict)}: its event_id was used for an event with other content, and the row does not "
+                f"supersede that very event_id"
+            )
+        return None if (found == -1).all() else cls(found, run, known)
 
-    def fill(self, ingest_ts: NDArray[np.int64], ordinal: NDArray[np.int32], arena: Arena) -> None:
+    def fill(self, entry: _Entry, arena: Arena) -> None:
         """Give each repeated row the ingest time and ordinal of its original."""
-        known = np.flatnonzero((self.found >= 0) & (self.run < 0))
-        ingest_ts[known], ordinal[known] = arena.stamps_of(self.found[known])
-        for number, run in enumerate(self.runs):
+        here = np.flatnonzero((self.found >= 0) & (self.run < 0))
+        originals = self.found[here]
+        entry.ingest_ts[here], entry.ordinal[here] = (
+            arena.ids.ingest_ts.array[originals],
+            arena.ids.ordinal.array[originals],
+        )
+        for number, run in enumerate(self.known.runs):
             rows = np.flatnonzero(self.run == number)
-            ingest_ts[rows], ordinal[rows] = run.ingest_ts[self.found[rows]], run.ordinal[self.found[rows]]
+            entry.ingest_ts[rows], entry.ordinal[rows] = run.ingest_ts[self.found[rows]], run.ordinal[self.found[rows]]
         within = np.flatnonzero(self.found <= -2)
         originals = -2 - self.found[within]
-        ingest_ts[within], ordinal[within] = ingest_ts[originals], ordinal[originals]
+        entry.ingest_ts[within], entry.ordinal[within] = entry.ingest_ts[originals], entry.ordinal[originals]
+
+
+def _of_itself(appending: Appending) -> NDArray[np.bool_]:
+    """Which rows supersede an event of their own event id."""
+    if appending.ids is None or appending.supersedes is None or appending.supersedes.ids is None:
+        return np.zeros(len(appending.events), np.bool_)
+    return appending.supersedes.chosen & (appending.supersedes.ids == appending.ids).all(axis=1)

@@ -6,18 +6,21 @@ durable; readers do not see them until `commit`. The owner holds a lock around e
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column
-from latewood.events import NO_TIE, Events
+from latewood.events import NEVER, NO_TIE, Events, Suppressions, no_suppressions
 from latewood.mutable import chains
-from latewood.mutable.event_batch import EventBatch
-from latewood.mutable.event_ids import IdRun
-from latewood.mutable.growable import Growable, IntegerIds, TextIds, Traits
+from latewood.mutable.event_batch import EventBatch, Versions
+from latewood.mutable.event_ids import NO_EVENT, IdRun
+from latewood.mutable.growable import Growable, IntegerIds, TextIds, Traits, power_of_two
+from latewood.mutable.id_table import IdTable
+from latewood.mutable.supersedes import Places
+from latewood.mutable.suppressed import Suppressed, locate
 from latewood.users import UserKeys
 
 
@@ -50,8 +53,16 @@ class View:
         )
 
 
+class _Counts(NamedTuple):
+    """How much the arena holds."""
+
+    rows: int = 0
+    ids: int = 0
+    superseded: int = 0
+
+
 class Arena:
-    """Events by row, users by number. Rows [0, committed) are durable, [committed, rows) pending.
+    """Events by row, users by number, and what was superseded; the last of each may be pending.
 
     Args:
         user_type: the schema's user id type.
@@ -60,9 +71,10 @@ class Arena:
 
     def __init__(self, user_type: pa.DataType, first_batch: int = 0) -> None:
         self._user_type = user_type
-        self.rows = self.committed = 0
+        self.rows = 0
         self.first_batch = self.next_batch = first_batch
-        self._batch_starts: list[int] = []  # by batch since the first: its first row
+        self._starts: list[_Counts] = []  # by batch since the first: what was there before it
+        self._committed, self._committed_batch = _Counts(), first_batch
         self._user_count = 0
         self._users_table = np.zeros(2048, np.int64)
         self._user_hash, self._user_check = Growable(np.uint64), Growable(np.uint64)
@@ -72,25 +84,24 @@ class Arena:
         self._event_ts, self._ingest_ts, self._ordinal = Growable(np.int64), Growable(np.int64), Growable(np.int32)
         self._traits = Traits()
         self._ties = np.zeros(2048, np.int64)
-        self._id_count = 0
-        self._ids_table = np.zeros(2048, np.int64)
-        self._id_high, self._id_low, self._id_content = (Growable(np.uint64) for _ in range(3))
-        self._id_row = Growable(np.int64)
+        self.ids = IdTable()
+        self._superseded = Suppressed()
+        self._superseded_at = Growable(np.int64, fill=NEVER)  # by row; only as long as it need be
         self._found, self._spare = np.empty(65536, np.int64), np.empty(65536, np.int64)
 
     # Users
 
-    def assign(self, events: Events) -> NDArray[np.int64]:
-        """Each event's user number; users not seen before get one."""
-        n, count = len(events), self._user_count
+    def assign(self, keys: UserKeys, user_ids: pa.Array) -> NDArray[np.int64]:
+        """Each row's user number; users not seen before get one."""
+        n, count = len(user_ids), self._user_count
         self._reserve_users(count + n)
         users, new_rows = np.empty(n, np.int64), np.empty(n, np.int64)
-        hashes, checks = map(np.ascontiguousarray, events.keys)
+        hashes, checks = map(np.ascontiguousarray, keys)
         known = self._users_table, self._user_hash.array, self._user_check.array
         self._user_count = chains.assign_users(hashes, checks, *known, count, users, new_rows)
         if self._user_count > count:
             first = new_rows[: self._user_count - count]
-            self._user_ids.put(count, events.user_ids.take(pa.array(first)))
+            self._user_ids.put(count, user_ids.take(pa.array(first)))
         return users
 
     def _reserve_users(self, count: int) -> None:
@@ -106,33 +117,16 @@ class Arena:
         chains.rank_in_user(users, chosen, self._seen.array, ranks)
         return ranks
 
-    # Event ids
+    def find_users(self, keys: UserKeys) -> NDArray[np.int64]:
+        """Each user's number, -1 where unknown."""
+        users = np.empty(len(keys.hash), np.int64)
+        hashes, checks = map(np.ascontiguousarray, keys)
+        chains.find_users(hashes, checks, self._users_table, self._user_hash.array, self._user_check.array, users)
+        return users
 
-    def match(self, ids: NDArray[np.uint64], content: NDArray[np.uint64]) -> tuple[NDArray[np.int64], int]:
-        """Which rows repeat an event id: the arena's row (≥ 0), row j of the batch (-2 - j), or none (-1).
-
-        The second is the first row that repeats an id with other content, or -1.
-        """
-        found = np.full(len(ids), -1, np.int64)
-        scratch = np.zeros(_power_of_two(2 * len(ids) + 1), np.int64)
-        high, low = np.ascontiguousarray(ids[:, 0]), np.ascontiguousarray(ids[:, 1])
-        known = self._id_high.array, self._id_low.array, self._id_content.array
-        conflict = chains.match_ids(high, low, np.ascontiguousarray(content), self._ids_table, *known, scratch, found)
-        hits = found >= 0
-        found[hits] = self._id_row.array[found[hits]]
-        return found, conflict
-
-    def stamps_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """The ingest times and ordinals of rows, pending ones too."""
-        return self._ingest_ts.array[rows], self._ordinal.array[rows]
-
-    def ids_before(self, batch: int, latest: int) -> IdRun:
-        """The event ids of the batches before `batch`, to be remembered beyond their eviction."""
-        entries = np.flatnonzero(self._id_row.array[: self._id_count] < self._row_of(batch))
-        rows = self._id_row.array[entries]
-        high, low, content = (column.array[entries] for column in (self._id_high, self._id_low, self._id_content))
-        ingest_ts, ordinal = self.stamps_of(rows)
-        return IdRun.sort(high, low, content, ingest_ts, ordinal, latest=latest)
+    def keys_of(self, users: NDArray[np.int64]) -> UserKeys:
+        """The keys of users by number."""
+        return UserKeys(self._user_hash.array[users], self._user_check.array[users])
 
     # Events
 
@@ -152,12 +146,29 @@ class Arena:
         columns = self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array
         links = self._previous.array, self._latest.array, self._head.array, self._ties
         chains.link_rows(start, stop, place_ties, *columns, *links)
-        if batch.ids is not None and batch.content is not None:
-            self._add_ids(batch.ids, batch.content, start)
-        self._batch_starts.append(start)
+        self._starts.append(self._counts())
         self.next_batch += 1
         self.rows = stop
-        return self._ordinal.array[start:stop].copy()
+        ordinal: NDArray[np.int32] = self._ordinal.array[start:stop].copy()
+        if batch.ids is not None and batch.content is not None:
+            self.ids.add(batch.ids, batch.content, events.ingest_ts, ordinal, start)
+        return ordinal
+
+    def supersede(self, versions: Versions, users: NDArray[np.int64]) -> None:
+        """Enter what the batch just added supersedes, pending too; `users` are the numbers of those it is of."""
+        self._superseded.add(users, versions.suppressions)
+        self.ids.add(versions.ids, versions.content, versions.suppressions.at)
+
+    def take_in(self, batch: EventBatch) -> None:
+        """Enter a batch that is durable, as the log has it."""
+        events, versions = batch.events, batch.versions
+        self.add(batch, self.assign(events.keys, events.user_ids), place_ties=False)
+        if versions is not None:
+            self.supersede(versions, self.assign(versions.suppressions.keys, versions.user_ids))
+        self.commit()
+
+    def _counts(self) -> _Counts:
+        return _Counts(self.rows, self.ids.count, self._superseded.count)
 
     def _reserve_rows(self, count: int) -> None:
         self._previous.reserve(count)
@@ -166,25 +177,34 @@ class Arena:
             self._ties = _table(count)
             chains.rehash_ties(self._ties, self.rows, self._users.array, self._event_ts.array, self._ingest_ts.array)
 
-    def _add_ids(self, ids: NDArray[np.uint64], content: NDArray[np.uint64], start: int) -> None:
-        named = np.flatnonzero(ids.any(axis=1))
-        count, stop = self._id_count, self._id_count + len(named)
-        for column, values in (
-            (self._id_high, ids[named, 0]),
-            (self._id_low, ids[named, 1]),
-            (self._id_content, content[named]),
-            (self._id_row, named + start),
-        ):
-            column.put(count, values)
-        if 2 * stop > len(self._ids_table):
-            self._ids_table = _table(stop)
-            count = 0
-        chains.link_ids(count, stop, self._ids_table, self._id_low.array)
-        self._id_count = stop
-
     def commit(self) -> None:
-        """The pending rows are durable: let readers see them."""
-        self.committed = self.rows
+        """What is pending is durable: let readers see it."""
+        if self._committed.superseded < self._superseded.count:
+            self._mark(self._committed.superseded)
+        self._committed, self._committed_batch = self._counts(), self.next_batch
+
+    def _mark(self, start: int) -> None:
+        """Set when rows are superseded, by the entries from `start` on."""
+        new, of = slice(start, self._superseded.count), self._superseded
+        places = Places(of.event_ts.array[new], of.ingest_ts.array[new], of.ordinal.array[new])
+        rows = self.rows_at(of.users.array[new], places)
+        here = rows >= 0
+        self._superseded_at.reserve(self.rows)
+        np.minimum.at(self._superseded_at.array, rows[here], of.at.array[new][here])
+
+    def rows_at(self, users: NDArray[np.int64], places: Places) -> NDArray[np.int64]:
+        """The rows, pending ones too, of users (by number, or -1) at these places; -1 where there is none."""
+        rows = np.empty(len(users), np.int64)
+        event_ts, ingest_ts = np.ascontiguousarray(places.event_ts), np.ascontiguousarray(places.ingest_ts)
+        asked = np.ascontiguousarray(users), event_ts, ingest_ts, np.ascontiguousarray(places.ordinal)
+        columns = self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array
+        locate(*asked, self._ties, *columns, self._previous.array, rows)
+        return rows
+
+    def places_of(self, rows: NDArray[np.int64]) -> tuple[UserKeys, Places]:
+        """Whose rows they are, and their places."""
+        places = Places(self._event_ts.array[rows], self._ingest_ts.array[rows], self._ordinal.array[rows])
+        return self.keys_of(self._users.array[rows]), places
 
     def view(self) -> View:
         users = self._user_hash.array, self._user_check.array, self._user_ids, self._users.array
@@ -200,61 +220,103 @@ class Arena:
         tie_ordinal: NDArray[np.int32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(offsets, rows): each request's committed rows in the total order; see `chains.gather`."""
-        n = len(end_ts)
-        users, offsets = np.empty(n, np.int64), np.empty(n + 1, np.int64)
-        hashes, checks = map(np.ascontiguousarray, keys)
-        chains.find_users(hashes, checks, self._users_table, self._user_hash.array, self._user_check.array, users)
+        users, offsets = self.find_users(keys), np.empty(len(end_ts) + 1, np.int64)
         if tie_ingest is None or tie_ordinal is None:
-            tie_ingest, tie_ordinal = np.full(n, NO_TIE), np.zeros(n, np.int32)
-        requests = (users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self.committed)
+            tie_ingest, tie_ordinal = np.full(len(end_ts), NO_TIE), np.zeros(len(end_ts), np.int32)
+        requests = (users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self._committed.rows)
         columns = (self._head.array, self._previous.array, self._latest.array)
         order = (self._event_ts.array, self._ingest_ts.array, self._ordinal.array)
         count = chains.gather(*requests, *columns, *order, self._found, self._spare, offsets)
         if count > len(self._found):
             self._found, self._spare = np.empty(2 * count, np.int64), np.empty(2 * count, np.int64)
             chains.gather(*requests, *columns, *order, self._found, self._spare, offsets)
-        return offsets, self._found[:count].copy()
+        rows = self._found[:count].copy()
+        return self._drop_superseded(offsets, rows, cutoff) if self._committed.superseded else (offsets, rows)
+
+    def _drop_superseded(
+        self, offsets: NDArray[np.int64], rows: NDArray[np.int64], cutoff: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        self._superseded_at.reserve(self.rows)
+        kept = self._superseded_at.array[rows] >= np.repeat(cutoff, np.diff(offsets))
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+        return before[offsets], rows[kept]
+
+    def suppressed(
+        self,
+        keys: UserKeys,
+        end_ts: NDArray[np.int64],
+        min_ingest: NDArray[np.int64],
+        earliest: NDArray[np.int64],
+        cutoff: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], Suppressions]:
+        """(offsets, places): what each request must not see of the events ingested before `min_ingest`."""
+        if not self._committed.superseded:
+            return np.zeros(len(end_ts) + 1, np.int64), no_suppressions()
+        requests = self.find_users(keys), end_ts, min_ingest, earliest, cutoff, self._committed.superseded
+        offsets, entries = self._superseded.gather(*requests)
+        return offsets, self._suppressions(entries)
+
+    def superseded_between(self, start: int, end: int) -> Suppressions:
+        """What was superseded at `start ≤ at < end`, in the order of arrival."""
+        at = self._superseded.at.array[: self._committed.superseded]
+        return self._suppressions(np.flatnonzero((at >= start) & (at < end)))
+
+    def _suppressions(self, entries: NDArray[np.int64]) -> Suppressions:
+        of = self._superseded
+        columns = (of.event_ts, of.ingest_ts, of.ordinal, of.at)
+        return Suppressions(self.keys_of(of.users.array[entries]), *(column.array[entries] for column in columns))
 
     def rows_between(self, start_ingest: int, end_ingest: int) -> NDArray[np.int64]:
         """The committed rows with `start_ingest ≤ ingest_ts < end_ingest`, in arrival order."""
-        ingest = self._ingest_ts.array[: self.committed]
+        ingest = self._ingest_ts.array[: self._committed.rows]
         return np.flatnonzero((ingest >= start_ingest) & (ingest < end_ingest))
 
+    def codes_in_use(self, trait: int) -> NDArray[np.int32]:
+        """The values of a coded trait that any row has, pending ones too."""
+        if (column := self._traits.arrays().get(trait)) is None:
+            return np.zeros(0, np.int32)
+        values, mask = column[0][: self.rows], column[1]
+        used: NDArray[np.int32] = np.unique(values if mask is None else values[~mask[: self.rows]])
+        return used
+
     # Forgetting
+
+    def ids_before(self, batch: int, latest: int) -> IdRun:
+        """The event ids of the batches before `batch`, to be remembered beyond their eviction."""
+        entries, ids = slice(0, self._before(batch).ids), self.ids
+        columns: dict[str, Any] = {
+            name: getattr(ids, name).array[entries] for name in ("high", "low", "content", "ingest_ts", "ordinal")
+        }
+        of_events = columns["ordinal"] != NO_EVENT
+        rows = np.where(of_events, ids.row.array[entries], 0)
+        user_hash, user_check = self.keys_of(np.where(of_events, self._users.array[rows], 0))
+        known = {"event_ts": self._event_ts.array[rows], "user_hash": user_hash, "user_check": user_check}
+        columns |= {name: np.where(of_events, column, np.zeros(1, column.dtype)) for name, column in known.items()}
+        return IdRun.sort(columns, latest=latest)
 
     def rebuilt(self, first_batch: int) -> "Arena":
         """An arena of the committed batches from `first_batch` on: after an eviction or a commit that failed."""
         fresh = Arena(self._user_type, max(first_batch, self.first_batch))
-        view, ids = self.view(), self._ids_by_row()
-        start = self._row_of(fresh.next_batch)
-        rows = np.arange(start, self.committed)
-        if len(rows):
-            events = view.take(rows)
-            batch = EventBatch(events, *((None, None) if ids is None else (ids[0][rows], ids[1][rows])))
-            fresh.add(batch, fresh.assign(events), place_ties=False)
-        fresh._batch_starts = [first - start for first in self._batch_starts if start <= first < self.committed]
-        fresh.next_batch = fresh.first_batch + len(fresh._batch_starts)
+        start, stop, view = self._before(fresh.first_batch), self._committed, self.view()
+        if start.rows < stop.rows:
+            events = view.take(np.arange(start.rows, stop.rows))
+            fresh.add(EventBatch(events, None, None), fresh.assign(events.keys, events.user_ids), place_ties=False)
+        fresh.ids = self.ids.part(start.ids, stop.ids, start.rows)
+        if start.superseded < stop.superseded:
+            entries = np.arange(start.superseded, stop.superseded)
+            places, users = self._suppressions(entries), self._superseded.users.array[entries]
+            fresh._superseded.add(fresh.assign(places.keys, self._user_ids.take(users)), places)
+        kept = self._starts[fresh.first_batch - self.first_batch : self._committed_batch - self.first_batch]
+        fresh._starts = [_Counts(*(np.subtract(there, start).tolist())) for there in kept]
+        fresh.next_batch = fresh.first_batch + len(kept)
         fresh.commit()
         return fresh
 
-    def _ids_by_row(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]] | None:
-        if not self._id_count:
-            return None
-        ids, content = np.zeros((self.rows, 2), np.uint64), np.zeros(self.rows, np.uint64)
-        rows = self._id_row.array[: self._id_count]
-        ids[rows, 0] = self._id_high.array[: self._id_count]
-        ids[rows, 1] = self._id_low.array[: self._id_count]
-        content[rows] = self._id_content.array[: self._id_count]
-        return ids, content
-
-    def _row_of(self, batch: int) -> int:
+    def _before(self, batch: int) -> _Counts:
+        """What there was before a batch."""
         place = batch - self.first_batch
-        return self._batch_starts[place] if place < len(self._batch_starts) else self.rows
+        return self._starts[place] if place < len(self._starts) else self._counts()
 
 
 def _table(count: int) -> NDArray[np.int64]:
-    return np.zeros(_power_of_two(4 * count), np.int64)
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << max(size - 1, 1).bit_length()
+    return np.zeros(power_of_two(4 * count), np.int64)

@@ -84,7 +84,7 @@ def rank_in_user(users, chosen, seen, ranks):  # type: ignore[no-untyped-def]
 
 
 @typed_kernel(uint64(int64, int64, int64))
-def _tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
+def tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     h = uint64(user) * uint64(0x9E3779B97F4A7C15) + uint64(event_ts)
     h = (h ^ (h >> uint64(32))) * uint64(0xD6E8FEB86659FD93) + uint64(ingest_ts)
     h = (h ^ (h >> uint64(29))) * uint64(0x94D049BB133111EB)
@@ -107,7 +107,7 @@ def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, prev
         if before >= 0 and latest[before] > latest[row]:
             latest[row] = latest[before]
         head[user] = row
-        place = _tie_hash(user, event_ts[row], ingest_ts[row]) & mask
+        place = tie_hash(user, event_ts[row], ingest_ts[row]) & mask
         newest = -1
         while ties[place] != 0:
             other = ties[place] - 1
@@ -125,61 +125,13 @@ def rehash_ties(ties, rows, users, event_ts, ingest_ts):  # type: ignore[no-unty
     """Fill an empty table of tied groups with each group's newest row."""
     mask = uint64(len(ties) - 1)
     for row in range(rows):
-        place = _tie_hash(users[row], event_ts[row], ingest_ts[row]) & mask
+        place = tie_hash(users[row], event_ts[row], ingest_ts[row]) & mask
         while ties[place] != 0:
             other = ties[place] - 1
             if users[other] == users[row] and event_ts[other] == event_ts[row] and ingest_ts[other] == ingest_ts[row]:
                 break
             place = (place + uint64(1)) & mask
         ties[place] = row + 1
-
-
-@typed_kernel(int64(_IN_U64, _IN_U64, _IN_U64, _I64, _U64, _U64, _U64, _I64, _I64))
-def match_ids(high, low, content, table, known_high, known_low, known_content, scratch, found):  # type: ignore[no-untyped-def]
-    """Which rows repeat an event id: one known (its record number ≥ 0), one of row j above (-2 - j), or none (-1).
-
-    Returns the first row that repeats an id with other content, or -1. `scratch` is all zero before.
-    """
-    mask = uint64(len(table) - 1)
-    scratch_mask = uint64(len(scratch) - 1)
-    for row in range(len(high)):
-        found[row] = -1
-        if high[row] == 0 and low[row] == 0:
-            continue
-        place = low[row] & mask
-        while table[place] != 0:
-            entry = table[place] - 1
-            if known_high[entry] == high[row] and known_low[entry] == low[row]:
-                found[row] = entry
-                break
-            place = (place + uint64(1)) & mask
-        if found[row] >= 0:
-            if known_content[found[row]] != content[row]:
-                return row
-            continue
-        place = low[row] & scratch_mask
-        while scratch[place] != 0:
-            other = scratch[place] - 1
-            if high[other] == high[row] and low[other] == low[row]:
-                if content[other] != content[row]:
-                    return row
-                found[row] = -2 - other
-                break
-            place = (place + uint64(1)) & scratch_mask
-        if found[row] == -1:
-            scratch[place] = row + 1
-    return -1
-
-
-@typed_kernel(types.void(int64, int64, _I64, _U64))
-def link_ids(start, stop, table, known_low):  # type: ignore[no-untyped-def]
-    """Enter the id records [start, stop), which are new, into the table."""
-    mask = uint64(len(table) - 1)
-    for entry in range(start, stop):
-        place = known_low[entry] & mask
-        while table[place] != 0:
-            place = (place + uint64(1)) & mask
-        table[place] = entry + 1
 
 
 @typed_kernel(boolean(int64, int64, _I64, _I64, _I32))

@@ -2,10 +2,12 @@
 
 A batch is a header, a table of its traits, and the columns back to back, each padded to 8 bytes, all little-endian; the
 last 8 bytes are the xxh3_64 of the rest, seeded with the batch's number, so that a batch that turns up in another's
-place is found out as well as a flipped bit.
+place is found out as well as a flipped bit. A batch with corrections or deletions is of version 2: behind the columns come
+the count of what it supersedes, the bytes of text of their user ids, and those columns. Any other is of version 1.
 """
 
 import struct
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,30 +17,56 @@ from numpy.typing import NDArray
 
 from latewood.columns import Column
 from latewood.errors import CorruptionError, SchemaError
-from latewood.events import Events
+from latewood.events import Events, Suppressions
 from latewood.users import UserKeys
 
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<4sHBBQII")  # magic, version, text users, ids, events, traits, bytes of text
 _TRAIT = struct.Struct("<i2sBB")  # id, dtype, whether a mask follows, nothing
 _CHECKSUM = struct.Struct("<Q")
 _MAGIC = b"LWmt"
 
 
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What m rows appended together supersede: corrections and deletions.
+
+    Shapes: user_ids (m,), suppressions (m,); ids (m, 2) and content (m,) are of deletions that have an event id of their
+    own, else zero: a correction's stand with its event.
+    """
+
+    user_ids: pa.Array
+    suppressions: Suppressions
+    ids: NDArray[np.uint64]
+    content: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.suppressions)
+
+
 class EventBatch(NamedTuple):
-    """Events as appended together, with their event ids where they have some."""
+    """Events as appended together, with their event ids where they have some, and what they and deletions supersede."""
 
     events: Events
     ids: NDArray[np.uint64] | None  # (n, 2), (0, 0) for none
     content: NDArray[np.uint64] | None  # (n,)
+    versions: Versions | None = None
+
+    @property
+    def latest_ingest(self) -> int:
+        """The largest ingest time in it, deletions too."""
+        given = (
+            [self.events.ingest_ts] if self.versions is None else [self.events.ingest_ts, self.versions.suppressions.at]
+        )
+        return max(int(times.max()) for times in given if len(times))
 
 
 def encode_batch(batch: EventBatch, number: int) -> bytes:
     """The bytes of batch `number`."""
-    events = batch.events
+    events, version = batch.events, 1 if batch.versions is None else VERSION
     text = pa.types.is_string(events.user_ids.type)
     offsets, data = text_parts(events.user_ids) if text else (None, b"")
-    header = _HEADER.pack(_MAGIC, VERSION, text, batch.ids is not None, len(events), len(events.traits), len(data))
+    header = _HEADER.pack(_MAGIC, version, text, batch.ids is not None, len(events), len(events.traits), len(data))
     table = [
         _TRAIT.pack(trait, column.values.dtype.str[1:].encode(), column.mask is not None, 0)
         for trait, column in events.traits.items()
@@ -49,8 +77,18 @@ def encode_batch(batch: EventBatch, number: int) -> bytes:
         columns += [batch.ids, batch.content]
     for column in events.traits.values():
         columns += [column.values] if column.mask is None else [column.values, column.mask]
+    if batch.versions is not None:
+        columns += _version_columns(batch.versions, text)
     body = b"".join([header, *table, *(part for column in columns for part in _padded(column))])
     return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body, seed=number))
+
+
+def _version_columns(versions: Versions, text: bool) -> list[Any]:
+    of = versions.suppressions
+    offsets, data = text_parts(versions.user_ids) if text else (None, b"")
+    users = [offsets, data] if text else [versions.user_ids.to_numpy()]
+    count = np.array([len(of), len(data)], "<i8")
+    return [count, *of.keys, of.event_ts, of.ingest_ts, of.ordinal, of.at, *users, versions.ids, versions.content]
 
 
 def _padded(column: Any) -> tuple[bytes, bytes]:
@@ -75,17 +113,30 @@ def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
     reader = _Reader(body, _HEADER.size + traits * _TRAIT.size)
     keys = UserKeys(reader.take("<u8", n), reader.take("<u8", n))
     times = reader.take("<i8", n), reader.take("<i8", n), reader.take("<i4", n)
-    if text:
-        user_ids = text_array(reader.take("<i4", n + 1), reader.take("<u1", text_bytes), pa.string())
-    else:
-        user_ids = pa.array(reader.take("<i8", n))
+    user_ids = _take_users(reader, n, text_bytes if text else None)
     ids = reader.take("<u8", 2 * n).reshape(n, 2) if has_ids else None
     content = reader.take("<u8", n) if has_ids else None
     columns = {}
     for trait, dtype, masked, _ in table:
         values = reader.take(dtype.decode(), n)
         columns[trait] = Column(values, reader.take("?", n) if masked else None)
-    return EventBatch(Events(user_ids, keys, *times, columns), ids, content)
+    versions = None if version == 1 else _take_versions(reader, bool(text))
+    return EventBatch(Events(user_ids, keys, *times, columns), ids, content, versions)
+
+
+def _take_users(reader: "_Reader", n: int, text_bytes: int | None) -> pa.Array:
+    if text_bytes is None:
+        return pa.array(reader.take("<i8", n))
+    return text_array(reader.take("<i4", n + 1), reader.take("<u1", text_bytes), pa.string())
+
+
+def _take_versions(reader: "_Reader", text: bool) -> Versions:
+    m, text_bytes = reader.take("<i8", 2).tolist()
+    keys = UserKeys(reader.take("<u8", m), reader.take("<u8", m))
+    place = reader.take("<i8", m), reader.take("<i8", m), reader.take("<i4", m)
+    suppressions = Suppressions(keys, *place, reader.take("<i8", m))
+    user_ids = _take_users(reader, m, text_bytes if text else None)
+    return Versions(user_ids, suppressions, reader.take("<u8", 2 * m).reshape(m, 2), reader.take("<u8", m))
 
 
 class _Reader:

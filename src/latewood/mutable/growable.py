@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from latewood.mutable.event_batch import text_array, text_parts
 
 
+def power_of_two(size: int) -> int:
+    """The smallest one that is not below `size`."""
+    return 1 << max(size - 1, 1).bit_length()
+
+
 class Growable:
     """One array with room at the end. Reserve before writing; who owns it keeps the count."""
 

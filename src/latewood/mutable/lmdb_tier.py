@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from latewood.mutable.book import ScrubBook
 from latewood.mutable.logged_tier import DEFAULTS, LoggedTier, Settings
 from latewood.mutable.segmented_log import MAP_SIZE, SegmentedLog
 from latewood.mutable.tier import WasPublished
@@ -22,6 +23,7 @@ class LmdbTier(LoggedTier):
         settings: see `Settings`.
         create: make a new tier if there is none yet.
         was_published: tells whether the generation of a bulk load's token came to be; asked when its owner died.
+        scrubs: the book of scrubs; None: a tier that knows of none.
         map_size: what is mapped of a segment at first; it grows as needed.
     Raises: StoreNotFoundError: there is no tier and `create` is false. CorruptionError: a file is damaged.
     """
@@ -34,12 +36,13 @@ class LmdbTier(LoggedTier):
         *,
         create: bool = True,
         was_published: WasPublished | None = None,
+        scrubs: ScrubBook | None = None,
         map_size: int = MAP_SIZE,
     ) -> None:
         log = _LOGS.open(Path(path), create, map_size)
         self._release = weakref.finalize(self, _LOGS.close, log)  # a tier that is dropped without close lets go too
         try:
-            super().__init__(log, user_type, settings, was_published)
+            super().__init__(log, user_type, settings, was_published, scrubs)
         except BaseException:
             self._release()
             raise

@@ -13,11 +13,12 @@ import xxhash
 
 from latewood.clock import EARLIEST_TS
 from latewood.errors import CorruptionError, SchemaError
+from latewood.mutable.book import PendingScrub
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.tier import TierState
 
-VERSION = 1
+VERSION = 2
 
 
 class Segment(NamedTuple):
@@ -36,7 +37,13 @@ class LogState:
     version: int = 0  # grows with every commit
     next_batch: int = 0
     segments: tuple[Segment, ...] = (Segment(0, 0),)  # not evicted, the last one current
-    load_watermark: int = EARLIEST_TS  # of the bulk load under way
+    load_watermark: int = EARLIEST_TS  # of the latest bulk load, under way or over
+    scrub: PendingScrub | None = None  # one whose record may not be written yet
+
+    @property
+    def complete_from(self) -> int:
+        """No event ingested from then on is anywhere but here: below, it may have been evicted or loaded in bulk."""
+        return max(self.tier.floor, self.load_watermark)
 
     @property
     def first_batch(self) -> int:
@@ -56,17 +63,19 @@ class LogState:
         """The next version: one more batch, whose largest ingest time is given."""
         tier = self.tier
         latest = max(latest_ingest, self.segment.latest_ingest)
-        return LogState(
-            replace(tier, last=max(tier.last, latest_ingest), latest_ingest=max(tier.latest_ingest, latest_ingest)),
-            self.version + 1,
-            self.next_batch + 1,
-            (*self.segments[:-1], self.segment._replace(latest_ingest=latest)),
-            self.load_watermark,
+        return replace(
+            self,
+            tier=replace(
+                tier, last=max(tier.last, latest_ingest), latest_ingest=max(tier.latest_ingest, latest_ingest)
+            ),
+            version=self.version + 1,
+            next_batch=self.next_batch + 1,
+            segments=(*self.segments[:-1], self.segment._replace(latest_ingest=latest)),
         )
 
-    def rotated(self) -> "LogState":
-        """With a fresh segment, unless the current one is still empty."""
-        if self.segment.first_batch == self.next_batch:
+    def rotated(self, *, even_if_empty: bool = False) -> "LogState":
+        """With a fresh segment, unless the current one has no batch yet."""
+        if self.segment.first_batch == self.next_batch and not even_if_empty:
             return self
         return replace(self, segments=(*self.segments, Segment(self.segment.number + 1, self.next_batch)))
 
@@ -93,6 +102,8 @@ class LogState:
         if (version := document.pop("format")) > VERSION:
             raise SchemaError(f"{where} has format version {version}; this code reads {VERSION}")
         document["tier"] = TierState(**document["tier"])
+        if (scrub := document.get("scrub")) is not None:
+            document["scrub"] = PendingScrub(*scrub)
         document["segments"] = tuple(Segment(*segment) for segment in document["segments"])
         return cls(**document)
 

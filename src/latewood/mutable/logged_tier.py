@@ -1,15 +1,13 @@
 """The mutable tier as a log and an arena: all its rules, and nothing about where the log is kept.
 
-Writes: appends of concurrent threads queue up; whoever gets the write lock takes the whole queue into one commit. A
-batch is entered in the arena as pending, the log commits, and only then do readers see it. Reads: look at the log's
-head, take in the batches that other processes added since, and gather from the arena, all under one lock, so that the
-events and the state they were read with belong together (R10).
+Writes: appends of concurrent threads queue up; whoever gets the write lock takes the whole queue into one commit. Reads
+see one state of the log, see `replica`. What a dead owner left half done, a bulk load or a scrub, is settled by whoever
+comes next: the load by asking whether its generation was published, the scrub by writing its record.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -18,18 +16,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import DAY_US, HOUR_US, show_ts
-from latewood.errors import ConflictError, CorruptionError
-from latewood.events import Events, Suppressions, no_suppressions
+from latewood.errors import ConflictError
+from latewood.events import Events, Suppressions
 from latewood.mutable import rules
 from latewood.mutable.admission import Appending, admit
-from latewood.mutable.arena import Arena
-from latewood.mutable.event_ids import IdRun, remember
-from latewood.mutable.log import Log, LogBusyError, LogFullError, LogState, LogTransaction, SegmentGoneError
+from latewood.mutable.book import PendingScrub, ScrubBook, read_up_to
+from latewood.mutable.event_ids import remember
+from latewood.mutable.log import Log, LogState, LogTransaction
+from latewood.mutable.replica import Replica, UnsettledError
 from latewood.mutable.supersedes import Supersedes
+from latewood.mutable.targets import Known
 from latewood.mutable.tier import (
     AppendReceipt,
     Late,
     Recent,
+    StaleCodesError,
     TierState,
     WasPublished,
 )
@@ -54,21 +55,23 @@ class LoggedTier:
     """A `MutableTier` over any `Log`. See `latewood.mutable.tier` for what the methods promise."""
 
     def __init__(
-        self, log: Log, user_type: pa.DataType, settings: Settings = DEFAULTS, was_published: WasPublished | None = None
+        self,
+        log: Log,
+        user_type: pa.DataType,
+        settings: Settings = DEFAULTS,
+        was_published: WasPublished | None = None,
+        scrubs: ScrubBook | None = None,
     ) -> None:
-        self._log, self._user_type, self._settings, self._was_published = log, user_type, settings, was_published
-        self._writing = threading.Lock()  # taken first; held across a commit
-        self._reading = threading.Lock()  # guards the arena and the log's head; never held across a commit
-        self._landed = threading.Condition(self._reading)
-        self._in_flight = False  # whether the arena holds rows of a commit that is not over
+        self._log, self._settings, self._was_published, self._book = log, settings, was_published, scrubs
+        self._replica = Replica(log, user_type)
+        self._writing, self._reading = self._replica.writing, self._replica.reading
         self._queue: deque[Appending] = deque()
-        self._state = LogState(version=-1)
-        self._arena = Arena(user_type)
-        self._runs: list[IdRun] = []
-        self._runs_as_of = -1  # the first batch that was not evicted when the runs were read
-        self._closed = False
         with self._writing:
             self._settle_load()
+            if scrubs is not None:
+                with self._reading:
+                    self._replica.refresh()
+                self._finish_scrub()
 
     # Appending
 
@@ -86,11 +89,10 @@ class LoggedTier:
     ) -> AppendReceipt:
         if not len(events):
             return AppendReceipt(0, 0, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
-        if supersedes is not None:
-            raise NotImplementedError  # with the next commits
         if (ids is None) != (content is None):
             raise ValueError("ids= and content= come together")
-        appending = Appending(events, ids, content, explicit, late, now, self._settings.max_ahead_us)
+        ahead = self._settings.max_ahead_us
+        appending = Appending(events, ids, content, supersedes, explicit, late, blanked, now, ahead)
         self._queue.append(appending)
         with self._writing:
             if appending.outcome is None:
@@ -105,7 +107,7 @@ class LoggedTier:
         while self._queue:
             group.append(self._queue.popleft())
         try:
-            if self._state.tier.load_token is not None:
+            if self._replica.state.tier.load_token is not None:
                 self._settle_load()
             outcomes = self._write(lambda transaction: self._append_group(transaction, group))
         except BaseException as error:
@@ -127,98 +129,56 @@ class LoggedTier:
             try:
                 rules.check_no_load(state.tier)
                 with self._reading:
-                    batch, outcome = admit(appending, state.tier, self._arena, self._runs)
+                    known = Known(state, self._replica.arena, self._replica.runs, self._book)
+                    batch, outcome = admit(appending, known)
                 if batch is not None:
                     transaction.put(state.next_batch, batch)
-                    state = state.appended(int(batch.events.ingest_ts.max()))
-            except ConflictError as error:
+                    state = state.appended(batch.latest_ingest)
+            except (ConflictError, StaleCodesError) as error:
                 outcome = error
             outcomes.append(outcome)
         return state, outcomes
 
-    # Writing and following the log
+    # Writing
 
     def _write(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
-        """Run `change` as the only writer and commit the state it returns. The caller holds the write lock."""
-        self._check_open()
+        """Commit a change, after any scrub that was begun. The caller holds the write lock."""
+
+        def after_scrubs(transaction: LogTransaction) -> tuple[LogState, T]:
+            if self._is_behind(transaction.state):
+                raise UnsettledError
+            return change(transaction)
+
         while True:
-            with suppress(LogFullError), self._log.begin() as transaction:
-                with self._reading:
-                    self._follow(transaction.state)
-                    self._in_flight = True
-                landed, spoilt = transaction.state, True
-                try:
-                    state, result = change(transaction)
-                    if state is not transaction.state:
-                        transaction.commit(state)
-                    landed, spoilt = state, False
-                except ConflictError:  # refused before anything was entered
-                    spoilt = False
-                    raise
-                finally:
-                    self._land(landed, spoilt)
-                return result
+            self._finish_scrub()
+            with suppress(UnsettledError):
+                return self._replica.write(after_scrubs)
 
     def _change(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
         """Like `_write`, but first sees to a bulk load whose owner died."""
         with self._writing:
-            if self._state.tier.load_token is not None:
+            if self._replica.state.tier.load_token is not None:
                 self._settle_load()
             return self._write(change)
 
-    def _land(self, state: LogState, spoilt: bool) -> None:
-        """The commit is over: show its rows to the readers, or take them back if it broke off halfway.
-
-        It may have become durable all the same, if it broke off late: then the log brings them.
-        """
-        with self._reading:
-            if spoilt:
-                self._arena = self._arena.rebuilt(0)
-            self._in_flight = False
-            self._follow(state)
-            self._landed.notify_all()
-
-    def _follow(self, state: LogState) -> None:
-        """Take in what was committed up to `state`. The caller holds the read lock."""
-        if state.version <= self._state.version:
-            return
-        arena = self._arena
-        arena.commit()
-        if arena.next_batch < state.first_batch:  # all it holds was evicted, and more
-            arena = Arena(self._user_type, state.first_batch)
-        for batch in self._log.read(arena.next_batch, state) if arena.next_batch < state.next_batch else ():
-            arena.add(batch, arena.assign(batch.events), place_ties=False)
-            arena.commit()
-        if arena.first_batch < state.first_batch:
-            arena = arena.rebuilt(state.first_batch)
-        if self._runs_as_of != state.first_batch:
-            self._runs, self._runs_as_of = self._log.id_runs(), state.first_batch
-        self._arena, self._state = arena, state
-
-    def _refresh(self) -> LogState:
-        """The newest state, with the arena as of it. The caller holds the read lock."""
-        self._check_open()
-        before = None
-        while True:
-            try:
-                head = self._log.head()
-                if head.version > self._state.version and self._in_flight:
-                    self._landed.wait()  # it is our own commit, landing: a matter of microseconds
-                    continue
-                self._follow(head)
-                return self._state
-            except LogBusyError:
-                self._landed.wait(0.001)
-            except SegmentGoneError as error:
-                if head.version == before:  # nobody evicted it
-                    raise CorruptionError(f"segment {error} is missing") from None
-                before = head.version
-
     # Reading
+
+    @contextmanager
+    def _settled(self) -> Iterator[LogState]:
+        """The newest state under the read lock, with every scrub that was begun in the book."""
+        while True:
+            if self._is_behind(self._replica.state):
+                with self._writing:
+                    self._finish_scrub()
+            with self._reading:
+                state = self._replica.refresh()
+                if not self._is_behind(state):
+                    yield state
+                    return
 
     def state(self) -> TierState:
         with self._reading:
-            return self._refresh().tier
+            return self._replica.refresh().tier
 
     def recent(
         self,
@@ -236,31 +196,45 @@ class LoggedTier:
             tie_ingest = np.ascontiguousarray(tie_ingest, np.int64)
         if tie_ordinal is not None:
             tie_ordinal = np.ascontiguousarray(tie_ordinal, np.int32)
-        if self._state.tier.load_token is not None:
+        if self._replica.state.tier.load_token is not None:
             with self._writing:
                 self._settle_load()
-        with self._reading:
-            state = self._refresh().tier
+        wanted = np.broadcast_to(np.asarray(min_ingest, np.int64), n)
+        with self._settled() as log_state:
+            state, arena = log_state.tier, self._replica.arena
             rules.check_no_load(state)
-            earliest = np.maximum(np.broadcast_to(np.asarray(min_ingest, np.int64), n), state.floor)
+            earliest = self._earliest(keys, np.maximum(wanted, state.floor))
             cutoffs = np.full(n, state.closed) if cutoff is None else np.ascontiguousarray(cutoff, np.int64)
-            offsets, rows = self._arena.gather(keys, end_ts, earliest, cutoffs, tie_ingest, tie_ordinal)
-            view = self._arena.view()
-        return Recent(state, cutoffs, offsets, view.take(rows), np.zeros(n + 1, np.int64), no_suppressions())
+            offsets, rows = arena.gather(keys, end_ts, earliest, cutoffs, tie_ingest, tie_ordinal)
+            suppressed = arena.suppressed(keys, end_ts, np.ascontiguousarray(wanted), earliest, cutoffs)
+            view = arena.view()
+        return Recent(state, cutoffs, offsets, view.take(rows), *suppressed)
+
+    def _earliest(self, keys: UserKeys, min_ingest: NDArray[np.int64]) -> NDArray[np.int64]:
+        """From when on events are wanted, and of scrubbed users only what came after."""
+        if self._book is None or not len(self._book):
+            return min_ingest
+        return np.maximum(min_ingest, self._book.scrubbed_at(keys) + 1)
 
     def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
-        with self._reading:
-            state = self._refresh().tier
-            if start_ingest < state.floor:
-                raise ConflictError(
-                    f"events from {show_ts(start_ingest)} on were asked for, but those below {show_ts(state.floor)} "
-                    f"were evicted: a newer generation has them"
-                )
-            rows, view = self._arena.rows_between(start_ingest, end_ingest), self._arena.view()
-        return (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
+        with self._settled() as state:
+            _check_there(state.tier, start_ingest)
+            arena = self._replica.arena
+            rows, view = arena.rows_between(start_ingest, end_ingest), arena.view()
+        runs = (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
+        return map(self._remembered, runs)
+
+    def _remembered(self, events: Events) -> Events:
+        """Without what was scrubbed."""
+        if self._book is None or not len(self._book):
+            return events
+        gone = self._book.forgotten(events, 0)
+        return events.take(np.flatnonzero(~gone)) if gone.any() else events
 
     def suppressions(self, start_ingest: int, end_ingest: int) -> Suppressions:
-        return no_suppressions()
+        with self._settled() as state:
+            _check_there(state.tier, start_ingest)
+            return self._replica.arena.superseded_between(start_ingest, end_ingest)
 
     # Changing the state
 
@@ -281,7 +255,7 @@ class LoggedTier:
             return (state, after) if after == state.tier else (state.changed(**asdict(after)), after)
 
         with self._reading:
-            known = self._refresh().tier
+            known = self._replica.refresh().tier
         if known.load_token is None and rules.raised(known, cutoff, last) == known:
             return known  # nothing to promise that is not promised: no commit
         return self._change(change)
@@ -292,7 +266,7 @@ class LoggedTier:
             rules.check_no_load(state.tier)
             return (state if state.tier.captured else state.changed(captured=True)), None
 
-        if not self._state.tier.captured:  # it is never unset, so what we last saw is enough
+        if not self._replica.state.tier.captured:  # it is never unset, so what we last saw is enough
             self._change(change)
 
     def evict(self, floor: int) -> None:
@@ -305,30 +279,79 @@ class LoggedTier:
             if floor <= before.tier.floor:
                 return before, before
             after = before.changed(floor=floor).evicted()
-            if after.first_batch > before.first_batch:
-                self._remember_ids(after)
+            self._remember_ids(before, after)
             return after, after
 
         with self._writing:
             self._log.forget(self._write(change))
 
-    def _remember_ids(self, after: LogState) -> None:
-        """Before the segments go: the ids of their events."""
+    def _remember_ids(self, before: LogState, after: LogState) -> None:
+        """Before the segments go: the ids of their events, less what was scrubbed."""
         last, window = after.tier.last, self._settings.id_window_us
         with self._reading:
-            run = self._arena.ids_before(after.first_batch, latest=last)
-            runs = remember(self._runs, run, last, window)
-        self._log.keep_ids(runs)
+            runs = self._replica.runs
+            if after.first_batch > before.first_batch:
+                run = self._replica.arena.ids_before(after.first_batch, latest=last)
+                runs = remember(runs, run, last, window)
+        if self._book is not None:
+            book = self._book
+            runs = [run if run.scrubs == len(book) else run.forgetting(book) for run in runs]
+        if runs is not self._replica.runs:
+            self._log.keep_ids(runs)
 
     # Forgetting
 
     def scrub(self, body: dict[str, Any], *, now: int) -> tuple[int, int]:
-        raise NotImplementedError  # with the next commits
+        if self._book is None:
+            raise ValueError("the mutable tier was opened without a book of scrubs")
+
+        def begin(transaction: LogTransaction) -> tuple[LogState, PendingScrub]:
+            state = transaction.state
+            rules.check_no_load(state.tier)
+            scrub_ts = max(now, state.tier.last + 1)
+            pending = PendingScrub(state.tier.scrubs, scrub_ts, body)
+            # At the scrub everything is closed: what came with its very time would be taken by it.
+            after = replace(state.changed(last=scrub_ts, frontier=scrub_ts + 1), scrub=pending)
+            return after.rotated(even_if_empty=True), pending
+
+        pending = self._change(begin)
+        with self._writing:
+            self._finish_scrub()
+        return pending.number, pending.scrub_ts
+
+    def _is_behind(self, state: LogState) -> bool:
+        """Whether a scrub has no record yet, or one that the book has not read."""
+        return self._book is not None and (state.scrub is not None or len(self._book) < state.tier.scrubs)
+
+    def _finish_scrub(self) -> None:
+        """Record a scrub that was begun, here or by who died, and read those of others. The caller holds the write lock."""
+        if self._book is None:
+            return
+        with self._reading:
+            state = self._replica.state
+        if (pending := state.scrub) is not None:
+            self._book.write(pending.number, pending.scrub_ts, pending.body)
+            self._replica.write(lambda transaction: (_recorded(transaction.state, pending.number), None))
+        with self._reading:
+            state = self._replica.state
+        read_up_to(self._book, state.tier.scrubs)
 
     def blank(
         self, candidates: Mapping[int, NDArray[np.int32]], put: Callable[[int, dict[int, list[int]]], None]
     ) -> int | None:
-        raise NotImplementedError  # with the next commits
+        def change(transaction: LogTransaction) -> tuple[LogState, int | None]:
+            state = transaction.state
+            rules.check_no_load(state.tier)
+            with self._reading:
+                arena = self._replica.arena
+                left = {trait: np.setdiff1d(codes, arena.codes_in_use(trait)) for trait, codes in candidates.items()}
+            codes = {trait: unused.tolist() for trait, unused in left.items() if len(unused)}
+            if not codes:
+                return state, None
+            put(state.tier.blanked, codes)
+            return state.changed(blanked=state.tier.blanked + 1), state.tier.blanked
+
+        return self._change(change)
 
     # Bulk loads
 
@@ -388,18 +411,26 @@ class LoggedTier:
 
     def _load_token(self) -> str | None:
         with self._reading:
-            return self._refresh().tier.load_token
+            return self._replica.refresh().tier.load_token
 
     def close(self) -> None:
-        with self._writing, self._reading:
-            if not self._closed:
-                self._closed = True
-                self._close_log()
-                self._arena, self._runs = Arena(self._user_type), []
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ValueError("the mutable tier is closed")
+        self._replica.close(self._close_log)
 
     def _close_log(self) -> None:
         self._log.close()
+
+
+def _check_there(state: TierState, start_ingest: int) -> None:
+    """Raises: ConflictError: events from then on may be gone."""
+    if start_ingest < state.floor:
+        raise ConflictError(
+            f"events from {show_ts(start_ingest)} on were asked for, but those below {show_ts(state.floor)} were evicted: "
+            f"a newer generation has them"
+        )
+
+
+def _recorded(state: LogState, number: int) -> LogState:
+    """With the scrub of that number recorded, unless another has seen to it."""
+    if state.scrub is None or state.scrub.number != number:
+        return state
+    return replace(state.changed(scrubs=number + 1), scrub=None)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
+from latewood.mutable.book import ScrubBook
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.log import LogState
@@ -68,7 +69,10 @@ class InMemoryTier(LoggedTier):
     Args:
         user_type: the schema's user id type.
         settings: see `Settings`.
+        scrubs: the book of scrubs; None: a tier that knows of none.
     """
 
-    def __init__(self, user_type: pa.DataType, settings: Settings = DEFAULTS) -> None:
-        super().__init__(_MemoryLog(), user_type, settings)
+    def __init__(
+        self, user_type: pa.DataType, settings: Settings = DEFAULTS, *, scrubs: ScrubBook | None = None
+    ) -> None:
+        super().__init__(_MemoryLog(), user_type, settings, scrubs=scrubs)

@@ -404,7 +404,7 @@ class SegmentTransaction:
 
 
 def _run_name(run: IdRun) -> str:
-    digest = xxhash.xxh3_64_hexdigest(run.low.tobytes() + run.content.tobytes())
+    digest = xxhash.xxh3_64_hexdigest(run.low.tobytes() + run.content.tobytes() + run.ordinal.tobytes())
     return f"{run.latest + 2**63:020d}-{run.earliest + 2**63:020d}-{len(run)}-{digest}.ids"
 
 

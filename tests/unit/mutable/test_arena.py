@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from latewood.events import Events
 from latewood.mutable.arena import Arena
@@ -16,8 +17,12 @@ from latewood.users import UserKeys, user_keys
 FOREVER = 2**62
 
 
+def assign(arena: Arena, events: Events) -> NDArray[np.int64]:
+    return arena.assign(events.keys, events.user_ids)
+
+
 def add(arena: Arena, events: Events, *, place_ties: bool = True) -> list[int]:
-    ordinal = arena.add(EventBatch(events, None, None), arena.assign(events), place_ties=place_ties)
+    ordinal = arena.add(EventBatch(events, None, None), assign(arena, events), place_ties=place_ties)
     arena.commit()
     return ordinal.tolist()
 
@@ -71,7 +76,7 @@ def test_pending_rows_are_counted_but_not_seen() -> None:
     arena, keys = Arena(pa.int64()), user_keys(pa.array([1]))
     add(arena, make_events([1], [5]))
     pending = make_events([1, 1], [5, 3])
-    assert arena.add(EventBatch(pending, None, None), arena.assign(pending), place_ties=True).tolist() == [1, 0]
+    assert arena.add(EventBatch(pending, None, None), assign(arena, pending), place_ties=True).tolist() == [1, 0]
     assert len(gathered(arena, keys)[0]) == len(arena.rows_between(-1, 1)) == 1
     back = arena.rebuilt(0)  # the commit failed
     assert (back.rows, back.next_batch) == (1, 1)
@@ -85,14 +90,16 @@ def test_rebuilding_drops_batches_from_the_front() -> None:
     for i in range(5):
         events = make_events([1, i], [i, i])
         ids = np.array([[i + 1, 1], [0, 0]], np.uint64)
-        arena.add(EventBatch(events, ids, np.array([i, i], np.uint64)), arena.assign(events), place_ties=True)
+        arena.add(EventBatch(events, ids, np.array([i, i], np.uint64)), assign(arena, events), place_ties=True)
     arena.commit()
     later = arena.rebuilt(12)
     assert (later.first_batch, later.next_batch, later.rows) == (12, 15, 6)
     assert [row[1] for row in gathered(later, user_keys(pa.array([1])))[0]] == [2, 3, 4]
     ids = np.array([[i + 1, 1] for i in range(5)], np.uint64)
-    found, conflict = later.match(ids, np.arange(5, dtype=np.uint64))
-    assert (found.tolist(), conflict) == ([-1, -1, 0, 2, 4], -1)
+    found, clash = later.ids.match(ids, np.arange(5, dtype=np.uint64))
+    assert found.tolist() == [-1, -1, 0, 1, 2]
+    assert later.ids.row.array[:3].tolist() == [0, 2, 4]
+    assert not clash.any()
     assert len(arena.ids_before(12, latest=0)) == 2
     assert later.rebuilt(99).rows == 0
 

@@ -12,13 +12,15 @@ def run_of(pairs: list[tuple[int, int]], latest: int = 0) -> IdRun:
         (np.array(column, np.uint64) for column in zip(*pairs, strict=True)) if pairs else (np.zeros(0, np.uint64),) * 2
     )
     n = np.arange(len(pairs))
-    return IdRun.sort(high, low, n.astype(np.uint64), n + 100, n.astype(np.int32), latest=latest)
+    columns = {"high": high, "low": low, "content": n.astype(np.uint64), "ingest_ts": n + 100}
+    columns |= {"ordinal": n.astype(np.int32), "event_ts": n + 200, "user_hash": low, "user_check": high}
+    return IdRun.sort(columns, latest=latest)
 
 
 def found(run: IdRun, pairs: list[tuple[int, int]]) -> list[int | None]:
     """The ingest time of each id."""
     high, low = (np.array(column, np.uint64) for column in zip(*pairs, strict=True))
-    return [None if place < 0 else int(run.ingest_ts[place]) for place in run.find(high, low)]
+    return [None if place < 0 else int(run.ingest_ts[place]) for place in run.newest(high, low)]
 
 
 def test_ids_are_found_even_where_their_first_halves_collide() -> None:

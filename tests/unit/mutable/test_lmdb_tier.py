@@ -321,11 +321,11 @@ def test_broken_event_ids_are_noticed(folder: Path, filled: list[Any]) -> None:
 
 def test_a_format_from_the_future_is_refused(folder: Path, filled: list[Any]) -> None:
     tier = open_tier(folder)
-    newer = tier._log.head().to_bytes()[:-8].replace(b'"format":1', b'"format":2')
+    newer = tier._log.head().to_bytes()[:-8].replace(b'"format":2', b'"format":3')
     tier.close()
     with lmdb.open(str(segment(folder, 1)), subdir=False) as env, env.begin(write=True) as transaction:
         transaction.put(STATE, newer + xxhash.xxh3_64_intdigest(newer).to_bytes(8, "little"))
-    with pytest.raises(SchemaError, match="version 2"):
+    with pytest.raises(SchemaError, match="version 3"):
         read_all(folder)
 
 
