@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from latewood.columns import Column
+from latewood.events import NEVER
 from latewood.immutable.manifest import NO_FILE, Generation, ShardFile
 from latewood.immutable.reader import GenerationReader
 from latewood.schema import Schema
@@ -29,6 +31,7 @@ class Histories:
     rows: dict[int, list[Row]]
     reader: GenerationReader
     storage: Storage
+    superseded: dict[int, list[int]] = field(default_factory=dict)  # of some users: when, row by row
 
     def seen(self, user: int, end_ts: int, watermark: int, tie: tuple[int, int] | None = None) -> list[int]:
         """The row numbers that R2 makes visible, one by one."""
@@ -36,8 +39,11 @@ class Histories:
             number
             for number, (event_ts, ingest_ts, ordinal) in enumerate(self.rows.get(user, []))
             if (event_ts < end_ts or (event_ts == end_ts and tie is not None and (ingest_ts, ordinal) < tie))
-            and ingest_ts < watermark
+            and ingest_ts < watermark <= self.superseded_at(user)[number]
         ]
+
+    def superseded_at(self, user: int) -> list[int]:
+        return self.superseded.get(user) or [NEVER] * len(self.rows.get(user, []))
 
     def checksum(self, user: int, numbers: Sequence[int]) -> int:
         rows = np.array([self.rows[user][number] for number in numbers], np.int64).reshape(-1, 3)
@@ -51,9 +57,15 @@ def keys_of(users: Sequence[int]) -> UserKeys:
 
 
 def write_generation(
-    rows: dict[int, list[Row]], *, watermark: int, shards: int = 3, storage: Storage | None = None
+    rows: dict[int, list[Row]],
+    *,
+    watermark: int,
+    shards: int = 3,
+    storage: Storage | None = None,
+    superseded: dict[int, list[int]] | None = None,
+    **kept: Any,
 ) -> Histories:
-    """Write the rows as a generation, as compaction would."""
+    """Write the rows as a generation, as compaction would. `kept`: what its manifest says of retention."""
     storage = storage or open_storage(f"memory://reader-{next(names)}")
     users = np.array(sorted(user for user in rows if rows[user]), np.int64)
     user_key = keys_of(users.tolist())
@@ -64,20 +76,22 @@ def write_generation(
         key = keys.shard(1, "test", number)
         with storage.writer(key) as sink:
             writer = ShardWriter(sink, columns_of(SCHEMA), epoch=EPOCH, generation=1, shard=number)
-            writer.add(_run(mine, rows))
+            writer.add(_run(mine, rows, superseded or {}))
             summary = writer.finish()
         files[number] = ShardFile(key, summary.size_bytes, summary.event_count, summary.user_count, summary.footer_xxh3)
-    generation = Generation(1, watermark, "test", EPOCH, SCHEMA, tuple(files))
-    return Histories(rows, GenerationReader(storage, generation), storage)
+    generation = Generation(1, watermark, "test", EPOCH, SCHEMA, tuple(files), **kept)
+    return Histories(rows, GenerationReader(storage, generation), storage, superseded or {})
 
 
-def _run(users: np.ndarray, rows: dict[int, list[Row]]) -> UserRun:
+def _run(users: np.ndarray, rows: dict[int, list[Row]], superseded: dict[int, list[int]]) -> UserRun:
     offsets = np.concatenate([[0], np.cumsum([len(rows[user]) for user in users.tolist()])])
     event_ts, ingest_ts, ordinal = np.array([row for user in users.tolist() for row in rows[user]], np.int64).T.copy()
     item = event_ts * 3 + ordinal
     columns = [Column(event_ts), Column(ingest_ts - event_ts), Column(ordinal.astype(np.int32)), Column(item)]
     like_mask = item % 5 == 0
     columns.append(Column((item % 2 == 0) & ~like_mask, like_mask))
+    at = np.array([t for user in users.tolist() for t in superseded.get(user) or [NEVER] * len(rows[user])], np.int64)
+    columns.append(Column(np.where(at == NEVER, 0, at), at == NEVER))
     return UserRun(pa.array(users), keys_of(users.tolist()), offsets, columns)
 
 
@@ -97,3 +111,13 @@ def random_rows(
             for ts, d in zip(event_ts[order].tolist(), delay[order].tolist(), strict=True)
         ]
     return rows
+
+
+def random_versions(rng: np.random.Generator, rows: dict[int, list[Row]], share: float) -> dict[int, list[int]]:
+    """When each row was superseded: some, and only after they were known."""
+    return {
+        user: [
+            ingest_ts + int(rng.integers(0, 400)) if rng.random() < share else NEVER for _, ingest_ts, _ in rows[user]
+        ]
+        for user in rows
+    }

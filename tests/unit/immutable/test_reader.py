@@ -8,6 +8,7 @@ import pytest
 from plain_histories import SCHEMA, Histories, keys_of, random_rows, write_generation
 
 from latewood.errors import CorruptionError
+from latewood.events import NEVER
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Rows
 from latewood.schema import Trait
@@ -49,6 +50,21 @@ def test_rows_come_back_as_events(store: Histories) -> None:
     assert item.values.tolist() == [3 * ts + ordinal for ts, _, ordinal in expected]
     assert like.mask is not None
     assert like.mask.tolist() == [value % 5 == 0 for value in item.values.tolist()]
+
+
+def test_events_say_when_they_were_superseded(store: Histories) -> None:
+    rows = {1: [(k, k, 0) for k in range(300)], 2: [(1, 1, 0), (2, 2, 0)], 3: [(1, 1, 0)]}
+    superseded = {1: [NEVER] * 299 + [400], 3: [7]}
+    corrected = write_generation(rows, watermark=500, superseded=superseded, shards=1)
+    for run in corrected.reader.scan([SCHEMA["item"]]):
+        assert run.superseded_at is not None
+        at = [time for user in dict.fromkeys(run.user_ids.to_pylist()) for time in corrected.superseded_at(user)]
+        assert run.superseded_at.tolist() == at
+    located = corrected.reader.locate(keys_of([2, 3]))
+    one = np.zeros(1, np.int64)
+    assert corrected.reader.read(Rows(located.shard[:1], located.user[:1], one, one + 2), []).superseded_at is None
+    assert corrected.reader.read(Rows(located.shard[1:], located.user[1:], one, one + 1), []).superseded_at == [7]
+    assert all(run.superseded_at is None for run in store.reader.scan([]))
 
 
 def test_no_rows_come_back_as_no_events(store: Histories) -> None:

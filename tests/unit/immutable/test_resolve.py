@@ -1,20 +1,34 @@
 """Measure and resolve against a brute-force reading of docs/protocol.md R2: every row of every user, one by one."""
 
+from typing import ClassVar
+
 import numpy as np
 import pyarrow as pa
 import pytest
-from plain_histories import EPOCH, Histories, keys_of, random_rows, write_generation
+from plain_histories import EPOCH, Histories, keys_of, random_rows, random_versions, write_generation
 
-from latewood.errors import PointerError
+from latewood.errors import ExpiredError, PointerError, ScrubbedError
+from latewood.events import NEVER
 from latewood.immutable.resolve import Measured, Rows, Status
 from latewood.pointer import Pointers
+from latewood.retention import Retention
 
 SPAN = 4000
 
 
-def histories(seed: int, *, users: int = 12, longest: int = 900, late: float = 0.2, span: int = SPAN) -> Histories:
+def histories(
+    seed: int,
+    *,
+    users: int = 12,
+    longest: int = 900,
+    late: float = 0.2,
+    span: int = SPAN,
+    corrected: float = 0.0,
+) -> Histories:
     rng = np.random.default_rng(seed)
-    return write_generation(random_rows(rng, users, longest, span=span, late=late), watermark=3 * span)
+    rows = random_rows(rng, users, longest, span=span, late=late)
+    superseded = random_versions(rng, rows, corrected) if corrected else None
+    return write_generation(rows, watermark=3 * span, superseded=superseded)
 
 
 def ask(seed: int, count: int, users: int, span: int = SPAN) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -37,7 +51,9 @@ def check_measured(
         rows = store.rows.get(user, [])
         at_end = sum(rows[number][0] == end_ts[i] for number in seen)
         start_ts = rows[seen[0]][0] if seen else end_ts[i]
-        before = sum(row[0] < end_ts[i] for row in rows)
+        earlier = [number for number, row in enumerate(rows) if row[0] < end_ts[i]]
+        unknown = any(rows[number][1] >= watermark[i] for number in earlier)
+        before = len(earlier) if seen or unknown else 0
         expected = (len(seen), at_end, start_ts, before, store.checksum(user, seen) if seen else 0)
         found = (
             measured.length[i], measured.end_ties[i], measured.start_ts[i], measured.stored_before[i],
@@ -46,18 +62,22 @@ def check_measured(
         assert tuple(map(int, found)) == expected, (i, user)
 
 
-@pytest.mark.parametrize("late", [0.0, 0.02, 0.5])
+CHANGES = pytest.mark.parametrize(("late", "corrected"), [(0.0, 0.0), (0.02, 0.0), (0.5, 0.0), (0.0, 0.02), (0.3, 0.6)])
+
+
+@CHANGES
 @pytest.mark.parametrize("span", [60, SPAN])
-def test_requests_see_what_the_rule_says(late: float, span: int) -> None:
-    store = histories(1, late=late, span=span)
+def test_requests_see_what_the_rule_says(late: float, corrected: float, span: int) -> None:
+    store = histories(1, late=late, span=span, corrected=corrected)
     users, end_ts, watermark = ask(2, 400, 12, span)
     measured = store.reader.measure(keys_of(users), end_ts, watermark)
     check_measured(store, users, measured, end_ts, watermark, [None] * len(users))
 
 
+@pytest.mark.parametrize("corrected", [0.0, 0.03, 0.5])
 @pytest.mark.parametrize("span", [60, SPAN])
-def test_anchors_end_inside_their_tied_group(span: int) -> None:
-    store = histories(3, span=span)
+def test_anchors_end_inside_their_tied_group(span: int, corrected: float) -> None:
+    store = histories(3, span=span, corrected=corrected)
     rng = np.random.default_rng(4)
     users = [user for user in store.rows for _ in range(30)]
     anchors = [store.rows[user][int(rng.integers(len(store.rows[user])))] for user in users]
@@ -87,10 +107,10 @@ def check_resolved(store: Histories, users: list[int], pointers: Pointers, ties:
         assert newest[newest_offsets[i] : newest_offsets[i + 1]].tolist() == seen[-5:]
 
 
-@pytest.mark.parametrize("late", [0.0, 0.02, 0.5])
+@CHANGES
 @pytest.mark.parametrize("span", [60, SPAN])
-def test_pointers_resolve_to_what_was_measured(late: float, span: int) -> None:
-    store = histories(5, late=late, span=span)
+def test_pointers_resolve_to_what_was_measured(late: float, corrected: float, span: int) -> None:
+    store = histories(5, late=late, span=span, corrected=corrected)
     users, end_ts, watermark = ask(6, 400, 12, span)
     measured = store.reader.measure(keys_of(users), end_ts, watermark)
     check_resolved(store, users, pointers_of(measured, end_ts, watermark), [None] * len(users))
@@ -108,6 +128,123 @@ def test_many_pointers_resolve_as_few_do(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (getattr(few, name) == getattr(many, name)).all(), name
 
 
+def test_some_rows_are_hidden() -> None:
+    store = histories(12, corrected=0.3)
+    rng = np.random.default_rng(13)
+    users = list(store.rows) * 3
+    located = store.reader.locate(keys_of(users))
+    stop = np.array([len(store.rows[user]) for user in users])
+    watermark, newest = np.full(len(users), SPAN), rng.integers(0, 700, len(users))
+    hidden = [sorted(rng.choice(n, n // 3, replace=False).tolist()) for n in stop.tolist()]
+    offsets = np.cumsum([0, *map(len, hidden)])
+    places = np.array([row for rows in hidden for row in rows], np.int64)
+    found_offsets, found = store.reader.visible_rows(
+        Rows(*located, np.zeros(len(users), np.int64), stop), watermark, newest, (offsets, places)
+    )
+    for i, user in enumerate(users):
+        seen = [row for row in store.seen(user, 5 * SPAN, SPAN) if row not in set(hidden[i])]
+        expected = seen[max(0, len(seen) - int(newest[i])) :]
+        assert found[found_offsets[i] : found_offsets[i + 1]].tolist() == expected
+
+
+def test_rows_are_found_by_their_places() -> None:
+    store = histories(14, span=60, corrected=0.4)
+    users = [user for user in store.rows for _ in range(20)]
+    rng = np.random.default_rng(15)
+    rows = [int(rng.integers(len(store.rows[user]))) for user in users]
+    places = np.array([store.rows[user][row] for user, row in zip(users, rows, strict=True)]).T.copy()
+    located = store.reader.locate(keys_of(users))
+    assert store.reader.find_rows(located, *places).tolist() == rows
+    visible = store.reader.find_rows(located, *places, watermark=np.full(len(users), 40)).tolist()
+    assert visible == [row if row in store.seen(user, 10**6, 40) else -1 for user, row in zip(users, rows, strict=True)]
+    for delta in ([1000, 0, 0], [-1000, 0, 0], [0, 5000, 0], [0, 0, 5000]):
+        assert (store.reader.find_rows(located, *(places + np.array([delta]).T)) == -1).all()
+    nobody = store.reader.locate(keys_of([-1] * len(users)))
+    assert (store.reader.find_rows(nobody, *places) == -1).all()
+
+
+def test_all_that_was_known_may_have_been_superseded() -> None:
+    """Then no history was lost to ingest time: there was none."""
+    store = write_generation({1: [(1, 1, 0), (2, 2, 0)], 2: [(1, 90, 0)]}, watermark=100, superseded={1: [5, 6]})
+    measured = store.reader.measure(keys_of([1, 1, 2]), np.array([50] * 3), np.array([50, 6, 50]))
+    assert measured.length.tolist() == [0, 1, 0]
+    assert measured.stored_before.tolist() == [0, 2, 1]
+
+
+class TestRetention:
+    """A generation without the oldest events of users; the pointers are from before."""
+
+    rows: ClassVar = {1: [(k, k, 0) for k in range(600)], 2: [(5, 5, 0)], 3: [(7, 7, 0), (900, 900, 0)]}
+    before = write_generation(rows, watermark=1000)
+    after = write_generation(
+        {1: rows[1][200:], 3: rows[3][1:]}, watermark=1000, expired=True, horizon=200, retention=Retention(max_events=9)
+    )
+
+    def pointers(self, users: list[int], end_ts: int) -> Pointers:
+        ends, watermark = np.full(len(users), end_ts), np.full(len(users), 1000)
+        return pointers_of(self.before.reader.measure(keys_of(users), ends, watermark), ends, watermark)
+
+    def test_what_is_left_is_given(self) -> None:
+        users = [1, 1, 2, 3, 77]
+        pointers = self.pointers(users, 500)
+        pointers.length[1], pointers.start_ts[1] = 300, 200
+        pointers.checksum[1] = self.before.checksum(1, range(200, 500))
+        resolution = self.after.reader.resolve(keys_of(users), pointers)
+        expired = Status.EXPIRED
+        assert resolution.status.tolist() == [expired, Status.OK, expired, expired, Status.OK]
+        assert resolution.count.tolist() == [300, 300, 0, 0, 0]
+        assert resolution.start.tolist() == [0, 0, 0, 0, 0]
+        assert resolution.stop.tolist() == [300, 300, 0, 0, 0]
+
+    @pytest.mark.parametrize(
+        ("user", "message"),
+        [
+            (
+                1,
+                r"means 500 events, and retention left 300 of them; events before .*000200Z are gone; the user's oldest",
+            ),
+            (2, r"means 1 events, and retention left 0 of them; .*; the generation has none of this user's events"),
+            (
+                3,
+                r"means 1 events, and retention left 0 .* the user's oldest event kept is of 1970-01-01T00:00:00.000900Z",
+            ),
+        ],
+    )
+    def test_the_horizon_is_named(self, user: int, message: str) -> None:
+        pointers = self.pointers([user], 500)
+        resolution = self.after.reader.resolve(keys_of([user]), pointers)
+        with pytest.raises(ExpiredError, match=f"row 0, user {user}: the pointer {message}"):
+            self.after.reader.require(resolution, pointers, pa.array([user]))
+
+    def test_without_a_horizon_the_count_is_named(self) -> None:
+        pointers = self.pointers([2], 500)
+        kept = write_generation({}, watermark=1000, expired=True, retention=Retention(max_events=9))
+        resolution = kept.reader.resolve(keys_of([2]), pointers)
+        with pytest.raises(ExpiredError, match="the newest 9 events of a user are kept"):
+            kept.reader.require(resolution, pointers, pa.array([2]))
+
+    def test_what_is_wrong_in_another_way_stays_wrong(self) -> None:
+        pointers = self.pointers([1] * 3, 500)
+        pointers.length[:] = 100
+        pointers.start_ts[:] = 400
+        pointers.checksum[:] = self.before.checksum(1, range(400, 500))
+        pointers.start_ts[0] += 1
+        pointers.checksum[1] += 1
+        pointers.watermark[2] = 1001
+        resolution = self.after.reader.resolve(keys_of([1] * 3), pointers)
+        assert resolution.status.tolist() == [Status.SHORT, Status.CHECKSUM, Status.NEWER]
+
+
+def test_a_scrubbed_user_is_named() -> None:
+    store = histories(16, users=1)
+    end_ts, watermark = np.array([SPAN]), np.array([SPAN])
+    pointers = pointers_of(store.reader.measure(keys_of([0]), end_ts, watermark), end_ts, watermark)
+    resolution = store.reader.resolve(keys_of([0]), pointers)
+    resolution.status[0] = Status.SCRUBBED
+    with pytest.raises(ScrubbedError, match=r"row 0, user 0: the user was scrubbed at 1970-01-01T00:00:00\.000009Z"):
+        store.reader.require(resolution, pointers, pa.array([0]), np.array([9]))
+
+
 def test_pointers_survive_late_events() -> None:
     """A later generation holds more rows, some inside old pointers' ranges: the pointers mean the same events."""
     span = 300
@@ -118,7 +255,11 @@ def test_pointers_survive_late_events() -> None:
         store = write_generation({user: kept for user, kept in early.items() if kept}, watermark=watermark)
         cutoff = np.full(len(users), watermark)
         measured = store.reader.measure(keys_of(users), end_ts, cutoff)
-        later = write_generation(rows, watermark=3 * span)
+        superseded = {  # nothing that these pointers could have known
+            user: [t if t >= watermark else NEVER for t in at]
+            for user, at in random_versions(np.random.default_rng(17), rows, 0.3).items()
+        }
+        later = write_generation(rows, watermark=3 * span, superseded=superseded)
         check_resolved(later, users, pointers_of(measured, end_ts, cutoff), [None] * len(users))
 
 
