@@ -19,13 +19,14 @@ from latewood.columns import Column
 from latewood.compaction import bulk_load, compact
 from latewood.errors import ConflictError
 from latewood.events import Events
-from latewood.immutable import Catalog, Generation
+from latewood.immutable import Catalog, Changes, Generation, Scrubs
 from latewood.mutable import InMemoryTier
 from latewood.schema import Schema
 from latewood.storage import open_storage
 from latewood.stripes import FIRST_TRAIT, Ranges, Shard, Tables, columns_of, decode_column, superseded_index
 from latewood.testing import ManualClock
 from latewood.users import user_keys
+from latewood.vocabulary import Vocabulary
 
 EPOCH = bytes(range(16))
 START = 1_700_000_000_000_000
@@ -57,6 +58,8 @@ class Parts:
         self.catalog = Catalog(self.storage, EPOCH)
         self.catalog.publish(Generation.first(EPOCH, self.schema, shards=self.shards))
         self.tier = InMemoryTier(self.schema.user_id)
+        self.changes, self.scrubs = Changes(self.storage, EPOCH), Scrubs(self.storage, EPOCH)
+        self.vocabulary = Vocabulary(self.storage, self.schema, epoch=EPOCH)
 
     def append(self, events: Events, explicit: bool) -> None:
         try:

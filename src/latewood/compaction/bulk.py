@@ -11,18 +11,19 @@ the catalog: `was_published`.
 
 from collections.abc import Iterable
 from contextlib import suppress
-from uuid import uuid4
 
 import numpy as np
 
+from latewood.compaction import attempt
+from latewood.compaction.forget import finish_forgetting
 from latewood.compaction.merge import UNPLACED
-from latewood.compaction.publish import publish_merged, retire
+from latewood.compaction.publish import make_recipe, publish_merged, retire
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.compaction.store import CompactionStore, tier_of
-from latewood.errors import LatewoodError
+from latewood.errors import ConflictError, LatewoodError
 from latewood.events import Events
-from latewood.immutable import Catalog, Generation
+from latewood.immutable import Catalog, Change, Generation
 from latewood.mutable import MutableTier
 
 
@@ -38,34 +39,41 @@ def bulk_load(
 ) -> Generation:
     """Publish a generation that also holds the events of `batches`, in any order and number.
 
+    Of users who were scrubbed, what happened before is skipped. As any compaction it does what else is pending.
+
     Args:
-        batches: ingest times as given; ordinals are ignored: they are given here, by arrival among ties.
+        batches: ingest times as given, and when events were superseded; ordinals are ignored: they are given here, by
+            arrival among ties.
         keep, workers, memory_bytes, spill_directory: see `Settings`.
         progress: called with (events written, events in all), once all batches are read.
     Returns: the new generation, or the current one if there are no events.
-    Raises: ConflictError: ingest times below the frontier (R7) or too far ahead, another load, or a compaction that was
-        first. Nothing has changed then.
+    Raises: ConflictError: ingest times below the frontier (R7) or too far ahead, another load, a compaction that was
+        first, or a store that was altered meanwhile. Nothing has changed then.
     """
     tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
     current = store.catalog.latest()
-    with Spill(current.schema, len(current.shards), settings.held_bytes, spill_directory) as new:
+    finish_forgetting(store, current, keep)
+    target = store.changes.latest(current)
+    with Spill(target.schema, (len(current.shards), target.shards), settings.held_bytes, spill_directory) as new:
         for events in batches:
             new.add(events.stamped(events.ingest_ts, np.full(len(events), UNPLACED, np.int32)))
         if new.min_ingest is None or new.max_ingest is None:
             return current
-        token = uuid4().hex
+        token = attempt.attempt_uuid()
         watermark = tier.begin_load(new.min_ingest, new.max_ingest, token, now=store.clock.now())
         try:
-            previous = store.catalog.latest()
-            for events in tier.scan(previous.watermark, watermark):
+            parent = store.catalog.latest()
+            _check_unaltered(store, current, parent, target)
+            recipe = make_recipe(store, parent, target, parent.id + 1, token, watermark, "load")
+            for events in tier.scan(parent.watermark, watermark):
                 new.add(events)
             new.finish()
-            generation = publish_merged(store, previous, new, watermark, token, settings, progress)
+            generation = publish_merged(store, recipe, new, settings, progress)
         except BaseException:
             _end_failed(store.catalog, tier, token)
             raise
     tier.end_load(token, published=True)
-    retire(store.catalog, tier, previous, keep)
+    retire(store, generation, parent, keep)
     return generation
 
 
@@ -73,6 +81,12 @@ def was_published(catalog: Catalog, token: str) -> bool:
     """Whether the bulk load of this token became a generation: asked by a tier that finds a load whose owner died."""
     newest = catalog.latest()
     return any(catalog.load(number).uuid == token for number in range(newest.id, -1, -1))
+
+
+def _check_unaltered(store: CompactionStore, current: Generation, parent: Generation, target: Change) -> None:
+    """That what was read into buckets fits what is to be built: it was laid out when the load began."""
+    if store.changes.latest(parent) != target or len(parent.shards) not in (len(current.shards), target.shards):
+        raise ConflictError("the store was altered while the events to load were read; load them again")
 
 
 def _end_failed(catalog: Catalog, tier: MutableTier, token: str) -> None:

@@ -9,6 +9,11 @@ New events may sort anywhere, so the first drawer to open is found by the earlie
 only each stripe's first time, but that is enough: what is new was learned after everything in the shard, so that among
 events of one time it sorts last (docs/protocol.md R1). Of the stripes that begin no later than the earliest new event, all
 but the last therefore end before it, whatever their ties are.
+
+An old card that gets a mark (R13) is looked for where its time says; its ties may begin a drawer earlier, so of the
+stripes that begin *before* that time all but the last stay. Readers of whom some is to be forgotten (R16) have all their
+drawers opened, and so have those whose oldest cards are too old or too many (R15), less the drawers in which the index
+shows that nothing remains.
 """
 
 from dataclasses import dataclass, replace
@@ -17,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.columns import portions
+from latewood.compaction.bisect import bisect
 from latewood.stripes.layout import STRIPE_EVENTS
-from latewood.users import UserKeys
+from latewood.users import UserKeys, no_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,28 @@ class OldUsers:
     first_event: NDArray[np.int64]
     first_stripe: NDArray[np.int64]
     first_ts: NDArray[np.int64]
+
+    @property
+    def events(self) -> NDArray[np.int64]:
+        """(users,): how many each has."""
+        return np.diff(self.first_event)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What else is due to old users, besides new events.
+
+    Shapes: marked and marked_ts (marks,), in any order; forgotten: one per old user, or None for nobody.
+    """
+
+    marked: UserKeys  # of each event that is superseded now: its user
+    marked_ts: NDArray[np.int64]  # and its event_ts
+    forgotten: NDArray[np.bool_] | None = None  # users of whom some is to be forgotten
+    horizon: int | None = None  # events before it are too old
+    max_events: int | None = None  # events beyond the newest so many are too many
+
+
+NOTHING_DUE = Due(no_keys(), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +86,11 @@ class Plan:
         """Old rows to decode per user."""
         return self.tail_stop - self.tail_start
 
+    @property
+    def passed_over(self) -> int:
+        """Old rows that are neither carried nor decoded: the index shows that they are too old or too many."""
+        return int(self.tail_start[self.carried == 0].sum())
+
     def slices(self, rows_max: int) -> list["Plan"]:
         """Consecutive runs of users, each of at most `rows_max` rows and users together, or of one user."""
         cost = self.tail_rows + np.diff(self.new_offsets) + 1
@@ -69,34 +102,41 @@ class Plan:
         return replace(self, keys=keys, new_offsets=new_offsets, **part)
 
 
-def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64]) -> Plan:
+def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64], due: Due = NOTHING_DUE) -> Plan:
     """Plan a run of users: all of `old`, and those of the new events, which are sorted by key and total order.
 
     Every new event's ingest time is past those of all old ones.
 
-    The cost is that of the users, and of the new events; no stripe is looked at of a user without new events.
+    The cost is that of the users, of the new events and of what is due; no stripe is looked at of a user without any.
     """
     first_row = user_starts(new_keys)
     users = new_keys.take(first_row)
-    place, found = _locate(old.keys, users)
-    old_count, added = len(old.keys.hash), ~found
-    slot = place + np.cumsum(added) - added  # of each new user in the union: earlier additions shift it
-    old_slot = np.arange(old_count) + np.searchsorted(place[added], np.arange(old_count), side="right")
-    total = old_count + int(added.sum())
+    new_count = np.diff(np.append(first_row, len(new_event_ts)))
+    place, found = locate(old.keys, users)
+    touched = place[found]
+    carried, skipped = np.diff(old.first_stripe), np.zeros(len(old.keys.hash), np.int64)
+    carried[touched] = _whole_stripes(old, touched, new_event_ts[first_row[found]])
+    _open_for_marks(old, due, carried)
+    if due.horizon is not None or due.max_events is not None:
+        events = old.events
+        events[touched] += new_count[found]
+        _open_for_retention(old, due, events, carried, skipped)
+    if due.forgotten is not None:
+        carried[due.forgotten] = skipped[due.forgotten] = 0
 
+    added = ~found
+    slot = place + np.cumsum(added) - added  # of each new user in the union: earlier additions shift it
+    old_slot = np.arange(len(skipped)) + np.searchsorted(place[added], np.arange(len(skipped)), side="right")
+    total = len(skipped) + int(added.sum())
     keys = UserKeys(np.empty(total, np.uint64), np.empty(total, np.uint64))
     for half, mine, theirs in zip(keys, old.keys, users, strict=True):
         half[old_slot], half[slot] = mine, theirs
-    old_user = np.full(total, -1, np.int64)
-    old_user[old_slot] = old.start + np.arange(old_count)
-    carried, tail_stop = np.zeros(total, np.int64), np.zeros(total, np.int64)
-    carried[old_slot], tail_stop[old_slot] = np.diff(old.first_stripe), np.diff(old.first_event)
-    touched = place[found]
-    carried[slot[found]] = _whole_stripes(old, touched, new_event_ts[first_row[found]])
-    tail_start = np.minimum(carried * STRIPE_EVENTS, tail_stop)  # an untouched user's last stripe may be short
-
+    old_user = _spread(old.start + np.arange(len(skipped)), old_slot, total, -1)
+    # an untouched user's last stripe may be short
+    tail_start = np.minimum(np.where(carried > 0, carried, skipped) * STRIPE_EVENTS, old.events)
     new_rows = np.zeros(total + 1, np.int64)
-    new_rows[slot + 1] = np.diff(np.append(first_row, len(new_event_ts)))
+    new_rows[slot + 1] = new_count
+    carried, tail_start, tail_stop = (_spread(of, old_slot, total, 0) for of in (carried, tail_start, old.events))
     return Plan(keys, old_user, carried, tail_start, tail_stop, np.cumsum(new_rows))
 
 
@@ -108,25 +148,58 @@ def user_starts(keys: UserKeys) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(differs) + 1])
 
 
-def _locate(old: UserKeys, users: UserKeys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Where each user stands among the old ones, or would be inserted; and whether it stands there."""
-    place = np.searchsorted(old.hash, users.hash, side="left").astype(np.int64)
-    stop = np.searchsorted(old.hash, users.hash, side="right").astype(np.int64)
+def locate(sorted_keys: UserKeys, users: UserKeys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each user stands among sorted ones, or would be inserted; and whether it stands there."""
+    place = np.searchsorted(sorted_keys.hash, users.hash, side="left").astype(np.int64)
+    stop = np.searchsorted(sorted_keys.hash, users.hash, side="right").astype(np.int64)
     while True:  # once, but for users whose hashes collide
         inside = place < stop
-        check = old.check[np.where(inside, place, 0)] if len(old.hash) else np.zeros(len(place), np.uint64)
+        known = len(sorted_keys.hash) > 0
+        check = sorted_keys.check[np.where(inside, place, 0)] if known else np.zeros(len(place), np.uint64)
         if not (behind := inside & (check < users.check)).any():
             return place, inside & (check == users.check)
         place += behind
 
 
+def _spread(values: NDArray[np.int64], slot: NDArray[np.int64], total: int, other: int) -> NDArray[np.int64]:
+    spread = np.full(total, other, np.int64)
+    spread[slot] = values
+    return spread
+
+
+def _open_for_marks(old: OldUsers, due: Due, carried: NDArray[np.int64]) -> None:
+    """Lower `carried` so that the first stripe that may hold an event that is superseded now is opened."""
+    if not len(due.marked_ts):
+        return
+    place, found = locate(old.keys, due.marked)
+    users = place[found]
+    np.minimum.at(carried, users, _whole_stripes(old, users, due.marked_ts[found] - 1))
+
+
+def _open_for_retention(
+    old: OldUsers, due: Due, events: NDArray[np.int64], carried: NDArray[np.int64], skipped: NDArray[np.int64]
+) -> None:
+    """Open the users that lose events, and count their leading stripes in which nothing remains.
+
+    All events of the stripes before the last one that begins before a time lie before that time themselves. For too old
+    ones that time is the horizon. For too many, it is when the stripe begins that holds the `max_events`th newest old
+    event: the newest `max_events` of all, and all ties of the first of them, are no older than that.
+    """
+    if due.horizon is not None:
+        horizon = due.horizon
+        users = np.flatnonzero(old.first_ts[old.first_stripe[:-1]] < horizon)
+        carried[users] = 0
+        skipped[users] = _whole_stripes(old, users, np.full(len(users), horizon - 1))
+    if due.max_events is not None:
+        users = np.flatnonzero(events > due.max_events)
+        carried[users] = 0
+        row = np.maximum(old.events[users] - due.max_events, 0)
+        begins = old.first_ts[old.first_stripe[users] + row // STRIPE_EVENTS]
+        skipped[users] = np.maximum(skipped[users], _whole_stripes(old, users, begins - 1))
+
+
 def _whole_stripes(old: OldUsers, users: NDArray[np.int64], event_ts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many leading stripes of each old user end no later than a time: a binary search per user, all at once."""
+    """How many leading stripes of each old user end no later than a time."""
     start, stop = old.first_stripe[users], old.first_stripe[users + 1]
-    low, high = start.copy(), stop.copy()
-    while (open_ := low < high).any():
-        middle = (low + high) >> 1
-        before = open_ & (old.first_ts[np.where(open_, middle, 0)] <= event_ts)
-        low = np.where(before, middle + 1, low)
-        high = np.where(open_ & ~before, middle, high)
-    return np.maximum(low - start - 1, 0)
+    after = bisect(start, stop, lambda stripe: old.first_ts[stripe] <= event_ts)
+    return np.maximum(after - start - 1, 0)

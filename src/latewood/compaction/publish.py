@@ -6,21 +6,26 @@ Nothing counts before the manifest is there, and everything does once it is. A c
 manifest names (collected later) and a frontier, which is a promise that does no harm; a crash after leaves events in
 two places, of which readers take one by the watermark. Of several who build the same generation one wins; the others
 get a ConflictError and their files are deleted.
+
+What was asked for meanwhile is read after the cut, never before it: a change of the schema, since rows below the cut
+may have been written by it; scrubs and corrections, since those from before the cut have to be applied.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from uuid import uuid4
+import numpy as np
 
 from latewood.clock import show_ts
+from latewood.compaction import attempt
+from latewood.compaction.forget import finish_forgetting, note_unused
+from latewood.compaction.pending import anything_to_do
+from latewood.compaction.recipe import Recipe
+from latewood.compaction.runs import Tally
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.compaction.store import CompactionStore, tier_of
 from latewood.compaction.write import write_shards
-from latewood.errors import ConflictError, CorruptionError, LatewoodError
-from latewood.immutable import Catalog, Generation
-from latewood.mutable import MutableTier
-from latewood.storage import Storage, keys
+from latewood.errors import ConflictError, CorruptionError
+from latewood.immutable import Change, Generation, ShardFile
+from latewood.immutable.manifest import Origin
 from latewood.vocabulary import extent
 
 
@@ -34,111 +39,131 @@ def compact(
     spill_directory: str | None = None,
     progress: Progress | None = None,
 ) -> Generation:
-    """Publish a generation that holds what is new in the mutable tier.
+    """Publish a generation that holds what is new in the mutable tier, and is what was asked for meanwhile.
 
     Args:
-        watermark: the cut, anywhere from the frontier to closed; None is closed. A replay with a coarse clock holds
-            back the open tick so (docs/protocol.md R6).
+        watermark: the cut, anywhere from the frontier to closed; None is closed, also where no event is new: a scrub is
+            done only by a cut past it. A replay with a coarse clock holds back the open tick so (docs/protocol.md R6).
         keep, workers, memory_bytes, spill_directory: see `Settings`.
         progress: called with (events written, events in all).
-    Returns: the new generation; or, where nothing is new, the current one: then nothing was written and no cut chosen.
+    Returns: the new generation; or, where there is nothing to do, the current one: then nothing was written and no cut
+        chosen. What a scrub still asks for after a crash is done in any case.
     Raises: ConflictError: someone else published first, or a bulk load is under way. Compact again.
     Units: µs since epoch, UTC.
     """
     tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
-    previous = store.catalog.latest()
-    if not _anything_new(tier, previous, watermark):
-        return previous
+    parent = store.catalog.latest()
+    finish_forgetting(store, parent, keep)
+    if not anything_to_do(store, parent, watermark):
+        return parent
     cut = tier.cut(watermark)
-    with Spill(previous.schema, len(previous.shards), settings.held_bytes, spill_directory) as new:
-        for events in tier.scan(previous.watermark, cut):
-            new.add(events)
-        new.finish()
-        generation = publish_merged(store, previous, new, cut, uuid4().hex, settings, progress)
-    retire(store.catalog, tier, previous, keep)
+    generation = build(store, parent, parent.id + 1, cut, "compaction", settings, progress)
+    retire(store, generation, parent, keep)
     return generation
 
 
-def publish_merged(
+def build(
     store: CompactionStore,
-    previous: Generation,
-    new: Spill,
-    watermark: int,
-    uuid: str,
+    parent: Generation,
+    number: int,
+    cut: int,
+    origin: Origin,
     settings: Settings,
     progress: Progress | None = None,
 ) -> Generation:
-    """Write and publish the generation after `previous`: its events and the new ones, up to the watermark.
+    """Merge the mutable tier's events up to the cut into `parent`, and publish that as generation `number`."""
+    target = store.changes.latest(parent)
+    recipe = make_recipe(store, parent, target, number, attempt.attempt_uuid(), cut, origin)
+    shards = (len(parent.shards), target.shards)
+    with Spill(target.schema, shards, settings.held_bytes, settings.spill_directory) as new:
+        for events in tier_of(store).scan(parent.watermark, cut):
+            new.add(events)
+        new.finish()
+        return publish_merged(store, recipe, new, settings, progress)
+
+
+def make_recipe(
+    store: CompactionStore, parent: Generation, target: Change, number: int, uuid: str, watermark: int, origin: Origin
+) -> Recipe:
+    """The recipe of a generation whose cut is fixed.
+
+    A suppression from before the cut names an event from before it: a version supersedes what is known, and so is
+    ingested no earlier. What it names is therefore in the parent or among the new events, unless it has gone since.
+    """
+    store.scrubs.refresh()
+    suppressions = tier_of(store).suppressions(parent.watermark, watermark)
+    by_user = suppressions.take(np.argsort(suppressions.keys.hash, kind="stable"))
+    return Recipe(parent, target, number, uuid, watermark, origin, by_user, store.scrubs)
+
+
+def publish_merged(
+    store: CompactionStore, recipe: Recipe, new: Spill, settings: Settings, progress: Progress | None = None
+) -> Generation:
+    """Write and publish the generation of a recipe: the parent's events and the new ones.
 
     Raises: ConflictError: another attempt at that generation was first; this one's files are gone again.
         OSError: from the put of the manifest: unknown whether published, so the files stay.
     """
-    number = previous.id + 1
-    with _attempt(store, previous, uuid):
-        _check_range(previous, new, watermark)
-        shards = write_shards(store.storage, previous, new, number, uuid, settings, progress)
-        words = extent(store.storage, previous.schema)  # durable before the events that use them
-        generation = Generation(
-            number, watermark, uuid, previous.epoch, previous.schema, shards, parent=previous.id, vocabulary=words
-        )
-        _check_counts(generation, previous.event_count + new.event_count)
+    with attempt.attempt(store, recipe.number, recipe.uuid):
+        _check_range(recipe, new)
+        shards, tally = write_shards(store.storage, recipe, new, settings, progress)
+        words = extent(store.storage, recipe.schema)  # durable before the events that use them
+        generation = _generation(recipe, shards, words, tally)
+        _check_counts(generation, recipe.parent.event_count + new.event_count - tally.forgotten - tally.expired)
+        note_unused(store.storage, generation, tally.codes)
     try:
         store.catalog.publish(generation)
     except ConflictError:
-        _delete_attempt(store.storage, number, uuid)
+        attempt.delete_attempt(store.storage, recipe.number, recipe.uuid)
         raise
     return generation
 
 
-def retire(catalog: Catalog, tier: MutableTier, previous: Generation, keep: int) -> None:
-    """After publishing: evict what even the previous generation has, and delete the files of older ones (R11, R19).
+def retire(store: CompactionStore, generation: Generation, parent: Generation, keep: int) -> None:
+    """After publishing: evict what even the parent has, and delete the files of older ones (R11, R19).
 
-    Evicting one generation late spares a capture that still reads the previous one its retry.
+    Evicting one generation late spares a capture that still reads the parent its retry; where something was forgotten
+    nobody is spared.
     """
-    if catalog.latest().id > previous.id:
-        tier.evict(previous.watermark)
-    catalog.collect(keep)
+    tier_of(store).evict(parent.watermark)
+    if generation.scrubs:
+        finish_forgetting(store, generation, keep)
+    else:
+        store.catalog.collect(keep)
 
 
-def _anything_new(tier: MutableTier, previous: Generation, watermark: int | None) -> bool:
-    state = tier.state()
-    if state.latest_ingest < previous.watermark:
-        return False
-    end = state.closed if watermark is None else watermark
-    return any(len(events) for events in tier.scan(previous.watermark, end))
+def _generation(
+    recipe: Recipe, shards: tuple[ShardFile, ...], words: tuple[tuple[int, int], ...], tally: Tally
+) -> Generation:
+    """The manifest. What retention took, and from when, is remembered for good: earlier pointers may ask for it."""
+    parent, target = recipe.parent, recipe.target
+    horizons = [horizon for horizon in (parent.horizon, recipe.horizon) if horizon is not None]
+    return Generation(
+        id=recipe.number,
+        watermark=recipe.watermark,
+        uuid=recipe.uuid,
+        epoch=parent.epoch,
+        schema=target.schema,
+        shards=shards,
+        parent=parent.id,
+        vocabulary=words,
+        origin=recipe.origin,
+        change=target.number,
+        scrubs=recipe.scrub_count,
+        retention=target.retention,
+        expired=parent.expired or tally.expired > 0,
+        horizon=max(horizons, default=None),
+    )
 
 
-@contextmanager
-def _attempt(store: CompactionStore, previous: Generation, uuid: str) -> Iterator[None]:
-    """While files are written: an error deletes them, and is a conflict where someone else has published meanwhile.
-
-    The winner may have collected the files of `previous` under our hands, which looks like a missing file.
-    """
-    try:
-        yield
-    except BaseException as error:
-        _delete_attempt(store.storage, previous.id + 1, uuid)
-        newest = previous.id
-        with suppress(LatewoodError, OSError):
-            newest = store.catalog.latest().id
-        if newest > previous.id and isinstance(error, LatewoodError | OSError) and not isinstance(error, ConflictError):
-            raise ConflictError(f"generation {newest} was published by another compaction first") from error
-        raise
-
-
-def _delete_attempt(storage: Storage, number: int, uuid: str) -> None:
-    """Best effort: what cannot be deleted now is collected once the generation exists."""
-    with suppress(LatewoodError, OSError):
-        storage.delete([stored.key for stored in storage.list(keys.attempt_folder(number, uuid))])
-
-
-def _check_range(previous: Generation, new: Spill, watermark: int) -> None:
+def _check_range(recipe: Recipe, new: Spill) -> None:
     """That all events lie between the watermarks: merging and every reader rely on it."""
     if new.min_ingest is None or new.max_ingest is None:
         return
-    if new.min_ingest < previous.watermark or new.max_ingest >= watermark:
+    previous, watermark = recipe.parent.watermark, recipe.watermark
+    if new.min_ingest < previous or new.max_ingest >= watermark:
         span = f"{show_ts(new.min_ingest)} to {show_ts(new.max_ingest)}"
-        bounds = f"[{show_ts(previous.watermark)}, {show_ts(watermark)})"
+        bounds = f"[{show_ts(previous)}, {show_ts(watermark)})"
         raise CorruptionError(f"the new events were ingested from {span}, outside the watermarks {bounds}")
 
 

@@ -4,9 +4,10 @@ from typing import Protocol
 
 from latewood.clock import Clock
 from latewood.errors import ConflictError
-from latewood.immutable import Catalog
+from latewood.immutable import Catalog, Changes, Scrubs
 from latewood.mutable import MutableTier
 from latewood.storage import Storage
+from latewood.vocabulary import Vocabulary
 
 
 class CompactionStore(Protocol):
@@ -17,6 +18,15 @@ class CompactionStore(Protocol):
 
     @property
     def catalog(self) -> Catalog: ...
+
+    @property
+    def changes(self) -> Changes: ...
+
+    @property
+    def scrubs(self) -> Scrubs: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
 
     @property
     def tier(self) -> MutableTier | None: ...

@@ -12,13 +12,14 @@ import pytest
 
 from latewood.columns import Column
 from latewood.events import Events
-from latewood.immutable import Catalog, Generation
+from latewood.immutable import Catalog, Change, Changes, Generation, Scrubs
 from latewood.mutable import InMemoryTier, MutableTier
 from latewood.schema import Schema
 from latewood.storage import Storage, open_storage
 from latewood.stripes import Ranges, Shard, Tables, decode_column, superseded_index
 from latewood.testing import ManualClock
 from latewood.users import user_keys
+from latewood.vocabulary import Vocabulary
 
 EPOCH = bytes(range(16))
 START = 1_700_000_000_000_000
@@ -45,6 +46,9 @@ class FaultyStorage:
 
     def create(self, key: str, data: Any) -> bool:
         return self._around("create", key, data)
+
+    def write(self, key: str, data: Any) -> None:
+        self._around("write", key, data)
 
     def delete(self, keys: Any) -> None:
         self._around("delete", list(keys))
@@ -76,6 +80,10 @@ class Parts:
     tier: MutableTier
     clock: ManualClock = field(default_factory=lambda: ManualClock(START))
 
+    def __post_init__(self) -> None:
+        self.changes, self.scrubs = Changes(self.storage, EPOCH), Scrubs(self.storage, EPOCH)
+        self.vocabulary = Vocabulary(self.storage, SCHEMA, epoch=EPOCH)
+
     def append(self, users: list[int], event_ts: list[int], **options: Any) -> None:
         self.tier.append(self.events(users, event_ts), now=self.clock.advance(1_000_000), **options)
 
@@ -99,7 +107,9 @@ class Parts:
             tables.put(0, shard)
             users = np.arange(shard.user_count)
             ranges = Ranges(0 * users, users, 0 * users, np.diff(ends), ends[:-1])
-            columns = [np.empty(shard.event_count, column.dtype) for column in shard.columns[: superseded_index(shard.columns)]]
+            columns = [
+                np.empty(shard.event_count, column.dtype) for column in shard.columns[: superseded_index(shard.columns)]
+            ]
             for index, column in enumerate(columns):
                 decode_column(tables, ranges, index, column)
             columns[1] = columns[0] + columns[1]

@@ -12,12 +12,13 @@ import pytest
 from latewood.columns import Column
 from latewood.compaction import compact, was_published
 from latewood.events import Events
-from latewood.immutable import Catalog
+from latewood.immutable import Catalog, Changes, Scrubs
 from latewood.mutable import LmdbTier
 from latewood.schema import Schema
 from latewood.storage import open_storage
 from latewood.testing import ManualClock
 from latewood.users import user_keys
+from latewood.vocabulary import Vocabulary
 
 EPOCH = bytes(range(16))
 START = 1_700_000_000_000_000
@@ -32,6 +33,8 @@ class LocalParts:
         self.catalog.ensure_first(Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64())])), 2)
         self.tier = LmdbTier(path / "mutable", pa.int64(), was_published=partial(was_published, self.catalog))
         self.clock = ManualClock(START)
+        self.changes, self.scrubs = Changes(self.storage, EPOCH), Scrubs(self.storage, EPOCH)
+        self.vocabulary = Vocabulary(self.storage, self.catalog.latest().schema, epoch=EPOCH)
 
 
 def make_events(ingest_ts: int) -> Events:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latewood.compaction import compact, write
+from latewood.compaction import compact, parent
 from latewood.errors import ConflictError, CorruptionError
 from latewood.immutable import Catalog
 from latewood.stripes import layout
@@ -79,8 +79,8 @@ def test_an_untouched_users_stripes_are_never_decoded(parts: Parts, monkeypatch:
         decoded.extend((column, *row) for row in zip(ids, ranges.start.tolist(), ranges.stop.tolist(), strict=True))
         return decode_column(tables, ranges, column, *rest)
 
-    decode_column = write.decode_column
-    monkeypatch.setattr(write, "decode_column", watch)
+    decode_column = parent.decode_column
+    monkeypatch.setattr(parent, "decode_column", watch)
     before = {row for row in parts.stored(first) if row[0] != 2}
     parts.append([2], [10**6])
     compact(parts)

@@ -54,7 +54,7 @@ def test_buckets_give_back_what_was_added_in_order_of_arrival(
     rng = np.random.default_rng(7)
     batches = [events_of(rng, schema, n) for n in (100, 0, 300, 1, 250)]
     everything = concat_events(batches)
-    with Spill(schema, 3, memory_bytes, str(tmp_path)) as spill:
+    with Spill(schema, (3,), memory_bytes, str(tmp_path)) as spill:
         for batch in batches[:4]:
             spill.add(batch)
         spill.finish()
@@ -63,10 +63,10 @@ def test_buckets_give_back_what_was_added_in_order_of_arrival(
         assert (spill.spilled_bytes > 0) == (memory_bytes < 1 << 30)
         assert spill.event_count == 651
         assert (spill.min_ingest, spill.max_ingest) == (everything.ingest_ts.min(), everything.ingest_ts.max())
-        per_shard = spill.buckets_per_shard
         assert spill.counts().sum() == 651
         for shard in range(3):
-            edges = [shard * per_shard, shard * per_shard + per_shard // 3, (shard + 1) * per_shard]
+            buckets = spill.buckets(shard, 3)
+            edges = [buckets.start, buckets.start + len(buckets) // 3, buckets.stop]
             for start, stop in pairwise(edges):
                 bucket = spill.bucket_of(everything.keys.hash)
                 rows = np.flatnonzero((bucket >= start) & (bucket < stop))
@@ -91,7 +91,7 @@ def test_what_was_readable_is_written_out_when_more_comes() -> None:
     schema = Schema(user_id=pa.int64(), traits=TRAITS)
     rng = np.random.default_rng(11)
     first, second = events_of(rng, schema, 100), events_of(rng, schema, 300)
-    with Spill(schema, 2, 15_000) as spill:
+    with Spill(schema, (2,), 15_000) as spill:
         spill.add(first)
         spill.finish()
         assert spill.spilled_bytes == 0
@@ -99,33 +99,33 @@ def test_what_was_readable_is_written_out_when_more_comes() -> None:
         assert spill.spilled_bytes > 0
         spill.finish()
         assert spill.counts().sum() == 400
-        read = spill.read(0, 2 * spill.buckets_per_shard)
+        read = spill.read(0, spill.buckets(1, 2).stop)
         assert read is not None
         assert by_user(read) == by_user(concat_events([first, second]))
 
 
 def test_an_empty_spill_and_an_empty_bucket() -> None:
     schema = Schema(user_id=pa.int64(), traits=TRAITS)
-    with Spill(schema, 2, 1 << 20) as spill:
+    with Spill(schema, (2,), 1 << 20) as spill:
         spill.finish()
         assert spill.counts().sum() == 0
-        assert spill.read(0, 2 * spill.buckets_per_shard) is None
+        assert spill.read(0, spill.buckets(1, 2).stop) is None
         assert spill.min_ingest is None
 
 
 def test_a_trait_that_events_lack_is_null_and_one_too_many_is_an_error() -> None:
     schema = Schema(user_id=pa.int64(), traits=TRAITS)
     events = events_of(np.random.default_rng(0), schema, 10)
-    with Spill(schema, 1, 1 << 20) as spill:
+    with Spill(schema, (1,), 1 << 20) as spill:
         del events.traits[2]
         spill.add(events)
         spill.finish()
-        read = spill.read(0, spill.buckets_per_shard)
+        read = spill.read(0, spill.buckets(0, 1).stop)
         assert read is not None
         assert read.traits[2].mask is not None
         assert read.traits[2].mask.all()
     events.traits[9] = events.traits[0]
-    with Spill(schema, 1, 1 << 20) as spill:
+    with Spill(schema, (1,), 1 << 20) as spill:
         spill.add(events)
         with pytest.raises(SchemaError, match="id 9"):
             spill.finish()
@@ -133,7 +133,7 @@ def test_a_trait_that_events_lack_is_null_and_one_too_many_is_an_error() -> None
 
 def test_nothing_is_left_in_the_directory(tmp_path: Path) -> None:
     schema = Schema(user_id=pa.int64(), traits=TRAITS)
-    with Spill(schema, 1, 1, str(tmp_path)) as spill:
+    with Spill(schema, (1,), 1, str(tmp_path)) as spill:
         spill.add(events_of(np.random.default_rng(0), schema, 10))
         assert spill.spilled_bytes
         assert list(tmp_path.iterdir()) == []
@@ -144,7 +144,8 @@ def test_the_first_user_of_a_bucket() -> None:
     edges = np.array([0, 1, 2**64 - 1, 2**63, 2**32, 2**32 - 1], np.uint64)
     hashes = np.sort(np.concatenate([edges, user_keys(pa.array(range(500))).hash]))
     for shards in (1, 3, 7):
-        with Spill(schema, shards, 1) as spill:
+        with Spill(schema, (shards,), 1) as spill:
             buckets = spill.bucket_of(hashes)
-            for bucket in [*range(0, shards * spill.buckets_per_shard, 97), shards * spill.buckets_per_shard]:
+            last = spill.buckets(shards - 1, shards).stop
+            for bucket in [*range(0, last, 97), last]:
                 assert spill.first_user(hashes, bucket) == np.searchsorted(buckets, bucket)

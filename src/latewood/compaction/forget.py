@@ -1,0 +1,116 @@
+"""Forget: what a scrub asks for beyond a generation without the forgotten (docs/protocol.md R16).
+
+    publish ▸ evict the mutable tier ▸ blank the values nobody else had ▸ delete older files ▸ settle the records
+
+Every step can be done again, and each compaction first does what an earlier one, that broke off after publishing, has
+left undone. Only one of them cannot be found out later: which values nobody else had, since the rows that used them are
+gone. So that is noted before the generation is published, and the note is deleted when it is done.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latewood.columns import portions
+from latewood.compaction.store import CompactionStore, tier_of
+from latewood.errors import CorruptionError
+from latewood.immutable import Catalog, Generation, GenerationReader
+from latewood.immutable.resolve import Rows
+from latewood.schema import Trait
+from latewood.storage import Storage, keys
+from latewood.storage.documents import decode_document, encode_document
+
+KIND = "unused"
+FORMAT_VERSION = 1
+_ROWS_AT_ONCE = 1 << 22
+
+
+def finish_forgetting(store: CompactionStore, generation: Generation, keep: int) -> None:
+    """Do what the scrubs that the newest generation has applied still ask for. Costs a few listings if it is nothing."""
+    if not generation.scrubs:
+        return
+    tier = tier_of(store)
+    parent = store.catalog.load(generation.parent or 0)
+    # this generation lacks what its parent's readers may still ask the tier for, and it has to go from there, too
+    floor = generation.watermark if generation.scrubs > parent.scrubs else parent.watermark
+    if tier.state().floor < floor:
+        tier.evict(floor)
+    _blank_unused(store, generation)
+    store.catalog.collect(kept_with(store.catalog, generation, keep))
+    store.scrubs.refresh()
+    store.scrubs.settle(generation.scrubs)
+
+
+def kept_with(catalog: Catalog, newest: Generation, keep: int) -> int:
+    """How many generations keep their files: of `keep`, those that have forgotten as much as the newest."""
+    count = 1
+    while count < min(keep, newest.id + 1) and catalog.load(newest.id - count).scrubs == newest.scrubs:
+        count += 1
+    return count
+
+
+def note_unused(storage: Storage, generation: Generation, codes: Mapping[int, set[int]]) -> None:
+    """Note which codes of forgotten rows no row of the new generation uses. Its files are written, its manifest is not."""
+    reader = GenerationReader(storage, generation)
+    unused = {}
+    for trait in generation.schema:
+        if candidates := codes.get(trait.id):
+            unused[str(trait.id)] = _unused(reader, trait, candidates)
+    if any(unused.values()):
+        body = {"epoch": generation.epoch.hex(), "generation": generation.id, "codes": unused}
+        key = keys.unused(generation.id, generation.uuid)
+        storage.write(key, encode_document(KIND, FORMAT_VERSION, body))
+
+
+def _unused(reader: GenerationReader, trait: Trait, candidates: set[int]) -> list[int]:
+    left = np.array(sorted(candidates), np.int32)
+    for codes in _codes(reader, trait):
+        left = np.setdiff1d(left, codes, assume_unique=False)
+        if not len(left):
+            break
+    unused: list[int] = left.tolist()
+    return unused
+
+
+def _codes(reader: GenerationReader, trait: Trait) -> Iterator[NDArray[np.int32]]:
+    """All codes of a trait in a generation, without nulls, in portions."""
+    column = reader.column(trait)
+    assert column is not None
+    for number in range(len(reader.generation.shards)):
+        shard = reader.shard(number)
+        if shard is None:
+            continue
+        counts = np.diff(shard.first_event)
+        for first, last in portions(counts, _ROWS_AT_ONCE):
+            users, zeros = np.arange(first, last), np.zeros(last - first, np.int64)
+            rows = Rows(zeros + number, users, zeros, counts[first:last])
+            values, mask = reader.read_column(rows, column, trait.dtype, nullable=True)
+            yield values if mask is None else values[~mask]
+
+
+def _blank_unused(store: CompactionStore, newest: Generation) -> None:
+    """Blank what was noted, and delete the notes. Those of attempts that lost are nobody's."""
+    for stored in store.storage.list(keys.UNUSED):
+        attempt = keys.parse_unused(stored.key)
+        if attempt is None or attempt[0] > newest.id:  # of an attempt under way
+            continue
+        generation, uuid = attempt
+        if store.catalog.load(generation).uuid == uuid:
+            store.vocabulary.blank(tier_of(store), _read_note(store.storage, stored.key, newest.epoch))
+        store.storage.delete([stored.key])
+
+
+def _read_note(storage: Storage, key: str, epoch: bytes) -> dict[int, NDArray[np.int32]]:
+    """The codes by trait id; none where another has blanked them and deleted the note just now."""
+    try:
+        data = storage.read(key)
+    except FileNotFoundError:
+        return {}
+    document = decode_document(data, key, KIND, FORMAT_VERSION)
+    try:
+        if document["epoch"] != epoch.hex():
+            raise CorruptionError(f"{key}: is of epoch {document['epoch']}")
+        return {int(trait): np.array(codes, np.int32) for trait, codes in document["codes"].items() if codes}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptionError(f"{key}: not a list of codes: {error!r}") from error

@@ -1,0 +1,93 @@
+"""The parent's side of a merge: one of its shards, whose stripes are carried on as bytes, or opened and decoded."""
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latewood.columns import Column
+from latewood.compaction.plan import OldUsers, Plan
+from latewood.compaction.spill import Spill
+from latewood.immutable import Generation
+from latewood.storage import Storage
+from latewood.stripes import (
+    NEVER_CLEAN,
+    Ranges,
+    Shard,
+    StripeColumn,
+    Tables,
+    columns_of,
+    decode_column,
+    superseded_index,
+    superseded_times,
+)
+from latewood.users import UserKeys
+
+
+def open_shard(storage: Storage, generation: Generation, number: int) -> "OldShard | None":
+    """One shard of a generation; None where it has no file, having no events. Raises: CorruptionError."""
+    file = generation.shards[number]
+    if not file.exists:
+        return None
+    shard = Shard.open(
+        storage,
+        file.key,
+        columns=columns_of(generation.schema),
+        epoch=generation.epoch,
+        generation=generation.id,
+        number=number,
+        footer_xxh3=file.footer_xxh3,
+    )
+    return OldShard(shard)
+
+
+class OldShard:
+    """An old shard with the arrays that planning and merging ask for again and again."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.tables = Tables(1)
+        self.tables.put(0, shard)
+        # contiguous: a view into the records would be copied by every search
+        self.keys = UserKeys(*(np.ascontiguousarray(half) for half in shard.keys))
+        self.user_ids = shard.user_ids
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {column.id: place for place, column in enumerate(self.shard.columns)}
+
+    def users(self, new: Spill, bucket_start: int, bucket_stop: int) -> OldUsers:
+        """The users of a range of buckets."""
+        start, stop = (new.first_user(self.keys.hash, bucket) for bucket in (bucket_start, bucket_stop))
+        return OldUsers(
+            start,
+            self.keys.slice(start, stop),
+            self.shard.first_event[start : stop + 1],
+            self.shard.first_stripe[start : stop + 1],
+            self.shard.first_ts,
+        )
+
+    def tails(self, plan: Plan, column: StripeColumn) -> Column:
+        """One column of the rows that a plan decodes, back to back; null where the shard does not have it."""
+        users = np.flatnonzero(plan.tail_rows)
+        ends = np.cumsum(plan.tail_rows[users])
+        size = int(ends[-1]) if len(ends) else 0
+        place = self._places.get(column.id)
+        if place is None:
+            return Column(np.zeros(size, column.dtype), np.ones(size, np.bool_))
+        values = np.empty(size, column.dtype)
+        mask = np.empty(size, np.bool_) if column.role in ("trait", "superseded_at") else None
+        rows = (plan.old_user[users], plan.tail_start[users], plan.tail_stop[users], ends - plan.tail_rows[users])
+        nulls = decode_column(self.tables, Ranges(np.zeros(len(users), np.int64), *rows), place, values, mask)
+        return Column(values, mask if nulls else None)
+
+    def superseded_at(self, plan: Plan) -> NDArray[np.int64] | None:
+        """Of the rows that a plan decodes: NEVER where not; None where none of them is."""
+        place = superseded_index(self.shard.columns)
+        if place is None or not self._any_superseded:
+            return None
+        return superseded_times(self.tails(plan, self.shard.columns[place]))
+
+    @cached_property
+    def _any_superseded(self) -> bool:
+        return bool((self.shard.latest_ingests == NEVER_CLEAN).any())

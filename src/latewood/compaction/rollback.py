@@ -1,0 +1,63 @@
+"""Rollback: build the next generation from an older one, as if those after it had never been.
+
+A generation may turn out bad: damaged files, a bug, a feed that should not have been. As long as the mutable tier still
+has all that came after an older one, that one and the tier make a good generation. It is published as the newest, with a
+watermark no lower than any before, so that every pointer finds what it means. Changes of the store and scrubs are no
+part of what is undone: they are applied as by any compaction.
+"""
+
+from latewood.clock import show_ts
+from latewood.compaction.publish import build, retire
+from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
+from latewood.compaction.store import CompactionStore, tier_of
+from latewood.errors import ConflictError, PointerError
+from latewood.immutable import Generation
+from latewood.storage import keys
+
+
+def rollback(
+    store: CompactionStore,
+    generation_id: int,
+    *,
+    keep: int = 2,
+    workers: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    spill_directory: str | None = None,
+    progress: Progress | None = None,
+) -> Generation:
+    """Publish a generation made of an older one and what the mutable tier has since.
+
+    Args: keep, workers, memory_bytes, spill_directory, progress: as for `compact`.
+    Raises: ConflictError: that cannot be done, and why; or someone else published first.
+    """
+    tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
+    newest = store.catalog.latest()
+    parent = _parent(store, newest, generation_id)
+    cut = tier.cut()
+    generation = build(store, parent, newest.id + 1, cut, "rollback", settings, progress)
+    retire(store, generation, parent, keep)
+    return generation
+
+
+def _parent(store: CompactionStore, newest: Generation, generation_id: int) -> Generation:
+    """The generation to go back to. Raises: ConflictError: it cannot be gone back to."""
+    refused = f"cannot go back to generation {generation_id}: "
+    if generation_id == newest.id:
+        raise ConflictError(refused + "it is the newest")
+    try:
+        parent = store.catalog.load(generation_id)
+    except PointerError as error:
+        raise ConflictError(refused + str(error)) from None
+    if parent.scrubs < newest.scrubs:
+        raise ConflictError(refused + f"it has what generation {newest.id} has forgotten for good")
+    for number in range(generation_id + 1, newest.id + 1):
+        if store.catalog.load(number).origin == "load":
+            raise ConflictError(refused + f"generation {number} is a bulk load, whose events are nowhere else")
+    floor = tier_of(store).state().floor
+    if floor > parent.watermark:
+        span = f"{show_ts(parent.watermark)} to {show_ts(floor)}"
+        raise ConflictError(refused + f"what was ingested from {span} is gone from the mutable tier")
+    stored = {item.key for item in store.storage.list(keys.GENERATIONS)}
+    if any(shard.key not in stored for shard in parent.shards if shard.exists):
+        raise ConflictError(refused + "its files are deleted")
+    return parent
