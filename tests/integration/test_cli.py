@@ -19,7 +19,20 @@ from latewood.cli.ingest import parse_delay
 from latewood.cli.init import TYPES
 from latewood.cli.where import parse_where
 
-VERBS = ("init", "ingest", "append", "compact", "anchors", "backfill", "materialize", "inspect", "why", "warmup", "demo")
+VERBS = (
+    "init",
+    "ingest",
+    "append",
+    "compact",
+    "anchors",
+    "backfill",
+    "materialize",
+    "inspect",
+    "why",
+    "verify",
+    "warmup",
+    "demo",
+)
 
 
 class Said(NamedTuple):

@@ -1,6 +1,7 @@
-"""The tools, from the shell: why."""
+"""The tools, from the shell: why, verify."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,30 @@ class TestWhy:
         assert (code, out) == (1, "")
         assert err.startswith("latewood: schema: ")
         assert message in err
+
+
+class TestVerify:
+    def test_a_whole_store(self, run: Run) -> None:
+        code, out, _ = run("verify", "store")
+        assert code == 0
+        assert re.search(r"ok +│ yes", out)
+        found = answer(run("verify", "store", "--json"))
+        assert (found["ok"], found["events"], found["recent"], found["differences"]) == (True, 6, 8, [])
+
+    def test_examples(self, run: Run) -> None:
+        found = answer(run("verify", "store", "log", "--sample", "0", "--json"))
+        assert (found["ok"], found["examples"], found["sampled"], found["compared"]) == (True, 2, 2, 8)
+        assert answer(run("verify", "store", "log", "--sample", "1", "--json"))["sampled"] == 1
+
+    def test_damage_is_1_and_says_where(self, run: Run) -> None:
+        file = next(Path("store/generations").rglob("*.stripes"))
+        data = bytearray(file.read_bytes())
+        data[70] ^= 1
+        file.chmod(0o644)
+        file.write_bytes(bytes(data))
+        code, out, err = run("verify", "store")
+        assert (code, err) == (1, "")
+        assert file.name in out
+        code, out, _ = run("verify", "store", "--json")
+        document = json.loads(out)
+        assert (code, document["ok"], document["differences"][0]["what"]) == (1, False, "shard")

@@ -25,6 +25,7 @@ from latewood.cli.init import init
 from latewood.cli.inspect import inspect
 from latewood.cli.materialize import materialize
 from latewood.cli.output import describe, plain_warnings, print_json
+from latewood.cli.verify import verify
 from latewood.cli.warmup import warmup
 from latewood.cli.why import why
 
@@ -52,7 +53,7 @@ def latewood(
     """Store every history once, log a pointer, rebuild the exact sequence while training."""
 
 
-for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, why, warmup, demo):
+for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, why, verify, warmup, demo):
     app.command()(verb)
 
 

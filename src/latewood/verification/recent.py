@@ -1,0 +1,85 @@
+"""The mutable tier: that its times and places are in order, and that nothing was lost between the tiers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from latewood.clock import show_ts
+from latewood.events import Events, concat_events, no_events
+from latewood.histories import RECENT, places, read_histories
+from latewood.immutable import Generation
+from latewood.mutable import MutableTier, TierState
+from latewood.store import Store
+from latewood.users import UserKeys, user_keys
+from latewood.verification.report import Difference
+from latewood.verification.stored import largest_code
+
+WHERE = "the mutable tier"
+
+
+def read_recent(tier: MutableTier, store: Store) -> tuple[TierState, Events]:
+    """All that the mutable tier still holds, whether generations have it or not."""
+    state = tier.state()
+    events = concat_events([no_events(store.schema), *tier.scan(state.floor, max(state.floor, state.closed))])
+    return state, events.take(events.order())
+
+
+def check_recent(store: Store, state: TierState, events: Events) -> Iterator[Difference]:
+    """The tier by itself. Args: events: sorted by user and the total order."""
+    for problem in _of_times(state, events, store.generation.watermark):
+        yield Difference("recent", WHERE, problem)
+    found = user_keys(events.user_ids)
+    if (found.hash != events.keys.hash).any() or (found.check != events.keys.check).any():
+        yield Difference("recent", WHERE, "the users' keys are not those of their ids")
+    if (twice := _repeated(events)).any():
+        place, count = places(events)[int(np.argmax(twice))], int(twice.sum())
+        yield Difference("recent", WHERE, f"{count} events have the place of the one before, such as {place}")
+    for trait in store.schema:
+        if trait.coded and largest_code(events, trait) >= len(store.vocabulary.values(trait.id)):
+            yield Difference("recent", WHERE, f"trait {trait.name!r} has a value that is not in the vocabulary")
+
+
+def _of_times(state: TierState, events: Events, watermark: int) -> Iterator[str]:
+    if not state.floor <= state.frontier <= state.closed:
+        times = ", ".join(show_ts(ts) for ts in (state.floor, state.frontier, state.closed))
+        yield f"floor, frontier and closed are not in this order: {times}"
+    if state.floor > watermark:
+        floor, reach = show_ts(state.floor), show_ts(watermark)
+        yield f"it has let go of what was ingested before {floor}, and the newest generation reaches to {reach}"
+    if len(events) and not state.floor <= events.ingest_ts.min() <= events.ingest_ts.max() < state.closed:
+        yield "it has an event that was ingested outside its times"
+
+
+def _repeated(events: Events) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    same = np.zeros(len(events), np.bool_)
+    columns = (*events.keys, events.event_ts, events.ingest_ts, events.ordinal)
+    same[1:] = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
+    return same
+
+
+def check_moved(
+    store: Store, generation: Generation, events: Events, users: int, rng: np.random.Generator
+) -> Iterator[Difference]:
+    """What the tier still holds and the newest generation has cut off is in that generation, or was to go.
+
+    Args: events: the tier's, sorted. users: at most so many are looked at.
+    """
+    moved = events.take(np.flatnonzero(events.ingest_ts < generation.watermark))
+    pairs = np.unique(np.stack(moved.keys), axis=1)
+    chosen = np.sort(rng.permutation(pairs.shape[1])[:users])
+    keys = UserKeys(*np.ascontiguousarray(pairs[:, chosen]))
+    if generation.expired or not len(chosen):  # what retention took need not be there
+        return
+    gone = store.scrubs.forgotten(moved, 0)
+    histories = read_histories(store, keys)
+    for user in range(len(chosen)):
+        stored, row = histories.of(user)
+        have = set(places(stored.take(np.flatnonzero(row != RECENT))))
+        mine = (moved.keys.hash == keys.hash[user]) & (moved.keys.check == keys.check[user]) & ~gone
+        lost = [place for place in places(moved.take(np.flatnonzero(mine))) if place not in have]
+        if lost:
+            name = moved.user_ids[int(np.argmax(mine))].as_py()
+            message = (
+                f"{len(lost)} events that compaction moved are not in generation {generation.id}, such as {lost[0]}"
+            )
+            yield Difference("recent", f"user {name!r}", message)

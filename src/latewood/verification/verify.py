@@ -1,0 +1,152 @@
+"""Verify: the store itself in full, or examples by deriving them anew."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.batch import Batch
+from latewood.errors import LatewoodError, SchemaError
+from latewood.examples import ExampleSource, open_examples
+from latewood.histories import read_histories
+from latewood.materialize import Materializer
+from latewood.materialize.logged import Logged, read_logged
+from latewood.projection import Projection
+from latewood.store import Store
+from latewood.users import UserKeys
+from latewood.verification.recent import check_moved, check_recent, read_recent
+from latewood.verification.rederive import differences, rederive
+from latewood.verification.report import Difference, Findings, Tell, VerifyReport
+from latewood.verification.stored import check_codes, check_manifests, check_shards
+
+_AT_ONCE = 256  # examples whose users' whole histories are held
+_MOVED_USERS = 1000
+
+
+def verify(
+    store: Store,
+    examples: Any = None,
+    *,
+    sample: int | None = 1000,
+    seed: int = 0,
+    max_len: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Verify a store, or examples of it.
+
+    Without examples: every manifest; every byte of the newest generation, against its checksums and against what the
+    index says of it; the vocabularies; the mutable tier, unless the store is open read-only. With examples: a sample
+    of them is derived anew by brute force and compared with what the materializer gives, value for value.
+
+    Args:
+        examples: a table, or files of examples; see `Loader`.
+        sample: how many to derive, chosen by `seed`; None: all of them.
+        max_len: the model's. With retention, what a shorter model is still served, a longer one is refused.
+        progress: called with (done, total): events of shards, or examples.
+    Returns: what was looked at, and all that is wrong: `report.ok` is whether nothing is.
+    Raises: SchemaError: not examples at all. PointerError: examples of another store.
+    """
+    if sample is not None and sample < 0:
+        raise SchemaError(f"sample is {sample}; it counts examples")
+    rng, report = np.random.default_rng(seed), VerifyReport(store.refresh().generation.id)
+    tell = progress or (lambda done, total: None)
+    if examples is None:
+        return _verify_store(store, rng, report, tell)
+    return _verify_examples(store, open_examples(examples), sample, rng, report, max_len, tell)
+
+
+def _verify_store(store: Store, rng: np.random.Generator, report: VerifyReport, tell: Tell) -> VerifyReport:
+    findings, reader = Findings(), store.refresh()
+    generation = reader.generation
+    findings.extend(check_manifests(store, generation))
+    before = findings.count
+    findings.extend(check_shards(reader, tell))
+    if findings.count == before:  # of damaged shards nothing more can be said
+        findings.extend(check_codes(store, reader))
+    values = sum(len(store.vocabulary.values(trait.id)) for trait in store.schema if trait.coded)
+    recent = 0
+    if store.tier is not None:
+        store.scrubs.refresh()
+        state, events = read_recent(store.tier, store)
+        recent = len(events)
+        findings.extend(check_recent(store, state, events))
+        if findings.count == before:
+            findings.extend(check_moved(store, generation, events, _MOVED_USERS, rng))
+    return replace(
+        report, generations=generation.id + 1, shards=sum(file.exists for file in generation.shards),
+        users=generation.user_count, events=generation.event_count, values=values, recent=recent,
+        difference_count=findings.count, differences=tuple(findings.first),
+    )  # fmt: skip
+
+
+def _verify_examples(
+    store: Store,
+    source: ExampleSource,
+    sample: int | None,
+    rng: np.random.Generator,
+    report: VerifyReport,
+    max_len: int | None,
+    tell: Tell,
+) -> VerifyReport:
+    count = len(source)
+    rows = np.arange(count) if sample is None or sample >= count else np.sort(rng.permutation(count)[:sample])
+    findings, checker = Findings(), _Checker(store, max_len)
+    for start in range(0, len(rows), _AT_ONCE):
+        part = rows[start : start + _AT_ONCE]
+        checker.check(source.take(part), part, findings)
+        tell(start + len(part), len(rows))
+    return replace(
+        report, examples=count, sampled=len(rows), compared=checker.compared, expired=checker.refused["expired"],
+        scrubbed=checker.refused["scrubbed"], difference_count=findings.count, differences=tuple(findings.first),
+    )  # fmt: skip
+
+
+class _Checker:
+    """Derives examples anew, some at a time, and compares them with what the materializer gives."""
+
+    def __init__(self, store: Store, max_len: int | None) -> None:
+        self._store, self._max_len = store, max_len
+        self._materializer = Materializer(store, Projection(max_len=max_len), on_missing="mask")
+        self.compared = 0
+        self.refused = {"expired": 0, "scrubbed": 0}
+
+    def check(self, table: pa.Table, rows: NDArray[np.int64], findings: Findings) -> None:
+        """Args: rows: where the examples stand, for messages."""
+        store = self._store
+        try:
+            logged = read_logged(table, store.schema, store.epoch, list(store.schema), store.vocabulary)
+            batch = self._materializer(table)
+        except LatewoodError as error:
+            if len(rows) == 1:
+                findings.add(Difference("example", f"example {rows[0]}", str(error)))
+                return
+            for i in range(len(rows)):  # one of them spoils it for all: find out which
+                self.check(table.slice(i, 1), rows[i : i + 1], findings)
+            return
+        self._compare(logged, batch, rows, findings)
+
+    def _compare(self, logged: Logged, batch: Batch, rows: NDArray[np.int64], findings: Findings) -> None:
+        store = self._store
+        users, of = _distinct(logged.keys)
+        histories = read_histories(store, users, list(store.schema))
+        store.scrubs.refresh()
+        scrubbed_at = store.scrubs.scrubbed_at(users)
+        for i, row in enumerate(rows.tolist()):
+            user = int(of[i])
+            expected = rederive(logged, i, histories, user, int(scrubbed_at[user]), self._max_len)
+            if expected.refused is not None:
+                self.refused[expected.refused] += 1
+            elif expected.events is not None:
+                self.compared += len(expected.events)
+            where = f"example {row}, user {logged.user_ids[i].as_py()!r}"
+            for message in differences(expected, batch, i, store.schema):
+                findings.add(Difference("example", where, message))
+
+
+def _distinct(keys: UserKeys) -> tuple[UserKeys, NDArray[np.int64]]:
+    """The users among some keys, and which of them each key is."""
+    pairs, of = np.unique(np.stack(keys), axis=1, return_inverse=True)
+    return UserKeys(*np.ascontiguousarray(pairs)), of.reshape(-1)
