@@ -33,6 +33,7 @@ from latewood.stripes.layout import (
     BLOCK_STRIPES,
     COLUMN_COUNT,
     DELTA,
+    ENTRIES,
     EVENT_TS,
     NEVER_CLEAN,
     NO_COLUMN,
@@ -109,7 +110,8 @@ def check_index(
                     return _CLEAN
                 has_nulls[column] |= entry_has_nulls(entry) != uint64(0)
                 position += stripe_bytes(entry, events, itemsizes[column])
-    return _END if position != end else 0
+    last = load_u64(table_field(table, ENTRIES) + totals[1] * columns * uint64(8))  # where the last stripe ends
+    return _END if position != end or last != end else 0
 
 
 @kernel

@@ -54,6 +54,15 @@ def test_stripes_larger_than_ours_are_carried_whole(monkeypatch: pytest.MonkeyPa
     assert decode_user(open_bytes(data), 0, 3).values.tolist() == [5] * 256
 
 
+@pytest.mark.parametrize("value", [0, 1, 2**40 - 1, 2**63])
+def test_the_entry_behind_the_last_is_checked(value: int) -> None:
+    """It tells where the last stripe ends: without a check a block could reach far past the file."""
+    forged = ForgedShard(write_shard(COLUMNS, run_of({1: random_columns(np.random.default_rng(1), 300, COLUMNS)}))[0])
+    forged.entries[-1] = value
+    with pytest.raises(CorruptionError, match="fill the payload"):
+        open_bytes(forged.seal(mend_blocks=False))
+
+
 def footer_of(data: bytes, change) -> bytes:
     size = struct.unpack("<Q", data[-24:-16])[0]
     footer = change(data[-24 - size : -24])
