@@ -1,0 +1,255 @@
+"""Ways to make a shard file that is not one of ours: what the fuzzer does to real ones, with all checksums mended.
+
+Some changes are wild and most files they make are refused. Others keep to what validation asks for, with entries that our
+writer would never choose and payloads of noise: those are read, and the kernels have to live with them.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from forged_shards import OFFSET, ForgedShard
+
+Rng = np.random.Generator
+PACKED, SCALED, DELTA, RAW, POSITIONS, NULLS = range(6)
+NEVER_CLEAN = 2**63 - 1
+TOP = 2**64 - 1
+EDGES = [0, 1, 2, 255, 256, 257, 2**31 - 1, 2**31, 2**32, 2**39, 2**40 - 1, 2**62, 2**63 - 1, 2**63, TOP - 1, TOP]
+SHIFTS = {
+    "mode": (40, 3),
+    "width": (43, 7),
+    "exceptions": (50, 9),
+    "code": (59, 2),
+    "nulls": (61, 1),
+    "reference": (62, 1),
+}
+
+
+class Place(NamedTuple):
+    """One stripe of one column."""
+
+    index: int  # of its entry
+    column: dict[str, Any]
+    number: int  # of the column
+    record: int  # of the stripe
+    events: int
+
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(self.column["dtype"]).itemsize
+
+
+def places(shard: ForgedShard) -> Iterator[Place]:
+    """All stripes, in the order of their entries."""
+    index = 0
+    for user in range(len(shard.users) - 1):
+        (_, _, event, stripe, _), (_, _, end, last, _) = shard.users[user : user + 2].tolist()
+        for number, column in enumerate(shard.columns):
+            for s in range(last - stripe):
+                yield Place(index, column, number, stripe + s, min(256, end - event - 256 * s))
+                index += 1
+
+
+def field(entry: int, name: str) -> int:
+    shift, bits = SHIFTS[name]
+    return entry >> shift & ((1 << bits) - 1)
+
+
+def entry_of(**fields: int) -> int:
+    return sum(value << SHIFTS[name][0] for name, value in fields.items())
+
+
+def stripe_bytes(entry: int, events: int, itemsize: int) -> int:
+    """How long the bytes of a stripe are, by docs/format.md."""
+    mode, width = field(entry, "mode"), field(entry, "width")
+    if mode == NULLS:
+        return 0
+    size = -(-events // 8) * field(entry, "nulls")
+    if mode == RAW:
+        return size + events * itemsize
+    if mode == POSITIONS:
+        return size + field(entry, "exceptions")
+    bits = itemsize * 8 if itemsize < 8 else 32 if width <= 32 else 64
+    size += 8 * field(entry, "reference") + 8 * (mode == SCALED)
+    size += -(-(-(-events // (256 // bits)) * width) // bits) * 32
+    return size + field(entry, "exceptions") * (1 + (1 << field(entry, "code")))
+
+
+# ---- legal, but not ours
+
+
+def legal_entry(rng: Rng, place: Place) -> int:
+    """Any entry that validation lets pass for this stripe, without its offset."""
+    role, dtype, itemsize = place.column["role"], place.column["dtype"], place.itemsize
+    nulls = int(role in ("trait", "superseded_at") and rng.random() < 0.3)
+    if role == "event_ts":
+        mode = DELTA
+    else:
+        modes = [PACKED, RAW, *([POSITIONS] if dtype == "bool" else [SCALED]), *([NULLS] if nulls else [])]
+        mode = int(rng.choice(modes))
+    if mode in (RAW, NULLS):
+        return entry_of(mode=mode, nulls=nulls)
+    if mode == POSITIONS:
+        return entry_of(mode=mode, nulls=nulls, exceptions=int(rng.integers(0, place.events, endpoint=True)))
+    if dtype == "bool":
+        width = int(rng.integers(0, 2))
+        return entry_of(mode=mode, nulls=nulls, width=width, reference=int(width == 0 and rng.random() < 0.5))
+    exceptions = int(rng.choice([0, 0, 1, place.events, rng.integers(0, place.events, endpoint=True)]))
+    bits = itemsize * 8
+    width = int(rng.choice([0, bits - 1, bits - (exceptions > 0), rng.integers(0, bits)]))
+    code = int(rng.integers(0, itemsize.bit_length())) if exceptions else 0
+    reference = int(mode == SCALED or rng.random() < 0.4)
+    return entry_of(mode=mode, nulls=nulls, width=width, exceptions=exceptions, code=code, reference=reference)
+
+
+def relay(shard: ForgedShard, rng: Rng) -> None:
+    """New entries for some stripes, or all, with bytes of noise; everything else moves to make room."""
+    share = rng.choice([0.02, 0.2, 1.0])
+    starts = (shard.entries & np.uint64(OFFSET)).tolist()
+    parts, entries = [], []
+    for place in places(shard):
+        entry = int(shard.entries[place.index]) & ~OFFSET
+        data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
+        if rng.random() < share:
+            entry = legal_entry(rng, place)
+            if place.column["role"] == "superseded_at":
+                _claim(shard, rng, place, entry)
+            data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+        parts.append(data)
+        entries.append(entry)
+    shard.replace_payload(parts, entries)
+
+
+def _claim(shard: ForgedShard, rng: Rng, place: Place, entry: int) -> None:
+    """What the stripe's record must say of this entry, nearly always."""
+    if rng.random() < 0.98:
+        latest = int(shard.stripes[place.record, 1])
+        is_clean = field(entry, "mode") == NULLS
+        shard.stripes[place.record, 1] = (0 if latest == NEVER_CLEAN else latest) if is_clean else NEVER_CLEAN
+
+
+def noise(rng: Rng, size: int) -> bytes:
+    """Bytes: any, small ones, or all the same."""
+    kind = rng.integers(0, 4)
+    if kind == 0:
+        return bytes([int(rng.choice([0, 1, 127, 128, 255]))]) * size
+    return rng.integers(0, 4 if kind == 1 else 256, size, np.uint8).tobytes()
+
+
+def scribble(shard: ForgedShard, rng: Rng) -> None:
+    """Other bytes in the payload, here and there or from a place on."""
+    if not len(shard.payload):
+        return
+    start = int(rng.integers(0, len(shard.payload)))
+    if rng.random() < 0.5:
+        spots = rng.integers(0, len(shard.payload), 20)
+        shard.payload[spots] = rng.integers(0, 256, 20, np.uint8)
+    else:
+        stop = min(len(shard.payload), start + int(rng.integers(1, 3000)))
+        shard.payload[start:stop] = np.frombuffer(noise(rng, stop - start), np.uint8)
+
+
+def retime(shard: ForgedShard, rng: Rng) -> None:
+    """Stripe records with times and sums of no event; within a user the times still rise."""
+    for user in range(len(shard.users) - 1):
+        first, last = shard.users[user : user + 2, 3].tolist()
+        if rng.random() < 0.5 and last > first:
+            low, high = sorted(rng.choice([-(2**63), -1, 0, 10**15, 2**62, 2**63 - 2], 2).tolist())
+            times = np.sort(rng.integers(low, high, last - first, endpoint=True, dtype=np.int64))
+            shard.stripes[first:last, 0] = times.view(np.uint64)
+    rows = rng.integers(0, len(shard.stripes), 3)
+    shard.stripes[rows, 2] = rng.integers(0, TOP, 3, np.uint64)
+    unclean = shard.stripes[rows, 1] == NEVER_CLEAN
+    latest = rng.choice([-(2**63), -1, 0, 10**15, 2**63 - 2], 3).astype(np.int64).view(np.uint64)
+    shard.stripes[rows[~unclean], 1] = latest[~unclean]
+
+
+def rename_users(shard: ForgedShard, rng: Rng) -> None:
+    """Other keys, in order; other ids."""
+    count = len(shard.users) - 1
+    few = rng.choice(np.array([0, 1, 2**32, 2**63, TOP - 1], np.uint64), count)
+    hashes = np.sort(few if rng.random() < 0.5 else rng.integers(0, TOP, count, np.uint64))
+    shard.users[:-1, 0] = hashes
+    shard.users[:-1, 1] = np.sort(rng.integers(0, 2**20, count, np.uint64))
+    name = str(rng.choice(list(shard.ids)))
+    data = bytearray(shard.ids[name])
+    if data:
+        data[int(rng.integers(0, len(data)))] ^= 1 << int(rng.integers(0, 8))
+    shard.ids[name] = bytes(data)
+
+
+# ---- wild
+
+
+def set_entry(shard: ForgedShard, rng: Rng) -> None:
+    """One field of an entry, or one bit, or all."""
+    i, kind = int(rng.integers(0, len(shard.entries))), int(rng.integers(0, 3))
+    entry = int(shard.entries[i])
+    if kind == 0:
+        shift, bits = SHIFTS[str(rng.choice(list(SHIFTS)))]
+        mask = (1 << bits) - 1
+        entry = entry & ~(mask << shift) | int(rng.integers(0, mask, endpoint=True)) << shift
+    elif kind == 1:
+        entry ^= 1 << int(rng.integers(0, 64))
+    else:
+        entry = int(rng.integers(0, TOP, dtype=np.uint64))
+    shard.entries[i] = entry
+
+
+def set_word(shard: ForgedShard, rng: Rng) -> None:
+    """One word of the users, the stripes or the entries: an edge, or a little more or less than it was."""
+    words = [shard.users, shard.stripes, shard.entries, shard.checksums][int(rng.integers(0, 4))].reshape(-1)
+    if len(words):
+        i = int(rng.integers(0, len(words)))
+        changed = int(words[i]) + int(rng.integers(-300, 300))
+        words[i] = int(rng.choice(np.array(EDGES, np.uint64))) if rng.random() < 0.5 else changed % 2**64
+
+
+def set_footer(shard: ForgedShard, rng: Rng) -> None:
+    """A count, or a column's dtype, role or presence, or the type of the users."""
+    footer, kind = shard.footer, int(rng.integers(0, 5))
+    if kind == 0:
+        name = str(rng.choice(["users", "events", "stripes", "blocks", "payload_bytes", "latest_ingest"]))
+        footer[name] = int(rng.choice(np.array([0, 1, 255, 2**40, 2**61], np.int64)))
+    elif kind == 1:
+        footer["columns"][int(rng.integers(0, len(footer["columns"])))]["dtype"] = str(
+            rng.choice(["bool", "int8", "int16", "int32", "int64", "uint8", "float32", "float64"])
+        )
+    elif kind == 2:
+        del footer["columns"][int(rng.integers(3, len(footer["columns"]))) if len(footer["columns"]) > 3 else 0]
+    elif kind == 3:
+        footer["columns"].append({"id": 99, "name": "more", "role": "trait", "dtype": "int64", "bytes": 0})
+    else:
+        footer["user_type"] = "string" if footer["user_type"] == "int64" else "int64"
+
+
+def grow_user(shard: ForgedShard, rng: Rng) -> None:
+    """A user with more events, or fewer, as far as his stripes go; the users after him follow."""
+    user, delta = int(rng.integers(0, len(shard.users) - 1)), int(rng.integers(-255, 256))
+    events = shard.users[user + 1 :, 2].astype(np.int64) + delta
+    shard.users[user + 1 :, 2] = events.astype(np.uint64)
+    shard.footer["events"] += delta
+
+
+def drop_section(shard: ForgedShard, rng: Rng) -> None:
+    """A section without its last words."""
+    count = int(rng.integers(1, 4))
+    if rng.random() < 0.5:
+        shard.entries = shard.entries[:-count]
+    else:
+        shard.stripes = shard.stripes[:-count]
+
+
+Mutation = Callable[[ForgedShard, Rng], None]
+LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users)
+WILD: tuple[Mutation, ...] = (set_entry, set_word, set_footer, grow_user, drop_section)
+
+
+def mutate(shard: ForgedShard, rng: Rng) -> None:
+    """One case: legal changes, mostly, and now and then a wild one."""
+    chosen: list[Mutation] = [LEGAL[i] for i in np.flatnonzero(rng.random(len(LEGAL)) < 0.5)]
+    if rng.random() < 0.3 or not chosen:
+        chosen += [WILD[i] for i in rng.integers(0, len(WILD), int(rng.integers(1, 4)))]
+    for change in chosen:
+        change(shard, rng)
