@@ -17,6 +17,7 @@ from hypothesis import given
 from latewood.columns import Column, column_from_arrow
 from latewood.immutable.manifest import NO_FILE, Generation, ShardFile
 from latewood.immutable.reader import GenerationReader
+from latewood.immutable.scrubs import Scrubs
 from latewood.materialize import Materializer
 from latewood.pointer import Pointers
 from latewood.projection import Projection
@@ -86,6 +87,7 @@ class World:
         shards = tuple(self._write(number, stored) for number in range(SHARDS))
         self.generation = Generation(1, self.watermark, "attempt", EPOCH, self.schema, shards)
         self._reader = GenerationReader(self.storage, self.generation)
+        self.scrubs = Scrubs(self.storage, EPOCH)
 
     def reader(self) -> GenerationReader:
         return self._reader
@@ -117,6 +119,7 @@ class World:
         for trait in self.schema:
             values, mask = self._columns[trait.id]
             columns.append(Column(values[rows], None if mask is None else mask[rows]))
+        columns.append(Column(np.zeros(len(rows), np.int64), np.ones(len(rows), np.bool_)))
         run = UserRun(
             ids.take(pa.array(rows[first])),
             own.take(rows[first]),

@@ -1,6 +1,9 @@
 """Materialize: examples + projection → the exact sequences that the requests saw.
 
+    view              the projection, as the store's schema of now understands it
     logged, recents   what the examples say: pointers and recent events, checked
+    suppress          which stored rows the recent events took the place of
+    retained          which pointers retention left enough of
     choose            which stored rows and recent events compete for each output
     plan              what is decoded once and shared, and where it goes
     fetch             the bytes, to where kernels can read them
@@ -12,7 +15,8 @@
 Never imports the mutable tier: an example carries its recent events.
 """
 
-from latewood.materialize.materializer import Materializer, MaterializeStore, Resolved
+from latewood.materialize.materializer import Materializer, MaterializeStore
+from latewood.materialize.resolved import Resolved
 from latewood.materialize.statistics import Statistics
 
 __all__ = ["MaterializeStore", "Materializer", "Resolved", "Statistics"]

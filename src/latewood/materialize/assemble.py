@@ -2,8 +2,8 @@
 
 The order of work is fixed: merge by the total order (event_ts, ingest_ts, ordinal), suppress superseded versions,
 take the newest `scan` where a stream bounds it, filter kinds, cut to the newest `max_len`. Merge and cut are here.
-Suppression and filters will thin out the two lists of candidates: `rows` of the stored events, and a like list of the
-recents.
+Suppression has thinned out the stored candidates before they come here, which gives the same (of recents, only those
+that nothing superseded are logged); filters will thin out both lists, and a `scan` has to count before they do.
 
 Usually all recents are newer than all stored events, and merging is appending: then nothing below costs more than
 copying the recents. Where a recent event is older than a stored one (it arrived late, after the last compaction),

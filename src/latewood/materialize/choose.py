@@ -1,11 +1,12 @@
 """Choose: which stored rows and which recent events compete for a place in each example's output.
 
-An output keeps at most `limit` events, the newest of stored and recent ones together. Where all recents follow all
+An output keeps at most `limit` events, the newest of stored and recent ones together, less the stored ones that were
+superseded in the recents. Where all recents follow all
 stored events, which is nearly always, arithmetic says exactly how many of each are kept, and nothing more is ever
 decoded. Where they interleave, the newest `limit` of both sides compete, and merging decides.
 
-Stored rows are one stretch unless something inside it is invisible to the example (a late event, an old pointer);
-then the visible rows are listed.
+Stored rows are one stretch unless something inside it is invisible to the example (a late event, an old pointer, one
+that was superseded); then the visible rows are listed.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from latewood.errors import CorruptionError
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Rows
 from latewood.materialize.recents import Recents
+from latewood.materialize.suppress import Hits
 from latewood.stripes.decode import decode_column
 from latewood.stripes.layout import EVENT_TS
 from latewood.stripes.runs import Ranges
@@ -55,18 +57,21 @@ def choose(
     reader: GenerationReader,
     resolution: Resolution,
     watermark: NDArray[np.int64],
+    hits: Hits | None,
     recents: Recents,
     max_len: int | None,
     verify: bool,
 ) -> Candidates:
     """Choose the candidates of every example; those that did not resolve come out empty.
 
-    Args: watermark: the pointers' own, which decides what is visible to them.
+    Args:
+        watermark: the pointers' own, which decides what is visible to them.
+        hits: the stored rows that the recents suppress.
     Raises: CorruptionError: damaged bytes, where bytes had to be read to decide.
     """
     limit = NO_LIMIT if max_len is None else np.int64(max_len)
     resolved = resolution.status == 0
-    stored = np.where(resolved, resolution.count, 0)
+    stored = np.where(resolved, resolution.count if hits is None else resolution.count - hits.counts, 0)
     recent = np.where(resolved, np.diff(recents.offsets), 0)
     offsets = np.zeros(len(stored) + 1, np.int64)
     np.cumsum(np.minimum(stored + recent, limit), out=offsets[1:])
@@ -74,7 +79,7 @@ def choose(
     merging = _merging(reader, resolution, recents, stored, recent_stop, recent_count, verify)
     wanted = np.minimum(stored, limit - recent_count)
     wanted[merging] = np.minimum(stored[merging], limit)
-    rows, row_offsets, listed = _rows(reader, resolution, watermark, wanted)
+    rows, row_offsets, listed = _rows(reader, resolution, watermark, hits, wanted)
     return Candidates(offsets, rows, wanted, row_offsets, listed, recent_stop, recent_count, merging)
 
 
@@ -100,16 +105,21 @@ def _merging(
 
 
 def _rows(
-    reader: GenerationReader, resolution: Resolution, watermark: NDArray[np.int64], wanted: NDArray[np.int64]
+    reader: GenerationReader,
+    resolution: Resolution,
+    watermark: NDArray[np.int64],
+    hits: Hits | None,
+    wanted: NDArray[np.int64],
 ) -> tuple[Rows, NDArray[np.int64], NDArray[np.int64]]:
-    """The newest `wanted` visible rows: as stretches, and listed where a stretch would hold an invisible row."""
+    """The newest `wanted` visible rows, without hits: as stretches, and listed where one would hold another row."""
     start, stop = resolution.stop - wanted, resolution.stop.copy()
     stop[wanted == 0] = start[wanted == 0]
     row_offsets, listed = np.zeros(len(wanted) + 1, np.int64), np.zeros(0, np.int64)
-    dirty = np.flatnonzero(resolution.dirty & (wanted > 0))
+    dirty = np.flatnonzero((resolution.dirty if hits is None else resolution.dirty | (hits.counts > 0)) & (wanted > 0))
     if len(dirty):
         hulls = Rows(*(column[dirty] for column in resolution.rows))
-        offsets, visible = reader.visible_rows(hulls, watermark[dirty], wanted[dirty])
+        hidden = None if hits is None else (hits.take(dirty).offsets, hits.take(dirty).rows)
+        offsets, visible = reader.visible_rows(hulls, watermark[dirty], wanted[dirty], hidden)
         if not np.array_equal(np.diff(offsets), wanted[dirty]):
             raise CorruptionError("the index and the ingest times of a stripe disagree on which rows are visible")
         first, last = visible[offsets[:-1]], visible[offsets[1:] - 1]

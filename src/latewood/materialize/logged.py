@@ -1,5 +1,8 @@
 """What a table of examples says, as columns: whose history, which pointer, which recent events, as of when.
 
+It is read in two steps. The *heads* say who, when and which pointer: enough to look pointers up, and to tell who was
+scrubbed. Only of the others the recent events are read: a scrubbed user's may hold values that the store has forgotten.
+
 Any table that has the columns `user_id`, `uih`, `recent` and `cutoff` will do, whoever stored and read it in between;
 the rest are the example's own features and pass through untouched.
 """
@@ -12,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from latewood.clock import LATEST_TS
 from latewood.columns import one_array, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.materialize.recents import RECENT, Recents, read_recents, refuse_leaks
@@ -21,6 +25,41 @@ from latewood.users import UserKeys, user_keys
 from latewood.vocabulary import Vocabulary
 
 USER_ID, UIH, CUTOFF = "user_id", "uih", "cutoff"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heads:
+    """n examples, but for their recent events, which are unread in `recent`. Shapes: all (n,)."""
+
+    user_ids: pa.Array
+    keys: UserKeys
+    pointers: Pointers
+    cutoff: NDArray[np.int64]
+    recent: pa.Array
+    features: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.pointers)
+
+    def read_recents(
+        self, traits: Sequence[Trait], vocabulary: Vocabulary, scrubbed: NDArray[np.bool_] | None = None
+    ) -> "Logged":
+        """The whole examples; those of scrubbed users without recent events.
+
+        Args: traits: those of the recent events that are wanted.
+        Raises: SchemaError: not recent events. PointerError: a value that the store does not know, or as follows.
+            LeakageError: an example that holds what its request could not have seen.
+        """
+        if scrubbed is None or not scrubbed.any():
+            recents = read_recents(self.recent, traits, vocabulary)
+            refuse_leaks(recents, self.pointers, self.cutoff)
+        else:
+            kept = np.flatnonzero(~scrubbed)
+            recents = read_recents(self.recent.take(pa.array(kept)), traits, vocabulary)
+            recents = recents.spread(kept, len(self))
+            # what a scrubbed user's example says is not looked at, only refused
+            refuse_leaks(recents, self.pointers, np.where(scrubbed, LATEST_TS + 1, self.cutoff))
+        return Logged(self.user_ids, self.keys, self.pointers, self.cutoff, recents, self.features)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,12 +100,10 @@ class Logged:
         )
 
 
-def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary) -> Logged:
-    """Read and check a table of examples.
+def read_heads(examples: Any, schema: Schema, epoch: bytes) -> Heads:
+    """Read and check a table of examples, but for their recent events.
 
-    Args: traits: those of the recent events that are wanted.
-    Raises: SchemaError: not such a table. PointerError: a pointer that is none, or of another store. LeakageError: an
-        example that holds what its request could not have seen.
+    Raises: SchemaError: not such a table. PointerError: a pointer that is none, or of another store.
     """
     table = read_table(examples)
     names = table.column_names
@@ -74,10 +111,18 @@ def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tr
         raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(names)}")
     user_ids = _user_ids(plain_array(table[USER_ID]), schema)
     pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
-    cutoff = times_from_arrow(table[CUTOFF], CUTOFF)
-    recents = read_recents(one_array(table[RECENT]), traits, vocabulary)
-    refuse_leaks(recents, pointers, cutoff)
-    return Logged(user_ids, user_keys(user_ids), pointers, cutoff, recents, table.drop_columns([UIH, RECENT, CUTOFF]))
+    cutoff, recent = times_from_arrow(table[CUTOFF], CUTOFF), one_array(table[RECENT])
+    return Heads(user_ids, user_keys(user_ids), pointers, cutoff, recent, table.drop_columns([UIH, RECENT, CUTOFF]))
+
+
+def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary) -> Logged:
+    """Read and check a table of examples, whoever was scrubbed.
+
+    Args: traits: those of the recent events that are wanted.
+    Raises: SchemaError: not such a table. PointerError: a pointer that is none, or of another store. LeakageError: an
+        example that holds what its request could not have seen.
+    """
+    return read_heads(examples, schema, epoch).read_recents(traits, vocabulary)
 
 
 def _user_ids(array: pa.Array, schema: Schema) -> pa.Array:

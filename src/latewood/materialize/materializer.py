@@ -2,33 +2,37 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.batch import Batch, value_types
+from latewood.batch import Batch
 from latewood.columns import Column
 from latewood.errors import CorruptionError, SchemaError
-from latewood.immutable import GenerationReader
+from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
 from latewood.materialize.assemble import assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import choose
 from latewood.materialize.decode import Wanted, decode
 from latewood.materialize.fetch import fetch
-from latewood.materialize.logged import Logged, read_logged
+from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import plan
+from latewood.materialize.resolved import Resolved
+from latewood.materialize.retained import serve_retained
 from latewood.materialize.statistics import Statistics
+from latewood.materialize.suppress import find_hits
+from latewood.materialize.view import View
 from latewood.projection import Projection
-from latewood.schema import EVENT_TS, Schema
-from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
+from latewood.schema import Schema
 from latewood.vocabulary import Vocabulary
 
-_FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT)  # events are gone; the others say that something is wrong
+# The events are gone; any other status says that something is wrong.
+_FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT, Status.EXPIRED, Status.SCRUBBED)
 _POOL = BufferPool()
 
 
@@ -37,6 +41,7 @@ class MaterializeStore(Protocol):
 
     epoch: bytes
     vocabulary: Vocabulary
+    scrubs: Scrubs
 
     @property
     def schema(self) -> Schema:
@@ -49,39 +54,15 @@ class MaterializeStore(Protocol):
         """Look for a newer one."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Resolved:
-    """Examples whose pointers were looked up: as many as one likes at once, to be materialized in parts."""
-
-    logged: Logged
-    resolution: Resolution
-    reader: GenerationReader  # of the generation that the resolution is of
-
-    def __len__(self) -> int:
-        return len(self.logged)
-
-    def lengths(self, max_len: int | None) -> NDArray[np.int64]:
-        """Events that each example will have. Shapes: (n,)."""
-        lengths = self.resolution.count + np.diff(self.logged.recents.offsets)
-        return lengths if max_len is None else np.minimum(lengths, max_len)
-
-    def take(self, rows: NDArray[np.int64]) -> "Resolved":
-        """The examples at these rows, in this order."""
-        return Resolved(self.logged.take(rows), self.resolution.take(rows), self.reader)
-
-    def slice(self, start: int, stop: int) -> "Resolved":
-        """The examples from `start` to `stop`."""
-        return Resolved(self.logged.slice(start, stop), self.resolution.take(slice(start, stop)), self.reader)
-
-
 class Materializer:
     """Rebuilds the history that each example's request saw, as one model wants it. Thread-safe.
 
     Args:
         store: where the histories are; opened `read_only` will do.
         projection: how many events, and which traits.
-        on_missing: what to do with an example whose events are gone: "raise", or "mask": it keeps its place, empty,
-            with weight 0. Damage, leaks and pointers from elsewhere are errors either way.
+        on_missing: what to do with an example whose events are gone, be it that retention took them or that the user was
+            scrubbed: "raise", or "mask": it keeps its place, empty, with weight 0. Damage, leaks and pointers from
+            elsewhere are errors either way.
         verify: check the checksum of every block that is decoded, once.
     """
 
@@ -96,11 +77,8 @@ class Materializer:
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
         self.projection = projection
         self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
-        self._names = projection.names(store.schema)
-        self._traits = [store.schema[name] for name in self._names if name != EVENT_TS]
-        self._types = value_types(store.schema, self._names)
-        self._vocabulary_as_of = -1  # a generation, as is the next
-        self._wanted_of: tuple[int, list[Wanted]] = (-1, [])
+        self._latest_view = View.of(projection, store.schema)
+        self._vocabulary_as_of = -1  # a generation
         self._lock = threading.Lock()
         self.stats = Statistics()  # of all batches so far
         self.last_stats = Statistics()  # of the latest batch
@@ -110,9 +88,10 @@ class Materializer:
 
         Args: examples: a table with user_id, uih, recent and cutoff, as capture and backfill make them; other columns
             pass through as features.
-        Raises: SchemaError: not such a table. PointerError: a pointer of another store, newer than what can be read, or
-            (unless masked) whose events are not there. LeakageError: an example holds what its request could not have
-            seen. CorruptionError: damaged bytes.
+        Raises: SchemaError: not such a table, or a trait that the store does not have any more. PointerError: a pointer
+            of another store, newer than what can be read, or (unless masked) whose events are not there. ExpiredError,
+            ScrubbedError: (unless masked) retention took the events, or the user was scrubbed. LeakageError: an example
+            holds what its request could not have seen. CorruptionError: damaged bytes.
         """
         return self.batch(self.resolve(examples))
 
@@ -122,87 +101,89 @@ class Materializer:
         Raises: as calling it, but that what cannot be resolved is not an error before its batch is made.
         """
         store = self._store
-        logged = read_logged(examples, store.schema, store.epoch, self._traits, store.vocabulary)
-        reader = self._reader_for(logged)
+        heads = read_heads(examples, store.schema, store.epoch)
+        scrub_ts = self._scrubbed_at(heads)
+        scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
+        reader, resolution = self._look_up(heads)
+        view = self._view()  # now that the store has what it is read from
+        logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
+        if scrubbed is not None:
+            resolution = replace(resolution, status=np.where(scrubbed, np.uint8(Status.SCRUBBED), resolution.status))
+        hits = find_hits(reader, resolution, logged.pointers, logged.recents.supersedes)
+        resolution = serve_retained(reader, resolution, hits, logged.recents, self.projection.max_len)
+        return Resolved(logged, resolution, hits, scrub_ts, reader, view)
+
+    def _scrubbed_at(self, heads: Heads) -> NDArray[np.int64] | None:
+        """When the users were last scrubbed; None if nobody ever was."""
+        scrubs = self._store.scrubs
+        return scrubs.scrubbed_at(heads.keys) if scrubs.refresh() else None
+
+    def _look_up(self, heads: Heads) -> tuple[GenerationReader, Resolution]:
+        """The pointers' rows in the newest generation that is known, or in a newer one if they or its files ask for it."""
+        store, reader = self._store, self._store.reader()
+        if len(heads) and int(heads.pointers.watermark.max()) > reader.generation.watermark:
+            reader = store.refresh()
         while True:
             try:
-                return Resolved(logged, reader.resolve(logged.keys, logged.pointers), reader)
+                return reader, reader.resolve(heads.keys, heads.pointers)
             except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
                 newest = store.refresh()
                 if newest.generation.id == reader.generation.id:
                     raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
                 reader = newest
 
-    def _reader_for(self, logged: Logged) -> GenerationReader:
-        reader = self._store.reader()
-        if len(logged) and int(logged.pointers.watermark.max()) > reader.generation.watermark:
-            reader = self._store.refresh()
-        return reader
+    def _view(self) -> View:
+        """The projection on the store's schema of now."""
+        schema, view = self._store.schema, self._latest_view
+        if schema is not view.schema and schema != view.schema:
+            view = self._latest_view = View.of(self.projection, schema)
+        return view
 
     def batch(self, resolved: Resolved) -> Batch:
-        """The second half: decode and assemble. Raises: PointerError, CorruptionError: as calling it."""
-        logged, resolution, reader = resolved.logged, resolved.resolution, resolved.reader
-        self._require(logged, resolution, reader)
+        """The second half: decode and assemble. Raises: as calling it, of pointers and damaged bytes."""
+        self._require(resolved)
+        logged, reader, view = resolved.logged, resolved.reader, resolved.view
+        watermark, max_len = logged.pointers.watermark, self.projection.max_len
         candidates = choose(
-            reader, resolution, logged.pointers.watermark, logged.recents, self.projection.max_len, self._verify
+            reader, resolved.resolution, watermark, resolved.hits, logged.recents, max_len, self._verify
         )
         planned = plan(candidates.rows, candidates.direct, candidates.offsets)
         segments = assemble(candidates, planned.base, *merge_places(reader, candidates, logged.recents, self._verify))
-        wanted, events = self._wanted(reader), int(candidates.offsets[-1])
+        wanted, events = view.wanted(reader), int(candidates.offsets[-1])
         recents = [_recents_of(logged, want) for want in wanted]
         columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, events, _POOL, self._verify)
         self._count(len(logged), events, planned.ranges, touched)
-        return self._make(logged, candidates.offsets, columns, resolution.status, reader.generation.id)
+        return self._make(resolved, candidates.offsets, columns)
 
-    def _require(self, logged: Logged, resolution: Resolution, reader: GenerationReader) -> None:
+    def _require(self, resolved: Resolved) -> None:
+        resolution, logged = resolved.resolution, resolved.logged
         if not resolution.status.any():
             return
         if self._mask_missing:
             forgiven = np.isin(resolution.status, _FORGIVABLE)
             resolution = replace(resolution, status=np.where(forgiven, np.uint8(Status.OK), resolution.status))
-        reader.require(resolution, logged.pointers, logged.user_ids)
+        resolved.reader.require(resolution, logged.pointers, logged.user_ids, resolved.scrub_ts)
 
-    def _wanted(self, reader: GenerationReader) -> list[Wanted]:
-        """The projection's columns, as this generation stores them."""
-        generation, wanted = self._wanted_of
-        if generation != reader.generation.id:
-            wanted = [Wanted(name, *self._stored(reader, name)) for name in self._names]
-            self._wanted_of = (reader.generation.id, wanted)
-        return wanted
-
-    def _stored(self, reader: GenerationReader, name: str) -> tuple[int | None, int | None, np.dtype[Any], bool]:
-        if name == EVENT_TS:
-            return None, EVENT_TS_COLUMN, np.dtype(np.int64), False
-        trait = self._store.schema[name]
-        return trait.id, reader.column(trait), trait.dtype, trait.nullable
-
-    def _make(
-        self,
-        logged: Logged,
-        offsets: NDArray[np.int64],
-        columns: dict[str, Column],
-        status: NDArray[np.uint8],
-        generation: int,
-    ) -> Batch:
+    def _make(self, resolved: Resolved, offsets: NDArray[np.int64], columns: dict[str, Column]) -> Batch:
         return Batch(
             offsets=offsets,
             values={name: column.values for name, column in columns.items()},
             masks={name: column.mask for name, column in columns.items() if column.mask is not None},
-            dictionaries=self._dictionaries(generation),
-            weights=(status == Status.OK).astype(np.float32),
-            features=logged.features,
-            types=self._types,
+            dictionaries=self._dictionaries(resolved.view, resolved.reader.generation.id),
+            weights=(resolved.resolution.status == Status.OK).astype(np.float32),
+            features=resolved.logged.features,
+            types=resolved.view.types,
         )
 
-    def _dictionaries(self, generation: int) -> dict[str, pa.Array]:
+    def _dictionaries(self, view: View, generation: int) -> dict[str, pa.Array]:
         """Code → value of the coded traits."""
-        vocabulary, coded = self._store.vocabulary, [trait for trait in self._traits if trait.coded]
+        vocabulary, coded = self._store.vocabulary, view.coded
         if generation != self._vocabulary_as_of:
             # Values are durable before the events that use them: read now, they cover all that the generation has.
-            for trait in coded:
+            for trait in coded.values():
                 vocabulary.refresh(trait.id)
             self._vocabulary_as_of = generation
-        return {trait.name: vocabulary.values(trait.id) for trait in coded}
+        return {name: vocabulary.values(trait.id) for name, trait in coded.items()}
 
     def _count(self, examples: int, events: int, ranges: Any, touched: Sequence[int]) -> None:
         decoded = int((ranges.stop - ranges.start).sum())

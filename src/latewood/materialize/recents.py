@@ -1,13 +1,14 @@
 """The recent events that examples carry: from the `recent` column to flat arrays, checked.
 
-`recent` is a struct of lists of equal lengths: both clocks and the ordinal, and one list per trait with plain values.
-They are logged in the total order, but a file may have been anywhere since: order is restored where it is lost, and
+`recent` is a struct of lists of equal lengths: both clocks and the ordinal, and one list per trait, named by its label,
+with plain values. One more list, `supersedes`, says which stored events were superseded; older logs do not have it.
+Recents are logged in the total order, but a file may have been anywhere since: order is restored where it is lost, and
 an event that the request could not have seen is refused.
 """
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from latewood.clock import show_ts
 from latewood.columns import Column, column_from_arrow, conform, times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.kernels import kernel
+from latewood.materialize.suppress import SUPERSEDES, Places, read_places, refuse_places, take_runs
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.vocabulary import Vocabulary
@@ -35,19 +37,18 @@ class Recents:
     offsets: NDArray[np.int64]
     order: NDArray[np.int64]
     columns: dict[int, Column]
+    supersedes: Places | None = None  # the stored events that newer versions took the place of; None: of no example
 
     def __len__(self) -> int:
         return self.order.shape[1]
 
     def take(self, rows: NDArray[np.int64]) -> "Recents":
         """The recents of the examples at these rows, in this order."""
-        first, counts = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(counts, out=offsets[1:])
-        if not offsets[-1]:
-            return Recents(offsets, np.zeros((3, 0), np.int64), self._events(slice(0)))
-        events = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], counts)
-        return Recents(offsets, np.ascontiguousarray(self.order[:, events]), self._events(events))
+        offsets, events = take_runs(self.offsets, rows)
+        supersedes = None if self.supersedes is None else self.supersedes.take(rows)
+        if not len(events):
+            return Recents(offsets, np.zeros((3, 0), np.int64), self._events(slice(0)), supersedes)
+        return Recents(offsets, np.ascontiguousarray(self.order[:, events]), self._events(events), supersedes)
 
     def _events(self, events: NDArray[np.int64] | slice) -> dict[int, Column]:
         return {
@@ -60,11 +61,25 @@ class Recents:
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         order = np.ascontiguousarray(self.order[:, first:last])  # kernels take it whole
         columns = self._events(slice(first, last)) if len(self) else self.columns
-        return Recents(self.offsets[start : stop + 1] - first, order, columns)
+        supersedes = None if self.supersedes is None else self.supersedes.slice(start, stop)
+        return Recents(self.offsets[start : stop + 1] - first, order, columns, supersedes)
+
+    def spread(self, rows: NDArray[np.int64], count: int) -> "Recents":
+        """As those of the examples at `rows`, ascending, among `count` of which the others have none."""
+        supersedes = self.supersedes
+        if supersedes is not None:
+            supersedes = replace(supersedes, offsets=_spread(supersedes.offsets, rows, count))
+        return replace(self, offsets=_spread(self.offsets, rows, count), supersedes=supersedes)
+
+
+def _spread(offsets: NDArray[np.int64], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    counts = np.zeros(count, np.int64)
+    counts[rows] = np.diff(offsets)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
-    """Read the `recent` column.
+    """Read the `recent` column. A trait that was added since is null for all of these events.
 
     Raises: SchemaError: not a struct of lists of equal lengths, a null, or a missing trait.
     """
@@ -75,7 +90,8 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     if column.null_count:
         raise SchemaError(f"column 'recent' has a null in row {column.is_null().index(True).as_py()}")
     names = [field.name for field in column.type]
-    wanted = ["event_ts", "ingest_ts", "ordinal", *(trait.name for trait in traits)]
+    labels = [trait.label for trait in traits if trait.label in names or not trait.added]
+    wanted = ["event_ts", "ingest_ts", "ordinal", *labels]
     if missing := [name for name in wanted if name not in names]:
         raise SchemaError(f"column 'recent' lacks {', '.join(missing)}; it has: {', '.join(names)}")
     lists = dict(zip(names, column.flatten(), strict=True))
@@ -84,8 +100,9 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     order[0] = times_from_arrow(flat["event_ts"], "recent.event_ts")
     order[1] = times_from_arrow(flat["ingest_ts"], "recent.ingest_ts")
     order[2] = _ordinals(flat["ordinal"])
-    columns = {trait.id: _trait_column(flat[trait.name], trait, vocabulary) for trait in traits}
-    return _in_order(Recents(places, order, columns))
+    columns = {trait.id: _trait_column(flat.get(trait.label), order.shape[1], trait, vocabulary) for trait in traits}
+    supersedes = read_places(lists[SUPERSEDES]) if SUPERSEDES in lists else None
+    return _in_order(Recents(places, order, columns, supersedes))
 
 
 def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.Array]]:
@@ -108,9 +125,11 @@ def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.A
     return (first.astype(np.int64) - first[0] if len(first) else np.zeros(1, np.int64)), flat
 
 
-def _trait_column(values: pa.Array, trait: Trait, vocabulary: Vocabulary) -> Column:
-    if not len(values):
+def _trait_column(values: pa.Array | None, count: int, trait: Trait, vocabulary: Vocabulary) -> Column:
+    if not count:
         return Column(np.zeros(0, trait.dtype))
+    if values is None:
+        return Column(np.zeros(count, trait.dtype), np.ones(count, np.bool_))
     if not trait.coded:
         return column_from_arrow(conform(values, trait))
     if pa.types.is_dictionary(values.type) and not values.null_count:
@@ -138,7 +157,7 @@ def _in_order(recents: Recents) -> Recents:
         trait: Column(column.values[rows], None if column.mask is None else column.mask[rows])
         for trait, column in recents.columns.items()
     }
-    return Recents(recents.offsets, np.ascontiguousarray(recents.order[:, rows]), columns)
+    return replace(recents, order=np.ascontiguousarray(recents.order[:, rows]), columns=columns)
 
 
 def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
@@ -154,6 +173,8 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
         raise LeakageError(
             f"row {row}: the pointer's watermark {watermark} is after the cutoff {show_ts(int(cutoff[row]))}"
         )
+    if recents.supersedes is not None:
+        refuse_places(recents.supersedes, pointers, cutoff)
     if not len(recents):
         return
     limits = np.empty((3, len(cutoff)), np.int64)

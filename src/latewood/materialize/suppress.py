@@ -1,0 +1,169 @@
+"""Suppress: the stored events that an example's recent events took the place of (docs/protocol.md R4, R13).
+
+A correction or deletion that was still recent when a request came is part of what the request saw, though it concerns an
+event that the pointer counts. So an example lists the places of such events, beside its recents; what of them the pointer
+means is a *hit*, and does not come into the sequence. The new version itself, if it is in range, is one of the recents.
+
+Nearly no example lists any, and then nothing here costs anything.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.clock import show_ts
+from latewood.columns import times_from_arrow
+from latewood.errors import LeakageError, PointerError, SchemaError
+from latewood.immutable import GenerationReader
+from latewood.immutable.resolve import Located, Resolution
+from latewood.pointer import Pointers
+
+SUPERSEDES = "supersedes"
+_FIELDS = ("event_ts", "ingest_ts", "ordinal")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Places in the total order, some for each of n examples. Shapes: offsets (n + 1,), order (3, m).
+
+    `order` holds event_ts, ingest_ts and ordinal.
+    """
+
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """Whose each place is. Shapes: (m,)."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def take(self, rows: NDArray[np.int64]) -> "Places":
+        """The places of the examples at these rows, in this order."""
+        offsets, at = take_runs(self.offsets, rows)
+        return Places(offsets, np.ascontiguousarray(self.order[:, at]))
+
+    def slice(self, start: int, stop: int) -> "Places":
+        """The places of the examples from `start` to `stop`."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return Places(self.offsets[start : stop + 1] - first, np.ascontiguousarray(self.order[:, first:last]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hits:
+    """Rows of the generation that n examples must not show, ascending within each. Shapes: offsets (n + 1,), rows (m,)."""
+
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many each example has. Shapes: (n,)."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: NDArray[np.int64]) -> "Hits":
+        """The hits of the examples at these rows, in this order."""
+        offsets, at = take_runs(self.offsets, rows)
+        return Hits(offsets, self.rows[at])
+
+    def slice(self, start: int, stop: int) -> "Hits":
+        """The hits of the examples from `start` to `stop`."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return Hits(self.offsets[start : stop + 1] - first, self.rows[first:last])
+
+
+def take_runs(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Runs of elements in another order: their new offsets, and where each element was."""
+    first, counts = offsets[:-1][rows], np.diff(offsets)[rows]
+    taken = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(counts, out=taken[1:])
+    return taken, np.arange(taken[-1]) + np.repeat(first - taken[:-1], counts)
+
+
+def read_places(array: pa.Array) -> Places | None:
+    """Read the list `recent.supersedes`; None where it names nothing.
+
+    Raises: SchemaError: not lists of places, or a null.
+    """
+    name = f"recent.{SUPERSEDES}"
+    if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
+        raise SchemaError(f"column '{name}' is {array.type}; it is a list of places")
+    if array.null_count:
+        raise SchemaError(f"column '{name}' has a null in row {array.is_null().index(True).as_py()}")
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    if not len(array) or offsets[0] == offsets[-1]:
+        return None
+    flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    fields = [field.name for field in flat.type] if pa.types.is_struct(flat.type) else []
+    if missing := [field for field in _FIELDS if field not in fields]:
+        raise SchemaError(f"column '{name}' is {array.type}; a place also has {', '.join(missing)}")
+    if flat.null_count:
+        raise SchemaError(f"column '{name}' has a null in its element {flat.is_null().index(True).as_py()}")
+    columns = dict(zip(fields, flat.flatten(), strict=True))
+    ordinals = columns["ordinal"]
+    if ordinals.null_count or not pa.types.is_integer(ordinals.type):
+        raise SchemaError(f"column '{name}.ordinal' is {ordinals.type} with {ordinals.null_count} nulls, not integers")
+    order = np.empty((3, len(flat)), np.int64)
+    order[0] = times_from_arrow(columns["event_ts"], f"{name}.event_ts")
+    order[1] = times_from_arrow(columns["ingest_ts"], f"{name}.ingest_ts")
+    order[2] = ordinals.to_numpy()
+    return Places(offsets - offsets[0], order)
+
+
+def refuse_places(places: Places, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
+    """Check that the places are of stored events that the request could have seen.
+
+    Raises: LeakageError: an event ingested at or after the cutoff, or that happened after the end. PointerError: one
+        that the pointer cannot count, or that stands twice.
+    """
+    owner, (event_ts, ingest_ts, _) = places.owner, places.order
+    end_ts, watermark = pointers.end_ts[owner], pointers.watermark[owner]
+    bad = np.flatnonzero((event_ts > end_ts) | (ingest_ts >= watermark) | _repeated(places))
+    if not len(bad):
+        return
+    at = int(bad[0])
+    row, times = int(owner[at]), [show_ts(int(ts)) for ts in places.order[:2, at]]
+    event = f"row {row}: a superseded event of {times[0]}, ingested {times[1]},"
+    if ingest_ts[at] >= cutoff[row]:
+        raise LeakageError(f"{event} was not known before the cutoff {show_ts(int(cutoff[row]))}")
+    if event_ts[at] > end_ts[at]:
+        raise LeakageError(f"{event} is after the request's end {show_ts(int(end_ts[at]))}")
+    if ingest_ts[at] >= watermark[at]:
+        own = show_ts(int(watermark[at]))
+        raise PointerError(f"{event} is not from before the pointer's watermark {own}: it would be one of the recents")
+    raise PointerError(f"{event} number {places.order[2, at]}, stands there twice")
+
+
+def _repeated(places: Places) -> NDArray[np.bool_]:
+    """Which places repeat another of the same example."""
+    keys = (*places.order, places.owner)
+    by_place = np.lexsort(keys)
+    same = np.ones(len(by_place) - 1, np.bool_)
+    for key in keys:
+        same &= key[by_place[1:]] == key[by_place[:-1]]
+    repeated = np.zeros(len(by_place), np.bool_)
+    repeated[by_place[1:]] = same
+    return repeated
+
+
+def find_hits(
+    reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: Places | None
+) -> Hits | None:
+    """Which of the rows that pointers mean are superseded in the examples' recents; None where none is.
+
+    Raises: CorruptionError: damaged bytes on the way.
+    """
+    if places is None:
+        return None
+    owner = places.owner
+    located = Located(resolution.shard[owner], resolution.user[owner])
+    event_ts, ingest_ts, ordinal = places.order
+    rows = reader.find_rows(located, event_ts, ingest_ts, ordinal, pointers.watermark[owner])
+    hit = (rows >= resolution.start[owner]) & (rows < resolution.stop[owner])
+    if not hit.any():
+        return None
+    owner, rows = owner[hit], rows[hit]
+    offsets = np.zeros(len(places.offsets), np.int64)
+    np.cumsum(np.bincount(owner, minlength=len(offsets) - 1), out=offsets[1:])
+    return Hits(offsets, rows[np.lexsort((rows, owner))])

@@ -1,0 +1,60 @@
+"""A projection as one schema understands it: which columns, of which traits, of which types.
+
+A store's schema changes when a generation with another one is read from (docs/protocol.md R17), so names are looked up
+when examples are read, not once for all. Columns are called what the projection calls them, whatever they are called now.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from latewood.batch import value_types
+from latewood.immutable import GenerationReader
+from latewood.materialize.decode import Wanted
+from latewood.projection import Projection
+from latewood.schema import EVENT_TS, Schema, Trait
+from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A projection on a schema. Raises, when made: SchemaError: a trait or group that the schema does not have."""
+
+    schema: Schema
+    traits: dict[str, Trait | None]  # by the name of the column, in order; None is event_ts
+    types: dict[str, pa.DataType]
+    _wanted: dict[int, list[Wanted]] = field(default_factory=dict)  # by generation: the latest only
+
+    @classmethod
+    def of(cls, projection: Projection, schema: Schema) -> "View":
+        names = projection.names(schema)
+        traits = {name: None if name == EVENT_TS else schema[name] for name in names}
+        return cls(schema, traits, value_types(schema, names))
+
+    @property
+    def recent(self) -> list[Trait]:
+        """The traits that are needed of recent events."""
+        return list({trait.id: trait for trait in self.traits.values() if trait is not None}.values())
+
+    @property
+    def coded(self) -> dict[str, Trait]:
+        """The columns that are codes."""
+        return {name: trait for name, trait in self.traits.items() if trait is not None and trait.coded}
+
+    def wanted(self, reader: GenerationReader) -> list[Wanted]:
+        """The columns, as a generation stores them."""
+        generation = reader.generation.id
+        if generation not in self._wanted:
+            wanted = [Wanted(name, *_stored(reader, trait)) for name, trait in self.traits.items()]
+            self._wanted.clear()
+            self._wanted[generation] = wanted
+            return wanted
+        return self._wanted[generation]
+
+
+def _stored(reader: GenerationReader, trait: Trait | None) -> tuple[int | None, int | None, np.dtype[Any], bool]:
+    if trait is None:
+        return None, EVENT_TS_COLUMN, np.dtype(np.int64), False
+    return trait.id, reader.column(trait), trait.dtype, trait.nullable
