@@ -16,7 +16,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.errors import ConflictError
 from latewood.events import Events
 from latewood.mutable import AppendReceipt, InMemoryTier, LmdbTier, MutableTier, Settings, hash_content, hash_ids
-from latewood.testing.mutable_contract import histories, make_events, rows_of
+from latewood.testing.recent_events import histories, make_events, rows_of
 from latewood.users import user_keys
 
 USERS = ["a", "b", "ü", "d"]

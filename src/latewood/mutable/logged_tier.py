@@ -216,13 +216,13 @@ class LoggedTier:
             return min_ingest
         return np.maximum(min_ingest, self._book.scrubbed_at(keys) + 1)
 
-    def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
+    def scan(self, start_ingest: int, end_ingest: int, *, scrubbed: bool = False) -> Iterator[Events]:
         with self._settled() as state:
             _check_there(state.tier, start_ingest)
             arena = self._replica.arena
             rows, view = arena.rows_between(start_ingest, end_ingest), arena.view()
         runs = (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
-        return map(self._remembered, runs)
+        return runs if scrubbed else map(self._remembered, runs)
 
     def _remembered(self, events: Events) -> Events:
         """Without what was scrubbed."""

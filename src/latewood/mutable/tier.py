@@ -173,12 +173,14 @@ class MutableTier(Protocol):
         """
         ...
 
-    def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
+    def scan(self, start_ingest: int, end_ingest: int, *, scrubbed: bool = False) -> Iterator[Events]:
         """The events with `start_ingest ≤ ingest_ts < end_ingest` in arrival order, in runs of bounded size.
 
         What is yielded is the state at the call, however long the iteration takes, less what was scrubbed since.
         `superseded_at` is not set: see `suppressions`.
 
+        Args: scrubbed: also what was scrubbed and is not evicted. Only compaction asks for it, to find out which values
+            nobody else had; it drops these events itself.
         Raises: ConflictError: `start_ingest` is below the floor, so that events of the range may be gone.
         """
         ...

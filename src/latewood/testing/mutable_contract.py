@@ -1,14 +1,13 @@
 """What every mutable tier must do: a test suite to subclass, one class per backend.
 
     class TestMyTier(MutableTierContract):
-        def open_tier(self, path, user_type, settings):
+        def open_tier(self, path, user_type, settings, scrubs=None):
             return MyTier(...)
 
 Times here are small numbers; the tests bring their own clock.
 """
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,83 +18,25 @@ from latewood.clock import EARLIEST_TS
 from latewood.columns import Column
 from latewood.errors import ConflictError
 from latewood.events import Events, concat_events
-from latewood.mutable import MutableTier, Recent, Settings, hash_content, hash_ids
+from latewood.mutable import MutableTier
+from latewood.testing.corrections_contract import CorrectionsContract
+from latewood.testing.forgetting_contract import ForgettingContract
+from latewood.testing.recent_events import (
+    ALL_OF_TIME,
+    NOW,
+    SETTINGS,
+    append_ids,
+    histories,
+    make_events,
+    recent_of,
+    rows_of,
+    scanned,
+)
 from latewood.users import user_keys
 
-NOW = 1_000_000
-SETTINGS = Settings(max_ahead_us=10_000_000, id_window_us=1_000)
-ALL_OF_TIME = 2**62
 
-
-def make_events(
-    users: list[Any], event_ts: list[int], ingest_ts: list[int] | None = None, item: list[Any] | None = None
-) -> Events:
-    """Events with one int64 trait, id 0, whose None are nulls; by default the row's number."""
-    ids = pa.array(users, pa.string() if users and isinstance(users[0], str) else pa.int64())
-    n = len(users)
-    values = list(range(n)) if item is None else item
-    mask = np.array([value is None for value in values], np.bool_)
-    return Events(
-        ids,
-        user_keys(ids),
-        np.array(event_ts, np.int64),
-        np.zeros(n, np.int64) if ingest_ts is None else np.array(ingest_ts, np.int64),
-        np.zeros(n, np.int32),
-        {0: Column(np.array([value or 0 for value in values], np.int64), mask if mask.any() else None)},
-    )
-
-
-def rows_of(events: Events) -> list[tuple[Any, ...]]:
-    """(user, event_ts, ingest_ts, ordinal, item) per event."""
-    items: list[Any] = [None] * len(events)
-    if 0 in events.traits:
-        values, mask = events.traits[0]
-        items = [None if mask is not None and mask[i] else int(values[i]) for i in range(len(events))]
-    times = (events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist())
-    return list(zip(events.user_ids.to_pylist(), *times, items, strict=True))
-
-
-def histories(recent: Recent) -> list[list[tuple[Any, ...]]]:
-    """The rows of each request."""
-    rows = rows_of(recent.events)
-    return [rows[a:b] for a, b in zip(recent.offsets[:-1], recent.offsets[1:], strict=True)]
-
-
-def recent_of(
-    tier: MutableTier, users: list[Any], end_ts: int = ALL_OF_TIME, **options: Any
-) -> list[list[tuple[Any, ...]]]:
-    """Each user's recent events before `end_ts`."""
-    keys = user_keys(pa.array(users, pa.string() if users and isinstance(users[0], str) else pa.int64()))
-    options.setdefault("min_ingest", EARLIEST_TS)
-    return histories(tier.recent(keys, end_ts=np.full(len(users), end_ts), **options))
-
-
-def scanned(tier: MutableTier, start: int = EARLIEST_TS, end: int = ALL_OF_TIME) -> list[tuple[Any, ...]]:
-    """The rows of a scan."""
-    return [row for run in tier.scan(start, end) for row in rows_of(run)]
-
-
-def append_ids(tier: MutableTier, ids: list[Any], events: Events, now: int = NOW, **options: Any) -> Any:
-    return tier.append(events, ids=hash_ids(pa.array(ids)), content=hash_content(events), now=now, **options)
-
-
-class MutableTierContract:
+class MutableTierContract(CorrectionsContract, ForgettingContract):
     """Subclass it, and say how a tier is opened."""
-
-    def open_tier(self, path: Path, user_type: pa.DataType, settings: Settings) -> MutableTier:
-        raise NotImplementedError
-
-    @pytest.fixture
-    def tier(self, tmp_path: Path) -> Any:
-        tier = self.open_tier(tmp_path / "mutable", pa.int64(), SETTINGS)
-        yield tier
-        tier.close()
-
-    @pytest.fixture
-    def text_tier(self, tmp_path: Path) -> Any:
-        tier = self.open_tier(tmp_path / "text", pa.string(), SETTINGS)
-        yield tier
-        tier.close()
 
     # Stamps (R1, R5)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latewood.events import Events
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_batch import EventBatch, decode_batch, encode_batch
-from latewood.testing.mutable_contract import make_events, rows_of
+from latewood.testing.recent_events import make_events, rows_of
 from latewood.users import UserKeys, user_keys
 
 FOREVER = 2**62

@@ -8,7 +8,7 @@ import xxhash
 from latewood.columns import Column
 from latewood.errors import SchemaError
 from latewood.mutable import hash_content, hash_ids
-from latewood.testing.mutable_contract import make_events
+from latewood.testing.recent_events import make_events
 
 
 def as_int(halves: np.ndarray) -> int:

@@ -17,12 +17,13 @@ import xxhash
 
 from latewood.columns import Column
 from latewood.errors import CorruptionError, SchemaError, StoreNotFoundError
+from latewood.immutable import Scrubs
 from latewood.mutable import LmdbTier, MutableTier, Settings
 from latewood.mutable.segment_file import STATE, batch_key
-from latewood.testing.mutable_contract import (
+from latewood.testing.mutable_contract import MutableTierContract
+from latewood.testing.recent_events import (
     NOW,
     SETTINGS,
-    MutableTierContract,
     append_ids,
     make_events,
     recent_of,
@@ -31,8 +32,10 @@ from latewood.testing.mutable_contract import (
 
 
 class TestLmdbTier(MutableTierContract):
-    def open_tier(self, path: Path, user_type: pa.DataType, settings: Settings) -> MutableTier:
-        return LmdbTier(path, user_type, settings)
+    def open_tier(
+        self, path: Path, user_type: pa.DataType, settings: Settings, scrubs: Scrubs | None = None
+    ) -> MutableTier:
+        return LmdbTier(path, user_type, settings, scrubs=scrubs)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from latewood.mutable.log import Log, LogFullError, LogState, LogTransaction
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.mutable.memory_tier import _MemoryLog
 from latewood.mutable.segmented_log import SegmentedLog
-from latewood.testing.mutable_contract import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
+from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
 
 
 class FaultyLog:

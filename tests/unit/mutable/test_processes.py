@@ -16,7 +16,7 @@ import pytest
 from latewood.clock import EARLIEST_TS
 from latewood.errors import ConflictError
 from latewood.mutable import LmdbTier
-from latewood.testing.mutable_contract import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
+from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 

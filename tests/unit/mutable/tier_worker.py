@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from latewood.errors import ConflictError
 from latewood.mutable import LmdbTier
-from latewood.testing.mutable_contract import NOW, SETTINGS, append_ids, make_events, scanned
+from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, scanned
 
 
 def say(*words: object) -> None:
