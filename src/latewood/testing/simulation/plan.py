@@ -1,0 +1,63 @@
+"""What kind of case it is: drawn first, so that cases differ not only in what happens but in what can happen.
+
+Every case has only some of the actions and some of the faults: what is rare among everything is common among little.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from latewood.clock import DAY_US, HOUR_US
+from latewood.testing.simulation.chance import Chance
+from latewood.testing.simulation.host import Faults
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A case's shape. Units: µs."""
+
+    user_type: pa.DataType
+    users: int
+    shards: int
+    writers: int
+    readers: int
+    rounds: int
+    actions: int  # of each process in a round, at most
+    switching: float
+    faults: Faults
+    clock_error: int
+    max_ahead_us: int
+    id_window_us: int
+    many: bool  # whether there are appends of several stripes
+    left_out: float  # how many of the actions are left out
+
+    @classmethod
+    def draw(cls, chance: Chance) -> "Plan":
+        faulty = chance.happens(0.75)
+        return cls(
+            user_type=chance.among([pa.int64(), pa.string()]),
+            users=chance.between(1, 3),
+            shards=chance.between(1, 3),
+            writers=chance.among([1, 2, 2, 3]),
+            readers=chance.between(0, 2),
+            rounds=chance.between(2, 5),
+            actions=chance.between(1, 4),
+            switching=chance.among([0.02, 0.1, 0.3, 0.7]),
+            faults=_draw_faults(chance) if faulty else Faults(),
+            clock_error=chance.among([0, 0, 3, 12]),
+            max_ahead_us=chance.among([HOUR_US, HOUR_US, 40]),
+            id_window_us=chance.among([7 * DAY_US, 7 * DAY_US, 20]),
+            many=chance.happens(0.12),
+            left_out=chance.among([0.0, 0.2, 0.5]),
+        )
+
+
+def _draw_faults(chance: Chance) -> Faults:
+    often = chance.among([0.001, 0.004, 0.02])
+
+    def rate() -> float:
+        return often if chance.happens(0.5) else 0.0
+
+    return Faults(
+        crash=rate(), refused=rate(), after=rate(), denied=20 * rate(), delay=2 * rate(), full=10 * rate(), torn=0.5
+    )

@@ -1,0 +1,119 @@
+"""A world: one disk, one log, one time, a few processes, and the model of what they should find."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from latewood.immutable import Generation, StoreDescription
+from latewood.mutable import Settings
+from latewood.mutable.event_batch import EventBatch
+from latewood.mutable.log import LogState
+from latewood.schema import Schema
+from latewood.storage import keys
+from latewood.testing.simulation import laws
+from latewood.testing.simulation.broken import require
+from latewood.testing.simulation.chance import Chance
+from latewood.testing.simulation.clock import SimulatedClock, WorldTime
+from latewood.testing.simulation.host import Host
+from latewood.testing.simulation.log import LogHandle, SimulatedLog
+from latewood.testing.simulation.model import KIND, NUMBER, WORD, Model
+from latewood.testing.simulation.plan import Plan
+from latewood.testing.simulation.process import Process
+from latewood.testing.simulation.scheduler import Scheduler
+from latewood.testing.simulation.storage import SimulatedDisk, SimulatedStorage
+from latewood.testing.simulation.store import SimulatedStore
+from latewood.testing.simulation.trace import Trace
+
+START = 1_000_000
+
+
+@dataclass(slots=True)
+class Loads:
+    """The bulk loads there were: while one goes on, much is refused."""
+
+    ended: int = 0
+    is_open: bool = False
+
+    def went_on_since(self, ended: int) -> bool:
+        """Whether one was under way at any time since so many had ended."""
+        return self.is_open or self.ended > ended
+
+
+class World:
+    """Everything that a case consists of."""
+
+    def __init__(self, plan: Plan, chance: Chance) -> None:
+        self.plan, self.chance, self.trace = plan, chance, Trace()
+        self.scheduler = Scheduler(chance.stream(1), plan.switching)
+        self.time = WorldTime(START)
+        self.disk, self.log = SimulatedDisk(self._created), SimulatedLog(self._committed)
+        self.settings = Settings(max_ahead_us=plan.max_ahead_us, id_window_us=plan.id_window_us)
+        self.schema = make_schema(plan.user_type)
+        self.model = Model(self.schema)
+        self.generations: list[Generation] = []
+        self.loads = Loads()
+        self.comparisons = 0
+        self._numbers = 0
+        self.processes = [self._process(i) for i in range(plan.writers + plan.readers)]
+        description = StoreDescription(bytes.fromhex(chance.token()), self.schema, plan.shards, START)
+        self.disk.objects[keys.STORE] = description.to_bytes()
+
+    def _process(self, i: int) -> Process:
+        is_reader = i >= self.plan.writers
+        name = f"{'reader' if is_reader else 'writer'}-{i}"
+        return Process(name, self, self.chance.stream(10 + i), read_only=is_reader, clock_error=self.plan.clock_error)
+
+    @property
+    def closed(self) -> int:
+        """The durable log's closed time."""
+        return self.log.head().tier.closed
+
+    def next_number(self) -> int:
+        """For the next row: no two are the same."""
+        self._numbers += 1
+        return self._numbers
+
+    def look(self, *, read_only: bool = True) -> SimulatedStore:
+        """The store as a process without faults finds it, now."""
+        host = Host("world", self.scheduler, self.chance, self.trace)
+        clock = SimulatedClock(self.time, host, self.chance, 0)
+        log = None if read_only else LogHandle(self.log, host)
+        return SimulatedStore.start(SimulatedStorage(self.disk, host), clock, log, self.settings)
+
+    def _committed(self, host: Host, before: LogState, after: LogState, batches: list[EventBatch]) -> None:
+        laws.check_commit(self, before, after, batches)
+        process = next((process for process in self.processes if process.host is host), None)
+        for batch in batches:
+            require(process is not None and process.asked is not None, "a commit that nobody asked for:", host.name)
+            assert process is not None
+            assert process.asked is not None
+            laws.take_batch(self, process, process.asked, before, batch)
+        was_loading, is_loading = before.tier.load_token is not None, after.tier.load_token is not None
+        self.loads.is_open = is_loading
+        self.loads.ended += int(was_loading and not is_loading)
+
+    def _created(self, host: Host, key: str, data: bytes) -> None:
+        if keys.parse_manifest(key) is None:
+            return
+        generation = Generation.from_json(data, key)
+        laws.check_publication(self, generation)
+        process = next((process for process in self.processes if process.host is host), None)
+        if self.log.head().tier.load_token == generation.uuid:
+            assert process is not None
+            assert process.asked is not None
+            for row in process.asked.rows:
+                assert row.ingest_ts is not None
+                self.model.add(row, row.ingest_ts, loaded=True)
+        laws.check_counts(self, generation)
+        self.generations.append(generation)
+        self.trace.note(host.name, f"published {generation}")
+
+
+def make_schema(user_type: pa.DataType) -> Schema:
+    """Few traits: one that tells events apart, one coded and nullable, one of small integers."""
+    fields = [
+        pa.field(NUMBER, pa.int64(), nullable=False),
+        pa.field(WORD, pa.string()),
+        pa.field(KIND, pa.int8()),
+    ]
+    return Schema(user_id=user_type, traits=pa.schema(fields))
