@@ -14,6 +14,10 @@ from pathlib import Path
 SILENCE_S = 120  # nothing takes so long but a hang
 
 
+class _Forked:
+    here = False
+
+
 @dataclass
 class Child:
     """A forked process and the pipe to it. What it says is a tuple; ("error", traceback, None) if it failed."""
@@ -30,6 +34,7 @@ class Child:
             its.close()
             return cls(pid, mine)
         mine.close()
+        _Forked.here = True
         watch()
         status = 1
         try:
@@ -48,13 +53,9 @@ class Child:
 
 
 def watch() -> None:
-    """Show where every thread is, and end, if this is not called again for long."""
-    faulthandler.dump_traceback_later(SILENCE_S, exit=True)
-
-
-def unwatch() -> None:
-    """Before forking: the child of a process that is watched would wait for the watcher for ever."""
-    faulthandler.cancel_dump_traceback_later()
+    """In a forked process: show where every thread is, and end, if this is not called again for long."""
+    if _Forked.here:  # the child of a process that is watched would wait for the watcher for ever
+        faulthandler.dump_traceback_later(SILENCE_S, exit=True)
 
 
 def open_in(folder: Path) -> list[str]:

@@ -30,7 +30,7 @@ from roles import SHARED_SERIALS, Compactor, Place, Role, Server, Trainer, Victi
 import latewood as lw
 import real_stores
 from latewood.testing import different_rows
-from real_processes import SILENCE_S, Child, children, open_in, unwatch
+from real_processes import SILENCE_S, Child, children, open_in
 
 ROLES: tuple[type[Role], ...] = (Writer, Writer, Compactor, Compactor, Server, Server, Trainer, Trainer, Victim)
 
@@ -221,7 +221,6 @@ def warm_up(folder: Path) -> None:
     lw.Store.create(folder / "store", real_stores.SCHEMA, shards=2).close()
     for role in (Writer, Compactor, Server, Writer, Compactor, Trainer):
         role(Place(folder, 1, 0, monotonic() + 0.3, Ear())).run()  # type: ignore[arg-type]
-    unwatch()
     shutil.rmtree(folder)
 
 

@@ -29,7 +29,7 @@ from crash_worker import Assignment, Worker
 from kill_points import KillPoint
 
 from real_ledger import Ledger
-from real_processes import SILENCE_S, Child, children, open_in, unwatch, watch
+from real_processes import SILENCE_S, Child, children, open_in, watch
 
 LIFE_KILLS = 20  # so many kills does a store live through; then it is closed, and a new one begins
 
@@ -181,7 +181,6 @@ def warm_up(folder: Path) -> None:
     found = checker.check(ledger, 1_000_000)
     checker.close()
     assert not found.problems, found.problems
-    unwatch()
     shutil.rmtree(folder)
 
 
