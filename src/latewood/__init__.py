@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from latewood.examples import write_fat_rows as write_fat_rows
     from latewood.explain import Verdict as Verdict
     from latewood.explain import why as why
+    from latewood.exporting import export_events as export_events
+    from latewood.exporting import export_fat_rows as export_fat_rows
     from latewood.forgetting import ScrubReceipt as ScrubReceipt
     from latewood.immutable import Generation as Generation
     from latewood.immutable import Pin as Pin
@@ -71,6 +73,8 @@ _HOME = {
     "anchors": "capture",
     "backfill": "capture",
     "col": "conditions",
+    "export_events": "exporting",
+    "export_fat_rows": "exporting",
     "ingest": "ingestion",
     "testing": "",
     "verify": "verification",

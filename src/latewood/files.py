@@ -90,6 +90,35 @@ def read_files(paths: str | Path | Sequence[str | Path]) -> Iterator[Rows]:
 
 
 @contextmanager
+def write_parquet(path: Path, schema: pa.Schema | None = None) -> Iterator[Callable[[pa.Table], None]]:
+    """Gives what writes tables to a Parquet file, which is there if the work ends without an error, else not at all.
+
+    Args: schema: of the tables; without it, that of the first, and no file where there is none.
+    """
+    import pyarrow.parquet as pq
+
+    part = path.with_name(f".{path.name}.part")
+    writer: pq.ParquetWriter | None = None
+
+    def write(table: pa.Table) -> None:
+        nonlocal writer
+        writer = writer or pq.ParquetWriter(part, table.schema, compression="zstd", write_page_checksum=True)
+        writer.write_table(table)
+
+    try:
+        if schema is not None:
+            write(schema.empty_table())
+        yield write
+        if writer is not None:
+            writer.close()
+            part.replace(path)
+    finally:
+        if writer is not None:
+            writer.close()
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
 def reading(path: str, rows_read: Callable[[], int] = lambda: 0) -> Iterator[None]:
     """What pyarrow says of a file that it cannot read, with the file's name; what the disk says stays an OSError."""
     try:

@@ -29,7 +29,9 @@ T = TypeVar("T")
 class HistoryStore(Protocol):
     """What reading raw histories needs of a store."""
 
-    scrubs: Scrubs
+    @property
+    def scrubs(self) -> Scrubs:
+        """Who was to be forgotten."""
 
     @property
     def schema(self) -> Schema:
@@ -83,9 +85,17 @@ def read_histories(store: HistoryStore, users: UserKeys, traits: Sequence[Trait]
 def scan_histories(store: HistoryStore, traits: Sequence[Trait]) -> Iterator[Events]:
     """Everything that both tiers hold, whole users at a time, in key order, each user's events in the total order.
 
-    Bounded by the size of the mutable tier and of the largest history.
+    Not what a scrub took: its bytes may be there until the next compaction, and are nobody's to copy. Bounded by the
+    size of the mutable tier and of the largest history.
     """
+    for events in _scan(store, traits):
+        forgotten = store.scrubs.forgotten(events, 0)
+        yield events.take(np.flatnonzero(~forgotten)) if forgotten.any() else events
+
+
+def _scan(store: HistoryStore, traits: Sequence[Trait]) -> Iterator[Events]:
     reader, _, both = read_both(store, lambda reader: reader.open(), lambda events: events)
+    store.scrubs.refresh()
     recent = both.events.take(both.events.order())
     for stored in reader.scan(traits):
         if not len(stored):

@@ -30,6 +30,7 @@ VERBS = (
     "inspect",
     "why",
     "verify",
+    "export",
     "warmup",
     "demo",
 )

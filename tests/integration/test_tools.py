@@ -1,4 +1,4 @@
-"""The tools, from the shell: why, verify."""
+"""The tools, from the shell: why, verify, export."""
 
 import json
 import re
@@ -119,3 +119,31 @@ class TestVerify:
         code, out, _ = run("verify", "store", "--json")
         document = json.loads(out)
         assert (code, document["ok"], document["differences"][0]["what"]) == (1, False, "shard")
+
+
+class TestExport:
+    def test_events_go_out_and_come_in_again(self, run: Run) -> None:
+        found = answer(run("export", "store", "--events", "out.parquet", "--json"))
+        assert (found["events"], found["written"]) == (8, "out.parquet")
+        columns = ("--user", "user_id", "--time", "event_ts", "--ingest-time", "ingest_ts")
+        assert run("ingest", "out.parquet", "--store", "again", *columns)[0] == 0
+        with lw.Store.open("store") as store, lw.Store.open("again") as again:
+            assert again.history(7).equals(store.history(7))
+        code, _, err = run("export", "store", "--events", "out.parquet")
+        assert (code, err) == (1, "latewood: conflict: out.parquet exists; --overwrite replaces it\n")
+        assert run("export", "store", "--events", "out.parquet", "--overwrite")[0] == 0
+
+    def test_examples_become_fat_rows(self, run: Run) -> None:
+        options = ("--max-len", "3", "--trait", "item", "--json")
+        found = answer(run("export", "store", "log", "--fat-rows", "fat.parquet", *options))
+        assert (found["rows"], found["events"], found["left_out"]) == (2, 6, 0)
+        [batch] = lw.FatRows("fat.parquet").batches()
+        assert sorted(batch.values["item"].tolist()) == [-4, -3, -2, 2, 3, 4]
+
+    @pytest.mark.parametrize(
+        "arguments", [(), ("log",), ("--fat-rows", "f"), ("log", "--events", "e"), ("--events", "e", "--fat-rows", "f")]
+    )
+    def test_say_what_to_export(self, arguments: tuple[str, ...], run: Run) -> None:
+        code, _, err = run("export", "store", *arguments)
+        assert code == 1
+        assert "say what to export" in err

@@ -48,9 +48,10 @@ ALLOWED: dict[str, set[str]] = {
     "histories": {"immutable", "mutable"},
     "explain": {"capture", "histories", "immutable", "intake", "materialize", "store", "stripes"},
     "verification": {"examples", "histories", "immutable", "materialize", "mutable", "storage", "store", "stripes"},
+    "exporting": {"examples", "files", "histories", "loading", "store", "stripes"},
     "files": set(),
     "progress": set(),
-    "ingestion": {"files", "progress", "intake", "store", "storage", "mutable", "compaction"},
+    "ingestion": {"compaction", "files", "intake", "mutable", "progress", "storage", "store"},
 }
 TOP = {"cli", "testing", "demo", "__init__", "__main__"}  # may import anything
 KERNELS = {"kernels", "stripes", "immutable", "mutable", "compaction", "materialize"}

@@ -20,6 +20,7 @@ from latewood.cli.append import append
 from latewood.cli.backfill import backfill
 from latewood.cli.compact import compact
 from latewood.cli.demo import demo
+from latewood.cli.export import export
 from latewood.cli.ingest import ingest
 from latewood.cli.init import init
 from latewood.cli.inspect import inspect
@@ -53,7 +54,7 @@ def latewood(
     """Store every history once, log a pointer, rebuild the exact sequence while training."""
 
 
-for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, why, verify, warmup, demo):
+for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, why, verify, export, warmup, demo):
     app.command()(verb)
 
 

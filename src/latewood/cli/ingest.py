@@ -20,6 +20,10 @@ def ingest(
     time: Annotated[str, typer.Option(help="The column of when the event happened.")],
     ingest_time: Annotated[str | None, typer.Option(help="The column of when the event was learned of.")] = None,
     delay: Annotated[str | None, typer.Option(help="Instead: the assumed delay, such as 0s, 5m or 1h.")] = None,
+    superseded_time: Annotated[
+        str | None,
+        typer.Option(help="The column of when an event was corrected or deleted, as `latewood export` writes it."),
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Of integer time columns: s, ms or us.")] = None,
     trait: Annotated[list[str] | None, typer.Option(help="A column to keep; all of them by default.")] = None,
     shards: Annotated[int, typer.Option(help="Files per generation, for a new store.")] = 16,
@@ -45,6 +49,7 @@ def ingest(
         time=time,
         ingest_time=ingest_time if ingest_time is not None else parse_delay(delay or ""),
         unit=unit,
+        superseded_time=superseded_time,
         traits=trait or None,
         shards=shards,
         mutable=mutable,

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from latewood.errors import ConflictError
+from latewood.files import write_parquet
 
 Write = Callable[[pa.Table], None]
 
@@ -24,20 +24,5 @@ def parquet_file(path: Path | None) -> Iterator[Write]:
     if path is None:
         yield lambda table: None
         return
-    part = path.with_name(f".{path.name}.part")
-    writer: pq.ParquetWriter | None = None
-
-    def write(table: pa.Table) -> None:
-        nonlocal writer
-        writer = writer or pq.ParquetWriter(part, table.schema, compression="zstd", write_page_checksum=True)
-        writer.write_table(table)
-
-    try:
+    with write_parquet(path) as write:
         yield write
-        if writer is not None:
-            writer.close()
-            part.replace(path)
-    finally:
-        if writer is not None:
-            writer.close()
-        part.unlink(missing_ok=True)

@@ -20,7 +20,8 @@ _ONLY_ROW = re.compile(r",? (in )?row 0\b")
 
 def check(table: pa.Table, mapping: Mapping, schema: Schema) -> None:
     """All that loading these rows would refuse, without coding anything. Raises: SchemaError."""
-    read_events(mapping.apply(table), schema, _without_codes, corrections=False)
+    intake = read_events(mapping.apply(table), schema, _without_codes, corrections=False)
+    mapping.marked(table, intake.events)
 
 
 def blame(error: SchemaError, rows: Rows, mapping: Mapping, schema: Schema) -> SchemaError:

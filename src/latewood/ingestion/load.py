@@ -46,6 +46,7 @@ def ingest(
     time: str,
     ingest_time: str | timedelta | None = None,
     unit: str | None = None,
+    superseded_time: str | None = None,
     traits: Sequence[str] | None = None,
     schema: Schema | None = None,
     shards: int = 16,
@@ -63,6 +64,8 @@ def ingest(
         ingest_time: when the store would have learned of each event: a column (`time` itself if there was no delay), or a
             timedelta, the assumed delay. It must be given: with a wrong one, histories are empty or leak.
         unit: of integer time columns: "s", "ms" or "us" (the default).
+        superseded_time: when each event was corrected or deleted: a column, null where it was not. `lw.export_events`
+            writes one where there are such events.
         traits: the other columns to keep; all of them by default.
         schema: instead of the inferred one, for feature groups or other types; the columns kept must fit it. A store that
             is there already has its own.
@@ -75,8 +78,9 @@ def ingest(
         read up to a time past these events (R7). Nothing is loaded then, and no store left behind that was not there.
     """
     return ingest_with_report(
-        events, path, user=user, time=time, ingest_time=ingest_time, unit=unit, traits=traits, schema=schema,
-        shards=shards, clock=clock, mutable=mutable, memory_bytes=memory_bytes, console=Console(quiet=quiet), stacklevel=3,
+        events, path, user=user, time=time, ingest_time=ingest_time, unit=unit,
+        superseded_time=superseded_time, traits=traits, schema=schema, shards=shards, clock=clock, mutable=mutable,
+        memory_bytes=memory_bytes, console=Console(quiet=quiet), stacklevel=3,
     )[0]  # fmt: skip
 
 
@@ -88,6 +92,7 @@ def ingest_with_report(
     time: str,
     ingest_time: str | timedelta | None = None,
     unit: str | None = None,
+    superseded_time: str | None = None,
     traits: Sequence[str] | None = None,
     schema: Schema | None = None,
     shards: int = 16,
@@ -102,8 +107,12 @@ def ingest_with_report(
     with ExitStack() as undo:
         store = _open_if_any(path, schema, clock, mutable, undo)
         known = store.schema if store is not None else schema
-        source = Source(events, csv_types(known, user, [user, time, ingest_time]) if known is not None else None)
-        mapping = Mapping(source.schema, user=user, time=time, ingest_time=ingest_time, unit=unit, traits=traits)
+        taken = [user, time, ingest_time, superseded_time]
+        source = Source(events, csv_types(known, user, taken) if known is not None else None)
+        mapping = Mapping(
+            source.schema, user=user, time=time, ingest_time=ingest_time, unit=unit, superseded_time=superseded_time,
+            traits=traits,
+        )  # fmt: skip
         if known is None:
             known = mapping.infer()
             console.print(f"inferred schema:\n\n{known.to_code()}", highlight=False, markup=False, soft_wrap=True)
@@ -164,11 +173,12 @@ def _read(store: Store, source: Source, mapping: Mapping, tally: Tally, bar: Bar
     for rows in source.batches(mapping.names):
         try:
             intake = read_events(mapping.apply(rows.table), store.schema, store.encode, corrections=False)
+            events = mapping.marked(rows.table, intake.events)
         except SchemaError as error:
             raise blame(error, rows, mapping, store.schema) from None
-        tally.add(intake.events)
+        tally.add(events)
         bar.advance(len(rows.table))
-        yield intake.events
+        yield events
 
 
 def _refuse_old(store: Store, batches: Iterator[Events]) -> Iterator[Events]:

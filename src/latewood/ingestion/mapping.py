@@ -1,6 +1,7 @@
 """From the columns of files to a store's: user_id, event_ts, ingest_ts and the traits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.columns import first_row, one_array, times_from_arrow
 from latewood.errors import SchemaError
+from latewood.events import NEVER, Events
 from latewood.schema import RESERVED, Schema
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
@@ -42,11 +44,13 @@ class Mapping:
         time: str,
         ingest_time: str | timedelta | None,
         unit: str | None = None,
+        superseded_time: str | None = None,
         traits: Sequence[str] | None = None,
     ) -> None:
         check_times(ingest_time, unit)
         self.user, self.time, self.ingest_time, self.unit = user, time, ingest_time, unit
-        taken = [user, time, *([ingest_time] if isinstance(ingest_time, str) else [])]
+        self.superseded_time = superseded_time
+        taken = [user, time, *(name for name in (ingest_time, superseded_time) if isinstance(name, str))]
         if isinstance(traits, str):
             raise SchemaError(f"traits={traits!r} is one string; pass a list")
         for name in [*taken, *(traits or [])]:
@@ -81,7 +85,7 @@ class Mapping:
     @property
     def times(self) -> list[str]:
         """The columns that hold times."""
-        return [self.time, *([self.ingest_time] if isinstance(self.ingest_time, str) else [])]
+        return [self.time, *(name for name in (self.ingest_time, self.superseded_time) if isinstance(name, str))]
 
     def in_its_words(self, message: str) -> str:
         """A message about the store's columns as one about the source's."""
@@ -100,9 +104,26 @@ class Mapping:
         columns = {"user_id": table[self.user], "event_ts": pa.array(times), "ingest_ts": pa.array(ingest)}
         return pa.table(columns | {name: table[name] for name in self.traits})
 
+    def marked(self, table: pa.Table, events: Events) -> Events:
+        """The events of some rows, with when they were superseded. Raises: SchemaError: before they were learned of."""
+        if self.superseded_time is None:
+            return events
+        column = one_array(table[self.superseded_time])
+        superseded_at = np.full(len(column), NEVER, np.int64)
+        rows = np.flatnonzero(column.is_valid())
+        if len(rows):  # else the column may be of no type at all
+            superseded_at[rows] = self._to_times(column.take(pa.array(rows)), self.superseded_time)
+        early = superseded_at < events.ingest_ts
+        if early.any():
+            row = int(np.argmax(early))
+            raise SchemaError(f"column {self.superseded_time!r}, row {row}: superseded before it was learned of")
+        return replace(events, superseded_at=superseded_at)
+
     def _times(self, table: pa.Table, name: str) -> NDArray[np.int64]:
         """A time column as int64 µs."""
-        column = one_array(table[name])
+        return self._to_times(one_array(table[name]), name)
+
+    def _to_times(self, column: pa.Array, name: str) -> NDArray[np.int64]:
         if pa.types.is_integer(column.type):
             column = _to_us(column, name, self.unit or "us")
         elif pa.types.is_date(column.type):

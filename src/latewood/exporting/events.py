@@ -1,0 +1,107 @@
+"""All events of both tiers as one Parquet file: with both clocks, and with when they were superseded, if any was.
+
+The file is sorted by user (in the order of their hashes) and within a user by the total order, so that events which are
+equal in both clocks come back in the same order when it is ingested again. Types are the store's, and `lw.ingest` finds
+them by itself; but Parquet has no dictionaries of integers, and feature groups are nowhere in a file: pass it
+`schema=store.schema` to keep both.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from latewood.columns import column_to_arrow, times_to_arrow
+from latewood.errors import ConflictError, SchemaError
+from latewood.events import NEVER, Events
+from latewood.files import write_parquet
+from latewood.histories import scan_histories, superseded
+from latewood.schema import TIME_TYPE, Trait
+from latewood.store import Store
+from latewood.stripes.layout import NEVER_CLEAN
+
+SUPERSEDED_AT = "superseded_at"
+
+
+def export_events(
+    store: Store, path: str | Path, *, overwrite: bool = False, progress: Callable[[int, int], None] | None = None
+) -> int:
+    """Write all events of a store to a Parquet file, which `lw.ingest` can read back.
+
+    The columns are user_id, event_ts, ingest_ts and every trait; and superseded_at, if any event was corrected or deleted.
+    Read them back with `lw.ingest(path, new, user="user_id", time="event_ts", ingest_time="ingest_ts")`, and with
+    `superseded_time="superseded_at"` if there is that column. Deletions are no events, and have no row.
+
+    Args:
+        store: opened read-only, only what generations hold is written.
+        progress: called with (events written, about how many there are).
+    Returns: how many events were written.
+    Raises: ConflictError: the file exists, or the first correction of all arrived meanwhile. SchemaError: a trait has the
+        name of a column that is needed. CorruptionError: damaged bytes.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ConflictError(f"{path} exists; overwrite=True replaces it")
+    schema, written = _schema(store, corrections=_has_corrections(store)), 0
+    total = store.generation.event_count
+    with write_parquet(path, schema) as write:
+        for events in scan_histories(store, list(store.schema)):
+            write(_table(store, events, schema))
+            written += len(events)
+            if progress is not None:
+                progress(written, max(total, written))
+    return written
+
+
+def _has_corrections(store: Store) -> bool:
+    reader = store.refresh()
+    shards = [reader.shard(number) for number in range(len(reader.generation.shards))]
+    if any(shard is not None and (shard.latest_ingests == NEVER_CLEAN).any() for shard in shards):
+        return True
+    if store.tier is None:
+        return False
+    watermark = reader.generation.watermark
+    return len(store.tier.suppressions(watermark, max(watermark, store.tier.state().closed))) > 0
+
+
+def _schema(store: Store, corrections: bool) -> pa.Schema:
+    fields = [("user_id", store.schema.user_id), ("event_ts", TIME_TYPE), ("ingest_ts", TIME_TYPE)]
+    fields = [pa.field(name, type_, nullable=False) for name, type_ in fields]
+    if corrections:
+        if SUPERSEDED_AT in store.schema:
+            raise SchemaError(
+                f"the store has a trait {SUPERSEDED_AT!r}, which is a column of its own: rename the trait"
+            )
+        fields.append(pa.field(SUPERSEDED_AT, TIME_TYPE))
+    return pa.schema([*fields, *(pa.field(trait.name, trait.type, trait.nullable) for trait in store.schema)])
+
+
+def _table(store: Store, events: Events, schema: pa.Schema) -> pa.Table:
+    columns = [events.user_ids, times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts)]
+    at = superseded(events)
+    if SUPERSEDED_AT in schema.names[:4]:
+        columns.append(pa.array(at, pa.int64(), mask=at == NEVER).view(TIME_TYPE))
+    elif (at < NEVER).any():
+        raise ConflictError("an event was superseded while the store was exported, the first of all: try again")
+    return pa.table([*columns, *(_column(store, events, trait) for trait in store.schema)], schema=schema)
+
+
+def _column(store: Store, events: Events, trait: Trait) -> pa.Array:
+    column = events.traits.get(trait.id)
+    if column is None:
+        return pa.nulls(len(events), trait.type)
+    if not trait.coded:
+        return column_to_arrow(column, trait.type)
+    values = store.vocabulary.to_arrow(trait, column)
+    if pa.types.is_dictionary(trait.type):
+        return _compact(values)
+    return values.dictionary_decode()
+
+
+def _compact(values: pa.DictionaryArray) -> pa.DictionaryArray:
+    """With only the words in use: a run of events has few of them, and the vocabulary may have millions."""
+    used, indices = np.unique(values.indices.fill_null(0).to_numpy(), return_inverse=True)
+    words = values.dictionary.take(pa.array(used)) if len(values.dictionary) else values.dictionary
+    mask = np.asarray(values.indices.is_null())
+    return pa.DictionaryArray.from_arrays(pa.array(indices.astype(np.int32), mask=mask), words)
