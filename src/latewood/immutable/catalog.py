@@ -92,7 +92,7 @@ class Catalog:
 
         Kept are the files that the newest `keep` generations and the pinned ones name, and those of attempts at
         generations that are not published yet. Everything else below `generations/` belongs to an older generation or
-        to a lost race. A generation that does not know a scrub which the newest has applied is not kept, pinned or not:
+        to a lost race; a probe, to a creation of the store that died. A generation that does not know a scrub which the newest has applied is not kept, pinned or not:
         its pins move to the newest (R16).
 
         Args: now: pins that have expired by then do not count, and are deleted; None: all count. Units: µs.
@@ -105,6 +105,7 @@ class Catalog:
         generations = [self.load(id_) for id_ in sorted(wanted)]
         named = {shard.key for known in generations if known.scrubs >= newest.scrubs for shard in known.shards}
         garbage = [item for item in stored if item.key not in named and _decided(item.key, newest)]
+        garbage += self._storage.list(keys.PROBES)
         self._storage.delete(item.key for item in garbage)
         return garbage
 

@@ -24,7 +24,7 @@ CHANGES = "changes"
 SCRUBS = "scrubs"
 PINS = "pins"
 UNUSED = f"{VOCABULARY}/unused"
-_PROBES = "probes"
+PROBES = "probes"
 
 _CHUNK = re.compile(rf"{VOCABULARY}/(\d+)/(\d{{8}})\.arrow")
 _MANIFEST = re.compile(rf"{MANIFESTS}/(\d{{10}})\.json")
@@ -106,7 +106,7 @@ def parse_attempt_file(key: str) -> tuple[int, str] | None:
 
 
 def probe(uuid: str) -> str:
-    return f"{_PROBES}/{uuid}"
+    return f"{PROBES}/{uuid}"
 
 
 def check_key(key: str) -> str:

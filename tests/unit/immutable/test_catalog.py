@@ -209,6 +209,12 @@ def test_collect_deletes_lost_attempts_only_when_the_race_is_over(storage: Stora
     assert data(storage) == {(1, "winner"), (2, "under way"), (3, "far ahead")}
 
 
+def test_collect_deletes_the_probe_of_a_creation_that_died(storage: Storage, catalog: Catalog) -> None:
+    storage.write(keys.probe("left"), b"first")
+    assert [item.key for item in catalog.collect()] == [keys.probe("left")]
+    assert storage.list(keys.PROBES) == []
+
+
 def test_collect_keeps_a_file_that_a_newer_generation_still_names(storage: Storage, catalog: Catalog) -> None:
     first = build(storage, 1, "a")
     catalog.publish(first)
