@@ -28,6 +28,8 @@ POINTER_TYPE = pa.struct(
         pa.field("checksum", pa.uint64(), nullable=False),
     ]
 )
+# An event's place in its user's total order (R1): what names an event where there is no id.
+PLACE_TYPE = pa.struct([("event_ts", TIME_TYPE), ("ingest_ts", TIME_TYPE), ("ordinal", pa.int32())])
 _NAMES = tuple(field.name for field in POINTER_TYPE)
 
 

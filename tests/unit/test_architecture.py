@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "immutable": {"kernels", "storage", "stripes"},
     "mutable": {"kernels"},
     "compaction": {"kernels", "storage", "vocabulary", "stripes", "immutable", "mutable"},
-    "capture": {"intake", "vocabulary", "immutable", "mutable"},
+    "capture": {"histories", "intake", "vocabulary", "immutable", "mutable"},
     "examples": {"storage"},
     "materialize": {"kernels", "vocabulary", "stripes", "immutable"},
     "loading": {"materialize", "examples"},

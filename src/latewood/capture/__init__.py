@@ -3,6 +3,7 @@
 requests    what comes in, checked         capture     as the store knows it now: the serving read
 recents     recent events ↔ Arrow          backfill    as the store knew it at each request's time
 examples    the rows that both make            anchors     events as requests for what preceded them
+places      which event an anchor is           counting    how many events each of many requests sees
 """
 
 from latewood.capture.anchors import anchors

@@ -2,7 +2,8 @@
 
 The way in for a team with yesterday's data. Each request is answered as a capture at its time would have answered it:
 its cutoff is the request's time, so that an event which happened earlier but was learned of later stays out. For an
-anchor, a request that is an event itself, the cutoff is just after the earlier of its two times.
+anchor, a request that is an event itself, the cutoff is just after the earlier of its two times, and its history ends
+before the first of its versions that was known by then.
 
 The cutoffs become the frontier before anything is read: nothing can be added below them any more, so that a rerun gives
 the same answer.
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from latewood.capture.doubts import Histories, doubt_of_grids
 from latewood.capture.examples import Reading, read_both, to_examples
@@ -47,11 +47,10 @@ def backfill(
     if store.tier is None:
         raise ConflictError("backfill fixes the past in the mutable tier, and this store was opened without it")
     checked = read_requests(requests, store.schema)
-    cutoffs = cutoffs_of(checked)
     if len(checked):
-        _fix_the_past(store, store.tier, checked, cutoffs, complete)
+        _fix_the_past(store, store.tier, checked, complete)
     histories, tables, doubt = Histories(store.tier), list[pa.Table](), None
-    for part, reading in _read(store, checked, cutoffs, at_once):
+    for part, reading in _read(store, checked, at_once):
         if not tables:
             doubt = doubt_of_grids(part, reading)
         histories.add(part, reading)
@@ -64,17 +63,10 @@ def backfill(
     return pa.concat_tables(tables)
 
 
-def cutoffs_of(requests: Requests) -> NDArray[np.int64]:
-    """Each request's cutoff: its time, or for an anchor 1 µs past the earlier of its two times."""
-    return np.where(requests.is_anchor, np.minimum(requests.end_ts, requests.tie_ingest) + 1, requests.end_ts)
-
-
-def _fix_the_past(
-    store: CaptureStore, tier: MutableTier, requests: Requests, cutoffs: NDArray[np.int64], complete: bool
-) -> None:
+def _fix_the_past(store: CaptureStore, tier: MutableTier, requests: Requests, complete: bool) -> None:
     """Raise the frontier to the latest cutoff, durably, or refuse."""
-    latest = int(np.argmax(cutoffs))
-    cutoff, closed = int(cutoffs[latest]), tier.state().closed
+    latest = int(np.argmax(requests.cutoff))
+    cutoff, closed = int(requests.cutoff[latest]), tier.state().closed
     what = f"row {latest}: the request at {show_ts(int(requests.end_ts[latest]))}"
     if cutoff > closed and not complete:
         raise ConflictError(
@@ -87,9 +79,7 @@ def _fix_the_past(
     store.refresh()  # a bulk load may have been published since; from here on none can add below the cutoffs
 
 
-def _read(
-    store: CaptureStore, requests: Requests, cutoffs: NDArray[np.int64], at_once: int
-) -> Iterator[tuple[Requests, Reading]]:
+def _read(store: CaptureStore, requests: Requests, at_once: int) -> Iterator[tuple[Requests, Reading]]:
     for start in range(0, max(1, len(requests)), at_once):
         part = requests.slice(start, start + at_once)
-        yield part, read_both(store, part, cutoffs[start : start + at_once])
+        yield part, read_both(store, part, part.cutoff)

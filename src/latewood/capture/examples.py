@@ -3,6 +3,9 @@
 The tiers change while we read them: compaction publishes a generation and evicts what it holds. So the generation is
 taken first, the recent events from its watermark on afterwards, and both fit unless something was evicted, or loaded in
 bulk, in between. Then the newest generation has it, and we read again (docs/protocol.md R11).
+
+Of a user who was scrubbed the stored part is withheld until a generation has forgotten them too (R16); the mutable tier
+gives only what came after the scrub.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +26,7 @@ from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
 from latewood.mutable import Recent, TierState
 from latewood.pointer import Pointers
+from latewood.users import UserKeys
 
 _TRIES = 20
 
@@ -32,7 +36,7 @@ class Reading:
     """What n requests see: the stored part as measured, the recent part as copied, and the clocks of both.
 
     Shapes: watermark (n,): the stored part holds the visible events below it, the recent part those from the
-    generation's watermark on. Units: µs since epoch, UTC.
+    generation's watermark on, and which stored ones they supersede. Units: µs since epoch, UTC.
     """
 
     reader: GenerationReader
@@ -87,7 +91,39 @@ def _read_once(
     if cutoff is not None:
         watermark = np.minimum(watermark, cutoff)
     measured = reader.measure(requests.keys, ends[0], watermark, *ends[1:])
+    scrub_ts = _scrubbed_at(store, requests.keys, recent.state)
+    withheld = scrub_ts >= stored_until
+    if withheld.any():
+        measured, recent = _without(measured, withheld, requests.end_ts), _without_places(recent, withheld)
+        if store.tier is None and cutoff is None:  # all that was known by then of these users is forgotten
+            recent = replace(recent, cutoff=np.where(withheld, scrub_ts + 1, recent.cutoff))
     return Reading(reader, watermark, measured, recent)
+
+
+def _scrubbed_at(store: CaptureStore, keys: UserKeys, state: TierState) -> NDArray[np.int64]:
+    """When users were last scrubbed, by all scrubs before the closed time of this state."""
+    if store.tier is None or state.scrubs > len(store.scrubs):
+        store.scrubs.refresh()
+    return store.scrubs.scrubbed_at(keys)
+
+
+def _without(measured: Measured, withheld: NDArray[np.bool_], end_ts: NDArray[np.int64]) -> Measured:
+    """With nothing stored for some requests."""
+    return Measured(
+        start_ts=np.where(withheld, end_ts, measured.start_ts),
+        end_ties=np.where(withheld, np.int32(0), measured.end_ties),
+        length=np.where(withheld, 0, measured.length),
+        checksum=np.where(withheld, np.uint64(0), measured.checksum),
+        stored_before=np.where(withheld, 0, measured.stored_before),
+    )
+
+
+def _without_places(recent: Recent, withheld: NDArray[np.bool_]) -> Recent:
+    """Without the superseded places of some requests."""
+    counts = np.diff(recent.suppressed_offsets)
+    kept = np.flatnonzero(np.repeat(~withheld, counts))
+    offsets = np.concatenate([[0], np.cumsum(np.where(withheld, 0, counts))]).astype(np.int64)
+    return replace(recent, suppressed_offsets=offsets, suppressed=recent.suppressed.take(kept))
 
 
 def _read_recent(store: CaptureStore, requests: Requests, watermark: int, cutoff: NDArray[np.int64] | None) -> Recent:
@@ -117,7 +153,7 @@ def to_examples(store: CaptureStore, requests: Requests, reading: Reading) -> pa
         measured.length,
         measured.checksum,
     )
-    recents = recents_to_arrow(recent.offsets, recent.events, store.schema, store.vocabulary)
+    recents = recents_to_arrow(recent, store.schema, store.vocabulary)
     return (
         requests.features.append_column(pa.field("uih", pointers.to_arrow().type, nullable=False), pointers.to_arrow())
         .append_column(pa.field("recent", recents.type, nullable=False), recents)

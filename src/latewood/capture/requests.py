@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import first_row, one_array, read_table, times_from_arrow
+from latewood.capture.places import read_anchors
+from latewood.columns import one_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.events import NO_TIE
 from latewood.intake import read_user_ids
@@ -23,8 +23,9 @@ OUTPUT = ("uih", "recent", "cutoff", "history")  # columns that examples get, he
 class Requests:
     """n requests. Shapes: all (n,). Units: µs since epoch, UTC.
 
-    A request that is an event (an anchor) has its own place in the order, (request_ts, tie_ingest, tie_ordinal), and
-    its history is all that sorts before. Any other has `tie_ingest` NO_TIE, before which nothing sorts.
+    The history of a request is all that sorts before its end, (end_ts, tie_ingest, tie_ordinal). A request that is an
+    event (an anchor) ends at its own place, or at that of an earlier version of it, where it was corrected. Any other
+    ends before the first event of its time: it has `tie_ingest` NO_TIE, before which nothing sorts.
     """
 
     features: pa.Table  # the columns given, without `anchor`
@@ -32,6 +33,7 @@ class Requests:
     end_ts: NDArray[np.int64]
     tie_ingest: NDArray[np.int64]
     tie_ordinal: NDArray[np.int32]
+    cutoff: NDArray[np.int64]  # of a backfill: the request's time, for an anchor 1 µs past the earlier of its two times
 
     def __len__(self) -> int:
         return len(self.end_ts)
@@ -47,14 +49,15 @@ class Requests:
             self.features.slice(start, stop - start),
             slice(start, stop),
         )
-        return Requests(features, keys, self.end_ts[part], self.tie_ingest[part], self.tie_ordinal[part])
+        ends = self.end_ts[part], self.tie_ingest[part], self.tie_ordinal[part]
+        return Requests(features, keys, *ends, self.cutoff[part])
 
 
 def read_requests(data: Any, schema: Schema) -> Requests:
     """Check a table of requests and turn it into columns.
 
     Args: data: user_id, request_ts, and any other columns; `anchor`, a struct of ingest_ts and ordinal, where a request
-        is an event.
+        is an event, and of `end`, a place or null, where its history ends earlier than at its own.
     Raises: SchemaError: a column that is missing, repeated, taken by the output or of the wrong type; a null.
     """
     table = read_table(data)
@@ -70,28 +73,6 @@ def read_requests(data: Any, schema: Schema) -> Requests:
     end_ts = times_from_arrow(table["request_ts"], "request_ts")
     if ANCHOR not in names:
         none = np.full(len(end_ts), NO_TIE, np.int64), np.zeros(len(end_ts), np.int32)
-        return Requests(table, keys, end_ts, *none)
-    return Requests(table.drop_columns([ANCHOR]), keys, end_ts, *_read_anchors(table[ANCHOR]))
-
-
-def _read_anchors(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The anchors' own places among those of their time; NO_TIE for a null: an ordinary request."""
-    anchors = one_array(column)
-    names = [field.name for field in anchors.type] if pa.types.is_struct(anchors.type) else []
-    if not {"ingest_ts", "ordinal"} <= set(names):
-        raise SchemaError(f"column 'anchor' is {anchors.type}; an anchor is a struct of ingest_ts and ordinal")
-    fields = dict(zip(names, anchors.flatten(), strict=True))  # a null anchor makes its fields null
-    for name in ("ingest_ts", "ordinal"):
-        half = pc.and_(pc.is_null(fields[name]), pc.is_valid(anchors))
-        if pc.any(half).as_py():
-            raise SchemaError(f"column 'anchor.{name}' has a null in row {first_row(half)}")
-    if not pa.types.is_integer(fields["ordinal"].type):
-        raise SchemaError(f"column 'anchor.ordinal' is {fields['ordinal'].type}; it is an integer")
-    present = pc.is_valid(anchors).to_numpy(zero_copy_only=False)
-    ingest, ordinal = (
-        pc.if_else(present, fields[name], pa.scalar(0, fields[name].type)) for name in ("ingest_ts", "ordinal")
-    )
-    return (
-        np.where(present, times_from_arrow(ingest, "anchor.ingest_ts"), NO_TIE),
-        ordinal.cast(pa.int32()).to_numpy(),
-    )
+        return Requests(table, keys, end_ts, *none, cutoff=end_ts)
+    ends, cutoff = read_anchors(one_array(table[ANCHOR]), end_ts)
+    return Requests(table.drop_columns([ANCHOR]), keys, *ends, cutoff=cutoff)

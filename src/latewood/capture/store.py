@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from latewood.clock import Clock
-from latewood.immutable.reader import GenerationReader
+from latewood.immutable import GenerationReader, Scrubs
 from latewood.mutable import MutableTier
 from latewood.schema import Schema
 from latewood.vocabulary import Vocabulary
@@ -16,6 +16,7 @@ class CaptureStore(Protocol):
     clock: Clock
     tier: MutableTier | None  # None in a store opened read-only
     vocabulary: Vocabulary
+    scrubs: Scrubs
 
     @property
     def schema(self) -> Schema:

@@ -2,7 +2,7 @@
 
 Files may lack columns, or traits among their recent events, that came later. A missing column is null; a missing list
 among the recents is a list of nulls as long as its siblings, because a trait is null for events from before it was
-added.
+added. A missing list of structs, the places that recents supersede, is empty: nothing was corrected then.
 """
 
 from collections.abc import Collection, Sequence
@@ -51,6 +51,10 @@ def _fit(array: pa.Array, type_: pa.DataType) -> pa.Array:
 def _absent(type_: pa.DataType, count: int, sibling: pa.ListArray | None) -> pa.Array:
     if sibling is None or not pa.types.is_list(type_):
         return pa.nulls(count, type_)
+    if pa.types.is_struct(type_.value_type):
+        return pa.ListArray.from_arrays(
+            pa.array([0] * (count + 1), pa.int32()), pa.nulls(0, type_.value_type), type=type_
+        )
     first, last = (sibling.offsets[0].as_py(), sibling.offsets[-1].as_py()) if count else (0, 0)
     offsets = pa.compute.subtract(sibling.offsets, first) if first else sibling.offsets
     return pa.ListArray.from_arrays(offsets, pa.nulls(last - first, type_.value_type), type=type_)

@@ -19,6 +19,7 @@ from latewood.loading.state import LoaderState
 from latewood.loading.steps import Share, Step
 from latewood.materialize import Materializer, MaterializeStore, Resolved
 from latewood.projection import Projection
+from latewood.schema import EVENT_TS
 
 WINDOW = 16_384  # 32 batches of 512: a few MB of examples
 # Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
@@ -80,8 +81,8 @@ class Loader:
         store.reader()  # a store that is closed, or cannot be read, is an error now rather than in the first batch
         self._share = Share(batch_size, rank, world_size, remainder)
         self._prefetch, self._window, self._transform = prefetch, window, transform
-        wanted = projection.names(store.schema)
-        unread = [f"recent.{trait.name}" for trait in store.schema if trait.name not in wanted]
+        wanted = {store.schema[name].label for name in projection.names(store.schema) if name != EVENT_TS}
+        unread = [f"recent.{trait.label}" for trait in store.schema if trait.label not in wanted]
         self.source = open_examples(examples, without=unread)
         self.source.require(["user_id", "uih", "recent", "cutoff"])
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
