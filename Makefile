@@ -3,13 +3,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check bench format clean
+CASES ?= 10000
+START ?= 0
+SECONDS ?= 3600
+KILLS ?= 200
+SEED ?= 1
+
+.PHONY: help demo test check bench simulate mutants crash concurrency damage fuzz format clean
 
 help:
 	@echo "make demo    replay a year of purchases and compare every sequence with the oracle"
 	@echo "make test    all tests"
 	@echo "make check   lint, types, import rule: what CI checks besides the tests"
 	@echo "make bench   speed against Fat Rows, as ratios"
+	@echo "long proofs, of which make test runs a slice:"
+	@echo "make simulate CASES=100000    the whole store on a simulated disk, log and clock, by seed"
+	@echo "make mutants                  switch each rule of the protocol off: the simulation must find it"
+	@echo "make crash KILLS=200          kill real processes in the middle of what they do"
+	@echo "make concurrency SECONDS=300  real processes on one store at once"
+	@echo "make damage                   flip, cut, swap and forge every byte of a store's files"
+	@echo "make fuzz SECONDS=3600        forged shard files against a guarded reader"
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -37,6 +50,24 @@ check: .venv/.developer
 
 bench: .venv/.developer
 	$(BIN)/python -m bench
+
+simulate: .venv/.developer
+	$(BIN)/python -m latewood.testing.simulation --cases $(CASES) --start $(START) --processes 2
+
+mutants: .venv/.developer
+	$(BIN)/python tests/simulation/mutants.py
+
+crash: .venv/.developer
+	$(BIN)/python tests/crash/crash_run.py --kills $(KILLS) --seed $(SEED)
+
+concurrency: .venv/.developer
+	$(BIN)/python tests/concurrency/concurrency_run.py --seconds $(SECONDS) --seed $(SEED)
+
+damage: .venv/.developer
+	$(BIN)/python tests/damage/damage_run.py
+
+fuzz: .venv/.developer
+	$(BIN)/python tests/damage/fuzz.py --seconds $(SECONDS) --seed $(SEED)
 
 format: .venv/.developer
 	$(BIN)/ruff check --fix .

@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from latewood.materialize import Materializer as Materializer
     from latewood.mutable import AppendReceipt as AppendReceipt
     from latewood.projection import Projection as Projection
+    from latewood.rebuilding import rebuild as rebuild
     from latewood.retention import Retention as Retention
     from latewood.schema import Schema as Schema
+    from latewood.sealing import SealReport as SealReport
+    from latewood.sealing import seal as seal
     from latewood.store import Store as Store
     from latewood.verification import VerifyReport as VerifyReport
     from latewood.verification import verify as verify
@@ -63,6 +66,7 @@ _HOME = {
     "Projection": "projection",
     "Retention": "retention",
     "Schema": "schema",
+    "SealReport": "sealing",
     "SchemaError": "errors",
     "ScrubReceipt": "forgetting",
     "ScrubbedError": "errors",
@@ -76,6 +80,8 @@ _HOME = {
     "export_events": "exporting",
     "export_fat_rows": "exporting",
     "ingest": "ingestion",
+    "rebuild": "rebuilding",
+    "seal": "sealing",
     "testing": "",
     "verify": "verification",
     "why": "explain",

@@ -132,12 +132,12 @@ def scrub(
 
 
 def _users(store: ForgettingStore, user_ids: Iterable[int | str]) -> Iterator[tuple[UserKeys, None]]:
+    if isinstance(user_ids, str):
+        raise SchemaError(f"user_ids={user_ids!r} is one string; pass a list")
     try:
         given = pa.array(list(user_ids))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise SchemaError(f"user_ids are of one type, the store's, {store.schema.user_id}: {error}") from None
-    if isinstance(user_ids, str):
-        raise SchemaError(f"user_ids={user_ids!r} is one string; pass a list")
     ids = read_user_ids(given, store.schema).unique()
     for start in range(0, len(ids), USERS_AT_ONCE):
         yield user_keys(ids.slice(start, USERS_AT_ONCE)), None

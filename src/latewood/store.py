@@ -19,7 +19,7 @@ from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import Clock, as_clock, show_ts, to_us
 from latewood.columns import Column, column_from_arrow, read_table
-from latewood.compaction import compact, was_published
+from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
 from latewood.errors import ConflictError, ExpiredError, PointerError, SchemaError, StoreNotFoundError
 from latewood.forgetting import ScrubReceipt, scrub
@@ -90,12 +90,14 @@ class Store:
         folder = _tier_folder(storage, mutable)  # what is wrong with it shows now, and not when there is half a store
         if folder is None and not place.startswith("memory://"):
             raise SchemaError(_no_tier(place))
-        if folder is not None and not _exists(storage) and (folder / OWNER).exists():
+        if _exists(storage):  # asked before the probe too, which another's collection may delete once there is a store
+            raise ConflictError(_taken(place))
+        if folder is not None and (folder / OWNER).exists():
             raise ConflictError(_others(folder))
         probe(storage)
         description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now(), retention)
         if not storage.create(keys.STORE, description.to_bytes()):
-            raise ConflictError(f"{place}: there is a store already; open it, or choose another place")
+            raise ConflictError(_taken(place))
         _TIERS_IN_MEMORY.pop(place, None)  # of a store that was deleted
         return cls.open(path, clock=clock, mutable=mutable)
 
@@ -240,6 +242,19 @@ class Store:
         self._writable()
         cut = None if watermark is None else to_us(watermark)
         generation = compact(self, watermark=cut, keep=keep, workers=workers, progress=progress)
+        self.refresh()
+        return generation
+
+    def rollback(self, generation_id: int, *, keep: int = 2, workers: int = 0) -> Generation:
+        """Build the next generation anew from an older one and the mutable tier, as if those between had not been.
+
+        For a generation that turned out bad. Pointers made since stay valid: what they mean is built again.
+
+        Args: generation_id: one whose files are still kept, and that the mutable tier reaches back to.
+        Raises: ConflictError: events between it and now are in the mutable tier no more, or never were.
+        """
+        self._writable()
+        generation = rollback(self, generation_id, keep=keep, workers=workers)
         self.refresh()
         return generation
 
@@ -388,9 +403,10 @@ class Store:
             owner.create(OWNER, self.epoch.hex().encode())
             if owner.read(OWNER) != self.epoch.hex().encode():
                 raise ConflictError(_others(folder))
-            return LmdbTier(folder, self.schema.user_id, was_published=partial(was_published, self.catalog))
+            published = partial(was_published, self.catalog)
+            return LmdbTier(folder, self.schema.user_id, was_published=published, scrubs=self.scrubs)
         if self.path.startswith("memory://"):
-            return _TIERS_IN_MEMORY.setdefault(self.path, InMemoryTier(self.schema.user_id))
+            return _TIERS_IN_MEMORY.setdefault(self.path, InMemoryTier(self.schema.user_id, scrubs=self.scrubs))
         raise SchemaError(_no_tier(self.path))
 
     def _check_open(self) -> None:
@@ -439,6 +455,10 @@ def _exists(storage: Storage) -> bool:
         return bool(storage.read(keys.STORE))
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _taken(place: str) -> str:
+    return f"{place}: there is a store already; open it, or choose another place"
 
 
 def _others(folder: Path) -> str:

@@ -44,6 +44,8 @@ ALLOWED: dict[str, set[str]] = {
         *("intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
         "forgetting",
     },
+    "rebuilding": {"intake", "compaction", "histories", "store"},
+    "sealing": {"examples", "immutable", "materialize", "stripes"},
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},
     "histories": {"immutable", "mutable"},
     "explain": {"capture", "histories", "immutable", "intake", "materialize", "store", "stripes"},

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from latewood import __version__
+from latewood.cli.alter import alter
 from latewood.cli.anchors import anchors
 from latewood.cli.append import append
 from latewood.cli.backfill import backfill
@@ -26,6 +27,9 @@ from latewood.cli.init import init
 from latewood.cli.inspect import inspect
 from latewood.cli.materialize import materialize
 from latewood.cli.output import describe, plain_warnings, print_json
+from latewood.cli.pin import pin
+from latewood.cli.rollback import rollback
+from latewood.cli.scrub import scrub
 from latewood.cli.verify import verify
 from latewood.cli.warmup import warmup
 from latewood.cli.why import why
@@ -54,7 +58,25 @@ def latewood(
     """Store every history once, log a pointer, rebuild the exact sequence while training."""
 
 
-for verb in (init, ingest, append, compact, anchors, backfill, materialize, inspect, why, verify, export, warmup, demo):
+for verb in (
+    init,
+    ingest,
+    append,
+    compact,
+    anchors,
+    backfill,
+    materialize,
+    inspect,
+    why,
+    verify,
+    alter,
+    scrub,
+    pin,
+    rollback,
+    export,
+    warmup,
+    demo,
+):
     app.command()(verb)
 
 

@@ -31,7 +31,7 @@ def init(
     debug: Debug = False,
 ) -> None:
     """Create an empty store."""
-    schema = Schema(user_id=_type(user), groups=_groups(trait))
+    schema = Schema(user_id=_type(user), groups=groups_of(trait))
     output = Output(json)
     with lw.Store.create(store, schema, shards=shards, mutable=mutable) as created:
         values = {"store": store, "epoch": created.epoch.hex(), "shards": shards}
@@ -42,14 +42,15 @@ def init(
         output.code(schema)
 
 
-def _groups(traits: list[str]) -> dict[str, pa.Schema]:
+def groups_of(traits: list[str], default: str = DEFAULT_GROUP) -> dict[str, pa.Schema]:
+    """Traits in words, by feature group; `default` is that of a trait without one. Raises: SchemaError."""
     groups: dict[str, list[tuple[str, pa.DataType]]] = {}
     for text in traits:
         name, colon, type_ = text.rpartition(":")
         if not colon:
-            raise SchemaError(f"--trait {text!r}: expected NAME:TYPE or GROUP/NAME:TYPE")
+            raise SchemaError(f"trait {text!r}: expected NAME:TYPE or GROUP/NAME:TYPE")
         group, slash, plain = name.partition("/")
-        groups.setdefault(group if slash else DEFAULT_GROUP, []).append((plain if slash else name, _type(type_)))
+        groups.setdefault(group if slash else default, []).append((plain if slash else name, _type(type_)))
     return {group: pa.schema(fields) for group, fields in groups.items()}
 
 

@@ -1,0 +1,52 @@
+"""`latewood scrub`: forget users, or events that meet a condition."""
+
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+
+import latewood as lw
+from latewood.cli.output import Debug, Json, Mutable, Output, moment
+from latewood.cli.where import parse_where
+from latewood.errors import SchemaError
+
+
+def scrub(
+    store: Annotated[str, typer.Argument(help="The store.")],
+    user: Annotated[list[str] | None, typer.Option(help="A user to forget whole; repeat it for more.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help='Forget these events instead, as "item_id == 17"; of their users the rest is kept.'),
+    ] = None,
+    compact: Annotated[bool, typer.Option(help="Remove their bytes now; otherwise the next compaction does.")] = True,
+    mutable: Mutable = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Forget users or events: what was logged of them is refused at once, their bytes are removed by compaction."""
+    output = Output(json)
+    with lw.Store.open(store, mutable=mutable) as opened:
+        users = None if user is None else user_ids(user, opened.schema.user_id)
+        receipt = opened.scrub(users, None if where is None else parse_where(where), compact=compact)
+    values = receipt.to_json()
+    if json:
+        output.result(values)
+        return
+    out_of_reach = values.pop("out_of_reach")
+    values |= {
+        name: ", ".join(map(str, values[name])) or None for name in ("numbers", "purged_generations", "moved_pins")
+    }
+    if receipt.scrub_ts is not None:
+        values["scrub_ts"] = moment(receipt.scrub_ts, raw=False)
+    output.result(values, "scrub")
+    output.table(["out of reach"], [[place] for place in out_of_reach], "")
+
+
+def user_ids(words: list[str], type_: pa.DataType) -> list[int | str]:
+    """User ids as the store has them. Raises: SchemaError: not an integer where they are integers."""
+    if not pa.types.is_integer(type_):
+        return list(words)
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        raise SchemaError(f"--user {', '.join(words)}: the store's user ids are integers") from None

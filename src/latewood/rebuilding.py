@@ -1,0 +1,71 @@
+"""Rebuild: the same events, and older ones that came to light, in a new store of a new epoch (docs/protocol.md R7).
+
+A store takes nothing below its frontier, because what was captured or published must not change. Where a feed turns up
+that should have been there from the start, the way out is a new store: every event of the old one with both its clocks
+and its corrections, and the feeds, sorted together in one bulk load. Its pointers are its own, and those of the old one
+are refused there; the old store is left as it is, so that trainings can go on with it until examples are made anew.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latewood.columns import Column
+from latewood.compaction import bulk_load
+from latewood.errors import SchemaError
+from latewood.events import Events
+from latewood.histories import scan_histories
+from latewood.intake import read_events
+from latewood.schema import Trait
+from latewood.store import Store
+
+
+def rebuild(
+    store: Store,
+    path: str | Path,
+    feeds: Iterable[Any] = (),
+    *,
+    shards: int | None = None,
+    mutable: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Store:
+    """Make a new store of all events of one, and of some feeds.
+
+    Args:
+        store: what to take over: its events with their ingest times and corrections, its schema, its retention.
+        path, shards, mutable: of the new store, as in `Store.create`; as many shards as before unless given.
+        feeds: tables of events with their ingest_ts, however old.
+        progress: called with (events written, events in all).
+    Returns: the new store, open for writing.
+    Raises: SchemaError: a feed that does not fit, or has no ingest_ts. ConflictError: there is a store already, or an
+        ingest time is ahead of the clock.
+    """
+    like = store.changes.latest(store.refresh().generation)
+    new = Store.create(path, store.schema, shards or like.shards, store.clock, mutable, like.retention)
+    try:
+        bulk_load(new, _everything(store, new, feeds), progress=progress)
+        new.refresh()
+    except BaseException:
+        new.close()
+        raise
+    return new
+
+
+def _everything(store: Store, new: Store, feeds: Iterable[Any]) -> Iterator[Events]:
+    for events in scan_histories(store, list(store.schema)):
+        traits = {trait.id: _recoded(store, new, events, trait) for trait in store.schema if trait.id in events.traits}
+        yield replace(events, traits=traits)
+    for number, feed in enumerate(feeds):
+        intake = read_events(feed, new.schema, new.encode)
+        if not intake.explicit or intake.supersedes is not None:
+            raise SchemaError(f"feed {number}: a feed brings its ingest_ts, and no corrections")
+        yield intake.events
+
+
+def _recoded(store: Store, new: Store, events: Events, trait: Trait) -> Column:
+    """A trait's column in the codes of the new store."""
+    column = events.traits[trait.id]
+    if not trait.coded:
+        return column
+    return new.vocabulary.encode(trait, store.vocabulary.to_arrow(trait, column))

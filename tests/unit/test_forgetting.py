@@ -1,0 +1,146 @@
+"""Forgetting: refused at once, gone with the next compaction, and the receipt tells."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import latewood as lw
+from latewood.storage import keys
+from latewood.testing import ManualClock
+
+SCHEMA = lw.Schema(user_id=pa.string(), traits=pa.schema([("item", pa.int64()), ("shop", pa.string())]))
+EVERYTHING = lw.Projection()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(1_000)
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> lw.Store:
+    """Two users, each with a stored and a recent event; u1 alone has been to "little shop"."""
+    store = lw.Store.create(tmp_path / "store", SCHEMA, shards=2, clock=clock)
+    append(store, clock, "u1", 1, "little shop")
+    append(store, clock, "u2", 2, "big shop")
+    store.compact()
+    append(store, clock, "u1", 3, "big shop")
+    append(store, clock, "u2", 4, "big shop")
+    return store
+
+
+def append(store: lw.Store, clock: ManualClock, user: str, item: int, shop: str, event_ts: int | None = None) -> Any:
+    clock.advance(10)
+    times = [clock.now() if event_ts is None else event_ts]
+    return store.append(pa.table({"user_id": [user], "event_ts": times, "item": [item], "shop": [shop]}))
+
+
+def capture(store: lw.Store, clock: ManualClock, *users: str) -> pa.Table:
+    clock.advance(10)
+    requests = pa.table({"user_id": list(users), "request_ts": [clock.now()] * len(users)})
+    return store.capture(requests).columns
+
+
+def items(store: lw.Store, examples: pa.Table, **how: Any) -> list[list[int]]:
+    rows = lw.Materializer(store, EVERYTHING, **how)(examples).to_arrow()["history"].to_pylist()
+    return [row["item"] for row in rows]
+
+
+def files_of(store: lw.Store) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path(store.path).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_a_user_is_refused_at_once_and_gone_with_compaction(store: lw.Store, clock: ManualClock, compact: bool) -> None:
+    examples = capture(store, clock, "u1", "u2")
+    trainer = lw.Store.open(store.path, read_only=True)
+    assert items(trainer, examples) == [[1, 3], [2, 4]]
+    receipt = store.scrub(["u1"], compact=compact)
+    for reader in (store, trainer):
+        with pytest.raises(lw.ScrubbedError, match="row 0, user 'u1'"):
+            items(reader, examples)
+        assert items(reader, examples.slice(1)) == [[2, 4]]
+        batch = lw.Materializer(reader, EVERYTHING, on_missing="mask")(examples)
+        assert (batch.lengths.tolist(), batch.weights.tolist()) == ([0, 2], [0, 1])
+    assert store.history("u1").num_rows == 0
+    assert receipt.done == compact
+    if not compact:
+        assert any(b"u1" in data for data in files_of(store).values())
+        assert receipt.generation is None
+        assert "next compaction" in repr(receipt)
+        store.compact()
+    assert not [path for path, data in files_of(store).items() if b"u1" in data or b"little shop" in data]
+    assert store.history("u2")["shop"].to_pylist() == ["big shop", "big shop"]
+
+
+def test_the_receipt_says_what_was_done(store: lw.Store, clock: ManualClock) -> None:
+    store.pin("run", timedelta(days=1))
+    receipt = store.scrub(["u1", "u1", "stranger"])
+    assert (receipt.users, receipt.events, receipt.numbers) == (2, None, (0,))
+    assert (receipt.generation, receipt.purged_generations, receipt.mutable_tier) == (2, (1,), True)
+    assert (receipt.blanked_values, receipt.moved_pins, receipt.purged_files) == (1, ("run",), 1)
+    assert receipt.to_json()["done"] is True
+    assert any("example logs" in place for place in receipt.out_of_reach)
+    assert store.at("run").generation.id == 2
+
+
+def test_who_comes_back_has_valid_examples_and_a_replay_does_not_bring_the_past(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    before = clock.now()
+    receipt = store.scrub(["u1"], compact=False)
+    replayed = append(store, clock, "u1", 1, "little shop", event_ts=before)
+    assert (replayed.count, replayed.skipped) == (0, 1)
+    append(store, clock, "u1", 9, "new shop")
+    examples = capture(store, clock, "u1")
+    assert items(store, examples) == [[9]]
+    store.compact()
+    assert items(store, examples) == [[9]]
+    assert receipt.scrub_ts is not None
+    assert store.history("u1")["item"].to_pylist() == [9]
+
+
+def test_events_that_meet_a_condition(store: lw.Store, clock: ManualClock) -> None:
+    examples = capture(store, clock, "u1", "u2")
+    receipt = store.scrub(where=(lw.col("shop") == "little shop") | (lw.col("item") == 3))
+    assert (receipt.users, receipt.events, receipt.done) == (1, 2, True)
+    assert store.history("u1").num_rows == 0
+    assert not [path for path, data in files_of(store).items() if b"little shop" in data]
+    with pytest.raises(lw.ScrubbedError, match="user 'u1'"):
+        items(store, examples)
+    assert items(store, examples.slice(1)) == [[2, 4]]
+    assert store.scrubs.refresh() == 1
+    assert next(iter(lw.Store.open(store.path, read_only=True).scrubs), None) is None  # read when first asked
+    append(store, clock, "u1", 5, "big shop")
+    receipt = store.scrub(where=lw.col("item") == 2)
+    assert (receipt.users, receipt.events) == (1, 1)
+    assert store.history("u2")["item"].to_pylist() == [4]
+    assert store.history("u1")["item"].to_pylist() == [5]
+
+
+def test_nothing_to_forget(store: lw.Store) -> None:
+    receipt = store.scrub(where=lw.col("item") == 77)
+    assert (receipt.scrub_ts, receipt.numbers, receipt.events, receipt.done) == (None, (), 0, True)
+    assert repr(receipt) == "<ScrubReceipt: nothing to forget>"
+    assert store.storage.list(keys.SCRUBS) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "either user_ids= or where="),
+        ({"user_ids": ["a"], "where": lw.col("item") == 1}, "either user_ids= or where="),
+        ({"user_ids": "u1"}, "is one string"),
+        ({"user_ids": [1]}, "'user_id' is int64"),
+        ({"user_ids": [1, "a"]}, "of one type"),
+        ({"where": "item == 1"}, "where is a condition"),
+        ({"where": lw.col("nope") == 1}, "nope"),
+    ],
+)
+def test_what_is_no_scrub_is_refused(store: lw.Store, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(lw.SchemaError, match=message):
+        store.scrub(**arguments)
+    assert store.storage.list(keys.SCRUBS) == []
