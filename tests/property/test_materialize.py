@@ -1,222 +1,35 @@
-"""Materialize against brute force: the events visible by docs/protocol.md R2, sorted, cut, as Python lists.
+"""Materialize against brute force: the events visible by docs/protocol.md R2 and R13, sorted, cut, as Python lists.
 
-The store is one generation, written here shard by shard; pointers and recents are counted here, one event at a time. So
-nothing but the stripes and the code under test stands between the raw events and the comparison.
+The same examples again, sealed (R12), after retention (R15) and after scrubs (R16).
 """
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 
-from latewood.columns import Column, column_from_arrow
-from latewood.immutable.manifest import NO_FILE, Generation, ShardFile
-from latewood.immutable.reader import GenerationReader
-from latewood.immutable.scrubs import Scrubs
+from latewood.errors import ExpiredError, ScrubbedError
 from latewood.materialize import Materializer
-from latewood.pointer import Pointers
 from latewood.projection import Projection
-from latewood.schema import TIME_TYPE, Schema
-from latewood.storage import keys, open_storage
-from latewood.stripes import ShardWriter, UserRun, columns_of, identities
-from latewood.users import shard_of, user_keys
-from latewood.vocabulary import Vocabulary
-
-EPOCH = bytes(range(16))
-SHARDS = 3
-TRAITS = [
-    ("item", pa.int64()),
-    ("action", pa.dictionary(pa.int32(), pa.string())),
-    ("note", pa.string()),
-    ("like", pa.bool_()),
-    ("score", pa.float32()),
-    ("seen", pa.timestamp("us")),
-    ("rank", pa.uint8()),
-]
-INTEGER_USERS = Schema(user_id=pa.int64(), traits=pa.schema(TRAITS))
-TEXT_USERS = Schema(user_id=pa.string(), traits=pa.schema(TRAITS))
-names = itertools.count()
-
-
-@dataclass(frozen=True)
-class Event:
-    user: Any
-    event_ts: int
-    ingest_ts: int
-    ordinal: int
-    traits: tuple[Any, ...]
-
-    @property
-    def order(self) -> tuple[int, int, int]:
-        return (self.event_ts, self.ingest_ts, self.ordinal)
-
-
-@dataclass(frozen=True)
-class Request:
-    """As of `cutoff`, everything before `end` in the total order; a pointer of `watermark`."""
-
-    user: Any
-    end: tuple[int, ...]  # (event_ts,), or a whole order for an anchor
-    cutoff: int
-    watermark: int
-
-
-@dataclass
-class World:
-    """A store of one generation, and everything that ever happened."""
-
-    schema: Schema
-    events: list[Event]
-    watermark: int
-    epoch: bytes = EPOCH
-    refreshed: int = field(default=0)
-
-    def __post_init__(self) -> None:
-        self.storage = open_storage(f"memory://materialize-{next(names)}")
-        self.vocabulary = Vocabulary(self.storage, self.schema)
-        stored = [event for event in self.events if event.ingest_ts < self.watermark]
-        self._columns = {trait.id: self._column(stored, i) for i, trait in enumerate(self.schema)}
-        for i, trait in enumerate(self.schema):  # what appends to the mutable tier would have done
-            if trait.coded:
-                self.vocabulary.encode(trait, pa.array([e.traits[i] for e in self.events], trait.value_type))
-        shards = tuple(self._write(number, stored) for number in range(SHARDS))
-        self.generation = Generation(1, self.watermark, "attempt", EPOCH, self.schema, shards)
-        self._reader = GenerationReader(self.storage, self.generation)
-        self.scrubs = Scrubs(self.storage, EPOCH)
-
-    def reader(self) -> GenerationReader:
-        return self._reader
-
-    def refresh(self) -> GenerationReader:
-        self.refreshed += 1
-        return self._reader
-
-    def _column(self, events: Sequence[Event], i: int) -> Column:
-        trait = self.schema.traits[i]
-        values = [event.traits[i] for event in events]
-        array = pa.array(values, trait.value_type, from_pandas=False)
-        return self.vocabulary.encode(trait, array) if trait.coded else column_from_arrow(array)
-
-    def _write(self, number: int, stored: list[Event]) -> ShardFile:
-        ids = pa.array([event.user for event in stored], self.schema.user_id)
-        mine = np.flatnonzero(shard_of(user_keys(ids).hash, SHARDS) == number)
-        if not len(mine):
-            return NO_FILE
-        own = user_keys(ids)
-        order = np.array([event.order for event in stored], np.int64)
-        rows = mine[np.lexsort((*order[mine].T[::-1], own.check[mine], own.hash[mine]))]
-        first = np.flatnonzero([i == 0 or stored[rows[i]].user != stored[rows[i - 1]].user for i in range(len(rows))])
-        columns = [
-            Column(order[rows, 0]),
-            Column(order[rows, 1] - order[rows, 0]),
-            Column(order[rows, 2].astype(np.int32)),
-        ]
-        for trait in self.schema:
-            values, mask = self._columns[trait.id]
-            columns.append(Column(values[rows], None if mask is None else mask[rows]))
-        columns.append(Column(np.zeros(len(rows), np.int64), np.ones(len(rows), np.bool_)))
-        run = UserRun(
-            ids.take(pa.array(rows[first])),
-            own.take(rows[first]),
-            np.append(first, len(rows)).astype(np.int64),
-            columns,
-        )
-        key = keys.shard(1, "attempt", number)
-        with self.storage.writer(key) as sink:
-            writer = ShardWriter(sink, columns_of(self.schema), epoch=EPOCH, generation=1, shard=number)
-            writer.add(run)
-            summary = writer.finish()
-        return ShardFile(key, summary.size_bytes, summary.event_count, summary.user_count, summary.footer_xxh3)
-
-    def visible(self, request: Request, low: int, high: int) -> list[Event]:
-        """The user's events before the request's end, with low <= ingest_ts < high, in the total order."""
-        return sorted(
-            (
-                event
-                for event in self.events
-                if event.user == request.user and event.order < request.end and low <= event.ingest_ts < high
-            ),
-            key=lambda event: event.order,
-        )
-
-    def examples(self, requests: Sequence[Request], *, shuffled: bool = False) -> pa.Table:
-        """What capture or backfill would have logged."""
-        stored = [self.visible(request, -(2**62), request.watermark) for request in requests]
-        recent = [self.visible(request, request.watermark, request.cutoff) for request in requests]
-        if shuffled:
-            recent = [events[::-1] for events in recent]
-        users = pa.array([request.user for request in requests], self.schema.user_id)
-        end_ts = np.array([request.end[0] for request in requests], np.int64)
-        pointers = Pointers(
-            EPOCH,
-            np.array([request.watermark for request in requests], np.int64),
-            np.array([e[0].event_ts if e else r.end[0] for e, r in zip(stored, requests, strict=True)], np.int64),
-            end_ts,
-            np.array([sum(x.event_ts == t for x in e) for e, t in zip(stored, end_ts, strict=True)], np.int32),
-            np.array([len(events) for events in stored], np.int64),
-            np.array([self._checksum(events) for events in stored], np.uint64),
-        )
-        cutoff = pa.array([request.cutoff for request in requests], pa.int64()).view(TIME_TYPE)
-        return pa.table(
-            {
-                "user_id": users,
-                "request": pa.array(range(len(requests))),
-                "uih": pointers.to_arrow(),
-                "recent": self._recent(recent),
-                "cutoff": cutoff,
-            }
-        )
-
-    def _checksum(self, events: list[Event]) -> int:
-        own = user_keys(pa.array([event.user for event in events], self.schema.user_id))
-        order = np.array([event.order for event in events], np.int64).reshape(-1, 3)
-        return int(identities(own, *order.T).sum(dtype=np.uint64))
-
-    def _recent(self, recent: list[list[Event]]) -> pa.StructArray:
-        def lists(type_: pa.DataType, get: Any) -> pa.Array:
-            flat = [get(event) for events in recent for event in events]
-            array = pa.array(flat, pa.int64() if pa.types.is_timestamp(type_) else type_, from_pandas=False)
-            offsets = np.cumsum([0, *(len(events) for events in recent)]).astype(np.int32)
-            return pa.ListArray.from_arrays(pa.array(offsets), array.view(type_), type=pa.list_(type_))
-
-        columns = {
-            "event_ts": lists(TIME_TYPE, lambda event: event.event_ts),
-            "ingest_ts": lists(TIME_TYPE, lambda event: event.ingest_ts),
-            "ordinal": lists(pa.int32(), lambda event: event.ordinal),
-        }
-        for i, trait in enumerate(self.schema):
-            columns[trait.name] = lists(trait.value_type, lambda event, i=i: event.traits[i])
-        return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
-
-    def expected(self, request: Request, projection: Projection) -> dict[str, list[Any]]:
-        """R2 and the cut, by brute force."""
-        events = self.visible(request, -(2**62), request.cutoff)
-        if projection.max_len is not None:
-            events = events[len(events) - min(projection.max_len, len(events)) :]
-        columns = [trait.name for trait in self.schema]
-        return {
-            name: [e.event_ts if name == "event_ts" else e.traits[columns.index(name)] for e in events]
-            for name in projection.names(self.schema)
-        }
-
-
-def plain(history: pa.Array, row: int) -> dict[str, list[Any]]:
-    """One history as Python values, times as µs."""
-    result = {}
-    for column in history.type:
-        values = history.field(column.name)[row].values
-        result[column.name] = (values.view(pa.int64()) if pa.types.is_timestamp(values.type) else values).to_pylist()
-    return result
+from latewood.sealing import SealReport, seal_with_report
+from latewood.users import user_keys
+from plain_world import INTEGER_USERS, TEXT_USERS, TRAITS, Event, Request, World, numbered, plain
 
 
 def check(world: World, requests: Sequence[Request], projection: Projection, **options: Any) -> None:
+    check_examples(world, world.examples(requests, **options), requests, projection)
+
+
+def check_examples(world: World, examples: pa.Table, requests: Sequence[Request], projection: Projection) -> None:
     materializer = Materializer(world, projection)
-    batch = materializer(world.examples(requests, **options))
+    resolved = materializer.resolve(examples)
+    batch = materializer.batch(resolved)
+    assert resolved.lengths(projection.max_len).tolist() == batch.lengths.tolist()
     history = batch.to_arrow()["history"].combine_chunks()
     wanted = [world.expected(request, projection) for request in requests]
     assert [plain(history, row) for row in range(len(requests))] == wanted
@@ -254,18 +67,21 @@ def worlds(draw: st.DrawFn) -> World:
     raw = draw(
         st.lists(st.tuples(st.sampled_from(users), st.integers(0, 8), st.integers(-1, 8), TRAIT_VALUES), max_size=40)
     )
-    return World(schema, numbered([(u, t, t + d, traits) for u, t, d, traits in raw]), draw(st.integers(0, 16)))
+    events = numbered([(u, t, t + d, traits) for u, t, d, traits in raw])
+    changes = draw(st.lists(st.tuples(st.integers(-20, 9), st.integers(0, 39)), max_size=len(events)))
+    return World(schema, corrected(events, changes), draw(st.integers(0, 16)))
 
 
-def numbered(raw: Sequence[tuple[Any, int, int, tuple[Any, ...]]]) -> list[Event]:
-    """Events with ordinals by arrival."""
-    seen: dict[tuple[Any, int, int], int] = {}
-    events = []
-    for user, event_ts, ingest_ts, traits in raw:
-        place = seen.get((user, event_ts, ingest_ts), 0)
-        seen[user, event_ts, ingest_ts] = place + 1
-        events.append(Event(user, event_ts, ingest_ts, place, traits))
-    return events
+def corrected(events: list[Event], changes: Sequence[tuple[int, int]]) -> list[Event]:
+    """Some events superseded: so long after they were known, or, above 5, by another event that came no earlier."""
+    result = list(events)
+    for k, (delay, other) in enumerate(changes):
+        event, newer = events[k], events[other % len(events)]
+        if 0 <= delay <= 5:
+            result[k] = replace(event, superseded_at=event.ingest_ts + delay)
+        elif delay > 5 and newer.user == event.user and newer != event and newer.ingest_ts >= event.ingest_ts:
+            result[k] = replace(event, superseded_at=newer.ingest_ts)
+    return result
 
 
 def requests_of(world: World) -> st.SearchStrategy[list[Request]]:
@@ -277,7 +93,7 @@ def requests_of(world: World) -> st.SearchStrategy[list[Request]]:
 
     def anchor(event: Event) -> Request:
         cutoff = min(event.event_ts, event.ingest_ts) + 1
-        return Request(event.user, event.order, cutoff, min(cutoff, world.watermark))
+        return Request(event.user, world.end_of(event), cutoff, min(cutoff, world.watermark))
 
     requests = st.builds(plain_request, users, st.integers(0, 10), st.integers(0, 18), st.sampled_from([0, 0, 3]))
     if world.events:
@@ -299,8 +115,8 @@ def test_materialized_is_what_was_visible(data: st.DataObject) -> None:
     check(world, requests, data.draw(PROJECTIONS), shuffled=data.draw(st.booleans()))
 
 
-def grown(seed: int, count: int, late: float) -> World:
-    """Long histories: three users, events over many stripes, some late or known before their time."""
+def grown(seed: int, count: int, late: float, changed: float = 0.0) -> World:
+    """Long histories: three users, events over many stripes, some late, some corrected or deleted."""
     rng = np.random.default_rng(seed)
     event_ts = np.sort(rng.integers(0, count * 2, count))
     delay = np.where(rng.random(count) < late, rng.integers(0, count, count), rng.integers(0, 3, count))
@@ -309,7 +125,10 @@ def grown(seed: int, count: int, late: float) -> World:
         (int(user), int(t), int(t + d), (int(item), "like" if item % 3 else None, str(item % 50), True, 0.5, None, 7))
         for user, t, d, item in zip(users, event_ts, delay, rng.integers(0, 1000, count), strict=True)
     ]
-    return World(INTEGER_USERS, numbered(raw), int(count * 1.5))
+    events = numbered(raw)
+    for k in np.flatnonzero(rng.random(count) < changed).tolist():
+        events[k] = replace(events[k], superseded_at=events[k].ingest_ts + int(rng.integers(0, count)))
+    return World(INTEGER_USERS, events, int(count * 1.5))
 
 
 def some_requests(world: World, seed: int, count: int) -> list[Request]:
@@ -324,10 +143,108 @@ def some_requests(world: World, seed: int, count: int) -> list[Request]:
     return requests
 
 
-CLEAN, LATE = grown(1, 4000, 0.0), grown(2, 4000, 0.2)
+GROWN = [grown(1, 4000, 0.0), grown(2, 4000, 0.2), grown(3, 4000, 0.05, 0.002), grown(4, 4000, 0.1, 0.3)]
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0, 1, 50, 256, 700, None]), st.booleans())
-def test_long_histories_share_stretches_and_skip_what_came_late(seed: int, max_len: int | None, late: bool) -> None:
-    world = LATE if late else CLEAN
+@given(st.integers(0, 10**6), st.sampled_from([0, 1, 50, 256, 700, None]), st.sampled_from(GROWN))
+def test_long_histories_share_stretches_and_skip_what_is_not_visible(
+    seed: int, max_len: int | None, world: World
+) -> None:
     check(world, some_requests(world, seed, 6), Projection(max_len, traits=["item", "action", "event_ts"]))
+
+
+@given(st.data())
+def test_sealed_examples_mean_the_same(data: st.DataObject) -> None:
+    world = data.draw(worlds())
+    requests = data.draw(requests_of(world))
+    projection = data.draw(PROJECTIONS)
+    check_sealed(world, requests, projection)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([50, 700, None]), st.sampled_from(GROWN))
+def test_long_examples_mean_the_same_sealed(seed: int, max_len: int | None, world: World) -> None:
+    older = [
+        replace(request, watermark=min(request.watermark, 700 * (k % 5)))
+        for k, request in enumerate(some_requests(world, seed, 8))
+    ]
+    check_sealed(world, older, Projection(max_len, traits=["item", "event_ts"]))
+
+
+def check_sealed(world: World, requests: Sequence[Request], projection: Projection) -> None:
+    examples = world.examples(requests)
+    carrying = [
+        bool(world.visible(request, request.watermark, request.cutoff) or world.superseded(request))
+        for request in requests
+    ]
+    covered = [request.cutoff <= world.watermark for request in requests]
+    sealed, report = seal_with_report(world, examples)
+    both = sum(carries and covers for carries, covers in zip(carrying, covered, strict=True))
+    not_covered = sum(carrying) - both
+    assert report == SealReport(sealed=both, already=len(requests) - sum(carrying), not_covered=not_covered)
+    assert sealed.schema == examples.schema
+    check_examples(world, sealed, requests, projection)
+    for row, (carries, covers) in enumerate(zip(carrying, covered, strict=True)):
+        recent = sealed["recent"][row].as_py()
+        assert (not recent["event_ts"] and not recent["supersedes"]) == (not carries or covers)
+    again, second = seal_with_report(world, sealed)
+    assert again is sealed
+    assert second == SealReport(already=len(requests) - not_covered, not_covered=not_covered)
+
+
+@given(st.data())
+def test_retention_serves_what_it_left_enough_of_and_nothing_else(data: st.DataObject) -> None:
+    whole = data.draw(worlds())
+    requests = data.draw(requests_of(whole))
+    projection = data.draw(PROJECTIONS)
+    examples = whole.examples(requests)
+    users = sorted({event.user for event in whole.events})
+    kept_from = data.draw(st.fixed_dictionaries({user: st.integers(0, 9) for user in users}))
+    world = World(whole.schema, whole.events, whole.watermark, kept_from)
+    materializer = Materializer(world, projection, on_missing="mask")
+    resolved = materializer.resolve(examples)
+    batch = materializer.batch(resolved)
+    assert resolved.lengths(projection.max_len).tolist() == batch.lengths.tolist()
+    history = batch.to_arrow()["history"].combine_chunks()
+    served = [is_served(world, request, projection.max_len) for request in requests]
+    assert batch.weights.tolist() == [float(serve) for serve in served]
+    for row, (request, serve) in enumerate(zip(requests, served, strict=True)):
+        wanted = world.expected(request, projection)
+        assert plain(history, row) == (wanted if serve else {name: [] for name in wanted})
+    if not all(served):
+        with pytest.raises(ExpiredError, match=f"row {served.index(False)}, user "):
+            Materializer(world, projection)(examples)
+
+
+def is_served(world: World, request: Request, max_len: int | None) -> bool:
+    """R15: whether all that is wanted lies at or after the oldest event that is left of those the pointer means."""
+    meant = world.visible(request, -(2**62), request.watermark)
+    left = [event for event in meant if event.event_ts >= world.kept_from.get(event.user, 0)]
+    if len(left) == len(meant) or max_len == 0:
+        return True
+    if max_len is None or not left:
+        return False
+    sequence = world.visible(request, -(2**62), request.cutoff)
+    return sum(event.event_ts >= left[0].event_ts for event in sequence) >= max_len
+
+
+@given(st.data())
+def test_examples_from_before_a_scrub_are_refused(data: st.DataObject) -> None:
+    world = data.draw(worlds())
+    requests = data.draw(requests_of(world))
+    projection = data.draw(PROJECTIONS)
+    examples = world.examples(requests)
+    users = sorted({event.user for event in world.events})
+    scrubs = data.draw(st.lists(st.tuples(st.sampled_from(users), st.integers(0, 16)), max_size=3)) if users else []
+    for number, (user, scrub_ts) in enumerate(scrubs):
+        key = user_keys(pa.array([user], world.schema.user_id))
+        world.scrubs.write(number, scrub_ts, world.scrubs.body(key))
+    refused = [any(r.user == user and r.cutoff <= ts for user, ts in scrubs) for r in requests]
+    batch = Materializer(world, projection, on_missing="mask")(examples)
+    history = batch.to_arrow()["history"].combine_chunks()
+    assert batch.weights.tolist() == [float(not refuse) for refuse in refused]
+    for row, (request, refuse) in enumerate(zip(requests, refused, strict=True)):
+        wanted = world.expected(request, projection)
+        assert plain(history, row) == ({name: [] for name in wanted} if refuse else wanted)
+    if any(refused):
+        with pytest.raises(ScrubbedError, match=f"row {refused.index(True)}, user "):
+            Materializer(world, projection)(examples)

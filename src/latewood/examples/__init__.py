@@ -6,6 +6,7 @@ log is only the layout that a trainer reads fastest.
 
 from latewood.examples.fat_rows import FatRows, FatRowWriter, write_fat_rows
 from latewood.examples.log import ExampleLog
+from latewood.examples.rewrite import rewrite_log
 from latewood.examples.source import ExampleSource, open_examples
 
-__all__ = ["ExampleLog", "ExampleSource", "FatRowWriter", "FatRows", "open_examples", "write_fat_rows"]
+__all__ = ["ExampleLog", "ExampleSource", "FatRowWriter", "FatRows", "open_examples", "rewrite_log", "write_fat_rows"]

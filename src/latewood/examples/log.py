@@ -16,15 +16,13 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from latewood.clock import DAY_US
 from latewood.columns import one_array, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.examples.align import align, plain
-from latewood.examples.footer import with_checksum
-from latewood.examples.leaves import leaves
+from latewood.examples.encode import encode
 from latewood.storage import open_storage
 from latewood.users import UserKeys, shard_of, user_keys
 
@@ -99,7 +97,7 @@ class ExampleLog:
                 for folder, part in _partitions(pa.concat_tables(self._buffer), self._bucket_count, self._days):
                     key = f"{folder}/{self._flushes:05d}-{uuid.uuid4().hex}.parquet"
                     written.append(key)
-                    self._storage.write(key, _encode(part, self._row_group_size))
+                    self._storage.write(key, encode(self._groups(part), part.schema))
             except BaseException:
                 self._storage.delete(written)
                 raise
@@ -117,6 +115,9 @@ class ExampleLog:
     ) -> None:
         if error is None:
             self.close()
+
+    def _groups(self, part: pa.Table) -> Iterator[pa.Table]:
+        return (part.slice(start, self._row_group_size) for start in range(0, len(part), self._row_group_size))
 
     def _check_schema(self, schema: pa.Schema) -> None:
         if self._schema is None:
@@ -160,27 +161,3 @@ def _partitions(table: pa.Table, bucket_count: int, span: int) -> Iterator[tuple
     for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(rows)], strict=True):
         day = np.datetime64(int(days[start]), "D")
         yield f"day={day}/bucket={buckets[start]:02d}", table.slice(start, stop - start)
-
-
-def _encode(table: pa.Table, row_group_size: int) -> pa.Buffer:
-    """One Parquet file in memory: parts are bounded by the log's buffer, and the storage then writes it atomically."""
-    encodings = {path: encoding for path, type_ in leaves(table.schema) if (encoding := _encoding(path, type_))}
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=row_group_size,
-        compression="zstd",
-        write_page_checksum=True,
-        write_statistics=["user_id", "request_ts"],
-        use_dictionary=[path for path, _ in leaves(table.schema) if path not in encodings],
-        column_encoding=encodings or None,
-    )
-    return with_checksum(sink.getvalue())
-
-
-def _encoding(path: str, type_: pa.DataType) -> str | None:
-    """None where a dictionary is tried first: it suits labels, categories and whatever repeats."""
-    if pa.types.is_timestamp(type_) or (path in ("user_id", "request_ts") and pa.types.is_integer(type_)):
-        return "DELTA_BINARY_PACKED"
-    return "PLAIN" if path == "uih.checksum" else None

@@ -156,14 +156,20 @@ def find_hits(
     """
     if places is None:
         return None
-    owner = places.owner
-    located = Located(resolution.shard[owner], resolution.user[owner])
-    event_ts, ingest_ts, ordinal = places.order
-    rows = reader.find_rows(located, event_ts, ingest_ts, ordinal, pointers.watermark[owner])
-    hit = (rows >= resolution.start[owner]) & (rows < resolution.stop[owner])
+    rows = hit_rows(reader, resolution, pointers, places)
+    hit = rows >= 0
     if not hit.any():
         return None
-    owner, rows = owner[hit], rows[hit]
+    owner, rows = places.owner[hit], rows[hit]
     offsets = np.zeros(len(places.offsets), np.int64)
     np.cumsum(np.bincount(owner, minlength=len(offsets) - 1), out=offsets[1:])
     return Hits(offsets, rows[np.lexsort((rows, owner))])
+
+
+def hit_rows(reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: Places) -> NDArray[np.int64]:
+    """The row of each place, among those that its pointer means; -1 where the pointer does not mean it."""
+    owner, (event_ts, ingest_ts, ordinal) = places.owner, places.order
+    located = Located(resolution.shard[owner], resolution.user[owner])
+    rows = reader.find_rows(located, event_ts, ingest_ts, ordinal, pointers.watermark[owner])
+    meant = (rows >= resolution.start[owner]) & (rows < resolution.stop[owner])
+    return np.where(meant, rows, -1)
