@@ -22,6 +22,9 @@ def demo(
     time: Annotated[str, typer.Option(help="With --events: when it happened.")] = "ts",
     ingest_time: Annotated[str, typer.Option(help="With --events: when it was learned of.")] = "ingest_ts",
     unit: Annotated[str, typer.Option(help="With --events: of both columns: s, ms or us.")] = "s",
+    live: Annotated[
+        bool, typer.Option("--live", help="With --events: replay it as it was learned, and compact every night.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -33,7 +36,8 @@ def demo(
     place.mkdir(parents=True, exist_ok=True)
     try:
         if events is not None:
-            result = _two_clocks(
+            two_clocks = _live if live else _two_clocks
+            result = two_clocks(
                 output, events, place, user=user, time=time, ingest_time=ingest_time, unit=unit, seed=seed
             )
         else:
@@ -64,6 +68,15 @@ def _purchases(output: Output, place: Path, days: int | None, seed: int) -> dict
         output.result(result)
     else:
         show(output.console, result)
+    return result
+
+
+def _live(output: Output, events: Path, place: Path, **settings: Any) -> dict[str, Any]:
+    from latewood.demo import replay_two_clocks
+
+    with output.progress("replaying it live, tick by tick", announce=True) as bar:
+        result: dict[str, Any] = replay_two_clocks(events, place, bar.advance, **settings)
+    output.result(result, "two clocks, live")
     return result
 
 

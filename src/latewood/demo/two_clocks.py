@@ -22,6 +22,7 @@ from latewood.testing import Oracle, different_rows
 
 REQUESTS = 20_000
 AT_ONCE = 2_000
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}  # µs
 
 
 def compare_two_clocks(
@@ -29,6 +30,7 @@ def compare_two_clocks(
 ) -> dict[str, Any]:
     """Ingest, backfill, materialize and compare. Returns the figures, JSON-able."""
     table = pq.read_table(path)
+    events = read_two_clocks(table, user=user, time=time, ingest_time=ingest_time, unit=unit)
     store, report = ingest_with_report(
         table,
         folder / "two-clocks",
@@ -39,13 +41,7 @@ def compare_two_clocks(
         shards=2,
         console=console,
     )
-    scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[unit]
-    events = pa.table(
-        {"user_id": table[user].cast(pa.int64())}
-        | {"event_ts": _scaled(table[time], scale), "ingest_ts": _scaled(table[ingest_time], scale)}
-        | {name: table[name] for name in table.column_names if name not in (user, time, ingest_time)}
-    )
-    requests = _spread(events, np.random.default_rng(seed), scale)
+    requests = spread_requests(events, np.random.default_rng(seed), UNITS[unit])
     examples = backfill(store, requests, complete=True)
     projection = Projection(max_len=4096)
     materializer, oracle = Materializer(store, projection), Oracle(events)
@@ -53,7 +49,7 @@ def compare_two_clocks(
     for start in range(0, len(examples), AT_ONCE):
         found = materializer(examples.slice(start, AT_ONCE)).to_arrow()
         different += len(different_rows(found, oracle.fat_rows(requests.slice(start, AT_ONCE), projection)))
-    in_range = _known_too_late(events, examples)
+    in_range = known_too_late(events, examples)
     store.close()
     return {
         "events": report.events,
@@ -66,16 +62,25 @@ def compare_two_clocks(
     }
 
 
+def read_two_clocks(table: pa.Table, *, user: str, time: str, ingest_time: str, unit: str) -> pa.Table:
+    """The events as the store and the oracle take them: user_id, both clocks in µs, traits."""
+    return pa.table(
+        {"user_id": table[user].cast(pa.int64())}
+        | {"event_ts": _scaled(table[time], UNITS[unit]), "ingest_ts": _scaled(table[ingest_time], UNITS[unit])}
+        | {name: table[name] for name in table.column_names if name not in (user, time, ingest_time)}
+    )
+
+
 def _scaled(column: pa.ChunkedArray, scale: int) -> pa.Array:
     if pa.types.is_timestamp(column.type):
         return pa.array([to_us(moment) for moment in column.to_pylist()], pa.int64())
     return pa.array(column.to_numpy().astype(np.int64) * scale)
 
 
-def _spread(events: pa.Table, rng: np.random.Generator, grain: int) -> pa.Table:
+def spread_requests(events: pa.Table, rng: np.random.Generator, grain: int, most: int = REQUESTS) -> pa.Table:
     """Requests by the users of random events, at random moments between that event and the user's last, on the grain."""
     user, ts = events["user_id"].to_numpy(), events["event_ts"].to_numpy()
-    row = rng.integers(0, len(ts), min(REQUESTS, len(ts)))
+    row = rng.integers(0, len(ts), min(most, len(ts)))
     order = np.lexsort((ts, user))
     last_of = np.searchsorted(user[order], user[row], side="right") - 1
     newest = ts[order][last_of]
@@ -83,7 +88,7 @@ def _spread(events: pa.Table, rng: np.random.Generator, grain: int) -> pa.Table:
     return pa.table({"request_id": np.arange(len(row)), "user_id": user[row], "request_ts": moment})
 
 
-def _known_too_late(events: pa.Table, examples: pa.Table) -> NDArray[np.int64]:
+def known_too_late(events: pa.Table, examples: pa.Table) -> NDArray[np.int64]:
     """Per example, how many events of its user lie inside its pointer's time range but were learned after its cutoff."""
     user, ts, ingest = (events[name].to_numpy() for name in ("user_id", "event_ts", "ingest_ts"))
     order = np.argsort(user, kind="stable")
