@@ -1,9 +1,9 @@
 """Data that brings both clocks, replayed live: appended tick by tick as it was learned, captured in between.
 
 The clock is the data's own ingest time. Requests come at random moments and are captured before anything of that moment
-is appended; every midnight at which something was new the store is compacted. A day's examples are compared with the
-oracle before that compaction, some of all earlier ones after every one, and all of them in the end. The oracle works from
-the raw file, so that what it expects owes nothing to the store.
+is appended; every midnight at which something was new the store is compacted, and the day's examples are sealed. They are
+compared with the oracle before that, some of all earlier ones after every compaction, and all of them in the end: as they
+were logged, and sealed. The oracle works from the raw file, so that what it expects owes nothing to the store.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +19,7 @@ from latewood.demo.two_clocks import AT_ONCE, REQUESTS, UNITS, known_too_late, r
 from latewood.materialize import Materializer
 from latewood.projection import Projection
 from latewood.schema import Schema
+from latewood.sealing import seal_with_report
 from latewood.store import Store
 from latewood.testing import ManualClock, Oracle, different_rows
 
@@ -69,9 +70,10 @@ class LiveReplay:
         self._clock = ManualClock(self._first())
         self._store = Store.create(folder / "live", _schema(self.events), shards=2, clock=self._clock)
         self._logged: list[pa.Table] = []  # one table a day
+        self._sealed: list[pa.Table] = []  # the same, sealed that night
         self._today: list[pa.Table] = []
         self.figures = {"events": len(events), "commits": 0, "requests": len(self._requests), "compactions": 0}
-        self.figures |= {"compared": 0, "different": 0}
+        self.figures |= {"compared": 0, "different": 0, "sealed": 0}
 
     def run(self, advance: Callable[[int], None] = lambda events: None) -> dict[str, int]:
         """Replay everything; `advance` is told of the events appended. Returns the figures."""
@@ -113,32 +115,41 @@ class LiveReplay:
         return (self.events, "ingest_ts"), (self._requests, "request_ts")
 
     def _night(self) -> None:
-        """The end of a day: what was logged is right before the compaction, and what was ever logged after it."""
-        if self._today:
-            self._logged.append(pa.concat_tables(self._today))
-            self._today = []
-            self._compare(self._logged[-1])
+        """The end of a day: its examples are right before the compaction, and all that were ever logged after it."""
+        logged = pa.concat_tables(self._today) if self._today else None
+        if logged is not None:
+            self._compare(logged)
         before = self._store.generation.id
-        if self._store.compact().id > before:
+        compacted = self._store.compact().id > before
+        if logged is not None:
+            self._keep(logged)
+        self._today = []
+        if compacted:
             self.figures["compactions"] += 1
-            self._compare(self._some())
+            for days in (self._logged, self._sealed):
+                self._compare(self._some(days))
 
-    def _some(self) -> pa.Table:
+    def _keep(self, logged: pa.Table) -> None:
+        sealed, report = seal_with_report(self._store, logged)
+        self.figures["sealed"] += report.sealed
+        self._logged.append(logged)
+        self._sealed.append(sealed)
+
+    def _some(self, days: list[pa.Table]) -> pa.Table:
         """Examples of all days so far."""
-        if self._sample is None or not self._logged:
-            return self._all()
-        days = self._rng.integers(0, len(self._logged), self._sample).tolist()
-        tables = [self._logged[day] for day in days]
+        if self._sample is None or not days:
+            return self._all(days)
+        tables = [days[day] for day in self._rng.integers(0, len(days), self._sample).tolist()]
         return pa.concat_tables([table.slice(int(self._rng.integers(len(table))), 1) for table in tables])
 
-    def _all(self) -> pa.Table:
-        return pa.concat_tables(self._logged) if self._logged else self._requests.slice(0, 0)
+    def _all(self, days: list[pa.Table]) -> pa.Table:
+        return pa.concat_tables(days) if days else self._requests.slice(0, 0)
 
     def _end(self) -> None:
         """After all compactions: every example once more."""
-        logged = self._all()
-        self._compare(logged)
-        late: NDArray[np.int64] = known_too_late(self.events, logged)
+        for days in (self._logged, self._sealed):
+            self._compare(self._all(days))
+        late: NDArray[np.int64] = known_too_late(self.events, self._all(self._logged))
         self.figures["late_kept_out"] = int(late.sum())
 
     def _compare(self, examples: pa.Table) -> None:
