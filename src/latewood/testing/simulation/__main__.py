@@ -41,17 +41,20 @@ def run_one(seed: int, trace: bool) -> int:
 def run_many(options: argparse.Namespace) -> int:
     """A range of seeds."""
     began = told = time.monotonic()
+    shown: set[int] = set()
 
     def tell(stop: int, summary: Summary) -> None:
         nonlocal told
         now = time.monotonic()
+        for seed, text in summary.failed.items():
+            if seed not in shown:
+                shown.add(seed)
+                print(text, flush=True)
         if now - told >= EVERY_S:
             told = now
             print(f"{summary}, {summary.cases / (now - began):.1f} cases/s; go on with --start {stop}", flush=True)
 
     summary = run_cases(options.start, options.cases, options.processes, failures=options.failures, progress=tell)
-    for text in summary.failed.values():
-        print(text)
     print(f"{summary}, {summary.cases / (time.monotonic() - began):.1f} cases/s")
     return 1 if summary.failed else 0
 

@@ -106,20 +106,18 @@ def history(process: Process) -> None:
     """All that is known of a user, or as of one moment for both clocks."""
     world, store, chance = process.world, process.store, process.chance
     user, cutoff = draw_user(process), chance.among([None, world.time.now - chance.between(0, 9)])
-    before = world.closed if not process.read_only else store.generation.watermark
+    known = [version for version in world.model.versions if version.row.user == user]
     table = process.attempt(lambda: store.history(user, cutoff))
-    if table is None:
+    if table is None or process.read_only:
         return
     numbers = table[NUMBER].to_pylist()
-    seen = [version for version in world.model.versions if version.row.user == user]
     if cutoff is None:  # what was there before the call must show; what came during it may
-        known = {version.row.number for version in seen if version.ingest_ts < before}
-        require(known <= set(numbers), "an event is missing:", known - set(numbers))
-    elif not process.read_only:
-        place = {version.row.number: version.place for version in seen}
-        known_then = [v for v in seen if v.ingest_ts < cutoff and v.row.event_ts < cutoff]
-        expected = [v.row.number for v in sorted(known_then, key=lambda v: v.place[1:])]
-        require(numbers == expected, f"the history as of {cutoff}:", numbers, "and not", expected, place)
+        require({v.row.number for v in known} <= set(numbers), "an event is missing:", known, numbers)
+    else:
+        known = [version for version in world.model.versions if version.row.user == user]
+        known = [v for v in known if v.ingest_ts < cutoff and v.row.event_ts < cutoff]
+        expected = [v.row.number for v in sorted(known, key=lambda v: v.place[1:])]
+        require(numbers == expected, f"the history as of {cutoff}:", numbers, "and not", expected)
 
 
 def log(world: World, examples: pa.Table, requests: pa.Table) -> Logged:

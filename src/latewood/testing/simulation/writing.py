@@ -129,4 +129,4 @@ def load_in_bulk(process: Process) -> None:
         return bulk_load(store, events, keep=chance.between(1, 3), workers=1)
 
     if process.attempt(load, lambda: may_refuse(process, Asked(rows)) or len(world.generations) > before):
-        store.refresh()
+        process.attempt(store.refresh)
