@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from latewood.ingestion import ingest as ingest
     from latewood.loading import Loader as Loader
     from latewood.materialize import Materializer as Materializer
+    from latewood.migration import ShadowReport as ShadowReport
+    from latewood.migration import shadow as shadow
     from latewood.mutable import AppendReceipt as AppendReceipt
     from latewood.projection import Projection as Projection
     from latewood.rebuilding import rebuild as rebuild
@@ -70,6 +72,7 @@ _HOME = {
     "SchemaError": "errors",
     "ScrubReceipt": "forgetting",
     "ScrubbedError": "errors",
+    "ShadowReport": "migration",
     "Store": "store",
     "StoreNotFoundError": "errors",
     "Verdict": "explain",
@@ -82,6 +85,7 @@ _HOME = {
     "ingest": "ingestion",
     "rebuild": "rebuilding",
     "seal": "sealing",
+    "shadow": "migration",
     "testing": "",
     "verify": "verification",
     "why": "explain",

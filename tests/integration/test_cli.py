@@ -35,6 +35,7 @@ VERBS = (
     "pin",
     "rollback",
     "export",
+    "shadow",
     "warmup",
     "demo",
 )

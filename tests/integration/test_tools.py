@@ -1,4 +1,4 @@
-"""The tools, from the shell: why, verify, export."""
+"""The tools, from the shell: why, verify, export, shadow."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import latewood as lw
@@ -147,3 +148,55 @@ class TestExport:
         code, _, err = run("export", "store", *arguments)
         assert code == 1
         assert "say what to export" in err
+
+
+class TestShadow:
+    @pytest.fixture
+    def rows(self, run: Run) -> Path:
+        """Fat Rows of the two logged requests; user 7 lacks its newest event, and has another word."""
+        table = pa.table(
+            {"uid": [7, 8], "at": [START // SECOND + 10] * 2, "h": [history(1, 2, 3), history(-1, -2, -3, -4)]}
+        )
+        pq.write_table(table, "rows.parquet")
+        return Path("rows.parquet")
+
+    MAP = (
+        "--map",
+        "user_id=uid",
+        "--map",
+        "request_ts=at",
+        "--map",
+        "event_ts=h.ts",
+        "--map",
+        "item=h.i",
+        "--unit",
+        "s",
+    )
+
+    def test_to_programs(self, rows: Path, run: Run) -> None:
+        found = answer(run("shadow", "store", str(rows), *self.MAP, "--json"))
+        assert (found["compared"], found["same"], found["not_compared"]) == (2, 1, ["word"])
+        assert [(kind["kind"], kind["events"]) for kind in found["kinds"]] == [("stale", 1)]
+
+    def test_to_people(self, rows: Path, run: Run) -> None:
+        code, out, _ = run("shadow", "store", str(rows), *self.MAP, "--map", "word=h.w")
+        assert code == 0
+        assert "missing there: newer than all that they have" in out
+        assert "learned of 6 s before the request" in out
+        assert re.search(r"the same +│ 0 \(0.0%\)", out)
+        assert re.search(r"type +│ 4 +│ 1 +│ the same value in another representation +│ word: 4", out)
+
+    def test_what_export_writes_is_the_same(self, run: Run) -> None:
+        assert run("export", "store", "log", "--fat-rows", "fat.parquet")[0] == 0
+        code, out, _ = run("shadow", "store", "fat.parquet")
+        assert code == 0
+        assert "no differences" in out
+
+    @pytest.mark.parametrize("pair", ["item", "item=", "=h.i", "item=h.x"])
+    def test_mistakes(self, pair: str, rows: Path, run: Run) -> None:
+        code, _, err = run("shadow", "store", str(rows), *self.MAP, "--map", pair)
+        assert (code, err) == (1, f"latewood: schema: --map {pair!r}: NAME=PATH, each name once\n")
+
+
+def history(*items: int) -> list[dict[str, Any]]:
+    return [{"ts": START // SECOND + abs(item), "i": item, "w": f"w{item}" if item > 0 else ""} for item in items]

@@ -30,6 +30,7 @@ from latewood.cli.output import describe, plain_warnings, print_json
 from latewood.cli.pin import pin
 from latewood.cli.rollback import rollback
 from latewood.cli.scrub import scrub
+from latewood.cli.shadow import shadow
 from latewood.cli.verify import verify
 from latewood.cli.warmup import warmup
 from latewood.cli.why import why
@@ -74,6 +75,7 @@ for verb in (
     pin,
     rollback,
     export,
+    shadow,
     warmup,
     demo,
 ):

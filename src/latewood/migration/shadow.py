@@ -1,0 +1,206 @@
+"""Shadow: run beside what is there. Their Fat Rows, and what the store would give for the same requests."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.capture import read_requests
+from latewood.capture.examples import read_both, to_examples
+from latewood.clock import DAY_US, HOUR_US, LATEST_TS
+from latewood.columns import column_to_arrow
+from latewood.errors import CorruptionError, SchemaError
+from latewood.events import Events
+from latewood.examples import open_examples
+from latewood.histories import Histories, read_histories, superseded
+from latewood.immutable.scrubs import NOT_SCRUBBED
+from latewood.materialize import Materializer
+from latewood.migration.classify import Finding, Ours, Side, classify, shown
+from latewood.migration.mapping import FatRowMapping, Theirs
+from latewood.migration.report import ShadowExample, ShadowReport, Tally
+from latewood.migration.values import comparable, signatures
+from latewood.projection import Projection
+from latewood.schema import EVENT_TS, TIME_TYPE, Trait
+from latewood.store import Store
+from latewood.users import UserKeys
+from latewood.verification.rederive import Expected, differences
+
+_AT_ONCE = 128  # rows, and their users' whole histories, that are held
+_GRIDS = (DAY_US, HOUR_US, 60_000_000, 1_000_000, 1_000)
+
+
+def shadow(
+    store: Store,
+    rows: Any,
+    mapping: Mapping[str, Any] | None = None,
+    *,
+    unit: str = "us",
+    max_len: int | None = None,
+    sample: int | None = 1000,
+    seed: int = 0,
+    examples: int = 3,
+    progress: Callable[[int, int], None] | None = None,
+) -> ShadowReport:
+    """Compare Fat Rows with what the store gives for the same requests, and classify what differs.
+
+    The store is asked as a backfill would ask it, with `request_ts` as the cutoff, but nothing is written or fixed by it.
+
+    Args:
+        rows: their Fat Rows: a table, or Parquet files; see `Loader`.
+        mapping: where they have what, as {"user_id": column, "request_ts": column, "history": {trait: path}}; see
+            `FatRowMapping`. By default as `lw.write_fat_rows` writes them.
+        unit: of integer times: "s", "ms" or "us".
+        max_len: what their lists are cut at, if they are; else a shorter list counts as cut.
+        sample: how many rows to compare, chosen by `seed`; None: all of them.
+        examples: how many differences of each kind to keep.
+        progress: called with (rows compared, rows to compare).
+    Raises: SchemaError: no rows, or a mapping that does not fit. CorruptionError: damaged bytes, or the store contradicts
+        itself, which `lw.why` explains.
+    """
+    if sample is not None and sample < 0:
+        raise SchemaError(f"sample is {sample}; it counts rows")
+    source = open_examples(rows)
+    fit = FatRowMapping(source.schema, store.schema, mapping, unit)
+    chosen = np.arange(len(source))
+    if sample is not None and sample < len(source):
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:sample])
+    closed = LATEST_TS if store.tier is None else store.tier.state().closed
+    run = _Run(store, fit, max_len, closed, Tally(examples))
+    for start in range(0, len(chosen), _AT_ONCE):
+        part = chosen[start : start + _AT_ONCE]
+        run.compare(source.take(part), part)
+        if progress is not None:
+            progress(start + len(part), len(chosen))
+    compared = {store.schema[name].id for name in fit.traits}
+    not_compared = tuple(trait.name for trait in store.schema if trait.id not in compared)
+    return run.tally.report(len(source), tuple(fit.traits), not_compared)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One comparison, some rows at a time."""
+
+    store: Store
+    mapping: FatRowMapping
+    max_len: int | None
+    closed: int  # what was learned of later is not looked at: it may arrive while we look
+    tally: Tally
+    _grid: int = 0  # of the coarser clock, once the first events are seen
+
+    def compare(self, table: pa.Table, numbers: NDArray[np.int64]) -> None:
+        """Args: numbers: where the rows stand, for messages."""
+        theirs, store = self.mapping.read(table), self.store
+        traits = [store.schema[name] for name in self.mapping.traits]
+        users, of = _distinct(theirs.keys)
+        store.scrubs.refresh()
+        histories = read_histories(store, users, traits)
+        sides = self._sides(theirs, histories, traits)
+        visible = [self._visible(theirs, i, histories, int(of[i])) for i in range(len(theirs))]
+        self._require_same(theirs, visible, histories)
+        for i, number in enumerate(numbers.tolist()):
+            self._compare_one(theirs, i, number, visible[i], sides)
+
+    def _compare_one(self, theirs: Theirs, i: int, number: int, ours: Ours | None, sides: tuple[Side, Side]) -> None:
+        rows = np.arange(theirs.offsets[i], theirs.offsets[i + 1])
+        user, request_ts = theirs.user_ids[i].as_py(), int(theirs.end_ts[i])
+        self.tally.their_events += len(rows)
+        if ours is None:
+            self.tally.add("refused", ShadowExample(number, user, request_ts, None, None, None, None, ""), len(rows))
+        else:
+            self.tally.our_events += int(ours.seen.sum())
+            for found in classify(sides[0], rows, sides[1], ours):
+                event_ts, values = self._shown(theirs, found, ours, sides)
+                example = ShadowExample(number, user, request_ts, event_ts, found.trait, *values, found.note)
+                self.tally.add(found.kind, example, found.events)
+        self.tally.end_row()
+
+    def _shown(
+        self, theirs: Theirs, found: Finding, ours: Ours, sides: tuple[Side, Side]
+    ) -> tuple[int | None, tuple[Any, Any]]:
+        if found.ours is not None:
+            event_ts = int(ours.event_ts[np.searchsorted(ours.rows, found.ours)])
+        else:
+            assert found.theirs is not None
+            event_ts = int(theirs.event_ts[found.theirs])
+        return event_ts, (shown(sides[0], found.theirs, found.trait), shown(sides[1], found.ours, found.trait))
+
+    def _sides(self, theirs: Theirs, histories: Histories, traits: list[Trait]) -> tuple[Side, Side]:
+        events = histories.events
+        self._grid = self._grid or max(_grid(theirs.event_ts), 1)
+        ours = {
+            name: _plain(self.store, events, trait) for name, trait in zip(self.mapping.traits, traits, strict=True)
+        }
+        pairs = {name: comparable(theirs.values[name], ours[name], name, self.mapping.factor) for name in ours}
+        parts = ((theirs.event_ts, theirs.values), (events.event_ts, ours))
+        return tuple(  # type: ignore[return-value]
+            Side(
+                times,
+                times // self._grid * self._grid,
+                {name: pair[side] for name, pair in pairs.items()},
+                signatures([pair[side].loose for pair in pairs.values()], len(times)),
+                values,
+            )
+            for side, (times, values) in enumerate(parts)
+        )
+
+    def _visible(self, theirs: Theirs, i: int, histories: Histories, user: int) -> Ours | None:
+        """What a request sees by the rules, from the rows themselves; None where it is refused."""
+        end_ts, cutoff = int(theirs.end_ts[i]), int(theirs.cutoff[i])
+        until, generation = min(cutoff, self.closed), histories.reader.generation
+        scrubbed_at = int(self.store.scrubs.scrubbed_at(theirs.keys.slice(i, i + 1))[0])
+        if until <= scrubbed_at:
+            return None
+        events, _ = histories.of(user)
+        gone = self.store.scrubs.forgotten(events, generation.scrubs) | (events.ingest_ts >= self.closed)
+        if scrubbed_at != NOT_SCRUBBED and scrubbed_at >= min(until, generation.watermark):
+            gone |= events.ingest_ts <= scrubbed_at  # held back until a compaction has told what stays
+        rows, at = np.flatnonzero(~gone), superseded(events)
+        seen = (events.event_ts < end_ts) & (events.ingest_ts < until) & (at >= until)
+        seen = seen[rows]
+        if self.max_len is not None:
+            seen &= np.cumsum(seen[::-1])[::-1] <= self.max_len
+        return Ours(
+            rows + int(histories.bounds[user]), events.event_ts[rows], events.ingest_ts[rows], at[rows], seen, end_ts,
+            cutoff, generation.expired,
+        )  # fmt: skip
+
+    def _require_same(self, theirs: Theirs, visible: list[Ours | None], histories: Histories) -> None:
+        """That a model would be given just these events. Raises: CorruptionError."""
+        times = pa.array(theirs.end_ts).view(TIME_TYPE)
+        requests = read_requests(pa.table({"user_id": theirs.user_ids, "request_ts": times}), self.store.schema)
+        made = to_examples(
+            self.store, requests, read_both(self.store, requests, np.minimum(theirs.cutoff, self.closed))
+        )
+        projection = Projection(max_len=self.max_len, traits=[EVENT_TS, *self.mapping.traits])
+        batch = Materializer(self.store, projection, on_missing="mask")(made)
+        for i, ours in enumerate(visible):
+            expected = Expected("scrubbed")
+            if ours is not None:
+                expected = Expected(events=histories.events.take(ours.rows[ours.seen]))
+            for message in differences(expected, batch, i, self.store.schema):
+                raise CorruptionError(f"user {theirs.user_ids[i].as_py()!r}: the store contradicts itself: {message}")
+
+
+def _plain(store: Store, events: Events, trait: Trait) -> pa.Array:
+    column = events.traits.get(trait.id)
+    if column is None:
+        return pa.nulls(len(events), trait.value_type)
+    if trait.coded:
+        return store.vocabulary.to_arrow(trait, column).dictionary_decode()
+    return column_to_arrow(column, trait.type)
+
+
+def _grid(times: NDArray[np.int64]) -> int:
+    """The coarsest clock that all times lie on; 0 where there are none."""
+    step = int(np.gcd.reduce(times)) if len(times) else 0
+    return next((grid for grid in _GRIDS if step and step % grid == 0), math.gcd(step, 1))
+
+
+def _distinct(keys: UserKeys) -> tuple[UserKeys, NDArray[np.int64]]:
+    """The users among some keys, and which of them each key is."""
+    pairs, of = np.unique(np.stack(keys), axis=1, return_inverse=True)
+    return UserKeys(*np.ascontiguousarray(pairs)), of.reshape(-1)
