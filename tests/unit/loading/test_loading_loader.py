@@ -197,7 +197,7 @@ def test_only_the_recent_traits_that_are_wanted_are_read(store: Store, examples:
     with ExampleLog(tmp_path) as log:
         log.append(examples)
     loader = Loader(store, tmp_path, PROJECTION)
-    assert [field.name for field in loader.source.schema.field("recent").type][3:] == ["item_id"]
+    assert [field.name for field in loader.source.schema.field("recent").type][3:] == ["item_id", "supersedes"]
     assert sorted(seen(loader)) == list(range(COUNT))
 
 

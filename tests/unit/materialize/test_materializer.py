@@ -286,3 +286,115 @@ def test_examples_of_one_user_share_one_decoding(store: lw.Store, examples: pa.T
     materializer(examples.slice(2, 1))
     assert materializer.stats.examples == 17
     assert materializer.stats.lookup_bytes == 2 * stats.lookup_bytes
+
+
+def set_clock(clock: ManualClock, second: int) -> None:
+    clock.set(START + second * SECOND)
+
+
+def test_names_are_those_of_the_schema_of_now(store: lw.Store, examples: pa.Table, clock: ManualClock) -> None:
+    renamed, everything = (Materializer(store, p) for p in (lw.Projection(traits=["item", "like"]), lw.Projection()))
+    grouped = Materializer(store, lw.Projection(traits=["score"]))
+    before = renamed(examples)
+    store.alter(rename={"item": "thing"}, drop=["score"], add=pa.schema([("rank", pa.int16()), ("score", pa.string())]))
+    set_clock(clock, 80)
+    store.compact()
+    store.append(
+        pa.table(
+            {"user_id": [0], "event_ts": times([75]), "thing": [7], "action": ["buy"], "like": [True], "rank": [3]}
+        )
+    )
+    store.compact()
+    later = store.capture(pa.table({"user_id": [0], "request_ts": times([90])})).columns
+    after = renamed(examples)
+    assert list(after.values) == ["item", "like"]
+    assert after.values["item"].tolist() == before.values["item"].tolist()
+    assert after.to_arrow().equals(before.to_arrow())
+    assert set(everything(later).values) == {"event_ts", "thing", "action", "like", "rank", "score"}
+    assert everything(later).to_arrow()["history"][0].as_py()["rank"][-2:] == [None, 3]
+    assert everything(examples).masks["rank"].all()  # of stored and of logged recent events alike
+    assert grouped(examples).types["score"] == pa.string()  # another trait of that name
+    assert grouped(examples).masks["score"].all()
+    store.alter(drop=["score", "thing"])
+    store.compact()
+    for materializer in (renamed, grouped):
+        with pytest.raises(lw.SchemaError, match=r"unknown trait '(item|score)'"):
+            materializer(examples)
+    assert "thing" not in everything(examples).values
+
+
+def test_a_trainer_follows_the_schema_when_it_refreshes(
+    store: lw.Store, store_path: Path, examples: pa.Table, clock: ManualClock
+) -> None:
+    trainer = lw.Store.open(store_path, read_only=True)
+    materializer = Materializer(trainer, lw.Projection())
+    store.alter(add=pa.schema([("rank", pa.int16())]), drop=["like"])
+    store.append(events([0], [69]))
+    store.compact()
+    assert "like" in materializer(examples).values  # all that is asked for is in the generation at hand
+    newer = store.capture(pa.table({"user_id": [0], "request_ts": times([70])})).columns
+    batch = materializer(newer)
+    assert "like" not in batch.values
+    assert batch.masks["rank"].all()
+    batch = materializer(examples)
+    assert seconds(batch)[0] == [*range(0, 60, 3), *range(60, 69)]
+    assert batch.masks["rank"].all()
+
+
+def test_an_older_generation_of_another_schema_is_read_through_its_pin(
+    store: lw.Store, examples: pa.Table, clock: ManualClock
+) -> None:
+    from datetime import timedelta
+
+    store.pin("before", timedelta(days=1))
+    before = Materializer(store, lw.Projection())(examples).to_arrow()
+    store.alter(drop=["score"], rename={"item": "thing"})
+    store.append(events([0], [69]))
+    store.compact()
+    pinned = Materializer(store.at("before"), lw.Projection())(examples)
+    assert pinned.to_arrow().equals(before)
+    assert list(Materializer(store, lw.Projection())(examples).values) == ["event_ts", "thing", "action", "like"]
+
+
+def test_a_scrubbed_user_is_refused_before_anything_is_read(
+    store: lw.Store, examples: pa.Table, clock: ManualClock
+) -> None:
+    """Their recents may hold values that the store has forgotten."""
+    store.append(events([0], [68]).set_column(3, "action", pa.array(["a word of user 0"])))
+    with_word = store.capture(pa.table({"user_id": [1, 0], "request_ts": times([70, 70])})).columns
+    store.scrub([0])
+    with pytest.raises(lw.ScrubbedError, match="row 1, user 0: the user was scrubbed at"):
+        Materializer(store, lw.Projection())(with_word)
+    batch = Materializer(store, lw.Projection(), on_missing="mask")(pa.concat_tables([with_word] * 2))
+    assert batch.weights.tolist() == [1, 0, 1, 0]
+    assert seconds(batch)[1] == []
+    set_clock(clock, 100)
+    store.append(events([0], [90]))
+    returned = store.capture(pa.table({"user_id": [0], "request_ts": times([100])})).columns
+    assert seconds(Materializer(store, lw.Projection())(returned)) == [[90]]
+
+
+def test_corrections_are_seen_from_when_they_came(store: lw.Store, examples: pa.Table, clock: ManualClock) -> None:
+    before = Materializer(store, lw.Projection())(examples)
+    old = [row for row in range(60) if row % 3 == 0][5]  # an event of user 0, which is stored
+    place = {"event_ts": START + old * SECOND, "ingest_ts": 0, "ordinal": 0}
+    place["ingest_ts"] = _ingest_of(store, 0, old)
+    correction = events([0], [old + 1]).append_column("supersedes", pa.array([place]))
+    set_clock(clock, 75)
+    store.append(correction)
+    later = store.capture(pa.table({"user_id": [0], "request_ts": times([70])})).columns
+    expected = sorted([*(s for s in range(0, 60, 3) if s != old), old + 1, *range(60, 69)])
+    for _ in range(2):  # while the correction is recent, and once it is compacted
+        assert seconds(Materializer(store, lw.Projection())(later)) == [expected]
+        assert Materializer(store, lw.Projection())(examples).to_arrow().equals(before.to_arrow())
+        store.compact()
+    newest = store.capture(pa.table({"user_id": [0], "request_ts": times([70])})).columns
+    assert seconds(Materializer(store, lw.Projection())(newest)) == [expected]
+
+
+def _ingest_of(store: lw.Store, user: int, second: int) -> int:
+    for run in store.reader().scan([]):
+        for owner, event_ts, ingest_ts in zip(run.user_ids.to_pylist(), run.event_ts, run.ingest_ts, strict=True):
+            if owner == user and event_ts == START + second * SECOND:
+                return int(ingest_ts)
+    raise AssertionError

@@ -8,7 +8,7 @@ import pytest
 
 from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.materialize.recents import Recents, read_recents, refuse_leaks
-from latewood.pointer import Pointers
+from latewood.pointer import PLACE_TYPE, Pointers
 from latewood.schema import TIME_TYPE, Schema
 from latewood.storage import open_storage
 from latewood.vocabulary import Vocabulary
@@ -50,6 +50,33 @@ def test_values_come_flat_and_strings_as_codes(vocabulary: Vocabulary) -> None:
     assert recents.order.tolist() == [[1, 2, 5], [1, 2, 5], [0, 0, 0]]
     assert recents.columns[0].values.tolist() == [10, 20, 50]
     assert recents.columns[1].values.tolist() == [1, 1, 1]
+
+
+def test_lists_are_named_by_labels_and_new_traits_are_null(vocabulary: Vocabulary) -> None:
+    changed = SCHEMA.altered(add=pa.schema([("rank", pa.int8())]), rename={"item": "thing", "action": "item"})
+    recents = read_recents(recent([[1, 2], []]), [changed["thing"], changed["rank"]], vocabulary)
+    assert recents.columns[0].values.tolist() == [10, 20]
+    rank = recents.columns[changed["rank"].id]
+    assert (rank.values.tolist(), rank.values.dtype, rank.mask.tolist()) == ([0, 0], np.int8, [True, True])
+
+
+def test_superseded_places_go_with_their_examples(vocabulary: Vocabulary) -> None:
+    place = {"event_ts": 1, "ingest_ts": 1, "ordinal": 0}
+    column = recent([[3], [], [5, 4]], supersedes=pa.array([[place], [], [place, place]], pa.list_(PLACE_TYPE)))
+    recents = read(column, vocabulary)
+    assert recents.order[0].tolist() == [3, 4, 5]  # sorting loses nothing of it
+    for part, counts in (
+        (recents, [1, 0, 2]),
+        (recents.slice(1, 3), [0, 2]),
+        (recents.take(np.array([2, 0])), [2, 1]),
+        (recents.take(np.array([1])), [0]),
+        (recents.spread(np.array([0, 2, 3]), 5), [1, 0, 0, 2, 0]),
+    ):
+        assert part.supersedes is not None
+        assert np.diff(part.supersedes.offsets).tolist() == counts
+    spread = recents.spread(np.array([0, 2, 3]), 5)
+    assert np.diff(spread.offsets).tolist() == [1, 0, 0, 2, 0]
+    assert read(recent([[3]]), vocabulary).supersedes is None  # a log from before there were corrections
 
 
 def test_order_is_restored_where_it_was_lost(vocabulary: Vocabulary) -> None:
