@@ -56,7 +56,7 @@ def find_targets(
 ) -> tuple[Targets, NDArray[np.int64]]:
     """What the fresh rows supersede, and which deletions are to be skipped: those of what a scrub took.
 
-    A correction of what a scrub took is an event like any other.
+    What a scrub took is unknown; its user's correction of it is an event like any other.
 
     Raises: ConflictError: naming a row whose event is unknown, or another user's.
     """
@@ -66,16 +66,16 @@ def find_targets(
     else:
         assert supersedes.places is not None
         found = _Finding.by_place(events.keys.take(rows), supersedes.places.take(rows), known)
-    if (others := found.known & ~found.same_user(events, rows)).any():
+    known_here = found.known & ~_taken(found, known.book)
+    if (others := known_here & ~found.same_user(events, rows)).any():
         raise ConflictError(f"row {rows[np.argmax(others)]} supersedes an event of another user")
-    scrubbed = _scrubbed(events.keys.take(rows), found, known.book)
-    if (unknown := ~found.known & ~scrubbed).any():
+    if (unknown := ~known_here & ~_touched(events.keys.take(rows), known.book)).any():
         how = "event_id" if supersedes.ids is not None else "place"
         raise ConflictError(
             f"row {rows[np.argmax(unknown)]} supersedes an event that is not known: no event has that {how}"
         )
     targets = Targets(rows, found.within, found.places)
-    return targets.take(np.flatnonzero(~scrubbed)), rows[scrubbed & supersedes.deletions[rows]]
+    return targets.take(np.flatnonzero(known_here)), rows[~known_here & supersedes.deletions[rows]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,17 @@ class _Finding:
         return (hashes == own.hash) & (checks == own.check)
 
 
-def _scrubbed(keys: UserKeys, found: _Finding, book: ScrubBook | None) -> NDArray[np.bool_]:
-    """Which events a scrub took, or may have taken: they are unknown, and their user was scrubbed."""
+def _taken(found: _Finding, book: ScrubBook | None) -> NDArray[np.bool_]:
+    """Which of them a scrub took."""
     if book is None or not len(book):
         return np.zeros(len(found.known), np.bool_)
     times = found.places.event_ts, found.places.ingest_ts, found.places.ordinal
-    gone = book.forgotten(Events(pa.nulls(len(found.known), pa.int64()), keys, *times, {}), 0)
-    touched = book.scrubbed_at(keys) >= EARLIEST_TS
-    return np.where(found.known, gone & (found.within < 0), touched)
+    gone = book.forgotten(Events(pa.nulls(len(found.known), pa.int64()), found.keys, *times, {}), 0)
+    return gone & (found.within < 0)
+
+
+def _touched(keys: UserKeys, book: ScrubBook | None) -> NDArray[np.bool_]:
+    """Which users were scrubbed, wholly or in part: what they supersede may be gone."""
+    if book is None or not len(book):
+        return np.zeros(len(keys.hash), np.bool_)
+    return book.scrubbed_at(keys) >= EARLIEST_TS
