@@ -2,6 +2,10 @@
 
 An example is one request with its features, labels, recent events and pointer. Any table that has them will do; the
 log is only the layout that a trainer reads fastest.
+
+log, encode   the log's layout, and its files' bytes       files, footer   where files lie, and whether they are whole
+source        examples by row, wherever they lie           rewrite         a log's examples changed in place
+align         files of different times as one              fat_rows        the baseline
 """
 
 from latewood.examples.fat_rows import FatRows, FatRowWriter, write_fat_rows

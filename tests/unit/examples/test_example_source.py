@@ -100,6 +100,18 @@ def test_a_trait_that_came_later_is_null_in_earlier_recents(folder: Path, table:
     assert source.column("row").to_pylist() == [None] * 100 + list(range(40))
 
 
+def test_places_that_recents_supersede_are_none_in_earlier_files(tmp_path: Path, table: pa.Table) -> None:
+    """They are a list beside the traits, but not one of as many elements."""
+    recent = table["recent"].combine_chunks()
+    place = pa.array([[{"event_ts": 1, "ingest_ts": 2, "ordinal": 0}]] * len(table))
+    fields = [*recent.flatten(), place]
+    later = pa.StructArray.from_arrays(fields, names=[*(field.name for field in recent.type), "supersedes"])
+    pq.write_table(table.slice(40), tmp_path / "a.parquet")
+    pq.write_table(table.set_column(table.column_names.index("recent"), "recent", later), tmp_path / "b.parquet")
+    found = open_examples(tmp_path).take(np.arange(160))["recent"].combine_chunks().field("supersedes")
+    assert pc.list_value_length(found).to_pylist() == [0] * 60 + [1] * 100
+
+
 def test_files_that_do_not_fit_together_are_named(folder: Path, table: pa.Table) -> None:
     other = table.set_column(2, "row", pa.array([["list"]] * 100))
     pq.write_table(other, folder / "part-9.parquet")
