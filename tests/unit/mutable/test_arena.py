@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from latewood.events import Events
+from latewood.errors import CorruptionError
+from latewood.events import Events, Suppressions
 from latewood.mutable.arena import Arena
-from latewood.mutable.event_batch import EventBatch, decode_batch, encode_batch
-from latewood.testing.recent_events import make_events, rows_of
+from latewood.mutable.event_batch import EventBatch, Versions, decode_batch, encode_batch
+from latewood.testing.recent_events import make_events, places_of, rows_of
 from latewood.users import UserKeys, user_keys
 
 FOREVER = 2**62
@@ -118,6 +119,61 @@ def test_a_batch_survives_as_bytes(users: list[Any], with_ids: bool) -> None:
     if ids is not None and again.ids is not None and again.content is not None:
         assert again.ids.tolist() == ids.tolist()
         assert again.content.tolist() == ids[:, 0].tolist()
+
+
+@pytest.mark.parametrize("users", [["ä", "", "b"], [3, -1, 2**62]])
+def test_what_a_batch_supersedes_survives_as_bytes(users: list[Any]) -> None:
+    events = make_events(users, [1, -2, 3], [4, 5, 6])
+    suppressions = Suppressions(
+        events.keys, events.event_ts - 7, events.ingest_ts, events.ordinal + 9, events.ingest_ts + 1
+    )
+    ids = np.arange(6, dtype=np.uint64).reshape(3, 2)
+    versions = Versions(events.user_ids, suppressions, ids, ids[:, 1])
+    for rows in (np.arange(3), np.zeros(0, np.int64)):  # with events, and deletions alone
+        blob = encode_batch(EventBatch(events.take(rows), None, None, versions), 7)
+        again = decode_batch(blob, 7, "here")
+        assert rows_of(again.events) == rows_of(events.take(rows))
+        assert again.versions is not None
+        assert places_of(again.versions.suppressions) == places_of(suppressions)
+        assert [half.tolist() for half in again.versions.suppressions.keys] == [half.tolist() for half in events.keys]
+        assert again.versions.user_ids == events.user_ids
+        assert again.versions.ids.tolist() == ids.tolist()
+        assert again.versions.content.tolist() == ids[:, 1].tolist()
+        assert again.latest_ingest == 7
+        with pytest.raises(CorruptionError):
+            decode_batch(blob[:-20] + b"x" + blob[-19:], 7, "here")
+
+
+def test_a_batch_that_supersedes_nothing_is_as_in_the_first_version() -> None:
+    blob = encode_batch(EventBatch(make_events([1], [5]), None, None), 0)
+    assert int.from_bytes(blob[4:6], "little") == 1
+
+
+def test_rebuilding_keeps_what_was_superseded() -> None:
+    arena, keys = Arena(pa.int64()), user_keys(pa.array([1, 2]))
+    add(arena, make_events([1, 2], [5, 5], [1, 1]))
+    add(arena, make_events([1, 2], [6, 6], [2, 2]))
+    for batch in range(3):  # the last one stays pending
+        of = Suppressions(
+            keys, *(np.full(2, time) for time in (5 + batch, 1 + batch)), np.zeros(2, np.int32), np.full(2, 9)
+        )
+        versions = Versions(pa.array([1, 2]), of, np.array([[batch + 1, 1], [0, 0]], np.uint64), np.zeros(2, np.uint64))
+        if batch < 2:
+            arena.take_in(EventBatch(make_events([], []), None, None, versions))
+        else:
+            arena.add(EventBatch(make_events([], []), None, None), np.zeros(0, np.int64), place_ties=True)
+            arena.supersede(versions, arena.assign(keys, versions.user_ids))
+    assert (arena.next_batch, len(arena.superseded_between(0, 10))) == (5, 4)
+    assert gathered(arena, keys) == [[], []]
+    for first_batch, superseded in ((0, 4), (1, 4), (2, 4), (3, 2), (4, 0)):
+        later = arena.rebuilt(first_batch)
+        assert later.next_batch == 4
+        assert len(later.superseded_between(0, 10)) == superseded
+        assert gathered(later, keys) == [[], []]
+        found, _ = later.ids.match(np.array([[1, 1], [2, 1], [3, 1]], np.uint64), np.zeros(3, np.uint64))
+        assert (found >= 0).tolist() == [first_batch <= 2, first_batch <= 3, False]
+        assert later.ids.ordinal.array[: later.ids.count].tolist() == [-1] * later.ids.count
+        assert len(later.ids_before(99, latest=0)) == later.ids.count
 
 
 def test_user_ids_of_a_slice_are_those_of_the_slice() -> None:

@@ -1,6 +1,7 @@
 """The LMDB tier keeps the contract, and its promises about files: reopening, growth, crashes halfway, damage."""
 
 import errno
+import json
 import resource
 import shutil
 import threading
@@ -15,20 +16,27 @@ import pyarrow as pa
 import pytest
 import xxhash
 
+from latewood.clock import EARLIEST_TS
 from latewood.columns import Column
 from latewood.errors import CorruptionError, SchemaError, StoreNotFoundError
 from latewood.immutable import Scrubs
 from latewood.mutable import LmdbTier, MutableTier, Settings
 from latewood.mutable.segment_file import STATE, batch_key
+from latewood.storage import open_storage
 from latewood.testing.mutable_contract import MutableTierContract
 from latewood.testing.recent_events import (
     NOW,
     SETTINGS,
     append_ids,
+    deletions_of,
     make_events,
+    of_ids,
+    of_places,
+    places_of,
     recent_of,
     scanned,
 )
+from latewood.users import user_keys
 
 
 class TestLmdbTier(MutableTierContract):
@@ -118,6 +126,71 @@ def test_opening_what_is_not_there(folder: Path) -> None:
         path.unlink()
     with pytest.raises(StoreNotFoundError, match="empty"):
         open_tier(folder, create=False)
+
+
+def test_versions_are_there_again_after_reopening(folder: Path) -> None:
+    tier = open_tier(folder)
+    append_ids(tier, ["a", "b", "c"], make_events([1, 2, 3], [5, 6, 7], item=[10, 20, 30]))
+    tier.cut()
+    append_ids(tier, ["a"], make_events([1], [5], item=[11]), of_ids(["a"]), now=2 * NOW)
+    append_ids(tier, ["x"], deletions_of([2]), of_ids(["b"], [True]), now=2 * NOW)
+    append_ids(
+        tier, ["y", "z"], make_events([3, 1], [7, 9], item=[31, 12]), of_places([(7, NOW, 0), None]), now=2 * NOW
+    )
+    superseded, seen = places_of(tier.suppressions(EARLIEST_TS, 3 * NOW)), recent_of(tier, [1, 2, 3])
+    tier.close()
+    tier = open_tier(folder)
+    assert places_of(tier.suppressions(EARLIEST_TS, 3 * NOW)) == superseded
+    assert len(superseded) == 3
+    assert recent_of(tier, [1, 2, 3]) == seen
+    again = append_ids(tier, ["x"], deletions_of([2]), of_ids(["b"], [True]))
+    assert (again.duplicates, again.ingest_ts.tolist(), again.ordinal.tolist()) == (1, [2 * NOW + 1], [-1])
+    tier.close()
+
+
+# Forgetting
+
+
+def test_after_a_scrub_and_an_eviction_no_byte_is_left(folder: Path) -> None:
+    book = Scrubs(open_storage("memory://no-byte-is-left"), bytes(range(16)))
+    tier = LmdbTier(folder, pa.string(), SETTINGS, scrubs=book, map_size=1 << 16)
+    name, event_ts, item = "somebody-to-be-forgotten", 0x0123456789ABCD, 0x7EDCBA9876543210
+    trace = [name.encode(), event_ts.to_bytes(8, "little"), item.to_bytes(8, "little")]
+    key = user_keys(pa.array([name]))
+    trace += [half.tobytes() for half in key]
+
+    def found() -> int:
+        files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+        return sum(word in data for data in files for word in trace)
+
+    append_ids(tier, ["a", "b"], make_events([name, "other"], [event_ts, 5], item=[item, 2]))
+    tier.evict(tier.cut())
+    for i in range(20):  # many commits, so that pages are freed and used again
+        append_ids(tier, [f"a{i}", f"b{i}"], make_events([name, "other"], [event_ts, 5], item=[item, i]), now=NOW + i)
+    append_ids(tier, ["a"], make_events([name], [event_ts], item=[item]), of_ids(["a"]), now=NOW + 30)
+    append_ids(tier, ["d"], deletions_of([name]), of_ids(["a3"], [True]), now=NOW + 31)
+    with file_size_limit((folder / "segments" / "00000001.lmdb").stat().st_size + 4096), pytest.raises(OSError):
+        tier.append(make_events([name] * 40_000, [event_ts] * 40_000, item=[item] * 40_000), now=NOW + 32)
+    assert found() > 0
+    tier.scrub(book.body(key), now=NOW + 40)
+    tier.append(make_events([name, "other"], [event_ts, 6], item=[item, 3]), now=NOW + 41)
+    tier.evict(tier.cut())
+    assert found() == 0
+    assert len(list((folder / "segments").glob("*.lmdb"))) == 1
+    replayed = append_ids(tier, ["a3", "b3"], make_events([name, "other"], [event_ts, 5], item=[item, 3]), now=NOW + 42)
+    assert replayed.duplicates + replayed.skipped == 2
+    tier.close()
+
+
+def test_a_scrub_leaves_nothing_of_a_commit_that_failed(folder: Path) -> None:
+    """A segment without a batch may hold bytes of one all the same: a cut would keep it."""
+    book = Scrubs(open_storage("memory://commit-that-failed"), bytes(range(16)))
+    tier = LmdbTier(folder, pa.int64(), SETTINGS, scrubs=book)
+    first = segment(folder, 0)
+    tier.scrub(book.body(user_keys(pa.array([1]))), now=NOW)
+    tier.evict(tier.cut())
+    assert not first.exists()
+    tier.close()
 
 
 # Growth and full disks
@@ -320,6 +393,29 @@ def test_broken_event_ids_are_noticed(folder: Path, filled: list[Any]) -> None:
     path.write_bytes(data)
     with pytest.raises(CorruptionError, match="event ids"):
         read_all(folder)
+
+
+def test_event_ids_of_an_earlier_format_are_refused(folder: Path, filled: list[Any]) -> None:
+    tier = open_tier(folder)
+    tier.evict(tier.cut())
+    tier.close()
+    (path,) = (folder / "ids").iterdir()
+    body = path.read_bytes()[:-8].replace(b"LWid0002", b"LWid0001")
+    path.write_bytes(body + xxhash.xxh3_64_intdigest(body).to_bytes(8, "little"))
+    with pytest.raises(SchemaError, match=r"\.ids: event ids of format version 0001"):
+        read_all(folder)
+
+
+def test_a_state_of_the_first_format_is_read(folder: Path, filled: list[Any]) -> None:
+    tier = open_tier(folder)
+    state = json.loads(tier._log.head().to_bytes()[:-8])
+    tier.close()
+    state["format"] = 1
+    del state["scrub"], state["tier"]["scrubs"], state["tier"]["blanked"]
+    older = json.dumps(state, separators=(",", ":")).encode()
+    with lmdb.open(str(segment(folder, 1)), subdir=False) as env, env.begin(write=True) as transaction:
+        transaction.put(STATE, older + xxhash.xxh3_64_intdigest(older).to_bytes(8, "little"))
+    assert read_all(folder) == filled
 
 
 def test_a_format_from_the_future_is_refused(folder: Path, filled: list[Any]) -> None:

@@ -5,14 +5,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from latewood.immutable import Scrubs
 from latewood.mutable.log import Log, LogFullError, LogState, LogTransaction
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.mutable.memory_tier import _MemoryLog
 from latewood.mutable.segmented_log import SegmentedLog
-from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
+from latewood.storage import open_storage
+from latewood.testing.recent_events import (
+    NOW,
+    SETTINGS,
+    append_ids,
+    deletions_of,
+    make_events,
+    of_ids,
+    recent_of,
+    scanned,
+)
+from latewood.users import user_keys
 
 
 class FaultyLog:
@@ -79,6 +92,60 @@ def test_a_commit_that_breaks_off_is_there_whole_or_not_at_all(
     assert [row[1:3] for row in recent_of(tier, [1])[0]] == [(4, NOW + 1), (5, NOW)]
     tie = tier.append(make_events([1], [4], [NOW + 1]), explicit=True, now=NOW)
     assert tie.ordinal.tolist() == [1]
+
+
+@pytest.mark.parametrize("point", ["put", "before", "after"])
+def test_what_a_broken_commit_superseded_counts_whole_or_not_at_all(
+    log: FaultyLog, tier: LoggedTier, point: str
+) -> None:
+    log.fault = point, OSError("disk full")
+    events, supersedes = make_events([1, 1], [4, 0], item=[7, None]), of_ids([None, "first"], [False, True])
+    with pytest.raises(OSError):
+        append_ids(tier, ["second", "gone"], events, supersedes)
+    landed = point == "after"
+    assert [row[1] for row in recent_of(tier, [1])[0]] == ([4] if landed else [5])
+    assert len(tier.suppressions(NOW, 2 * NOW)) == landed
+    again = append_ids(tier, ["second", "gone"], events, supersedes)
+    assert (again.count, again.duplicates) == ((0, 2) if landed else (2, 0))
+    assert [row[1] for row in recent_of(tier, [1])[0]] == [4]
+
+
+def test_what_is_superseded_shows_only_when_it_is_durable(
+    log: FaultyLog, tier: LoggedTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    commit = FaultyTransaction.commit
+
+    def watch(transaction: FaultyTransaction, state: LogState) -> None:
+        with tier._reading:
+            arena, ends = tier._replica.arena, np.array([9])
+            keys, times = user_keys(pa.array([1])), (np.array([0]), np.array([2 * NOW]))
+            seen.append(
+                (len(arena.gather(keys, ends, *times, None, None)[1]), len(arena.superseded_between(0, 2 * NOW)))
+            )
+        commit(transaction, state)
+
+    monkeypatch.setattr(FaultyTransaction, "commit", watch)
+    append_ids(tier, None, deletions_of([1]), of_ids(["first"], [True]))
+    assert seen == [(1, 0)]
+    assert recent_of(tier, [1]) == [[]]
+
+
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_scrub_that_breaks_off_at_either_commit_is_finished(log: FaultyLog, tmp_path: Path, point: str) -> None:
+    book = Scrubs(open_storage(str(tmp_path / "book")), bytes(range(16)))
+    tier = LoggedTier(log, pa.int64(), SETTINGS, scrubs=book)
+    tier.append(make_events([1, 2], [5, 6]), now=NOW)
+    body = book.body(user_keys(pa.array([1])))
+    log.fault = point, OSError("disk full")
+    with pytest.raises(OSError):
+        tier.scrub(body, now=NOW)
+    begun = point == "after"
+    assert [len(rows) for rows in recent_of(tier, [1, 2])] == ([0, 1] if begun else [1, 1])
+    assert tier.state().scrubs == len(book) == begun
+    number, _ = tier.scrub(body, now=NOW)
+    assert (number, tier.state().scrubs) == (begun, begun + 1)
+    tier.close()
 
 
 @pytest.mark.parametrize("point", ["put", "before"])

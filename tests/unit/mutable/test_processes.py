@@ -15,8 +15,11 @@ import pytest
 
 from latewood.clock import EARLIEST_TS
 from latewood.errors import ConflictError
+from latewood.immutable import Scrubs
 from latewood.mutable import LmdbTier
+from latewood.storage import open_storage
 from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
+from latewood.users import user_keys
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
@@ -166,6 +169,47 @@ def test_a_load_whose_owner_died_is_settled(folder: Path, spawn: Spawn, publishe
     assert receipt.ingest_ts.tolist() == [NOW + 21 if published else NOW]
     assert tier.state().frontier == (NOW + 21 if published else EARLIEST_TS)
     tier.close()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_scrub_whose_process_was_killed_is_finished_by_the_next(
+    folder: Path, spawn: Spawn, recorded: bool, opened: bool
+) -> None:
+    book = Scrubs(open_storage(f"{folder}-book"), bytes(range(16)))
+    tier = LmdbTier(folder, pa.int64(), SETTINGS, scrubs=book)
+    tier.append(make_events([1, 2], [5, 6]), now=NOW)
+    worker = spawn("scrub", int(recorded))
+    expect(worker, "ready")
+    go(worker)
+    assert expect(worker, "scrubbing") == f"scrubbing {NOW + 1}"
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    assert tier.state().scrubs == 0  # begun, and not over
+    assert (tier.state().last, len(book)) == (NOW + 1, 0)
+    assert Scrubs(book._storage, bytes(range(16))).refresh() == recorded
+    if opened:
+        tier.close()
+        tier = LmdbTier(folder, pa.int64(), SETTINGS, scrubs=book)
+    assert recent_of(tier, [1, 2]) == [[], [(2, 6, NOW, 0, 1)]]
+    assert [(scrub.number, scrub.scrub_ts) for scrub in book] == [(0, NOW + 1)]
+    assert tier.state().scrubs == 1
+    assert tier.append(make_events([1], [5]), now=NOW).skipped == 1
+    tier.close()
+
+
+def test_a_process_heeds_what_another_scrubbed(folder: Path) -> None:
+    first, second = (
+        LmdbTier(folder, pa.int64(), SETTINGS, scrubs=Scrubs(open_storage(f"{folder}-book"), bytes(range(16))))
+        for _ in range(2)
+    )
+    first.append(make_events([1, 2], [5, 6]), now=NOW)
+    assert len(scanned(second)) == 2
+    first.scrub(Scrubs(open_storage(f"{folder}-book"), bytes(range(16))).body(user_keys(pa.array([1]))), now=NOW)
+    assert [row[0] for row in scanned(second)] == [2]
+    assert second.append(make_events([1], [5]), now=NOW).skipped == 1
+    first.close()
+    second.close()
 
 
 def test_a_forked_process_is_told_to_open_its_own(folder: Path) -> None:

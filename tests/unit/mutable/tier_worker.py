@@ -2,12 +2,16 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
 from latewood.errors import ConflictError
+from latewood.immutable import Scrubs
 from latewood.mutable import LmdbTier
+from latewood.storage import open_storage
 from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, scanned
+from latewood.users import user_keys
 
 
 def say(*words: object) -> None:
@@ -50,12 +54,38 @@ def load(tier: LmdbTier) -> Iterator[None]:
     yield
 
 
+class WaitingBook(Scrubs):
+    """Dies before it writes a record, or just after."""
+
+    after = False
+
+    def write(self, number: int, scrub_ts: int, body: dict[str, Any]) -> None:
+        if self.after:
+            super().write(number, scrub_ts, body)
+        say("scrubbing", scrub_ts)
+        sys.stdin.readline()
+
+
+def scrub(tier: LmdbTier, after: int) -> Iterator[None]:
+    """Scrubs user 1, and dies with it: before its record is written, or before it is known to be."""
+    assert isinstance(tier._book, WaitingBook)
+    tier._book.after = bool(after)
+    tier.scrub(tier._book.body(user_keys(pa.array([1]))), now=NOW)
+    yield
+
+
+def book_of(directory: str) -> WaitingBook:
+    """The book of scrubs beside a tier."""
+    return WaitingBook(open_storage(f"{directory}-book"), bytes(range(16)))
+
+
 def main() -> None:
     task, directory, *numbers = sys.argv[1:]
-    tier = LmdbTier(directory, pa.int64(), SETTINGS)
+    tier = LmdbTier(directory, pa.int64(), SETTINGS, scrubs=book_of(directory) if task == "scrub" else None)
     say("ready")
     sys.stdin.readline()
-    for _ in {"append": append, "cut": cut, "grow": grow, "load": load}[task](tier, *map(int, numbers)):  # type: ignore[operator]
+    tasks = {"append": append, "cut": cut, "grow": grow, "load": load, "scrub": scrub}
+    for _ in tasks[task](tier, *map(int, numbers)):  # type: ignore[operator]
         try:
             scanned(tier, tier.state().floor)
         except ConflictError:  # evicted between the two
