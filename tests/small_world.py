@@ -6,7 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 import latewood as lw
+from latewood.histories import places, read_histories
 from latewood.testing import ManualClock
+from latewood.users import user_keys
 from moments import START
 
 SCHEMA = lw.Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64())]))
@@ -43,3 +45,16 @@ class World:
         """Ask about an event of which there is one version."""
         [verdict] = self.why(event, request, **options)
         return verdict
+
+    def supersede(self, now: int, event: int, *, by: int | None) -> lw.AppendReceipt:
+        """Correct the one event of user 7 at a second by one of another, or delete it."""
+        self.clock.set(START + now * SECOND)
+        events = read_histories(self.store, user_keys(pa.array([7]))).events
+        [place] = [p for p in places(events) if p[0] == START + event * SECOND]
+        version = {
+            "user_id": [7],
+            "event_ts": pa.array([None if by is None else START + by * SECOND], pa.int64()),
+            "item": pa.array([by], pa.int64()),
+            "supersedes": [dict(zip(("event_ts", "ingest_ts", "ordinal"), place, strict=True))],
+        }
+        return self.store.append(pa.table(version))

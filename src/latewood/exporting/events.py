@@ -43,11 +43,12 @@ def export_events(
     path = Path(path)
     if path.exists() and not overwrite:
         raise ConflictError(f"{path} exists; overwrite=True replaces it")
-    schema, written = _schema(store, corrections=_has_corrections(store)), 0
+    corrections, written = _has_corrections(store), 0
+    schema = _schema(store, corrections)
     total = store.generation.event_count
     with write_parquet(path, schema) as write:
         for events in scan_histories(store, list(store.schema)):
-            write(_table(store, events, schema))
+            write(_table(store, events, schema, corrections))
             written += len(events)
             if progress is not None:
                 progress(written, max(total, written))
@@ -77,10 +78,10 @@ def _schema(store: Store, corrections: bool) -> pa.Schema:
     return pa.schema([*fields, *(pa.field(trait.name, trait.type, trait.nullable) for trait in store.schema)])
 
 
-def _table(store: Store, events: Events, schema: pa.Schema) -> pa.Table:
+def _table(store: Store, events: Events, schema: pa.Schema, corrections: bool) -> pa.Table:
     columns = [events.user_ids, times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts)]
     at = superseded(events)
-    if SUPERSEDED_AT in schema.names[:4]:
+    if corrections:
         columns.append(pa.array(at, pa.int64(), mask=at == NEVER).view(TIME_TYPE))
     elif (at < NEVER).any():
         raise ConflictError("an event was superseded while the store was exported, the first of all: try again")

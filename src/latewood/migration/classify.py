@@ -131,11 +131,14 @@ class _Leftovers:
 
     def _hide(self, row: int, place: int) -> list[Finding]:
         self._used.add(place)
-        kind, note = self._reason(place)
-        if kind == "late":  # a correction that they wrote over the event: that is not missing besides
-            replaced = {p for p in self._open if self._ours.superseded_at[p] == self._ours.ingest_ts[place]}
-            self._open -= replaced
-            note += ", a correction" if replaced else ""
+        (kind, note), ours = self._reason(place), self._ours
+        # the other version of it is not missing besides
+        if kind == "late":
+            versions = {p for p in self._open if ours.superseded_at[p] == ours.ingest_ts[place]}
+            note += ", a correction" if versions else ""
+        else:
+            versions = {p for p in self._open if ours.ingest_ts[p] == ours.superseded_at[place]}
+        self._open -= versions
         return [Finding(kind, row, int(self._ours.rows[place]), note=note)]
 
     def _reason(self, place: int) -> tuple[Kind, str]:

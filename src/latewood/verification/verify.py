@@ -13,7 +13,7 @@ from latewood.errors import LatewoodError, SchemaError
 from latewood.examples import ExampleSource, open_examples
 from latewood.histories import read_histories
 from latewood.materialize import Materializer
-from latewood.materialize.logged import Logged, read_logged
+from latewood.materialize.logged import Logged, read_heads
 from latewood.projection import Projection
 from latewood.store import Store
 from latewood.users import UserKeys
@@ -117,7 +117,10 @@ class _Checker:
         """Args: rows: where the examples stand, for messages."""
         store = self._store
         try:
-            logged = read_logged(table, store.schema, store.epoch, list(store.schema), store.vocabulary)
+            heads = read_heads(table, store.schema, store.epoch)
+            store.scrubs.refresh()
+            scrubbed = heads.cutoff <= store.scrubs.scrubbed_at(heads.keys)
+            logged = heads.read_recents(list(store.schema), store.vocabulary, scrubbed)
             batch = self._materializer(table)
         except LatewoodError as error:
             if len(rows) == 1:
@@ -132,7 +135,6 @@ class _Checker:
         store = self._store
         users, of = _distinct(logged.keys)
         histories = read_histories(store, users, list(store.schema))
-        store.scrubs.refresh()
         scrubbed_at = store.scrubs.scrubbed_at(users)
         for i, row in enumerate(rows.tolist()):
             user = int(of[i])

@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import latewood as lw
+from latewood.events import NEVER
+from latewood.histories import places, read_histories, superseded
 from latewood.testing import ManualClock, different_rows
+from latewood.users import user_keys
 from moments import START
 
 TRAITS = pa.schema(
@@ -129,3 +132,69 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
     with lw.Store.open(tmp_path / "store") as opened, pytest.raises(lw.CorruptionError):
         lw.export_events(opened, out)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_corrections_and_deletions_go_out_and_come_in_again(tmp_path: Path) -> None:
+    store, out = lived(tmp_path / "store", [1, 2]), tmp_path / "events.parquet"
+    store.close()
+    rng, clock = np.random.default_rng(9), ManualClock(START + 61 * SECOND)
+    store = lw.Store.open(tmp_path / "store", clock=clock)
+    for step in range(12):
+        clock.advance(SECOND)
+        history = read_histories(store, user_keys(pa.array([1 + step % 2]))).events
+        live = np.flatnonzero(superseded(history) == NEVER)
+        place = places(history)[int(rng.choice(live))]
+        version = events(rng, [1 + step % 2], store.clock.now(), 1)
+        if step % 3 == 0:
+            version = {"user_id": version["user_id"]}
+        version["supersedes"] = [dict(zip(("event_ts", "ingest_ts", "ordinal"), place, strict=True))]
+        store.append(version)
+        if step == 6:
+            store.compact()
+    assert lw.export_events(store, out) == 480 + 8
+    assert pq.read_table(out)["superseded_at"].null_count == 488 - 12
+    again = lw.ingest(
+        out, tmp_path / "again", clock=store.clock, schema=store.schema, superseded_time="superseded_at", **AS_EXPORTED
+    )
+    assert again.schema == store.schema
+    for user in (1, 2):
+        assert len(store.history(user)) < len(read_histories(store, user_keys(pa.array([user]))).events)
+        assert not len(different_rows(again.history(user), store.history(user)))
+    times = [START + s * SECOND for s in (30, 61, 64, 68, 72)]
+    requests = pa.table({"user_id": [1, 2] * 5, "request_ts": [t for t in times for _ in (1, 2)]})
+    answers = [
+        lw.Materializer(of, lw.Projection())(lw.backfill(of, requests, complete=True)).to_arrow()
+        for of in (store, again)
+    ]
+    assert not len(different_rows(*answers))
+    assert lw.verify(again).ok
+
+
+def test_what_was_scrubbed_does_not_go_out(tmp_path: Path) -> None:
+    store = lived(tmp_path / "store", [1, 2])
+    store.scrub([1], compact=False)
+    assert lw.export_events(store, tmp_path / "events.parquet") == len(store.history(2))
+    assert set(pq.read_table(tmp_path / "events.parquet")["user_id"].to_pylist()) == {2}
+
+
+def test_a_trait_with_the_name_of_the_column_of_corrections(tmp_path: Path) -> None:
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("superseded_at", pa.int64())]))
+    store = lw.Store.create(tmp_path / "store", schema, clock=ManualClock(START))
+    store.append({"user_id": [1], "event_ts": [START], "superseded_at": [5]})
+    assert lw.export_events(store, tmp_path / "events.parquet") == 1
+    [place] = places(read_histories(store, user_keys(pa.array([1]))).events)
+    names = ("event_ts", "ingest_ts", "ordinal")
+    store.append({"user_id": [1], "supersedes": [dict(zip(names, place, strict=True))]})
+    with pytest.raises(lw.SchemaError, match="rename the trait"):
+        lw.export_events(store, tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize(("at", "message"), [(START - 1, "superseded before it was learned of"), (10**18, "outside")])
+def test_a_time_of_supersession_that_cannot_be(at: int, message: str, tmp_path: Path) -> None:
+    table = pa.table(
+        {"user_id": [1, 1], "event_ts": [START] * 2, "ingest_ts": [START] * 2, "at": [None, at], "item": [1, 2]}
+    )
+    pq.write_table(table, tmp_path / "events.parquet")
+    with pytest.raises(lw.SchemaError, match=message) as raised:
+        lw.ingest(tmp_path / "events.parquet", tmp_path / "store", superseded_time="at", **AS_EXPORTED)
+    assert "events.parquet, row 1" in str(raised.value)

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import latewood as lw
+from latewood.histories import places, read_histories
 from latewood.testing import ManualClock
+from latewood.users import user_keys
 from moments import START
 
 SECOND = 1_000_000
@@ -309,3 +311,41 @@ def test_the_report_is_json(world: World) -> None:
     document = lw.shadow(world.store, world.row(30, *SEEN[2:]), examples=1).to_json()
     [kind] = document["kinds"]
     assert (kind["kind"], kind["events"], len(kind["examples"])) == ("cap", 2, 1)
+
+
+class TestCorrections:
+    """Item 2 of second 20 is corrected at second 40 to item 7 of the same time."""
+
+    @pytest.fixture
+    def corrected(self, world: World) -> World:
+        world.clock.set(START + 40 * SECOND)
+        events = read_histories(world.store, user_keys(pa.array([1]))).events
+        place = places(events)[1]
+        names = ("event_ts", "ingest_ts", "ordinal")
+        version = {"user_id": [1], "event_ts": [START + 20 * SECOND], **traits([7])}
+        world.store.append(version | {"supersedes": [dict(zip(names, place, strict=True))]})
+        return world
+
+    def test_a_row_as_of_its_time_is_the_same(self, corrected: World) -> None:
+        assert corrected.kinds(corrected.row(30, *SEEN)) == {}
+        assert corrected.kinds(corrected.row(50, SEEN[0], SEEN[2], (20, 7), SEEN[3])) == {}
+
+    def test_a_row_with_the_later_truth_leaks_it(self, corrected: World) -> None:
+        report = lw.shadow(corrected.store, corrected.row(30, SEEN[0], (20, 7), SEEN[2], SEEN[3]))
+        assert {found.kind: found.events for found in report.kinds} == {"late": 1}
+        assert report.kinds[0].examples[0].note.endswith("a correction")
+
+    def test_a_row_with_what_was_corrected_before(self, corrected: World) -> None:
+        assert corrected.kinds(corrected.row(50, *SEEN)) == {"superseded": 1}
+
+
+def test_a_scrubbed_users_rows_are_refused(world: World) -> None:
+    world.store.scrub([1])
+    report = lw.shadow(world.store, world.row(24, *SEEN))
+    assert (report.count("refused"), report.same) == (4, 0)
+
+
+def test_what_retention_took(world: World) -> None:
+    world.store.alter(retention=lw.Retention(max_events=2))
+    world.store.compact()
+    assert world.kinds(world.row(30, *SEEN)) == {"expired": 1}  # a tie is never cut: two events of second 20 stay
