@@ -65,7 +65,7 @@ def bulk_load(
             parent = store.catalog.latest()
             _check_unaltered(store, current, parent, target)
             recipe = make_recipe(store, parent, target, parent.id + 1, token, watermark, "load")
-            for events in tier.scan(parent.watermark, watermark):
+            for events in tier.scan(parent.watermark, watermark, scrubbed=True):
                 new.add(events)
             new.finish()
             generation = publish_merged(store, recipe, new, settings, progress)

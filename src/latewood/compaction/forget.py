@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from latewood.columns import portions
 from latewood.compaction.store import CompactionStore, tier_of
 from latewood.errors import CorruptionError
-from latewood.immutable import Catalog, Generation, GenerationReader
+from latewood.immutable import Generation, GenerationReader
 from latewood.immutable.resolve import Rows
 from latewood.schema import Trait
 from latewood.storage import Storage, keys
@@ -37,17 +37,9 @@ def finish_forgetting(store: CompactionStore, generation: Generation, keep: int)
     if tier.state().floor < floor:
         tier.evict(floor)
     _blank_unused(store, generation)
-    store.catalog.collect(kept_with(store.catalog, generation, keep))
+    store.catalog.collect(keep, now=store.clock.now())
     store.scrubs.refresh()
     store.scrubs.settle(generation.scrubs)
-
-
-def kept_with(catalog: Catalog, newest: Generation, keep: int) -> int:
-    """How many generations keep their files: of `keep`, those that have forgotten as much as the newest."""
-    count = 1
-    while count < min(keep, newest.id + 1) and catalog.load(newest.id - count).scrubs == newest.scrubs:
-        count += 1
-    return count
 
 
 def note_unused(storage: Storage, generation: Generation, codes: Mapping[int, set[int]]) -> None:

@@ -13,21 +13,23 @@ def anything_to_do(store: CompactionStore, parent: Generation, watermark: int | 
     """Whether a generation with this cut, or with the closed time as its cut, would be another than `parent`."""
     tier = tier_of(store)
     end = tier.state().closed if watermark is None else watermark
+    new = _anything_new(tier, parent, end)  # first: the tier sees to it that a scrub that was begun is recorded
     store.scrubs.refresh()
     return (
-        store.changes.latest(parent).number > parent.change
+        new
+        or store.changes.latest(parent).number > parent.change
         or applied_by(store.scrubs, end) > parent.scrubs
-        or _anything_new(tier, parent, end)
         or _anything_expires(store, parent, end)
     )
 
 
 def _anything_new(tier: MutableTier, parent: Generation, end: int) -> bool:
-    """New events, or new suppressions of old ones."""
+    """New suppressions of old events, or new events."""
+    if len(tier.suppressions(parent.watermark, end)):
+        return True
     if tier.state().latest_ingest < parent.watermark:
         return False
-    new = any(len(events) for events in tier.scan(parent.watermark, end))
-    return new or len(tier.suppressions(parent.watermark, end)) > 0
+    return any(len(events) for events in tier.scan(parent.watermark, end))
 
 
 def _anything_expires(store: CompactionStore, parent: Generation, end: int) -> bool:

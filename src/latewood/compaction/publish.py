@@ -76,7 +76,7 @@ def build(
     recipe = make_recipe(store, parent, target, number, attempt.attempt_uuid(), cut, origin)
     shards = (len(parent.shards), target.shards)
     with Spill(target.schema, shards, settings.held_bytes, settings.spill_directory) as new:
-        for events in tier_of(store).scan(parent.watermark, cut):
+        for events in tier_of(store).scan(parent.watermark, cut, scrubbed=True):
             new.add(events)
         new.finish()
         return publish_merged(store, recipe, new, settings, progress)
@@ -93,7 +93,7 @@ def make_recipe(
     store.scrubs.refresh()
     suppressions = tier_of(store).suppressions(parent.watermark, watermark)
     by_user = suppressions.take(np.argsort(suppressions.keys.hash, kind="stable"))
-    return Recipe(parent, target, number, uuid, watermark, origin, by_user, store.scrubs)
+    return Recipe(parent, target, number, uuid, watermark, origin, by_user, store.scrubs.as_of_now())
 
 
 def publish_merged(
@@ -129,7 +129,7 @@ def retire(store: CompactionStore, generation: Generation, parent: Generation, k
     if generation.scrubs:
         finish_forgetting(store, generation, keep)
     else:
-        store.catalog.collect(keep)
+        store.catalog.collect(keep, now=store.clock.now())
 
 
 def _generation(

@@ -12,7 +12,6 @@ from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.store import CompactionStore, tier_of
 from latewood.errors import ConflictError, PointerError
 from latewood.immutable import Generation
-from latewood.storage import keys
 
 
 def rollback(
@@ -57,7 +56,6 @@ def _parent(store: CompactionStore, newest: Generation, generation_id: int) -> G
     if floor > parent.watermark:
         span = f"{show_ts(parent.watermark)} to {show_ts(floor)}"
         raise ConflictError(refused + f"what was ingested from {span} is gone from the mutable tier")
-    stored = {item.key for item in store.storage.list(keys.GENERATIONS)}
-    if any(shard.key not in stored for shard in parent.shards if shard.exists):
+    if not store.catalog.is_stored(parent):
         raise ConflictError(refused + "its files are deleted")
     return parent

@@ -68,6 +68,13 @@ class Scrubs:
                 self._records, self._latest = tuple(records), _LatestScrubs.of(records)
             return len(records)
 
+    def as_of_now(self) -> "Scrubs":
+        """The records of now and no later ones, whoever refreshes these."""
+        with self._lock:
+            frozen = Scrubs(self._storage, self._epoch)
+            frozen._records, frozen._latest = self._records, self._latest
+            return frozen
+
     def scrubbed_at(self, users: UserKeys) -> NDArray[np.int64]:
         """When each user was last scrubbed, wholly or in part; NOT_SCRUBBED for most. Shapes: (n,)."""
         return self._latest.find(self.hash(users)) if self._records else np.full(len(users.hash), NOT_SCRUBBED)

@@ -12,7 +12,7 @@ import pytest
 
 from latewood.columns import Column
 from latewood.events import Events
-from latewood.immutable import Catalog, Change, Changes, Generation, Scrubs
+from latewood.immutable import Catalog, Changes, Generation, Scrubs
 from latewood.mutable import InMemoryTier, MutableTier
 from latewood.schema import Schema
 from latewood.storage import Storage, open_storage
@@ -131,4 +131,4 @@ def parts() -> Parts:
     storage = FaultyStorage(open_storage(f"memory://compaction-{next(names)}"))
     catalog = Catalog(storage, EPOCH)
     catalog.publish(Generation.first(EPOCH, SCHEMA, shards=3))
-    return Parts(storage, catalog, InMemoryTier(pa.int64()))
+    return Parts(storage, catalog, InMemoryTier(pa.int64(), scrubs=Scrubs(storage, EPOCH)))

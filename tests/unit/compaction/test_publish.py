@@ -202,7 +202,7 @@ def test_a_tier_that_fails_loses_nothing(parts: Parts, method: str) -> None:
     parts.append([1, 2], [10, 20])
     original = getattr(parts.tier, method)
 
-    def fail(*arguments: Any) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
         raise OSError("no")
 
     setattr(parts.tier, method, fail)
