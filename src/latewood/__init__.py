@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from latewood.rebuilding import rebuild as rebuild
     from latewood.retention import Retention as Retention
     from latewood.schema import Schema as Schema
+    from latewood.sealing import PurgeReport as PurgeReport
     from latewood.sealing import SealReport as SealReport
+    from latewood.sealing import purge_log as purge_log
     from latewood.sealing import seal as seal
     from latewood.store import Store as Store
     from latewood.verification import VerifyReport as VerifyReport
@@ -66,6 +68,7 @@ _HOME = {
     "Pin": "immutable",
     "PointerError": "errors",
     "Projection": "projection",
+    "PurgeReport": "sealing",
     "Retention": "retention",
     "Schema": "schema",
     "SealReport": "sealing",
@@ -83,6 +86,7 @@ _HOME = {
     "export_events": "exporting",
     "export_fat_rows": "exporting",
     "ingest": "ingestion",
+    "purge_log": "sealing",
     "rebuild": "rebuilding",
     "seal": "sealing",
     "shadow": "migration",

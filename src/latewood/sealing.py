@@ -92,6 +92,35 @@ def seal_with_report(store: MaterializeStore, examples: Any) -> tuple[pa.Table, 
     return pa.concat_tables([part for part, _ in parts]), report
 
 
+@dataclass(frozen=True, slots=True)
+class PurgeReport:
+    """What was taken out of an example log."""
+
+    examples: int  # whose recent events were dropped: of scrubbed users
+    files: tuple[str, ...]  # those rewritten
+
+
+def purge_log(store: MaterializeStore, place: Any) -> PurgeReport:
+    """Take the recent events of scrubbed users out of the files of an example log, each rewritten in place.
+
+    The examples stay, each in its row, and are refused as before: what a scrub could not reach is gone, and a run that is
+    resumed finds its rows where they were.
+
+    Args: place: a path, glob, directory or URI, or several of these.
+    Raises: SchemaError, PointerError: not examples of this store. OSError: a file could not be written, and is as it was.
+    """
+    examples = 0
+
+    def change(group: pa.Table) -> pa.Table:
+        nonlocal examples
+        purged, count = forget_recents(store, group)
+        examples += count
+        return purged
+
+    files = rewrite_log(place, change)
+    return PurgeReport(examples, tuple(files))
+
+
 def forget_recents(store: MaterializeStore, examples: Any) -> tuple[pa.Table, int]:
     """Only drop the recent events of scrubbed users. Returns: the table, and how many examples had some."""
     table = read_table(examples)

@@ -1,4 +1,4 @@
-"""The tools, from the shell: why, verify, export, shadow."""
+"""The tools, from the shell: why, verify, export, shadow, examples."""
 
 import json
 import re
@@ -196,6 +196,47 @@ class TestShadow:
     def test_mistakes(self, pair: str, rows: Path, run: Run) -> None:
         code, _, err = run("shadow", "store", str(rows), *self.MAP, "--map", pair)
         assert (code, err) == (1, f"latewood: schema: --map {pair!r}: NAME=PATH, each name once\n")
+
+
+class TestExamples:
+    def recents(self) -> list[int]:
+        """The items that each logged example carries, all of them together."""
+        [file] = Path("log").rglob("*.parquet")
+        return [item for row in pq.read_table(file)["recent"].to_pylist() for item in row["item"]]
+
+    def test_seal(self, run: Run) -> None:
+        assert sorted(self.recents()) == [-4, 4]
+        early = answer(run("examples", "seal", "store", "log", "--json"))
+        assert (early["sealed"], early["not_covered"]) == (0, 2)
+        with lw.Store.open("store", clock=ManualClock(START + 20 * SECOND)) as store:
+            store.append({"user_id": [9], "event_ts": [START], "item": [0], "word": [""]})
+            store.compact()
+        code, out, _ = run("examples", "seal", "store", "log")
+        assert code == 0
+        assert re.search(r"sealed +│ 2", out)
+        assert self.recents() == []
+        assert answer(run("verify", "store", "log", "--json"))["compared"] == 8
+
+    def test_rewrite_takes_out_what_a_scrub_cannot_reach(self, run: Run) -> None:
+        with lw.Store.open("store", clock=ManualClock(START + 20 * SECOND)) as store:
+            store.scrub([8])
+        assert sorted(self.recents()) == [-4, 4]
+        found = answer(run("examples", "rewrite", "store", "log", "--json"))
+        assert (found["examples"], len(found["files"])) == (1, 1)
+        assert self.recents() == [4]
+        assert b"w-4" not in next(Path("log").rglob("*.parquet")).read_bytes()
+        again = answer(run("examples", "rewrite", "store", "log", "--json"))
+        assert (again["examples"], again["files"]) == (0, [])
+        checked = answer(run("verify", "store", "log", "--json"))
+        assert (checked["ok"], checked["sampled"], checked["scrubbed"]) == (True, 2, 1)
+        masked = answer(run("materialize", "store", "log", "--mask", "--json"))
+        assert (masked["examples"], masked["events"]) == (2, 4)
+
+    @pytest.mark.parametrize("verb", ["seal", "rewrite"])
+    def test_mistakes(self, verb: str, run: Run) -> None:
+        code, _, err = run("examples", verb, "store", "nothing")
+        assert (code, err) == (1, "latewood: schema: no Parquet file of examples at nothing\n")
+        assert "--json" in run("examples", verb, "--help")[1]
 
 
 def history(*items: int) -> list[dict[str, Any]]:

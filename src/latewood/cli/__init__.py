@@ -21,6 +21,7 @@ from latewood.cli.append import append
 from latewood.cli.backfill import backfill
 from latewood.cli.compact import compact
 from latewood.cli.demo import demo
+from latewood.cli.examples import examples
 from latewood.cli.export import export
 from latewood.cli.ingest import ingest
 from latewood.cli.init import init
@@ -80,6 +81,7 @@ for verb in (
     demo,
 ):
     app.command()(verb)
+app.add_typer(examples, name="examples")
 
 
 def main(arguments: list[str] | None = None) -> None:
