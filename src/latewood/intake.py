@@ -17,10 +17,12 @@ from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.mutable import Places, Supersedes, hash_content, hash_ids
 from latewood.schema import Schema, Trait, is_text
-from latewood.users import user_keys
+from latewood.users import UserKeys, user_keys
 
 # How a trait's values become codes: a vocabulary's `encode`, or `column_from_arrow` where nothing is coded.
 Encode = Callable[[Trait, pa.Array], Column]
+# Which events, by user and event_ts, will be skipped: what they say must not get into a vocabulary.
+Skipped = Callable[[UserKeys, NDArray[np.int64]], NDArray[np.bool_]]
 
 _OURS = ("user_id", "event_ts", "ingest_ts", "event_id", "supersedes")
 _PLACE = ("event_ts", "ingest_ts", "ordinal")
@@ -41,7 +43,9 @@ class Intake:
     supersedes: Supersedes | None = None  # None where no row supersedes anything
 
 
-def read_events(data: Any, schema: Schema, encode: Encode, *, corrections: bool = True) -> Intake:
+def read_events(
+    data: Any, schema: Schema, encode: Encode, *, corrections: bool = True, skipped: Skipped | None = None
+) -> Intake:
     """Check a table of events against the schema and turn it into columns.
 
     A row that supersedes another and has no event_ts is a deletion: its traits are null. A table without event_ts and
@@ -52,6 +56,7 @@ def read_events(data: Any, schema: Schema, encode: Encode, *, corrections: bool 
         data: user_id, event_ts and every trait; optionally ingest_ts, event_id and supersedes.
         encode: gets coded traits only.
         corrections: whether rows may supersede others; not where events are loaded in bulk.
+        skipped: in rows that it chooses, coded traits are taken as null.
     Raises: SchemaError: a missing, extra or repeated column, a wrong type, a null where none may be, a time out of range.
     """
     table = read_table(data)
@@ -69,9 +74,12 @@ def read_events(data: Any, schema: Schema, encode: Encode, *, corrections: bool 
     if "event_id" in table.column_names:
         # before anything is coded, since an id of a wrong type is an error too
         ids = hash_ids(table["event_id"])
+    keys = user_keys(users)
+    if skipped is not None and (gone := skipped(keys, event_ts)).any():
+        arrays = {trait: _without(array, gone) if trait.coded else array for trait, array in arrays.items()}
     columns = {trait.id: encode(trait, array) for trait, array in arrays.items()}
     ordinal = np.zeros(len(event_ts), np.int32)
-    events = Events(users, user_keys(users), event_ts, ingest_ts, ordinal, columns)
+    events = Events(users, keys, event_ts, ingest_ts, ordinal, columns)
     return Intake(events, explicit, ids, None if ids is None else hash_content(events, supersedes), supersedes)
 
 
@@ -151,6 +159,11 @@ def _conform(table: pa.Table, name: str | None, trait: Trait, supersedes: Supers
     if not trait.nullable and (missing := null & ~supersedes.deletions).any():
         raise SchemaError(f"column {name!r} has a null in row {int(np.argmax(missing))}; it is not nullable")
     return conform(array, replace(trait, nullable=True))
+
+
+def _without(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
+    """With nulls in these rows."""
+    return array.take(pa.array(np.arange(len(array)), mask=rows))
 
 
 def _read_event_ts(table: pa.Table, supersedes: Supersedes | None) -> NDArray[np.int64]:

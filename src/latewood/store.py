@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
@@ -42,6 +44,7 @@ from latewood.retention import Retention
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
 from latewood.storage.local import LocalStorage
+from latewood.users import UserKeys
 from latewood.vocabulary import Vocabulary, check_extent
 
 OWNER = "store"  # the file in a mutable tier's folder that says whose it is, by the store's epoch
@@ -215,11 +218,18 @@ class Store:
     def _read_events(self, table: pa.Table) -> Intake:
         schema = self.schema
         try:
-            return read_events(table, schema, self.encode)
+            return read_events(table, schema, self.encode, skipped=self._will_be_skipped)
         except SchemaError:
             if self.refresh().generation.schema == schema:
                 raise
-            return read_events(table, self.schema, self.encode)
+            return read_events(table, self.schema, self.encode, skipped=self._will_be_skipped)
+
+    def _will_be_skipped(self, users: UserKeys, event_ts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Events from before their user's scrub: the tier will skip them, and the vocabulary must not learn their words."""
+        if self._writable().state().scrubs > len(self.scrubs):
+            self.scrubs.refresh()
+        before: NDArray[np.bool_] = event_ts < self.scrubs.scrubbed_at(users)
+        return before
 
     def compact(
         self,

@@ -336,3 +336,13 @@ def test_a_trait_goes_by_a_former_name() -> None:
     twice = twice.altered(rename={"other": "fourth"})
     with pytest.raises(SchemaError, match="'other' could be one of several"):
         read(without("score") | {"other": GOOD["score"]}, twice)
+
+
+def test_words_of_rows_that_will_be_skipped_are_not_coded() -> None:
+    table = GOOD | {"action": pa.array(["secret", "view"]).dictionary_encode()}
+    coder = Coder()
+    intake = read_events(table, SCHEMA, coder, skipped=lambda users, event_ts: event_ts < 20)
+    assert coder.words == ["view"]
+    action = next(trait.id for trait in SCHEMA if trait.name == "action")
+    assert intake.events.traits[action].mask.tolist() == [True, False]  # type: ignore[union-attr]
+    assert intake.events.event_ts.tolist() == [10, 20]
