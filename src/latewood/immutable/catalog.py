@@ -35,7 +35,8 @@ class Catalog:
         """
         if self._storage.list(keys.MANIFESTS):
             return
-        if self._storage.list(keys.GENERATIONS):
+        # listed again: whoever opens the store at the same time may have made it, and filled it, in between
+        if self._storage.list(keys.GENERATIONS) and not self._storage.list(keys.MANIFESTS):
             raise CorruptionError(
                 f"{keys.manifest(0)} is missing, and so are all after it; manifests are never deleted"
             )

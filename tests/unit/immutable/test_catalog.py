@@ -72,6 +72,30 @@ def test_many_may_make_the_first_generation(storage: Storage) -> None:
         assert set(pool.map(ensure, range(6))) == {Generation.first(EPOCH, SCHEMA, shards=SHARDS)}
 
 
+def test_a_store_that_others_make_and_fill_meanwhile_is_not_damaged(storage: Storage) -> None:
+    """Found by the simulation: between the two listings all of it came to be."""
+
+    class Meanwhile:
+        def __init__(self) -> None:
+            self.listed = 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(storage, name)
+
+        def list(self, prefix: str = "") -> object:
+            self.listed += 1
+            found = storage.list(prefix)
+            if self.listed == 1:
+                other = Catalog(storage, EPOCH)
+                other.ensure_first(SCHEMA, SHARDS)
+                other.publish(build(storage, 1, "a"))
+            return found
+
+    catalog = Catalog(Meanwhile(), EPOCH)  # type: ignore[arg-type]
+    catalog.ensure_first(SCHEMA, SHARDS)
+    assert catalog.latest().id == 1
+
+
 def test_a_store_without_manifests_is_damaged(storage: Storage) -> None:
     with pytest.raises(CorruptionError, match=keys.manifest(0)):
         Catalog(storage, EPOCH).latest()
