@@ -70,3 +70,14 @@ def show_ts(ts: int) -> str:
         moment = datetime.fromordinal(1 + days).replace(hour=seconds // 3600, minute=seconds // 60 % 60)
         return moment.replace(second=seconds % 60, microsecond=us, tzinfo=UTC).isoformat().replace("+00:00", "Z")
     return f"{ts} µs"
+
+
+def show_span(us: int) -> str:
+    """A length of time as people say it: its two largest units."""
+    units = (("d", DAY_US), ("h", HOUR_US), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("µs", 1))
+    parts, rest = list[str](), us
+    for name, size in units:
+        count, rest = divmod(rest, size)
+        if count and len(parts) < 2:
+            parts.append(f"{count:,} {name}")
+    return " ".join(parts) or "0 s"

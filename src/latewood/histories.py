@@ -175,6 +175,12 @@ def _up_to(recent: Events, events: Events) -> int:
     return start + int(np.searchsorted(recent.keys.check[start:stop], last_check, "right"))
 
 
+def distinct_users(keys: UserKeys) -> tuple[UserKeys, NDArray[np.int64]]:
+    """The users among some keys, each once, and which of them each key is."""
+    pairs, of = np.unique(np.stack(keys), axis=1, return_inverse=True)
+    return UserKeys(*np.ascontiguousarray(pairs)), of.reshape(-1)
+
+
 def places(events: Events) -> list[Place]:
     """The events' places in the total order."""
     return list(zip(events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist(), strict=True))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latewood.clock import EARLIEST_TS, LATEST_TS, SystemClock, as_clock, show_ts, to_us
+from latewood.clock import EARLIEST_TS, LATEST_TS, SystemClock, as_clock, show_span, show_ts, to_us
 from latewood.errors import SchemaError
 
 
@@ -67,3 +67,8 @@ def test_shown_times_read_back(ts: int) -> None:
 @pytest.mark.parametrize("ts", [EARLIEST_TS - 1, LATEST_TS + 1, -(2**63), 2**63 - 1])
 def test_a_time_beyond_the_calendar_is_shown_as_a_number(ts: int) -> None:
     assert show_ts(ts) == f"{ts} µs"
+
+
+def test_spans() -> None:
+    spans = [show_span(us) for us in (0, 7, 1_500, 14_000_000, 90_061_000_000, 86_400_000_000 * 1200)]
+    assert spans == ["0 s", "7 µs", "1 ms 500 µs", "14 s", "1 d 1 h", "1,200 d"]

@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from latewood.clock import DAY_US, HOUR_US
-
 Kind = Literal["in", "late", "after", "superseded", "cut", "expired", "scrubbed", "unknown"]
 
 
@@ -51,16 +49,3 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
-
-
-def span(us: int) -> str:
-    """A length of time as people say it: the two largest units that matter."""
-    units = (("d", DAY_US), ("h", HOUR_US), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("µs", 1))
-    parts, rest = [], us
-    for name, size in units:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count:,} {name}")
-        if len(parts) == 2:
-            break
-    return " ".join(parts) or "0 s"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.clock import show_ts, to_us
+from latewood.clock import show_span, show_ts, to_us
 from latewood.errors import CorruptionError, ExpiredError, LatewoodError, SchemaError, ScrubbedError
 from latewood.events import NEVER, Events, concat_events
 from latewood.explain.request import Request, as_asked, as_logged
-from latewood.explain.verdict import Verdict, span
+from latewood.explain.verdict import Verdict
 from latewood.histories import RECENT, Histories, Place, places, read_histories, superseded
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer
@@ -157,10 +157,7 @@ class Evidence:
         if not self.before[i]:
             return replace(facts, kind="after", message=self._after(facts.event_ts))
         if ingest_ts >= cutoff:
-            known = f"learned of at {show_ts(ingest_ts)}, {span(ingest_ts - cutoff)} after the cutoff {show_ts(cutoff)}"
-            if ingest_ts == cutoff:
-                known = f"learned of at the very cutoff, {show_ts(cutoff)}, which is excluded"
-            return replace(facts, kind="late", message=known, late_by=ingest_ts - cutoff)
+            return replace(facts, kind="late", message=self._late(ingest_ts), late_by=ingest_ts - cutoff)
         if facts.superseded_at is not None and facts.superseded_at < cutoff:
             return replace(facts, kind="superseded", message=f"{self._superseded(facts)}, before the cutoff")
         return self._seen(i, facts)
@@ -204,10 +201,17 @@ class Evidence:
     def _after(self, event_ts: int) -> str:
         end = self.request.end_ts
         if event_ts > end:
-            return f"it happened {span(event_ts - end)} after the request's end {show_ts(end)}"
+            return f"it happened {show_span(event_ts - end)} after the request's end {show_ts(end)}"
         if self.request.anchor is None and self.request.example is None:
             return f"it happened at the request's own time, {show_ts(end)}, before which a request ends"
         return f"it happened at the request's own time, {show_ts(end)}, and does not sort before where it ends"
+
+    def _late(self, ingest_ts: int) -> str:
+        cutoff = self.request.cutoff
+        if ingest_ts == cutoff:
+            return f"learned of at the very cutoff, {show_ts(cutoff)}, which is excluded"
+        late_by = show_span(ingest_ts - cutoff)
+        return f"learned of at {show_ts(ingest_ts)}, {late_by} after the cutoff {show_ts(cutoff)}"
 
     def _superseded(self, facts: Verdict) -> str:
         assert facts.superseded_at is not None

@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import show_ts
-from latewood.explain.verdict import span
+from latewood.clock import show_span, show_ts
 from latewood.migration.match import Match, match
 from latewood.migration.report import Kind
 from latewood.migration.values import Values
@@ -145,9 +144,9 @@ class _Leftovers:
         ours = self._ours
         event_ts, ingest_ts, at = (int(c[place]) for c in (ours.event_ts, ours.ingest_ts, ours.superseded_at))
         if event_ts >= ours.end_ts:
-            return "future", f"happened {span(event_ts - ours.end_ts)} after the request"
+            return "future", f"happened {show_span(event_ts - ours.end_ts)} after the request"
         if ingest_ts >= ours.cutoff:
-            return "late", f"learned of {span(ingest_ts - ours.cutoff)} after the request"
+            return "late", f"learned of {show_span(ingest_ts - ours.cutoff)} after the request"
         if at < ours.cutoff:
             return "superseded", f"since {show_ts(at)}"
         return "cap", "older than the list here reaches"
@@ -218,7 +217,7 @@ class _Leftovers:
             row, ingest_ts = int(ours.rows[place]), int(ours.ingest_ts[place])
             time, note = (
                 int(self._side.time[row]),
-                f"learned of {span(max(0, ours.cutoff - ingest_ts))} before the request",
+                f"learned of {show_span(max(0, ours.cutoff - ingest_ts))} before the request",
             )
             kind: Kind = "missing"
             if len(times) and time <= times.min():

@@ -16,7 +16,7 @@ from latewood.columns import column_to_arrow
 from latewood.errors import CorruptionError, SchemaError
 from latewood.events import Events
 from latewood.examples import open_examples
-from latewood.histories import Histories, read_histories, superseded
+from latewood.histories import Histories, distinct_users, read_histories, superseded
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer
 from latewood.migration.classify import Finding, Ours, Side, classify, shown
@@ -26,7 +26,6 @@ from latewood.migration.values import comparable, signatures
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS, TIME_TYPE, Trait
 from latewood.store import Store
-from latewood.users import UserKeys
 from latewood.verification.rederive import Expected, differences
 
 _AT_ONCE = 128  # rows, and their users' whole histories, that are held
@@ -95,7 +94,7 @@ class _Run:
         """Args: numbers: where the rows stand, for messages."""
         theirs, store = self.mapping.read(table), self.store
         traits = [store.schema[name] for name in self.mapping.traits]
-        users, of = _distinct(theirs.keys)
+        users, of = distinct_users(theirs.keys)
         store.scrubs.refresh()
         histories = read_histories(store, users, traits)
         sides = self._sides(theirs, histories, traits)
@@ -198,9 +197,3 @@ def _grid(times: NDArray[np.int64]) -> int:
     """The coarsest clock that all times lie on; 0 where there are none."""
     step = int(np.gcd.reduce(times)) if len(times) else 0
     return next((grid for grid in _GRIDS if step and step % grid == 0), math.gcd(step, 1))
-
-
-def _distinct(keys: UserKeys) -> tuple[UserKeys, NDArray[np.int64]]:
-    """The users among some keys, and which of them each key is."""
-    pairs, of = np.unique(np.stack(keys), axis=1, return_inverse=True)
-    return UserKeys(*np.ascontiguousarray(pairs)), of.reshape(-1)

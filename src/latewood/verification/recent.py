@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from latewood.clock import show_ts
+from latewood.errors import ConflictError
 from latewood.events import Events, concat_events, no_events
 from latewood.histories import RECENT, places, read_histories
 from latewood.immutable import Generation
@@ -15,18 +16,30 @@ from latewood.verification.report import Difference
 from latewood.verification.stored import largest_code
 
 WHERE = "the mutable tier"
+_TRIES = 20
 
 
 def read_recent(tier: MutableTier, store: Store) -> tuple[TierState, Events]:
-    """All that the mutable tier still holds, whether generations have it or not."""
-    state = tier.state()
-    events = concat_events([no_events(store.schema), *tier.scan(state.floor, max(state.floor, state.closed))])
-    return state, events.take(events.order())
+    """All that the mutable tier still holds, whether generations have it or not.
+
+    Raises: ConflictError: it was evicted meanwhile, again and again.
+    """
+    for _ in range(_TRIES):
+        state = tier.state()
+        try:
+            runs = list(tier.scan(state.floor, max(state.floor, state.closed)))
+        except ConflictError:
+            if tier.state().floor == state.floor:
+                raise
+        else:
+            events = concat_events([no_events(store.schema), *runs])
+            return state, events.take(events.order())
+    raise ConflictError(f"{WHERE} was evicted {_TRIES} times in a row while it was read; try again")
 
 
 def check_recent(store: Store, state: TierState, events: Events) -> Iterator[Difference]:
     """The tier by itself. Args: events: sorted by user and the total order."""
-    for problem in _of_times(state, events, store.generation.watermark):
+    for problem in _of_times(state, events, store.refresh().generation.watermark):
         yield Difference("recent", WHERE, problem)
     found = user_keys(events.user_ids)
     if (found.hash != events.keys.hash).any() or (found.check != events.keys.check).any():

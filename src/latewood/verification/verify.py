@@ -9,14 +9,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.batch import Batch
-from latewood.errors import LatewoodError, SchemaError
+from latewood.errors import ConflictError, LatewoodError, SchemaError
 from latewood.examples import ExampleSource, open_examples
-from latewood.histories import read_histories
+from latewood.histories import distinct_users, read_histories
 from latewood.materialize import Materializer
 from latewood.materialize.logged import Logged, read_heads
 from latewood.projection import Projection
 from latewood.store import Store
-from latewood.users import UserKeys
 from latewood.verification.recent import check_moved, check_recent, read_recent
 from latewood.verification.rederive import differences, rederive
 from latewood.verification.report import Difference, Findings, Tell, VerifyReport
@@ -47,7 +46,7 @@ def verify(
         max_len: the model's. With retention, what a shorter model is still served, a longer one is refused.
         progress: called with (done, total): events of shards, or examples.
     Returns: what was looked at, and all that is wrong: `report.ok` is whether nothing is.
-    Raises: SchemaError: not examples at all. PointerError: examples of another store.
+    Raises: SchemaError: not examples at all. ConflictError: a live store whose generations are replaced too fast.
     """
     if sample is not None and sample < 0:
         raise SchemaError(f"sample is {sample}; it counts examples")
@@ -62,9 +61,11 @@ def _verify_store(store: Store, rng: np.random.Generator, report: VerifyReport, 
     findings, reader = Findings(), store.refresh()
     generation = reader.generation
     findings.extend(check_manifests(store, generation))
-    before = findings.count
-    findings.extend(check_shards(reader, tell))
-    if findings.count == before:  # of damaged shards nothing more can be said
+    damage = list(check_shards(reader, tell))
+    if damage and store.refresh().generation.id != generation.id:  # its files may have been collected
+        raise ConflictError(f"generation {generation.id} was replaced while it was verified; try again")
+    findings.extend(damage)
+    if not damage:  # of damaged shards nothing more can be said
         findings.extend(check_codes(store, reader))
     values = sum(len(store.vocabulary.values(trait.id)) for trait in store.schema if trait.coded)
     recent = 0
@@ -73,7 +74,7 @@ def _verify_store(store: Store, rng: np.random.Generator, report: VerifyReport, 
         state, events = read_recent(store.tier, store)
         recent = len(events)
         findings.extend(check_recent(store, state, events))
-        if findings.count == before:
+        if not damage:
             findings.extend(check_moved(store, generation, events, _MOVED_USERS, rng))
     return replace(
         report, generations=generation.id + 1, shards=sum(file.exists for file in generation.shards),
@@ -133,7 +134,7 @@ class _Checker:
 
     def _compare(self, logged: Logged, batch: Batch, rows: NDArray[np.int64], findings: Findings) -> None:
         store = self._store
-        users, of = _distinct(logged.keys)
+        users, of = distinct_users(logged.keys)
         histories = read_histories(store, users, list(store.schema))
         scrubbed_at = store.scrubs.scrubbed_at(users)
         for i, row in enumerate(rows.tolist()):
@@ -146,9 +147,3 @@ class _Checker:
             where = f"example {row}, user {logged.user_ids[i].as_py()!r}"
             for message in differences(expected, batch, i, store.schema):
                 findings.add(Difference("example", where, message))
-
-
-def _distinct(keys: UserKeys) -> tuple[UserKeys, NDArray[np.int64]]:
-    """The users among some keys, and which of them each key is."""
-    pairs, of = np.unique(np.stack(keys), axis=1, return_inverse=True)
-    return UserKeys(*np.ascontiguousarray(pairs)), of.reshape(-1)

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
-from latewood.explain.verdict import span
 from latewood.users import user_keys
 from moments import START
 from small_world import SECOND, World
@@ -198,8 +197,3 @@ def test_verdicts_agree_with_what_is_served_whatever_was_asked(world: World) -> 
 def test_verdicts_are_json(world: World) -> None:
     document = world.one(5, 20).to_json()
     assert (document["kind"], document["before"], document["position"]) == ("unknown", None, None)
-
-
-def test_spans() -> None:
-    spans = [span(us) for us in (0, 7, 1_500, 14_000_000, 90_061_000_000, 86_400_000_000 * 1200)]
-    assert spans == ["0 s", "7 µs", "1 ms 500 µs", "14 s", "1 d 1 h", "1,200 d"]

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
+from changing_store import Life
 from moments import START
 from small_world import SCHEMA, SECOND, World
 
@@ -145,3 +146,23 @@ def test_a_trait_that_was_dropped_or_added_changes_nothing(world: World) -> None
     world.store.compact()
     assert world.one(1, 20).kind == "in"
     assert SCHEMA["item"] not in world.store.schema.traits
+
+
+@pytest.mark.parametrize("retention", [None, lw.Retention(max_events=20)])
+@pytest.mark.parametrize("seed", [21, 22, 23])
+def test_verdicts_agree_with_the_materializer_whatever_happened(seed: int, retention: lw.Retention | None) -> None:
+    """`why` compares by itself, and raises where they disagree."""
+    life = Life(seed, retention)
+    life.live(70, *["append"] * 4, "supersede", "supersede", "capture", "capture", "compact", "scrub")
+    life.live(15, "append", "supersede", "capture", "compact")
+    kinds = set()
+    for _ in range(60):
+        table = life.examples[int(life.rng.integers(len(life.examples) // 2, len(life.examples)))]
+        example = table.slice(int(life.rng.integers(0, 4)), 1)
+        event_ts = example["request_ts"][0].value - int(life.rng.integers(-2, 40)) * SECOND
+        max_len = [None, 3][int(life.rng.integers(0, 2))]
+        kinds |= {verdict.kind for verdict in lw.why(life.store, example=example, event_ts=event_ts, max_len=max_len)}
+        user, now = int(life.rng.integers(0, 4)), example["cutoff"][0].value
+        kinds |= {verdict.kind for verdict in lw.why(life.store, user, now, event_ts, max_len=max_len)}
+    assert "in" in kinds
+    assert kinds & {"scrubbed", "expired"}
