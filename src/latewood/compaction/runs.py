@@ -30,11 +30,13 @@ class Tally:
     """What a shard, or a generation, has not taken over: counts of events, and the codes that forgotten ones used."""
 
     forgotten: int = 0
+    skipped: int = 0  # of these, rows of a bulk load that were left out at once
     expired: int = 0
     codes: dict[int, set[int]] = field(default_factory=dict)  # by trait id
 
     def add(self, other: "Tally") -> None:
         self.forgotten += other.forgotten
+        self.skipped += other.skipped
         self.expired += other.expired
         for trait, codes in other.codes.items():
             self.codes.setdefault(trait, set()).update(codes)
@@ -77,6 +79,7 @@ class RunMaker:
         gone = loaded & ((events.event_ts < scrubbed_at) | (events.ingest_ts <= scrubbed_at))
         if not gone.any():
             return events
+        self.tally.skipped += int(gone.sum())
         self._forget([events.traits[trait.id] for trait in self.recipe.schema], gone)
         return events.take(np.flatnonzero(~gone))
 

@@ -47,7 +47,7 @@ class Settings:
     def rows_max(self, schema: Schema) -> int:
         """Rows that one worker merges at once."""
         traits = sum(trait.dtype.itemsize + trait.nullable for trait in schema)
-        row_bytes = 64 + traits  # keys, times, ordinal, user id
+        row_bytes = 72 + traits  # keys, times, ordinal, user id, when it was superseded
         rows = self.memory_bytes // (_MERGE_SHARE * row_bytes * self.threads)
         return min(max(rows, _ROWS_MIN), _ROWS_MAX)
 
@@ -61,6 +61,8 @@ class Meter:
         self._lock = threading.Lock()
 
     def add(self, events: int) -> None:
+        if not events:
+            return
         with self._lock:
             self._done += events
             if self._progress is not None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 
 from latewood.compaction.parent import open_shard
 from latewood.compaction.recipe import Recipe
@@ -65,27 +66,27 @@ class _Job:
 
     def write(self, shard: int) -> tuple[ShardFile, Tally]:
         """Write one shard; where that fails, the others stop at their next run."""
+        maker = RunMaker(self.recipe, self.new, self.rows_max)
         try:
-            return self._write(shard)
+            file = self._write(shard, self._runs(shard, maker))
         except BaseException:
             self.stop.set()
             raise
+        self.meter.add(maker.tally.skipped)
+        return file, maker.tally
 
-    def _write(self, shard: int) -> tuple[ShardFile, Tally]:
+    def _write(self, shard: int, runs: Iterator[UserRun]) -> ShardFile:
         """Without events a shard has no file."""
-        recipe, maker = self.recipe, RunMaker(self.recipe, self.new, self.rows_max)
-        runs = self._runs(shard, maker)
         if (first := next(runs, None)) is None:
-            return ShardFile(), maker.tally
+            return ShardFile()
+        recipe = self.recipe
         key, epoch = keys.shard(recipe.number, recipe.uuid, shard), recipe.parent.epoch
         with self.storage.writer(key) as sink:
             writer = ShardWriter(sink, recipe.columns, epoch=epoch, generation=recipe.number, shard=shard)
-            writer.add(first)
-            for run in runs:
+            for run in chain([first], runs):
                 writer.add(run)
             summary = writer.finish()
-        file = ShardFile(key, summary.size_bytes, summary.event_count, summary.user_count, summary.footer_xxh3)
-        return file, maker.tally
+        return ShardFile(key, summary.size_bytes, summary.event_count, summary.user_count, summary.footer_xxh3)
 
     def _runs(self, shard: int, maker: RunMaker) -> Iterator[UserRun]:
         """All users of a new shard in key order, those of one old shard after those of another."""

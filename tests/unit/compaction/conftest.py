@@ -14,6 +14,7 @@ from latewood.columns import Column
 from latewood.events import Events
 from latewood.immutable import Catalog, Changes, Generation, Scrubs
 from latewood.mutable import InMemoryTier, MutableTier
+from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import Storage, open_storage
 from latewood.stripes import Ranges, Shard, Tables, decode_column, superseded_index
@@ -82,7 +83,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.changes, self.scrubs = Changes(self.storage, EPOCH), Scrubs(self.storage, EPOCH)
-        self.vocabulary = Vocabulary(self.storage, SCHEMA, epoch=EPOCH)
+        self.vocabulary = Vocabulary(self.storage, self.catalog.latest().schema, epoch=EPOCH)
 
     def append(self, users: list[int], event_ts: list[int], **options: Any) -> None:
         self.tier.append(self.events(users, event_ts), now=self.clock.advance(1_000_000), **options)
@@ -126,9 +127,19 @@ class Parts:
         return Events(ids, user_keys(ids), np.array(event_ts, np.int64), ingest, np.zeros(n, np.int32), items)
 
 
-@pytest.fixture
-def parts() -> Parts:
+def parts_of(schema: Schema, shards: int = 3, retention: Retention | None = None) -> Parts:
     storage = FaultyStorage(open_storage(f"memory://compaction-{next(names)}"))
     catalog = Catalog(storage, EPOCH)
-    catalog.publish(Generation.first(EPOCH, SCHEMA, shards=3))
-    return Parts(storage, catalog, InMemoryTier(pa.int64(), scrubs=Scrubs(storage, EPOCH)))
+    catalog.ensure_first(schema, shards, retention)
+    return Parts(storage, catalog, InMemoryTier(schema.user_id, scrubs=Scrubs(storage, EPOCH)))
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return parts_of(SCHEMA)
+
+
+@pytest.fixture
+def make_parts() -> Callable[..., Parts]:
+    """For stores of another schema, another number of shards, or with a retention."""
+    return parts_of

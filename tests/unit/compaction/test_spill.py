@@ -1,5 +1,6 @@
 """The spill: what goes in comes out, in order of arrival, whether it was held in memory or written out."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from latewood.columns import Column
 from latewood.compaction.spill import Spill
 from latewood.errors import SchemaError
-from latewood.events import Events, concat_events
+from latewood.events import NEVER, Events, concat_events
 from latewood.schema import Schema
 from latewood.users import shard_of, user_keys
 
@@ -149,3 +150,52 @@ def test_the_first_user_of_a_bucket() -> None:
             last = spill.buckets(shards - 1, shards).stop
             for bucket in [*range(0, last, 97), last]:
                 assert spill.first_user(hashes, bucket) == np.searchsorted(buckets, bucket)
+
+
+def test_a_trait_that_was_dropped_is_left_out() -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    with Spill(schema.altered(drop=["like"]), (1,), 1) as spill:
+        spill.add(events_of(np.random.default_rng(0), schema, 10))
+        spill.finish()
+        read = spill.read(0, spill.buckets(0, 1).stop)
+        assert read is not None
+        assert list(read.traits) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (3, 5), (5, 3), (16, 48), (1, 4096), (4097, 2)])
+def test_buckets_have_the_borders_of_both_numbers_of_shards(counts: tuple[int, int]) -> None:
+    hashes = np.sort(user_keys(pa.array(range(2000))).hash)
+    with Spill(Schema(user_id=pa.int64(), traits=TRAITS), counts, 1) as spill:
+        buckets = spill.bucket_of(hashes)
+        assert (np.diff(buckets) >= 0).all()
+        for shards in counts:
+            assert spill.buckets(shards - 1, shards).stop == len(spill.counts())
+            for shard in range(0, shards, max(1, shards // 7)):
+                of = spill.buckets(shard, shards)
+                assert ((buckets >= of.start) & (buckets < of.stop)).tolist() == (
+                    shard_of(hashes, shards) == shard
+                ).tolist()
+                assert spill.first_user(hashes, of.start) == np.searchsorted(buckets, of.start)
+        with pytest.raises(ValueError, match="not for 9"):
+            spill.buckets(0, 9)
+
+
+@pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
+def test_when_events_were_superseded_comes_back_and_counts_as_known(memory_bytes: int) -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    plain, marked = (events_of(np.random.default_rng(seed), schema, 200) for seed in (1, 2))
+    marked = replace(marked, superseded_at=np.where(np.arange(200) % 3, NEVER, 5000 + np.arange(200)))
+    with Spill(schema, (2,), memory_bytes) as spill:
+        spill.add(plain)
+        spill.add(marked)
+        spill.finish()
+        assert (spill.spilled_bytes > 0) == (memory_bytes == 1)
+        assert spill.max_ingest == 5198
+        read = spill.read(0, spill.buckets(1, 2).stop)
+        assert read is not None
+        assert read.superseded_at is not None
+        found = sorted(zip(content(read), read.superseded_at.tolist(), strict=True), key=repr)
+        expected = [(row, NEVER) for row in content(plain)]
+        assert marked.superseded_at is not None
+        expected += zip(content(marked), marked.superseded_at.tolist(), strict=True)
+        assert found == sorted(expected, key=repr)
