@@ -243,7 +243,7 @@ def aimed(rows: list[dict[str, Any]], by: str, model: DullTier) -> list[dict[str
             known = [name for name, versions in model.ids.items() if versions[-1].content[0] == row["user"]]
             known += [other["id"] for other in done if other["user"] == row["user"] and other["id"]]
             new["target"] = known[pick % len(known)] if known and pick % 6 else IDS[pick % len(IDS)]
-            new["id"] = new["target"] if pick % 3 == 0 else row["id"]
+            new["id"] = new["target"] if pick % 2 else row["id"]
         elif pick is not None and by == "places" and model.events:
             user, *place, _ = model.events[pick % len(model.events)]
             new["target"], new["user"] = tuple(place), user if pick % 6 else row["user"]

@@ -51,6 +51,14 @@ def test_a_missing_ingest_time_is_refused_with_an_explanation(given: dict[str, A
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_corrections_do_not_go_into_a_load(known: bool, tmp_path: Path) -> None:
+    changed: dict[str, Any] = {"schema": schema_of(item=pa.int64(), action=pa.string())} if known else {}
+    with pytest.raises(lw.SchemaError, match="'supersedes': corrections and deletions go through append"):
+        load(EVENTS.append_column("supersedes", pa.nulls(len(EVENTS), pa.int64())), tmp_path / "store", **changed)
+    assert not (tmp_path / "store").exists()
+
+
 # What is wrong with rows
 
 

@@ -154,9 +154,8 @@ def test_rebuilding_keeps_what_was_superseded() -> None:
     add(arena, make_events([1, 2], [5, 5], [1, 1]))
     add(arena, make_events([1, 2], [6, 6], [2, 2]))
     for batch in range(3):  # the last one stays pending
-        of = Suppressions(
-            keys, *(np.full(2, time) for time in (5 + batch, 1 + batch)), np.zeros(2, np.int32), np.full(2, 9)
-        )
+        times, nines = (np.full(2, 5 + batch), np.full(2, 1 + batch)), np.full(2, 9)
+        of = Suppressions(keys, *times, np.zeros(2, np.int32), nines)
         versions = Versions(pa.array([1, 2]), of, np.array([[batch + 1, 1], [0, 0]], np.uint64), np.zeros(2, np.uint64))
         if batch < 2:
             arena.take_in(EventBatch(make_events([], []), None, None, versions))
