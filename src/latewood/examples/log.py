@@ -69,6 +69,8 @@ class ExampleLog:
     def append(self, examples: Any) -> None:
         """Take examples: a table with `user_id`, `request_ts` and any other columns, the same in every call.
 
+        Only the traits of recent events may change, as they do when the store is altered.
+
         Raises: SchemaError: a missing column, a null in one of the two, or other columns than before.
         """
         table = read_table(examples)
@@ -124,6 +126,10 @@ class ExampleLog:
             self._schema = schema
         if schema.equals(self._schema):
             return
+        if _without_recent(schema).equals(_without_recent(self._schema)):  # the store was altered: files of their own
+            self.flush()
+            self._schema = schema
+            return
         for name in dict.fromkeys([*self._schema.names, *schema.names]):
             had, has = (s.field(name).type if name in s.names else "absent" for s in (self._schema, schema))
             if had != has:
@@ -131,6 +137,10 @@ class ExampleLog:
         raise SchemaError(
             f"the columns of this log are {self._schema.names}, in this order; now they are {schema.names}"
         )
+
+
+def _without_recent(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name != "recent"])
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:

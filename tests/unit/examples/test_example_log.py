@@ -183,3 +183,23 @@ def test_its_repr_says_what_waits(tmp_path: Path, recent_examples: Examples) -> 
     assert repr(log) == f"<ExampleLog {tmp_path}, 10 examples not written yet>"
     log.close()
     assert repr(log) == f"<ExampleLog {tmp_path}>"
+
+
+def test_recents_may_gain_and_lose_traits_while_a_log_is_open(tmp_path: Path, recent_examples: Examples) -> None:
+    """A server goes on logging through the night in which a trait is added or dropped; other columns stay."""
+    before = recent_examples(40)
+    recent = before["recent"].combine_chunks()
+    fewer = pa.StructArray.from_arrays(recent.flatten()[:-1], fields=list(recent.type)[:-1])
+    after = before.set_column(before.column_names.index("recent"), "recent", fewer)
+    after = after.set_column(after.column_names.index("row"), "row", pa.array(range(40, 80)))
+    with ExampleLog(tmp_path, bucket_count=2) as log:
+        log.append(before)
+        log.append(after)
+        log.append(before.slice(0, 0))
+        with pytest.raises(SchemaError, match="column 'row'"):
+            log.append(after.set_column(after.column_names.index("row"), "row", pa.array(["?"] * 40)))
+    logged = by_row(whole(tmp_path))
+    assert logged["row"].to_pylist() == list(range(80))
+    assert logged.slice(0, 40).equals(before.combine_chunks())
+    name = recent.type[recent.type.num_fields - 1].name
+    assert not any(value for lists in logged.slice(40)["recent"].to_pylist() for value in lists[name])
