@@ -307,9 +307,11 @@ def _trait_to_json(trait: Trait) -> dict[str, Any]:
 
 
 def _trait_from_json(document: Mapping[str, Any]) -> Trait:
-    name = str(document["name"])
+    name, id_ = str(document["name"]), document["id"]
+    if type(id_) is not int or not 0 <= id_ < 2**31:
+        raise ValueError(f"trait {name!r} has the id {id_!r}")
     return Trait(
-        int(document["id"]),
+        id_,
         name,
         _type_from_json(document["type"]),
         bool(document["nullable"]),

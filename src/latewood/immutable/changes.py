@@ -13,7 +13,7 @@ from latewood.immutable.manifest import Generation
 from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.documents import decode_document, encode_document, whole
 
 KIND = "change"
 FORMAT_VERSION = 1
@@ -99,8 +99,8 @@ class Changes:
             if document["epoch"] != self._epoch.hex() or document["number"] != number:
                 raise CorruptionError(f"{key}: is change {document['number']} of epoch {document['epoch']}")
             schema, retention = Schema.from_json(document["schema"]), Retention.from_json(document["retention"])
-            return Change(number, schema, int(document["shards"]), retention)
+            return Change(number, schema, whole(document["shards"], 1), retention)
         except SchemaError as error:
             raise SchemaError(f"{key}: {error}") from error
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CorruptionError(f"{key}: not a change: {error!r}") from error

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from latewood.errors import CorruptionError, SchemaError
+from latewood.pointer import EPOCH_BYTES
 from latewood.retention import Retention
 from latewood.schema import Schema
-from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.documents import decode_document, encode_document, whole
 
 KIND = "store"
 FORMAT_VERSION = 1
@@ -32,5 +34,17 @@ class StoreDescription:
     def from_bytes(cls, data: bytes, place: str) -> "StoreDescription":
         """Raises: CorruptionError: damaged; SchemaError: a format version from the future."""
         body = decode_document(data, place, KIND, FORMAT_VERSION)
-        schema, retention = Schema.from_json(body["schema"]), Retention.from_json(body.get("retention"))
-        return cls(bytes.fromhex(body["epoch"]), schema, int(body["shards"]), int(body["created_ts"]), retention)
+        try:
+            epoch, shards, created_ts = (
+                bytes.fromhex(body["epoch"]),
+                whole(body["shards"], 1),
+                whole(body["created_ts"]),
+            )
+            if len(epoch) != EPOCH_BYTES:
+                raise ValueError(f"an epoch of {len(epoch)} bytes")
+            schema, retention = Schema.from_json(body["schema"]), Retention.from_json(body.get("retention"))
+        except SchemaError as error:
+            raise SchemaError(f"{place}: {error}") from error
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CorruptionError(f"{place}: not the description of a store: {error!r}") from error
+        return cls(epoch, schema, shards, created_ts, retention)

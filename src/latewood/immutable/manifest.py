@@ -8,7 +8,7 @@ from latewood.errors import CorruptionError, SchemaError
 from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import keys
-from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.documents import decode_document, encode_document, whole
 from latewood.users import HASHING
 
 KIND = "manifest"
@@ -115,7 +115,7 @@ class Generation:
             generation = _from_document(document)
         except SchemaError as error:  # whole, but with a type that this version does not know
             raise SchemaError(f"{key}: {error}") from error
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CorruptionError(f"{key}: not a manifest: {error!r}") from error
         if generation.hashing != HASHING:
             raise SchemaError(f"{key}: users are hashed by {generation.hashing!r}; this version knows {HASHING!r}")
@@ -141,9 +141,9 @@ def _shard_from_json(document: dict[str, Any] | None) -> ShardFile:
         return NO_FILE
     return ShardFile(
         key=keys.check_key(document["key"]),
-        size_bytes=int(document["size_bytes"]),
-        event_count=int(document["event_count"]),
-        user_count=int(document["user_count"]),
+        size_bytes=whole(document["size_bytes"], 0),
+        event_count=whole(document["event_count"], 0),
+        user_count=whole(document["user_count"], 0),
         footer_xxh3=int(document["footer_xxh3"], 16),
     )
 
@@ -152,20 +152,22 @@ def _from_document(document: dict[str, Any]) -> Generation:
     parent, horizon = document["parent"], document.get("horizon")
     if (origin := document.get("origin", "compaction")) not in get_args(Origin):
         raise ValueError(f"origin {origin!r}")
+    if not document["shards"]:
+        raise ValueError("no shards")
     return Generation(
-        id=int(document["id"]),
-        watermark=int(document["watermark"]),
+        id=whole(document["id"], 0),
+        watermark=whole(document["watermark"]),
         uuid=str(document["uuid"]),
         epoch=bytes.fromhex(document["epoch"]),
         schema=Schema.from_json(document["schema"]),
         shards=tuple(_shard_from_json(shard) for shard in document["shards"]),
-        parent=None if parent is None else int(parent),
+        parent=None if parent is None else whole(parent, 0),
         hashing=str(document["hashing"]),
-        vocabulary=tuple((int(trait_id), int(chunks)) for trait_id, chunks in document.get("vocabulary", ())),
+        vocabulary=tuple((whole(trait_id), whole(chunks)) for trait_id, chunks in document.get("vocabulary", ())),
         origin=origin,
-        change=int(document.get("change", 0)),
-        scrubs=int(document.get("scrubs", 0)),
+        change=whole(document.get("change", 0), 0),
+        scrubs=whole(document.get("scrubs", 0), 0),
         retention=Retention.from_json(document.get("retention")),
         expired=bool(document.get("expired", False)),
-        horizon=None if horizon is None else int(horizon),
+        horizon=None if horizon is None else whole(horizon),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from latewood.errors import CorruptionError, SchemaError
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.documents import decode_document, encode_document, whole
 
 KIND = "pin"
 FORMAT_VERSION = 1
@@ -54,7 +54,7 @@ class Pins:
         try:
             if document["epoch"] != self._epoch.hex() or document["name"] != name:
                 raise CorruptionError(f"{key}: is pin {document['name']!r} of epoch {document['epoch']}")
-            return Pin(name, int(document["generation"]), int(document["expires_ts"]), bool(document["moved"]))
+            return Pin(name, whole(document["generation"], 0), whole(document["expires_ts"]), bool(document["moved"]))
         except (LookupError, TypeError, ValueError) as error:
             raise CorruptionError(f"{key}: not a pin: {error!r}") from error
 

@@ -18,7 +18,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.errors import ConflictError, CorruptionError
 from latewood.events import Events
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.documents import decode_document, encode_document, whole
 from latewood.users import UserKeys, splitmix
 
 KIND = "scrub"
@@ -152,7 +152,7 @@ class Scrubs:
             events = None if listed is None else np.array(listed, np.int64).reshape(-1, 4)
             if events is not None and len(events) and not 0 <= events[:, 0].min() <= events[:, 0].max() < len(users):
                 raise ValueError("an event of a user that is not named")
-            return Scrub(number, int(document["scrub_ts"]), users, events)
+            return Scrub(number, whole(document["scrub_ts"]), users, events)
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise CorruptionError(f"{key}: not a scrub: {error!r}") from error
 

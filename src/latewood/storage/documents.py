@@ -27,6 +27,13 @@ def encode_document(kind: str, format_version: int, body: Mapping[str, Any]) -> 
     return head + _TAIL.format(xxhash.xxh3_64_intdigest(head)).encode()
 
 
+def whole(value: Any, least: int = -(2**63), most: int = 2**63 - 1) -> int:
+    """A number that a document says, which may be anything. Raises: ValueError: not a whole one, or out of bounds."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{value!r} is not a whole number from {least} to {most}")
+    return value
+
+
 def decode_document(data: bytes, key: str, kind: str, format_version: int) -> dict[str, Any]:
     """The inverse of `encode_document`: the body, with `kind` and `format`.
 
@@ -40,7 +47,7 @@ def decode_document(data: bytes, key: str, kind: str, format_version: int) -> di
         raise CorruptionError(f"{key}: {len(data)} bytes that do not match their checksum")
     try:
         document = json.loads(head + b"}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: brackets in brackets without end
         raise CorruptionError(f"{key}: not JSON: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != kind:
         raise CorruptionError(f"{key}: not a {kind}")

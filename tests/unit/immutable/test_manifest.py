@@ -109,6 +109,12 @@ def test_a_manifest_that_lacks_a_field_names_its_key(name: str) -> None:
         {"epoch": 7},
         {"epoch": "zz"},
         {"shards": 0},
+        {"shards": []},  # users would be divided among none
+        {"id": True},
+        {"watermark": 2**63},
+        {"watermark": 1.5},
+        {"scrubs": -1},
+        {"retention": {"max_age_us": 2**80, "max_events": None}},
     ],
 )
 def test_a_manifest_of_the_wrong_shape_names_its_key(change: dict[str, object]) -> None:
