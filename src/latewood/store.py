@@ -23,6 +23,7 @@ from latewood.clock import Clock, as_clock, show_ts, to_us
 from latewood.columns import Column, column_from_arrow, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
+from latewood.corrections import check_places
 from latewood.errors import ConflictError, ExpiredError, PointerError, SchemaError, StoreNotFoundError
 from latewood.forgetting import ScrubReceipt, scrub
 from latewood.immutable import (
@@ -201,6 +202,7 @@ class Store:
         while True:
             blanked = self.vocabulary.blanked  # before anything is coded
             intake = self._read_events(table)
+            check_places(intake, self.reader(), self.scrubs)
             try:
                 return tier.append(
                     intake.events,
@@ -212,7 +214,9 @@ class Store:
                     now=self.clock.now(),
                     blanked=blanked,
                 )
-            except StaleCodesError:
+            except StaleCodesError as stale:
+                if stale.blanking is not None:
+                    self.vocabulary.put_blanked(*stale.blanking)
                 self.vocabulary.refresh_blanked()
 
     def _read_events(self, table: pa.Table) -> Intake:

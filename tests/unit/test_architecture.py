@@ -42,8 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"materialize", "examples"},
     "store": {
         *("intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
-        "forgetting",
+        *("forgetting", "corrections"),
     },
+    "corrections": {"intake", "immutable"},
     "rebuilding": {"intake", "compaction", "histories", "store"},
     "sealing": {"examples", "immutable", "materialize", "stripes"},
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},

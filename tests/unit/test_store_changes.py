@@ -152,3 +152,37 @@ def test_a_pin_that_lost_its_files_before_it_was_there_takes_the_newer_generatio
     monkeypatch.setattr(Catalog, "is_stored", while_another_compacts)
     assert store.pin("run", HOUR).generation == 2
     other.close()
+
+
+def test_a_correction_of_nothing_is_refused(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    happened = clock.now()
+    store.compact()
+    clock.advance(10)
+    place = {"event_ts": happened, "ingest_ts": happened, "ordinal": 0}
+    row = {"user_id": [1], "event_ts": [happened], "item": [5], "action": ["corrected"]}
+    for wrong in ({"event_ts": happened + 1}, {"ingest_ts": happened - 1}, {"ordinal": 1}):
+        with pytest.raises(lw.ConflictError, match="row 0 supersedes an event"):
+            store.append(pa.table(row | {"supersedes": [place | wrong]}))
+    with pytest.raises(lw.ConflictError, match="user 2 has none"):
+        store.append(pa.table(row | {"user_id": [2], "supersedes": [place]}))
+    assert store.append(pa.table(row | {"supersedes": [place]})).count == 1
+    assert store.history(1)["action"].to_pylist() == ["corrected"]
+    store.compact()
+    assert store.history(1)["action"].to_pylist() == ["corrected"]
+    assert store.history(1, as_of=clock.now())["action"].to_pylist() == ["play"]
+
+
+def test_values_blanked_elsewhere_are_coded_again(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock, action="private")
+    append(store, clock, user=2, action="play")
+    other = lw.Store.open(store.path, clock=clock)
+    assert other.vocabulary.encode(SCHEMA["action"], pa.array(["private"])).values.tolist() == [0]
+    store.scrub([1])
+    append(other, clock, user=3, action="private")
+    for reader in (store, other, lw.Store.open(store.path, read_only=True)):
+        reader.refresh()
+    assert other.history(3)["action"].to_pylist() == ["private"]
+    other.compact()
+    assert lw.Store.open(store.path, read_only=True).history(3)["action"].to_pylist() == ["private"]
+    other.close()

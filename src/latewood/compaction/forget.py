@@ -89,8 +89,22 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
             continue
         generation, uuid = attempt
         if store.catalog.load(generation).uuid == uuid:
-            store.vocabulary.blank(tier_of(store), _read_note(store.storage, stored.key, newest.epoch))
+            codes = _read_note(store.storage, stored.key, newest.epoch)
+            if generation != newest.id:  # whoever published since should have seen to it; look again all the same
+                codes = _still_unused(store.storage, newest, codes)
+            store.vocabulary.blank(tier_of(store), codes)
         store.storage.delete([stored.key])
+
+
+def _still_unused(
+    storage: Storage, newest: Generation, codes: dict[int, NDArray[np.int32]]
+) -> dict[int, NDArray[np.int32]]:
+    reader = GenerationReader(storage, newest)
+    live = {trait.id: trait for trait in newest.schema}
+    return {
+        id_: np.array(_unused(reader, live[id_], set(some.tolist())), np.int32) if id_ in live else some
+        for id_, some in codes.items()
+    }
 
 
 def _read_note(storage: Storage, key: str, epoch: bytes) -> dict[int, NDArray[np.int32]]:

@@ -52,8 +52,8 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
     Raises: ConflictError: naming the row; StaleCodesError. The arena is as before.
     """
     n = len(appending.events)
-    if appending.blanked not in (None, known.state.tier.blanked):
-        raise StaleCodesError(f"rows coded as of blanking {appending.blanked}; it is at {known.state.tier.blanked}")
+    if appending.blanked is not None and appending.blanked != known.state.tier.blanked:
+        raise StaleCodesError(appending.blanked, known.state.tier.blanked, known.state.blanking)
     entry = _skip(appending, known)
     repeats = _Repeats.find(appending, entry.skipped, known)
     fresh = ~entry.skipped if repeats is None else ~entry.skipped & (repeats.found == -1)

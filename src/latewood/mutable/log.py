@@ -16,7 +16,7 @@ from latewood.errors import CorruptionError, SchemaError
 from latewood.mutable.book import PendingScrub
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
-from latewood.mutable.tier import TierState
+from latewood.mutable.tier import Blanking, TierState
 
 VERSION = 2
 
@@ -39,6 +39,7 @@ class LogState:
     segments: tuple[Segment, ...] = (Segment(0, 0),)  # not evicted, the last one current
     load_watermark: int = EARLIEST_TS  # of the latest bulk load, under way or over
     scrub: PendingScrub | None = None  # one whose record may not be written yet
+    blanking: Blanking | None = None  # the latest, whose list may not be written yet
 
     @property
     def complete_from(self) -> int:
@@ -104,6 +105,9 @@ class LogState:
         document["tier"] = TierState(**document["tier"])
         if (scrub := document.get("scrub")) is not None:
             document["scrub"] = PendingScrub(*scrub)
+        if (blanking := document.get("blanking")) is not None:
+            number, codes = blanking
+            document["blanking"] = Blanking(number, {int(trait): listed for trait, listed in codes.items()})
         document["segments"] = tuple(Segment(*segment) for segment in document["segments"])
         return cls(**document)
 

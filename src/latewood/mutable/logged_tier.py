@@ -28,6 +28,7 @@ from latewood.mutable.supersedes import Supersedes
 from latewood.mutable.targets import Known
 from latewood.mutable.tier import (
     AppendReceipt,
+    Blanking,
     Late,
     Recent,
     StaleCodesError,
@@ -339,19 +340,25 @@ class LoggedTier:
     def blank(
         self, candidates: Mapping[int, NDArray[np.int32]], put: Callable[[int, dict[int, list[int]]], None]
     ) -> int | None:
-        def change(transaction: LogTransaction) -> tuple[LogState, int | None]:
+        def change(transaction: LogTransaction) -> tuple[LogState, Blanking | None]:
             state = transaction.state
             rules.check_no_load(state.tier)
+            if state.blanking is not None:
+                put(*state.blanking)  # before there is a later one
             with self._reading:
                 arena = self._replica.arena
                 left = {trait: np.setdiff1d(codes, arena.codes_in_use(trait)) for trait, codes in candidates.items()}
             codes = {trait: unused.tolist() for trait, unused in left.items() if len(unused)}
             if not codes:
                 return state, None
-            put(state.tier.blanked, codes)
-            return state.changed(blanked=state.tier.blanked + 1), state.tier.blanked
+            blanking = Blanking(state.tier.blanked, codes)
+            return replace(state.changed(blanked=blanking.number + 1), blanking=blanking), blanking
 
-        return self._change(change)
+        blanking = self._change(change)
+        if blanking is None:
+            return None
+        put(*blanking)
+        return blanking.number
 
     # Bulk loads
 

@@ -19,7 +19,7 @@ clock's; it goes on in a record of its own outside, the *book* of scrubs, which 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +93,22 @@ class Recent:
     suppressed: Suppressions  # stored events up to the end that something below the cutoff superseded here
 
 
+class Blanking(NamedTuple):
+    """Codes whose values nobody may use any more, by trait id."""
+
+    number: int  # from 0 without gaps
+    codes: dict[int, list[int]]
+
+
 class StaleCodesError(Exception):
-    """Values were blanked since the rows were coded: refresh the vocabulary, code them again, append again."""
+    """Values were blanked since the rows were coded: refresh the vocabulary, code them again, append again.
+
+    `blanking` is the latest, which may not be written down yet, if who made it died just then: write it down first.
+    """
+
+    def __init__(self, coded: int, blanked: int, blanking: Blanking | None) -> None:
+        super().__init__(f"rows coded as of blanking {coded}; it is at {blanked}")
+        self.blanking = blanking
 
 
 class MutableTier(Protocol):
@@ -246,10 +260,12 @@ class MutableTier(Protocol):
     ) -> int | None:
         """Fix which codes are blanked, in one step with appends: those of `candidates` that no event here uses.
 
+        It counts from that step on; then it is written down. Should that break off, the next blanking, or the next
+        append that meets it (`StaleCodesError`), has it written down.
+
         Args:
-            candidates: codes by trait id.
-            put: called with the number of the blanking and the codes, to make them durable. One that broke off just
-                after is put again under the same number, with other codes: the later one counts.
+            candidates: codes by trait id; they are kept in the tier's state, so a few thousand at most.
+            put: called with the number of a blanking and its codes, to make them durable, perhaps again.
         Returns: its number, which is that of `TierState.blanked` before; None if no code is left to blank.
         """
         ...

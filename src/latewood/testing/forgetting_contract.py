@@ -188,10 +188,10 @@ class ForgettingContract(TierTests):
         assert blanks(tier, {3: [6, 4]}) == (None, [])
         assert tier.state().blanked == 0
         assert blanks(tier, {3: [7, 4, 0, 5], 8: [1], 9: []}) == (0, [(0, {3: [0, 5, 7], 8: [1]})])
-        assert blanks(tier, {3: [5]}) == (1, [(1, {3: [5]})])
+        assert blanks(tier, {3: [5]}) == (1, [(0, {3: [0, 5, 7], 8: [1]}), (1, {3: [5]})])
         assert tier.state().blanked == 2
         tier.evict(tier.cut())
-        assert blanks(tier, {3: [6, 4]}) == (2, [(2, {3: [4, 6]})])
+        assert blanks(tier, {3: [6, 4]}) == (2, [(1, {3: [5]}), (2, {3: [4, 6]})])
 
     def test_rows_coded_before_a_blanking_are_coded_again(self, tier: MutableTier) -> None:
         assert tier.append(make_events([1], [5]), blanked=0, now=NOW).count == 1
@@ -202,12 +202,14 @@ class ForgettingContract(TierTests):
         assert tier.append(make_events([1], [6]), blanked=1, now=NOW).count == 1
         assert tier.append(make_events([1], [7]), now=NOW).count == 1  # no codes
 
-    def test_a_blanking_that_could_not_be_put_did_not_happen(self, tier: MutableTier) -> None:
+    def test_a_blanking_that_could_not_be_put_counts_and_is_put_by_the_next(self, tier: MutableTier) -> None:
         def away(*_: Any) -> None:
             raise OSError("the storage is away")
 
         with pytest.raises(OSError, match="away"):
             tier.blank({3: np.array([1], np.int32)}, away)
-        assert tier.state().blanked == 0
-        assert tier.append(make_events([1], [5]), blanked=0, now=NOW).count == 1
-        assert blanks(tier, {3: [2]}) == (0, [(0, {3: [2]})])
+        assert tier.state().blanked == 1
+        with pytest.raises(StaleCodesError) as stale:
+            tier.append(make_events([1], [5]), blanked=0, now=NOW)
+        assert stale.value.blanking == (0, {3: [1]})
+        assert blanks(tier, {3: [2]}) == (1, [(0, {3: [1]}), (1, {3: [2]})])

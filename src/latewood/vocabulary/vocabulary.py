@@ -1,7 +1,7 @@
 """All coded traits of a store, each with its list of values."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from latewood.storage import Storage
 from latewood.vocabulary.blanked import Blanked
 from latewood.vocabulary.wordlist import Wordlist
 
+CODES_AT_ONCE = 4096  # the mutable tier keeps the latest blanking in its state
 PutBlanked = Callable[[int, Mapping[int, Sequence[int]]], None]
 
 
@@ -103,16 +104,16 @@ class Vocabulary:
         Args: tier: leaves out the codes that its own events use, and sees to it that none is given out again.
         Returns: how many codes were blanked.
         """
-        blanked = 0
+        before = self.blanked_codes
+        for some in _few(candidates):
+            if tier.blank(some, self.put_blanked) is not None:
+                self.erase_blanked()
+        return self.blanked_codes - before
 
-        def put(number: int, codes: Mapping[int, Sequence[int]]) -> None:
-            nonlocal blanked
-            self._blanked.write(number, codes)
-            blanked = sum(map(len, codes.values()))
-
-        if tier.blank(candidates, put) is not None:
-            self.erase_blanked()
-        return blanked
+    def put_blanked(self, number: int, codes: Mapping[int, Sequence[int]]) -> None:
+        """Write down a blanking that the mutable tier has decided on, and go by it. Doing it again is fine."""
+        self._blanked.write(number, codes)
+        self.refresh_blanked()
 
     def erase_blanked(self) -> None:
         """Write the chunks that still hold blanked values anew, without them. Doing it again is fine."""
@@ -167,3 +168,10 @@ def _distinct(values: pa.Array, trait: Trait) -> pa.DictionaryArray:
     # only the values in use, each once: a dictionary may hold more, and repeats
     plain = pa.DictionaryArray.from_arrays(values.indices, values.dictionary.cast(trait.value_type))
     return pc.dictionary_encode(plain.dictionary_decode())
+
+
+def _few(codes: Mapping[int, NDArray[np.int32]]) -> Iterator[dict[int, NDArray[np.int32]]]:
+    """Codes by trait id, a bounded number at a time."""
+    for trait_id, all_of_it in codes.items():
+        for start in range(0, len(all_of_it), CODES_AT_ONCE):
+            yield {trait_id: all_of_it[start : start + CODES_AT_ONCE]}
