@@ -6,17 +6,17 @@ in another are the same event. What is left has no explanation but its place: ol
 in between.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import show_span, show_ts
-from latewood.migration.match import Match, match
+from latewood.migration.match import match
 from latewood.migration.report import Kind
 from latewood.migration.values import Values
 from latewood.schema import EVENT_TS
@@ -63,47 +63,83 @@ def classify(their_side: Side, rows: NDArray[np.int64], our_side: Side, ours: Ou
     """All differences of one request. Args: rows: of their events, in the order of their list."""
     seen = ours.rows[ours.seen]
     matched = match(their_side.time[rows], their_side.signature[rows], our_side.time[seen], our_side.signature[seen])
-    yield from _representation(their_side, rows[matched.theirs], our_side, seen[matched.ours])
+    yield from _values(their_side, rows[matched.theirs], our_side, seen[matched.ours])
     for time in matched.tied.tolist():
         yield Finding("tie_order", None, int(seen[np.searchsorted(our_side.time[seen], time)]))
     if matched.unsorted:
         yield Finding("order", int(rows[0]), None, events=matched.unsorted, note="is it newest first?")
-    if len(matched.only_theirs) or len(matched.only_ours):
-        yield from _Leftovers(their_side, rows, our_side, ours, matched).explain()
+    left, missing = rows[matched.only_theirs], np.flatnonzero(ours.seen)[matched.only_ours]
+    both = _Both(their_side, rows, our_side, ours)
+    theirs, places = _alone(both, left, missing)
+    yield from _values(their_side, theirs, our_side, ours.rows[places])
+    left, missing = np.setdiff1d(left, theirs), np.setdiff1d(missing, places)
+    if len(left) or len(missing):
+        yield from _Leftovers(both, left, missing).explain()
 
 
-def _representation(
-    their_side: Side, theirs: NDArray[np.int64], our_side: Side, ours: NDArray[np.int64]
-) -> Iterator[Finding]:
-    different = {EVENT_TS: their_side.event_ts[theirs] != our_side.event_ts[ours]}
+class _Both(NamedTuple):
+    """One request on both sides."""
+
+    their_side: Side
+    rows: NDArray[np.int64]
+    our_side: Side
+    ours: Ours
+
+
+def _alone(
+    both: _Both, left: NDArray[np.int64], missing: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Their events that are alone at their time, in their list and in the store: the same, whatever their values are.
+
+    Where one trait is another throughout, these are all of them: found at once, and not one by one. Returns: rows of
+    theirs and places in ours.
+    """
+    their_side, rows, our_side, ours = both
+    times, counts = np.unique(their_side.time[rows], return_counts=True)
+    ours_times, ours_counts = np.unique(our_side.time[ours.rows], return_counts=True)
+    alone = np.intersect1d(times[counts == 1], ours_times[ours_counts == 1])
+    theirs = left[np.isin(their_side.time[left], alone)]
+    place_times = our_side.time[ours.rows[missing]]
+    _, first, second = np.intersect1d(their_side.time[theirs], place_times, return_indices=True)
+    return theirs[first], missing[second]
+
+
+def _values(their_side: Side, theirs: NDArray[np.int64], our_side: Side, ours: NDArray[np.int64]) -> Iterator[Finding]:
+    """Where the times and values of pairs of events differ, by trait."""
+    different: list[tuple[Kind, str, NDArray[np.bool_]]] = [
+        ("type", EVENT_TS, their_side.event_ts[theirs] != our_side.event_ts[ours])
+    ]
     for trait, values in their_side.values.items():
-        different[trait] = values.differ(theirs, our_side.values[trait], ours)
-    for trait, where in different.items():
-        differ = np.flatnonzero(where)
-        if len(differ):
-            yield Finding("type", int(theirs[differ[0]]), int(ours[differ[0]]), trait, events=len(differ))
+        mine = our_side.values[trait]
+        other = values.loose[theirs] != mine.loose[ours]
+        different += [("value", trait, other), ("type", trait, ~other & values.differ(theirs, mine, ours))]
+    for kind, trait, where in different:
+        found = np.flatnonzero(where)
+        if len(found):
+            yield Finding(kind, int(theirs[found[0]]), int(ours[found[0]]), trait, events=len(found))
 
 
 class _Leftovers:
     """The events of one request that have no counterpart, by their times."""
 
-    def __init__(self, their_side: Side, rows: NDArray[np.int64], our_side: Side, ours: Ours, matched: Match) -> None:
+    def __init__(self, both: _Both, left: NDArray[np.int64], missing: NDArray[np.int64]) -> None:
+        their_side, rows, our_side, ours = both
         self._theirs, self._side, self._ours = their_side, our_side, ours
-        self._rows = rows
-        self._seen = np.flatnonzero(ours.seen)  # places in ours
-        self._open = {int(i) for i in self._seen[matched.only_ours]}
-        self._left = [int(row) for row in rows[matched.only_theirs]]
-        self._matched = self._seen[matched.ours]
+        self._rows, self._left = rows, left.tolist()
+        self._open = set(missing.tolist())  # places in ours that have no counterpart yet
+        self._matched = np.setdiff1d(np.flatnonzero(ours.seen), missing)
         self._at: dict[int, list[int]] = defaultdict(list)  # places in ours by time
         wanted = {int(their_side.time[row]) for row in self._left}
         times = our_side.time[ours.rows]
         for place in np.flatnonzero(np.isin(times, np.array(sorted(wanted), np.int64))).tolist():
             self._at[int(times[place])].append(place)
         self._used: set[int] = set()
+        self._crowd: Counter[int] = Counter()  # how many of theirs are left at each time
 
     def explain(self) -> Iterator[Finding]:
         for find in (self._hidden, self._twice, self._other_value, self._hidden_with_other_value):
             left = []
+            self._crowd = Counter(self._theirs.time[self._left].tolist())
             for row in self._left:
                 found = find(row)
                 if found is None:
@@ -166,19 +202,13 @@ class _Leftovers:
     def _other_value(self, row: int) -> list[Finding] | None:
         """An event of the same time that agrees in some trait, or is the only one left on both sides."""
         places = list(self._places(row, lambda p: p in self._open))
-        alone = len(places) == 1 and sum(self._theirs.time[left] == self._theirs.time[row] for left in self._left) == 1
+        alone = len(places) == 1 and self._crowd[int(self._theirs.time[row])] == 1
         place = self._closest(row, places, alone)
         if place is None:
             return None
         self._open.discard(place)
-        ours, found = int(self._ours.rows[place]), list[Finding]()
-        for trait, values in self._theirs.values.items():
-            mine = self._side.values[trait]
-            if values.loose[row] != mine.loose[ours]:
-                found.append(Finding("value", row, ours, trait))
-            elif values.differ(np.array([row]), mine, np.array([ours]))[0]:
-                found.append(Finding("type", row, ours, trait))
-        return found
+        pair = np.array([row]), self._ours.rows[[place]]
+        return list(_values(self._theirs, pair[0], self._side, pair[1]))
 
     def _hidden_with_other_value(self, row: int) -> list[Finding] | None:
         places = self._places(row, lambda p: not self._ours.seen[p] and p not in self._used)
