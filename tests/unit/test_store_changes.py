@@ -186,3 +186,18 @@ def test_values_blanked_elsewhere_are_coded_again(store: lw.Store, clock: Manual
     other.compact()
     assert lw.Store.open(store.path, read_only=True).history(3)["action"].to_pylist() == ["private"]
     other.close()
+
+
+def test_a_dropped_trait_leaves_nothing(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock, action="unforgettable words")
+    store.compact()
+    store.alter(drop=["action"])
+    for item in range(3):
+        store.compact(keep=2)
+        clock.advance(10)
+        row = {"user_id": [1], "event_ts": [clock.now()], "item": [item]}
+        store.append(pa.table(row))
+    store.compact(keep=2)
+    for path in Path(store.path).rglob("*"):
+        assert not path.is_file() or b"unforgettable" not in path.read_bytes(), path
+    assert store.history(1).column_names == ["event_ts", "item"]

@@ -93,8 +93,9 @@ class Catalog:
 
         Kept are the files that the newest `keep` generations and the pinned ones name, and those of attempts at
         generations that are not published yet. Everything else below `generations/` belongs to an older generation or
-        to a lost race; a probe, to a creation of the store that died. A generation that does not know a scrub which the newest has applied is not kept, pinned or not:
-        its pins move to the newest (R16).
+        to a lost race. A probe belongs to a creation of the store that died, a vocabulary of a trait that no kept
+        generation has to a trait that was dropped. A generation that does not know a scrub which the newest has applied
+        is not kept, pinned or not: its pins move to the newest (R16).
 
         Args: now: pins that have expired by then do not count, and are deleted; None: all count. Units: µs.
         """
@@ -103,10 +104,12 @@ class Catalog:
         stored = self._storage.list(keys.GENERATIONS)
         newest = self.latest()  # after the listing: what was published meanwhile counts as published
         wanted = set(range(max(0, newest.id - keep + 1), newest.id + 1)) | self._pinned(newest, now)
-        generations = [self.load(id_) for id_ in sorted(wanted)]
-        named = {shard.key for known in generations if known.scrubs >= newest.scrubs for shard in known.shards}
+        kept = [known for id_ in sorted(wanted) if (known := self.load(id_)).scrubs >= newest.scrubs]
+        named = {shard.key for known in kept for shard in known.shards}
         garbage = [item for item in stored if item.key not in named and _decided(item.key, newest)]
         garbage += self._storage.list(keys.PROBES)
+        live = {trait.id for known in kept for trait in known.schema}
+        garbage += [item for item in self._storage.list(keys.VOCABULARY) if _of_dropped(item.key, live, newest)]
         self._storage.delete(item.key for item in garbage)
         return garbage
 
@@ -162,3 +165,9 @@ def _decided(key: str, newest: Generation) -> bool:
     """Whether the race that this file was written for is over."""
     attempt = keys.parse_attempt_file(key)
     return attempt is not None and attempt[0] <= newest.id
+
+
+def _of_dropped(key: str, live: set[int], newest: Generation) -> bool:
+    """Whether this is a part of the vocabulary of a trait that was dropped, and not of one yet to be added."""
+    chunk = keys.parse_vocabulary_chunk(key)
+    return chunk is not None and chunk[0] not in live and chunk[0] < newest.schema.next_id
