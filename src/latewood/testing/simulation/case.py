@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from latewood.testing.simulation import quiet, reading, upkeep, writing
+from latewood.testing.simulation import changing, quiet, reading, upkeep, writing
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.determinism import seeded
 from latewood.testing.simulation.host import NO_FAULTS
@@ -14,15 +14,21 @@ from latewood.testing.simulation.world import World
 
 WRITERS: dict[Action, float] = {
     writing.append: 5,
-    writing.append_with_times: 3,
-    writing.append_again: 2,
+    writing.append_with_times: 2,
+    writing.append_again: 1,
+    writing.correct: 4,
     writing.load_in_bulk: 1,
     reading.capture: 5,
     reading.backfill_requests: 3,
     reading.backfill_anchors: 2,
     reading.materialize: 2,
-    reading.history: 1,
-    upkeep.compact: 4,
+    reading.history: 0.5,
+    changing.compact: 4,
+    changing.roll_back: 0.7,
+    changing.alter: 1,
+    changing.scrub_users: 0.7,
+    changing.scrub_events: 0.5,
+    changing.seal_examples: 1,
     upkeep.refresh: 0.5,
     upkeep.reopen: 0.7,
     upkeep.kill: 0.7,
@@ -30,12 +36,16 @@ WRITERS: dict[Action, float] = {
 }
 READERS: dict[Action, float] = {
     reading.materialize: 6,
-    reading.history: 1,
+    reading.history: 0.5,
+    changing.pin: 1,
+    changing.unpin: 0.3,
+    changing.train_pinned: 2,
+    changing.seal_examples: 1,
     upkeep.refresh: 1,
     upkeep.reopen: 0.5,
     upkeep.kill: 0.5,
 }
-ALWAYS = (writing.append, reading.capture, reading.materialize, upkeep.compact, upkeep.time_passes)
+ALWAYS = (writing.append, reading.capture, reading.materialize, changing.compact, upkeep.time_passes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,25 @@
 Rules are those of docs/protocol.md. What is checked here is written anew from its text, and not with the store's code.
 """
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from latewood.events import NEVER, Events
 from latewood.immutable import Generation
+from latewood.mutable.book import PendingScrub
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.log import LogState
 from latewood.mutable.tier import TierState
 from latewood.testing.simulation.broken import require
-from latewood.testing.simulation.model import NUMBER, Row
-from latewood.testing.simulation.process import Asked, Process
+from latewood.testing.simulation.model import NUMBER, ModelScrub, Version
 
 if TYPE_CHECKING:
+    from latewood.testing.simulation.process import AskedScrub
     from latewood.testing.simulation.world import World
 
 
 def check_state(before: TierState, after: TierState) -> None:
     """R5, R7, R11: the clocks never go back, and keep their order."""
-    for name in ("last", "frontier", "floor", "latest_ingest", "captured"):
+    for name in ("last", "frontier", "floor", "latest_ingest", "captured", "scrubs", "blanked"):
         require(getattr(after, name) >= getattr(before, name), f"{name} went back:", before, after)
     require(after.floor <= after.frontier <= after.closed, "floor ≤ frontier ≤ closed does not hold:", after)
     require(after.latest_ingest <= after.last, "an event lies past the clock:", after)
@@ -37,63 +38,34 @@ def check_commit(world: "World", before: LogState, after: LogState, batches: lis
         require(newest is not None and floor <= newest.watermark, "R11: let go of what no generation has:", after)
 
 
-def take_batch(world: "World", process: Process, asked: Asked, before: LogState, batch: EventBatch) -> None:
-    """An append was committed: its rows enter the model, if they are what was asked for and stamped as R1, R5, R7 say."""
-    state, now, events = before.tier, process.told, batch.events
-    numbers = events.traits[world.schema[NUMBER].id].values.tolist()
-    given = {row.number: row for row in asked.rows}
-    require(len(set(numbers)) == len(numbers) and set(numbers) <= set(given), "not what was asked for:", numbers)
-    check_repeats(world, asked, state, set(numbers))
-    stamps = list(zip(numbers, events.ingest_ts.tolist(), events.ordinal.tolist(), strict=True))
-    kept = [ingest_ts for number, ingest_ts, _ in stamps if _keeps(given[number], asked, state)]
-    first = max(now, state.last + 1, max(kept, default=state.last) + 1)
-    met: Counter[Any] = Counter()
-    for number, ingest_ts, ordinal in stamps:
-        row = given[number]
-        if _keeps(row, asked, state):
-            require(ingest_ts == row.ingest_ts, "R7: another ingest time than was given:", row, ingest_ts)
-        else:
-            require(ingest_ts == first + met[row.user], "R1, R5: stamped", ingest_ts, "and not", first, met, row)
-            met[row.user] += 1
-        require(ingest_ts <= now + world.settings.max_ahead_us, "R5: too far ahead of the clock:", ingest_ts, now)
-        require(ingest_ts >= state.frontier, "R7: below the frontier:", ingest_ts, state)
-        version = world.model.add(row, ingest_ts)
-        require(version.ordinal == ordinal, f"R1: ordinal {ordinal}, not {version.ordinal}:", row)
-        asked.taken[number] = version
+def take_scrub(world: "World", asked: "AskedScrub", before: TierState, pending: PendingScrub) -> None:
+    """R16: a scrub's moment is fixed. It takes the users that were asked for, or the events that meet the condition."""
+    model = world.model
+    require(pending.number == before.scrubs == len(model.scrubs), "R16: another scrub's number:", pending)
+    require(pending.scrub_ts > before.last, "R16: a scrub in the past:", pending, before)
+    if asked.users is not None:
+        users = asked.users
+        taken = [v for user in users for v in model.of(user) if v.ingest_ts <= pending.scrub_ts]
+    else:
+        taken = _listed(world, asked, pending)
+        users = frozenset(version.row.user for version in taken)
+    named = {f"{first:016x}{second:016x}" for first, second in world.hashes(users)}
+    require(set(pending.body["users"]) == named, "R16: other users:", pending, users)
+    model.scrub(ModelScrub(pending.number, pending.scrub_ts, frozenset(users)), taken)
 
 
-def earliest_import(state: TierState) -> int:
-    """R7: below it no explicit ingest time is accepted."""
-    return state.last + 1 if state.captured else state.frontier
-
-
-def _keeps(row: Row, asked: Asked, state: TierState) -> bool:
-    """Whether a row's own ingest time counts. Raises: BrokenLawError: it is too old, and was not to be stamped."""
-    if row.ingest_ts is None:
-        return False
-    is_old = row.ingest_ts < earliest_import(state)
-    require(not is_old or asked.stamp_late, "R7: accepted an ingest time that is too old:", row, state)
-    return not is_old
-
-
-def check_repeats(world: "World", asked: Asked, state: TierState, numbers: set[int]) -> None:
-    """R14: rows are left out iff their id is known; known it is at least in the tier, and in the window beyond."""
-    seen: set[str] = set()
-    for row in asked.rows:
-        if row.event_id is None:
-            require(row.number in numbers, "an event without an id was left out:", row)
-            continue
-        known = world.model.by_id.get(row.event_id)
-        if row.event_id in seen or (known is not None and is_remembered(world, known.ingest_ts, state)):
-            require(row.number not in numbers, "R14: the id was used before:", row)
-        elif known is None:
-            require(row.number in numbers, "an event with a new id was left out:", row)
-        seen.add(row.event_id)
-
-
-def is_remembered(world: "World", ingest_ts: int, state: TierState) -> bool:
-    """Whether the id of an event of this time must be known still."""
-    return ingest_ts >= state.floor or state.last - ingest_ts <= world.settings.id_window_us
+def _listed(world: "World", asked: "AskedScrub", pending: PendingScrub) -> list[Version]:
+    """The events that a scrub lists: all that met its condition when it began, and none that does not meet it."""
+    model, by_hash = world.model, {}
+    for user in {version.row.user for version in model.versions}:
+        [(first, second)] = world.hashes([user])
+        by_hash[f"{first:016x}{second:016x}"] = user
+    users = [by_hash[hashed] for hashed in pending.body["users"]]
+    taken = [model.by_place[users[index], *place] for index, *place in pending.body["events"]]
+    require(all(map(asked.meets, taken)), "R16: events that do not meet the condition:", taken)
+    missed = [version for version in asked.known if version.gone_by is None and version not in taken]
+    require(not missed, "R16: events that were not found:", missed, asked)
+    return taken
 
 
 def check_publication(world: "World", generation: Generation) -> None:
@@ -103,17 +75,92 @@ def check_publication(world: "World", generation: Generation) -> None:
     if previous is None:
         require(generation.event_count == 0, "the first generation is empty:", generation)
         return
-    require(generation.parent == previous.id, "R19: not merged from the newest:", generation)
+    is_rollback = generation.origin == "rollback"
+    require(is_rollback or generation.parent == previous.id, "R19: not merged from the newest:", generation)
     require(generation.watermark >= previous.watermark, "the watermark went back:", generation)
-    if generation.origin == "load" or state.load_token == generation.uuid:
+    require(generation.scrubs >= previous.scrubs, "R16: scrubs were undone:", generation, previous)
+    if generation.origin == "load":
         require(state.load_token == generation.uuid, "a load that the tier does not know:", generation)
     else:
         require(generation.watermark <= state.frontier, "R7: past the frontier:", generation, state)
     for shard in generation.shards:
         require(not shard.exists or shard.key in world.disk.objects, "R19: a file is missing:", shard)
+    change = world.changes[generation.change - 1] if generation.change else None
+    if change is not None:
+        require(generation.schema == change.schema, "R17: another schema than was asked for:", generation, change)
+        require(len(generation.shards) == change.shards, "R20: another number of shards:", generation, change)
 
 
-def check_counts(world: "World", generation: Generation) -> None:
-    """A generation holds exactly what was ingested before its watermark."""
-    expected = len(world.model.below(generation.watermark))
-    require(generation.event_count == expected, f"{generation} holds {generation.event_count}, not {expected}")
+def check_contents(world: "World", generation: Generation, stored: list[Events]) -> frozenset[int]:
+    """A generation holds its parent's events and the new ones below its watermark, less what was to go; each once.
+
+    Returns: the versions it holds, by index.
+    """
+    found: set[int] = set()
+    for events in stored:
+        found |= _recognise(world, generation, events, found)
+    if not generation.id:
+        return frozenset(found)
+    assert generation.parent is not None
+    parent, held = world.generations[generation.parent], world.held[generation.parent]
+    entering = [
+        version
+        for version in world.model.versions
+        if version.index in held or parent.watermark <= version.ingest_ts < generation.watermark
+    ]
+    # What a scrub takes that is newer than the cut may be there still, or be withheld by the mutable tier already.
+    optional = {v.index for v in entering if v.gone_by is not None and v.gone_by >= generation.scrubs}
+    applied = [v for v in entering if v.gone_by is None or v.gone_by >= generation.scrubs]
+    choices = [[v for v in applied if v.index not in optional or v.index in found], applied]
+    expected = [{v.index for v in retained(choice, generation)} for choice in choices]
+    for kept in expected:
+        if kept - optional == found - optional:
+            return frozenset(found)
+    versions = world.model.versions
+    lost = [versions[index] for index in sorted(expected[0] - found - optional)]
+    other = [versions[index] for index in sorted(found - expected[0] - optional)]
+    require(False, f"{generation}, of generation {generation.parent}: lost {lost}, unexpected {other}")
+    return frozenset()
+
+
+def _recognise(world: "World", generation: Generation, events: Events, found: set[int]) -> set[int]:
+    """Which versions these stored events are: by their places, and with the right number and superseded_at."""
+    numbers = events.traits[generation.schema[NUMBER].id].values.tolist()
+    at = [NEVER] * len(events) if events.superseded_at is None else events.superseded_at.tolist()
+    columns = (events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist())
+    recognised = set[int]()
+    for user, event_ts, ingest_ts, ordinal, number, superseded_at in zip(
+        events.user_ids.to_pylist(), *columns, numbers, at, strict=True
+    ):
+        version = world.model.by_place.get((user, event_ts, ingest_ts, ordinal))
+        require(version is not None, "an event that nobody appended:", user, event_ts, ingest_ts, ordinal, number)
+        assert version is not None
+        require(version.row.number == number, "another event's values:", version, number)
+        require(version.index not in found | recognised, "an event twice:", version)
+        is_known = version.superseded_at < generation.watermark
+        expected = version.superseded_at if is_known else NEVER
+        require(superseded_at == expected, "R13: superseded at", superseded_at, "and not", expected, version)
+        recognised.add(version.index)
+    return recognised
+
+
+def retained(versions: list[Version], generation: Generation) -> list[Version]:
+    """R15: what retention leaves: never a part of what happened at one time, always the newest."""
+    if (retention := generation.retention) is None:
+        return versions
+    by_user: dict[Any, list[int]] = {}
+    for version in versions:
+        by_user.setdefault(version.row.user, []).append(version.row.event_ts)
+    earliest = {user: _earliest(sorted(moments), retention.max_events) for user, moments in by_user.items()}
+    horizon = retention.horizon(generation.watermark)
+    return [
+        version
+        for version in versions
+        if version.row.event_ts >= earliest[version.row.user] and (horizon is None or version.row.event_ts >= horizon)
+    ]
+
+
+def _earliest(moments: list[int], max_events: int | None) -> int:
+    if max_events is None or len(moments) <= max_events:
+        return moments[0]
+    return moments[-max_events]

@@ -4,10 +4,12 @@ Every case has only some of the actions and some of the faults: what is rare amo
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pyarrow as pa
 
 from latewood.clock import DAY_US, HOUR_US
+from latewood.retention import Retention
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.host import Faults
 
@@ -28,6 +30,7 @@ class Plan:
     clock_error: int
     max_ahead_us: int
     id_window_us: int
+    retention: Retention | None
     many: bool  # whether there are appends of several stripes
     left_out: float  # how many of the actions are left out
 
@@ -47,9 +50,16 @@ class Plan:
             clock_error=chance.among([0, 0, 3, 12]),
             max_ahead_us=chance.among([HOUR_US, HOUR_US, 40]),
             id_window_us=chance.among([7 * DAY_US, 7 * DAY_US, 20]),
+            retention=draw_retention(chance) if chance.happens(0.25) else None,
             many=chance.happens(0.12),
             left_out=chance.among([0.0, 0.2, 0.5]),
         )
+
+
+def draw_retention(chance: Chance) -> Retention:
+    """Little enough to bite."""
+    age = timedelta(microseconds=chance.between(3, 30)) if chance.happens(0.5) else None
+    return Retention(age, chance.between(1, 8) if age is None or chance.happens(0.3) else None)
 
 
 def _draw_faults(chance: Chance) -> Faults:

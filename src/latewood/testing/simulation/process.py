@@ -1,10 +1,12 @@
 """A process of the simulated world: it opens the store, acts on it, dies, and comes back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from latewood.errors import ConflictError
+from latewood.errors import ConflictError, ExpiredError, LatewoodError, PointerError, SchemaError, ScrubbedError
+from latewood.schema import Schema
+from latewood.testing.simulation.admission import Judgement
 from latewood.testing.simulation.broken import BrokenLawError
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.clock import SimulatedClock
@@ -23,12 +25,22 @@ Action = Callable[["Process"], None]
 
 @dataclass(slots=True)
 class Asked:
-    """What a process has asked a store to take in, and what became durable of it, as the log or the catalog tells."""
+    """What a process has asked a store to take in, and what became of it, as the log tells."""
 
     rows: list[Row]
-    explicit: bool = False
+    schema: Schema  # of the columns
     stamp_late: bool = False
-    taken: dict[int, Version] = field(default_factory=dict)  # by row number
+    by_place: bool = False  # how rows name what they supersede
+    judged: list[Judgement] | None = None  # None: nothing was committed
+
+
+@dataclass(slots=True)
+class AskedScrub:
+    """Whom or what a process has asked a store to forget."""
+
+    users: frozenset[Any] | None
+    meets: Callable[[Version], bool] = lambda version: True
+    known: list[Version] = field(default_factory=list)  # what met the condition when it was asked
 
 
 class Process:
@@ -44,6 +56,7 @@ class Process:
         self.host = Host(name, world.scheduler, chance, world.trace)
         self.host.crash()
         self.asked: Asked | None = None
+        self.asked_scrub: AskedScrub | None = None
 
     @property
     def store(self) -> SimulatedStore:
@@ -57,7 +70,7 @@ class Process:
 
     def act(self, action: Action, faults: Faults) -> None:
         """Do one thing, after opening the store if need be. A crash ends it, and this life."""
-        self.asked = None
+        self.asked = self.asked_scrub = None
         self.host.faults = faults
         try:
             if self.read_only and not self.world.generations:
@@ -78,23 +91,48 @@ class Process:
         self._store = None
         self.host.crash()
 
-    def attempt(self, call: Callable[[], T], refused: Callable[[], bool] = lambda: False) -> T | None:
-        """Make a call that may fail because a fault was injected, or for a reason that `refused` knows.
+    def attempt(
+        self,
+        call: Callable[[], T],
+        refused: Callable[[], bool] = lambda: False,
+        *,
+        fits: Collection[str] = (),
+        lacks: Callable[[], bool] = lambda: False,
+        forgot: Callable[[], bool] = lambda: False,
+    ) -> T | None:
+        """Make a call that may fail because a fault was injected, or for a good reason.
 
-        Returns: None if it failed so. Raises: BrokenLawError: it failed without a reason.
+        Args:
+            refused: whether there is a reason for a ConflictError; a bulk load always is one.
+            fits: names that the schema must have, for there to be no reason for a SchemaError.
+            lacks: whether there is a reason for a PointerError or an ExpiredError.
+            forgot: whether there is one for a ScrubbedError.
+        Returns: None if it failed. Raises: BrokenLawError: it failed without a reason.
         """
-        errors, loads = self.host.errors, self.world.loads.ended
+        errors, loads, schema = self.host.errors, self.world.loads.ended, self._schema
         try:
             return call()
-        except ConflictError as error:
-            if not (self.host.errors > errors or self.world.loads.went_on_since(loads) or refused()):
-                raise BrokenLawError(f"{self.name}: refused without a reason: {error}") from error
-            self.world.trace.note(self.name, f"refused: {error}")
-        except OSError as error:
-            if self.host.errors == errors:
+        except (LatewoodError, OSError) as error:
+            is_excused = self.host.errors > errors if isinstance(error, OSError) else False
+            if isinstance(error, ConflictError):
+                is_excused = self.host.errors > errors or self.world.loads.went_on_since(loads) or refused()
+            elif isinstance(error, SchemaError):
+                newest = self.world.generations[-1].schema
+                is_excused = schema != newest or not set(fits) <= {trait.name for trait in newest}
+            elif isinstance(error, (PointerError, ExpiredError)):
+                is_excused = lacks()
+            elif isinstance(error, ScrubbedError):
+                is_excused = forgot()
+            if not is_excused:
                 raise BrokenLawError(f"{self.name}: failed without a reason: {error!r}") from error
             self.world.trace.note(self.name, f"failed: {error}")
-        return None
+            return None
+
+    @property
+    def _schema(self) -> Schema | None:
+        """What the store knows, without asking the storage."""
+        known = None if self._store is None else self._store._reader
+        return None if known is None else known.generation.schema
 
     def _start(self, faults: Faults) -> bool:
         world = self.world
@@ -103,7 +141,13 @@ class Process:
         storage = SimulatedStorage(world.disk, self.host)
         log = None if self.read_only else LogHandle(world.log, self.host)
         world.trace.note(self.name, "-- start")
-        self._store = self.attempt(lambda: SimulatedStore.start(storage, self.clock, log, world.settings))
+
+        def start() -> SimulatedStore:
+            store = SimulatedStore.start(storage, self.clock, log, world.settings)
+            store.reader()  # what generation it reads is looked for now, and not in the middle of an action
+            return store
+
+        self._store = self.attempt(start)
         if self._store is None:
             self.host.crash()
         return self._store is not None

@@ -1,30 +1,28 @@
 """What serving processes and trainers do: capture, backfill, materialize, look at histories."""
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from latewood.capture import anchors, backfill
-from latewood.capture.anchors import ANCHOR_TYPE
-from latewood.materialize import Materializer
+from latewood.capture.places import ANCHOR_TYPE
 from latewood.projection import Projection
-from latewood.testing.compare import different_rows
-from latewood.testing.simulation.broken import BrokenLawError, require
+from latewood.schema import Schema
+from latewood.testing.simulation.broken import require
 from latewood.testing.simulation.chance import Chance
-from latewood.testing.simulation.model import KIND, NUMBER, WORD, Logged, times
+from latewood.testing.simulation.comparing import compare
+from latewood.testing.simulation.expected import Base, Logged, see
+from latewood.testing.simulation.model import NUMBER, times
 from latewood.testing.simulation.process import Process
-from latewood.testing.simulation.world import World
 from latewood.testing.simulation.writing import draw_user
 
-TRAITS = ["event_ts", NUMBER, WORD, KIND]
 
-
-def draw_projection(chance: Chance) -> Projection:
+def draw_projection(chance: Chance, schema: Schema) -> Projection:
     """All there is, or a few of the newest, or a few traits."""
-    max_len = chance.among([None, None, 0, 1, 2, 3, 5])
-    traits = chance.among([None, None, [NUMBER], ["event_ts", WORD], [KIND, NUMBER], []])
-    return Projection(max_len=max_len, traits=traits)
+    names = ["event_ts", *(trait.name for trait in schema)]
+    some = [name for name in names if chance.happens(0.5)]
+    return Projection(chance.among([None, None, 0, 1, 2, 3, 5]), traits=chance.among([None, None, some]))
 
 
 def draw_requests(process: Process, latest: int | None = None) -> pa.Table:
@@ -33,7 +31,7 @@ def draw_requests(process: Process, latest: int | None = None) -> pa.Table:
     moments = [world.time.now + chance.between(-8, 3) for _ in range(count)]
     if latest is not None:
         moments = [min(moment, latest) for moment in moments]
-    users = pa.array([draw_user(process) for _ in range(count)], world.schema.user_id)
+    users = pa.array([draw_user(process) for _ in range(count)], world.model.user_type)
     requests = pa.array([world.next_number() for _ in range(count)], pa.int32())
     return pa.table({"user_id": users, "request_ts": times(moments), "request": requests})
 
@@ -48,11 +46,8 @@ def capture(process: Process) -> None:
     cutoffs = set(captured.columns["cutoff"].cast(pa.int64()).to_pylist())
     require(len(cutoffs) == 1 and before <= min(cutoffs) <= world.closed, "R10: cutoff", cutoffs, "since", before)
     require(world.log.head().tier.captured, "R7: a capture left no mark")
-    logged = log(world, captured.columns, requests)
-    projection = draw_projection(process.chance)
-    fed = process.attempt(lambda: captured.history(projection).to_arrow())
-    if fed is not None:
-        check_same(world, fed, logged.requests, projection)
+    logged = log(process, captured.columns, requests)
+    compare(process, store, [logged], draw_projection(process.chance, store.schema))
 
 
 def backfill_requests(process: Process) -> None:
@@ -66,7 +61,7 @@ def backfill_requests(process: Process) -> None:
         frontier = world.log.head().tier.frontier
         require(newest <= frontier, "R8: answered up to", newest, "past the frontier", frontier)
         require(examples["cutoff"].equals(requests["request_ts"].cast(examples["cutoff"].type)), "R8: other cutoffs")
-        log(world, examples, requests)
+        log(process, examples, requests)
 
 
 def backfill_anchors(process: Process) -> None:
@@ -80,69 +75,83 @@ def backfill_anchors(process: Process) -> None:
     requests = requests.append_column("request", picked[NUMBER].cast(pa.int32()))
     examples = _backfill(process, requests, False, lambda: False)
     if examples is not None:
-        log(process.world, examples, requests)
+        log(process, examples, requests)
 
 
 def _backfill(process: Process, requests: pa.Table, complete: bool, refused: Callable[[], bool]) -> pa.Table | None:
-    with warnings.catch_warnings():  # events and requests here are all in µs, and as coarse as they happen to be
-        warnings.simplefilter("ignore", UserWarning)
-        return process.attempt(lambda: backfill(process.store, requests, complete=complete, allow_empty=True), refused)
+    return process.attempt(lambda: backfill(process.store, requests, complete=complete, allow_empty=True), refused)
+
+
+def log(process: Process, examples: pa.Table, requests: pa.Table) -> Logged:
+    """Keep examples. Their recents stand in the total order, from the pointer's watermark to the cutoff."""
+    world, number = process.world, process.store.generation.id
+    if "anchor" not in requests.column_names:
+        requests = requests.append_column("anchor", pa.nulls(len(requests), ANCHOR_TYPE))
+    requests = requests.select(["user_id", "request_ts", "request", "anchor"])
+    requests = requests.append_column("cutoff", examples["cutoff"])
+    base, seen = Base(world.generations[number].watermark, world.held[number]), []
+    for request, example in zip(in_us(requests), in_us(examples), strict=True):
+        recent, uih, cutoff = example["recent"], example["uih"], example["cutoff"]
+        order = list(zip(recent["event_ts"], recent["ingest_ts"], recent["ordinal"], strict=True))
+        saw = see(world.model, base, request, cutoff, uih)
+        if cutoff > world.model.scrubbed_at(saw.user):
+            expected = [version.place[1:] for version in saw.recent]
+            require(order == expected, "R4, R8: recents", order, "and not", saw.recent, "of", request, uih)
+        seen.append(saw)
+    logged = Logged(examples, requests, tuple(seen))
+    world.model.logged.append(logged)
+    return logged
+
+
+def in_us(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as Python objects, times as µs."""
+    return pa.table([_plain(column.combine_chunks()) for column in table.columns], table.column_names).to_pylist()
+
+
+def _plain(array: Any) -> pa.Array:
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    return array.cast(_without_times(array.type))
+
+
+def _without_times(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(type_):
+        return pa.int64()
+    if pa.types.is_list(type_):
+        return pa.list_(_without_times(type_.value_type))
+    if pa.types.is_struct(type_):
+        fields = [type_.field(i) for i in range(type_.num_fields)]
+        return pa.struct([pa.field(f.name, _without_times(f.type), f.nullable) for f in fields])
+    return type_
 
 
 def materialize(process: Process) -> None:
     """Law 1, by whoever trains now: some of what was ever logged, in a projection of its own."""
-    world, chance = process.world, process.chance
-    if not world.model.logged:
-        return
-    some = [chance.among(world.model.logged) for _ in range(chance.between(1, 3))]
-    projection = draw_projection(chance)
-    examples = pa.concat_tables([logged.examples for logged in some])
-    made = process.attempt(lambda: Materializer(process.store, projection)(examples).to_arrow())
-    if made is not None:
-        check_same(world, made, pa.concat_tables([logged.requests for logged in some]), projection)
+    logged, chance = process.world.model.logged, process.chance
+    some: Sequence[Logged] = [chance.among(logged) for _ in range(chance.between(1, 3))] if logged else []
+    if some:
+        compare(process, process.store, some, draw_projection(chance, process.store.schema))
 
 
 def history(process: Process) -> None:
     """All that is known of a user, or as of one moment for both clocks."""
     world, store, chance = process.world, process.store, process.chance
     user, cutoff = draw_user(process), chance.among([None, world.time.now - chance.between(0, 9)])
-    known = [version for version in world.model.versions if version.row.user == user]
-    table = process.attempt(lambda: store.history(user, cutoff))
-    if table is None or process.read_only:
+    before = [version for version in world.model.versions if version.row.user == user]
+    scrubs = world.scrubs_recorded()
+
+    def forgot() -> bool:
+        is_past = cutoff is not None and cutoff <= world.model.scrubbed_at(user)
+        return is_past or world.scrubs_recorded() > scrubs
+
+    table = process.attempt(lambda: store.history(user, cutoff), forgot=forgot)
+    if table is None or process.read_only or world.model.scrubs or world.plan.retention is not None or world.changes:
         return
-    numbers = table[NUMBER].to_pylist()
-    if cutoff is None:  # what was there before the call must show; what came during it may
-        require({v.row.number for v in known} <= set(numbers), "an event is missing:", known, numbers)
-    else:
-        known = [version for version in world.model.versions if version.row.user == user]
-        known = [v for v in known if v.ingest_ts < cutoff and v.row.event_ts < cutoff]
-        expected = [v.row.number for v in sorted(known, key=lambda v: v.place[1:])]
-        require(numbers == expected, f"the history as of {cutoff}:", numbers, "and not", expected)
-
-
-def log(world: World, examples: pa.Table, requests: pa.Table) -> Logged:
-    """Keep examples. Their recents stand in the total order, from the pointer's watermark to the cutoff."""
-    columns = (examples[name].to_pylist() for name in ("uih", "recent", "cutoff"))
-    for uih, recent, cutoff in zip(*columns, strict=True):
-        order = list(zip(recent["event_ts"], recent["ingest_ts"], recent["ordinal"], strict=True))
-        require(order == sorted(set(order)), "R4: recents out of order:", order)
-        inside = all(uih["watermark"] <= ingest_ts < cutoff for _, ingest_ts, _ in order)
-        require(inside, "R8: recents outside of watermark and cutoff:", uih, order, cutoff)
-    if "anchor" not in requests.column_names:
-        requests = requests.append_column("anchor", pa.nulls(len(requests), ANCHOR_TYPE))
-    requests = requests.select(["user_id", "request_ts", "request", "anchor"])
-    logged = Logged(examples, requests.append_column("cutoff", examples["cutoff"]))
-    world.model.logged.append(logged)
-    return logged
-
-
-def check_same(world: World, made: pa.Table, requests: pa.Table, projection: Projection) -> None:
-    """Law 1: value for value, bit for bit."""
-    expected = world.model.expected(requests, projection)
-    rows = different_rows(made, expected)
-    world.comparisons += len(expected)
-    if len(rows):
-        row = int(rows[0])
-        got, want = made.slice(row, 1).to_pylist(), expected.slice(row, 1).to_pylist()
-        request = requests.slice(row, 1).to_pylist()
-        raise BrokenLawError(f"law 1: {request} got\n{got}\nand not\n{want}")
+    numbers, after = table[NUMBER].to_pylist(), world.model.of(user)
+    end, cutoff = (2**62, 2**62) if cutoff is None else (cutoff, cutoff)
+    possible = [v.row.number for v in after if v.row.event_ts < end and v.ingest_ts < cutoff]
+    require(numbers == [n for n in possible if n in set(numbers)], "another history:", numbers, possible, cutoff)
+    known = {v.row.number for v in before if v.row.event_ts < end and v.ingest_ts < cutoff <= v.superseded_at}
+    lost = known - set(numbers)
+    gone = {v.row.number for v in before if v.row.number in lost and v.superseded_at < min(cutoff, world.closed)}
+    require(lost <= gone, "events are missing:", lost, before)

@@ -1,23 +1,7 @@
-"""What keeps a store going: compaction at any cut, another look at the catalog, restarts, and time."""
+"""What happens to processes: another look at the catalog, restarts, sudden deaths, and time."""
 
 from latewood.testing.simulation.broken import require
 from latewood.testing.simulation.process import Process
-
-
-def compact(process: Process) -> None:
-    """R6, R19: at any cut that is allowed, and some that are not; the loser of a race loses nothing."""
-    world, chance = process.world, process.chance
-    state, before = world.log.head().tier, len(world.generations)
-    cut = None if chance.happens(0.6) else max(state.frontier, state.closed - chance.between(-1, 6))
-    keep = chance.between(1, 3)
-
-    def refused() -> bool:
-        frontier = world.log.head().tier.frontier
-        return len(world.generations) > before or (cut is not None and not frontier <= cut <= state.closed)
-
-    generation = process.attempt(lambda: process.store.compact(cut, keep=keep, workers=1), refused)
-    if generation is not None:
-        require(generation.id >= before - 1, "compaction returned an older generation:", generation, before)
 
 
 def refresh(process: Process) -> None:

@@ -1,28 +1,35 @@
 """A world: one disk, one log, one time, a few processes, and the model of what they should find."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from latewood.immutable import Generation, StoreDescription
+from latewood.immutable import Change, Generation, GenerationReader, Pin, Scrubs, StoreDescription
+from latewood.immutable.pins import Pins
 from latewood.mutable import Settings
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.log import LogState
+from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import keys
+from latewood.storage.documents import decode_document
 from latewood.testing.simulation import laws
+from latewood.testing.simulation.admission import take_batch
 from latewood.testing.simulation.broken import require
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.clock import SimulatedClock, WorldTime
 from latewood.testing.simulation.host import Host
 from latewood.testing.simulation.log import LogHandle, SimulatedLog
-from latewood.testing.simulation.model import KIND, NUMBER, WORD, Model
+from latewood.testing.simulation.model import NUMBER, WORD, Model
 from latewood.testing.simulation.plan import Plan
 from latewood.testing.simulation.process import Process
 from latewood.testing.simulation.scheduler import Scheduler
 from latewood.testing.simulation.storage import SimulatedDisk, SimulatedStorage
 from latewood.testing.simulation.store import SimulatedStore
 from latewood.testing.simulation.trace import Trace
+from latewood.users import user_keys
 
 START = 1_000_000
 
@@ -48,14 +55,20 @@ class World:
         self.time = WorldTime(START)
         self.disk, self.log = SimulatedDisk(self._created), SimulatedLog(self._committed)
         self.settings = Settings(max_ahead_us=plan.max_ahead_us, id_window_us=plan.id_window_us)
-        self.schema = make_schema(plan.user_type)
-        self.model = Model(self.schema)
+        schema, epoch = make_schema(plan.user_type), bytes.fromhex(chance.token())
+        self.model = Model(plan.user_type)
         self.generations: list[Generation] = []
+        self.held: list[frozenset[int]] = []  # by generation: the versions it holds
+        self.changes: list[Change] = []
         self.loads = Loads()
         self.comparisons = 0
         self._numbers = 0
         self.processes = [self._process(i) for i in range(plan.writers + plan.readers)]
-        description = StoreDescription(bytes.fromhex(chance.token()), self.schema, plan.shards, START)
+        # one that only looks: never interrupted, and nothing fails it
+        self._onlooker = Host("world", Scheduler(chance.stream(3), 0.0), chance.stream(4), Trace())
+        self._epoch = epoch
+        self._book = Scrubs(SimulatedStorage(self.disk, self._onlooker), epoch)
+        description = StoreDescription(epoch, schema, plan.shards, START, plan.retention)
         self.disk.objects[keys.STORE] = description.to_bytes()
 
     def _process(self, i: int) -> Process:
@@ -75,10 +88,23 @@ class World:
 
     def look(self, *, read_only: bool = True) -> SimulatedStore:
         """The store as a process without faults finds it, now."""
-        host = Host("world", self.scheduler, self.chance, self.trace)
+        host = self._onlooker
         clock = SimulatedClock(self.time, host, self.chance, 0)
         log = None if read_only else LogHandle(self.log, host)
         return SimulatedStore.start(SimulatedStorage(self.disk, host), clock, log, self.settings)
+
+    def hashes(self, users: Iterable[Any]) -> list[tuple[int, int]]:
+        """How the records of scrubs name users."""
+        keys_ = user_keys(pa.array(list(users), self.model.user_type))
+        return [(int(first), int(second)) for first, second in self._book.hash(keys_).tolist()]
+
+    def pin(self, name: str) -> Pin | None:
+        """A pin as it is written down."""
+        return Pins(SimulatedStorage(self.disk, self._onlooker), self._epoch).read(name)
+
+    def scrubs_recorded(self) -> int:
+        """How many scrubs every reader can know of."""
+        return sum(key.startswith(f"{keys.SCRUBS}/") for key in self.disk.objects)
 
     def _committed(self, host: Host, before: LogState, after: LogState, batches: list[EventBatch]) -> None:
         laws.check_commit(self, before, after, batches)
@@ -87,26 +113,45 @@ class World:
             require(process is not None and process.asked is not None, "a commit that nobody asked for:", host.name)
             assert process is not None
             assert process.asked is not None
-            laws.take_batch(self, process, process.asked, before, batch)
+            take_batch(self, process, process.asked, before, batch)
+        if after.scrub is not None and before.scrub is None:
+            assert process is not None
+            assert process.asked_scrub is not None
+            laws.take_scrub(self, process.asked_scrub, before.tier, after.scrub)
         was_loading, is_loading = before.tier.load_token is not None, after.tier.load_token is not None
         self.loads.is_open = is_loading
         self.loads.ended += int(was_loading and not is_loading)
 
     def _created(self, host: Host, key: str, data: bytes) -> None:
-        if keys.parse_manifest(key) is None:
-            return
-        generation = Generation.from_json(data, key)
+        if key.startswith(f"{keys.CHANGES}/"):
+            self.changes.append(read_change(data))
+        if keys.parse_manifest(key) is not None:
+            self._published(host, Generation.from_json(data, key))
+
+    def _published(self, host: Host, generation: Generation) -> None:
         laws.check_publication(self, generation)
         process = next((process for process in self.processes if process.host is host), None)
-        if self.log.head().tier.load_token == generation.uuid:
+        if generation.origin == "load":
             assert process is not None
             assert process.asked is not None
             for row in process.asked.rows:
                 assert row.ingest_ts is not None
-                self.model.add(row, row.ingest_ts, loaded=True)
-        laws.check_counts(self, generation)
+                if row.event_ts < self.model.scrubbed_at(row.user):  # R16: as in an append
+                    continue
+                values = {process.asked.schema[name].id: value for name, value in row.values.items()}
+                self.model.add(row, row.ingest_ts, values, loaded=True)
+        reader = GenerationReader(SimulatedStorage(self.disk, self._onlooker), generation)
+        stored = list(reader.scan([generation.schema[NUMBER]]))
+        self.held.append(laws.check_contents(self, generation, stored))
         self.generations.append(generation)
-        self.trace.note(host.name, f"published {generation}")
+        self.trace.note(host.name, f"published {generation}, {generation.origin}")
+
+
+def read_change(data: bytes) -> Change:
+    """What a change says."""
+    body = decode_document(data, "change", "change", 1)
+    retention = Retention.from_json(body["retention"])
+    return Change(int(body["number"]), Schema.from_json(body["schema"]), int(body["shards"]), retention)
 
 
 def make_schema(user_type: pa.DataType) -> Schema:
@@ -114,6 +159,6 @@ def make_schema(user_type: pa.DataType) -> Schema:
     fields = [
         pa.field(NUMBER, pa.int64(), nullable=False),
         pa.field(WORD, pa.string()),
-        pa.field(KIND, pa.int8()),
+        pa.field("kind", pa.int8()),
     ]
     return Schema(user_id=user_type, traits=pa.schema(fields))

@@ -1,71 +1,53 @@
-"""What writers do: append on time, late, with ingest times of their own, twice, many at once; load in bulk."""
+"""What writers do: append on time, late, with ingest times of their own, twice, many at once; correct; load in bulk."""
 
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
 from latewood.compaction import bulk_load
 from latewood.intake import read_events
 from latewood.mutable import AppendReceipt, Late
-from latewood.testing.simulation import laws
+from latewood.schema import Schema, Trait
+from latewood.testing.simulation import admission
+from latewood.testing.simulation.admission import Fate
 from latewood.testing.simulation.broken import require
-from latewood.testing.simulation.model import Row, Version, append_table
+from latewood.testing.simulation.model import NUMBER, Row, Version, append_table
 from latewood.testing.simulation.process import Asked, Process
 
 WORDS = [None, "", "like", "share", "🌲"]
-KINDS = [None, 0, -1, 127]
+USERS: dict[pa.DataType, list[int | str]] = {
+    pa.int64(): [7, -1, 0],
+    pa.string(): ["user-alpha", "user-beta-ü", "user-gamma"],
+}
 
 
-def draw_rows(process: Process, count: int, spread: int = 9) -> list[Row]:
+def draw_user(process: Process) -> int | str:
+    return USERS[process.world.model.user_type][process.chance.below(process.world.plan.users)]
+
+
+def draw_rows(process: Process, count: int, schema: Schema, *, spread: int = 9) -> list[Row]:
     """Rows whose times lie close together, so that they tie."""
     world, chance = process.world, process.chance
     rows = []
     for _ in range(count):
         number, event_ts = world.next_number(), world.time.now + chance.between(-spread, 2)
-        word = f"w{number}" if chance.happens(0.1) else chance.among(WORDS)
-        rows.append(Row(number, draw_user(process), event_ts, word, chance.among(KINDS)))
+        values = {trait.name: draw_value(process, trait, number) for trait in schema}
+        rows.append(Row(number, draw_user(process), event_ts, values))
     return rows
 
 
-def draw_user(process: Process) -> int | str:
-    users: list[int | str] = ["a", "ü", ""] if process.world.schema.user_id == pa.string() else [7, -1, 0]
-    return users[process.chance.below(process.world.plan.users)]
+def draw_schema(process: Process) -> Schema:
+    """What the process knows, or what it could know."""
+    return process.chance.among([process.store.schema, process.world.generations[-1].schema])
 
 
-def append(process: Process) -> None:
-    """Without times of its own, with ids or not."""
-    rows = draw_rows(process, process.chance.between(0, 6))
-    give_ids(process, rows)
-    submit(process, Asked(rows))
-
-
-def append_many(process: Process) -> None:
-    """Enough for several stripes of one user."""
-    submit(process, Asked(draw_rows(process, process.chance.between(200, 600), spread=300)))
-
-
-def append_with_times(process: Process) -> None:
-    """With ingest times, some of them too old, now and then one too far ahead."""
-    chance, world = process.chance, process.world
-    rows = draw_rows(process, chance.between(1, 6))
-    start = chance.among([world.time.now, world.closed, world.log.head().tier.frontier])
-    ahead = world.settings.max_ahead_us + 20 if chance.happens(0.05) else 0
-    for row in rows:
-        row.ingest_ts = max(start, world.time.now - 30) + chance.between(-4, 4) + ahead
-    give_ids(process, rows)
-    submit(process, Asked(rows, explicit=True, stamp_late=chance.happens(0.5)))
-
-
-def append_again(process: Process) -> None:
-    """Some rows that were given before, as an upstream that replays, among new ones; now and then with other content."""
-    chance, model = process.chance, process.world.model
-    known = chance.some(list(model.by_id.values()), 3)
-    rows = [replace(version.row, ingest_ts=None) for version in known]
-    if rows and chance.happens(0.2):
-        rows[0].number = process.world.next_number()
-    rows = list({row.number: row for row in rows}.values())
-    rows += draw_rows(process, chance.between(0, 2))
-    submit(process, Asked(rows))
+def draw_value(process: Process, trait: Trait, number: int) -> Any:
+    if trait.name == NUMBER:
+        return number
+    if trait.coded:  # now and then a value that nothing else has
+        return f"secret-{number:06d}" if process.chance.happens(0.15) else process.chance.among(WORDS)
+    return process.chance.among([None, 0, -1, 127])
 
 
 def give_ids(process: Process, rows: list[Row]) -> None:
@@ -76,57 +58,155 @@ def give_ids(process: Process, rows: list[Row]) -> None:
             row.event_id = f"id-{row.number}"
 
 
+def append(process: Process) -> None:
+    """Without times of its own, with ids or not."""
+    schema = draw_schema(process)
+    rows = draw_rows(process, process.chance.between(0, 6), schema)
+    give_ids(process, rows)
+    submit(process, Asked(rows, schema))
+
+
+def append_many(process: Process) -> None:
+    """Enough for several stripes of one user."""
+    schema = draw_schema(process)
+    submit(process, Asked(draw_rows(process, process.chance.between(200, 600), schema, spread=300), schema))
+
+
+def append_with_times(process: Process) -> None:
+    """With ingest times, some of them too old, now and then one too far ahead."""
+    schema = draw_schema(process)
+    rows = draw_rows(process, process.chance.between(1, 6), schema)
+    give_times(process, rows)
+    give_ids(process, rows)
+    submit(process, Asked(rows, schema, stamp_late=process.chance.happens(0.5)))
+
+
+def give_times(process: Process, rows: list[Row]) -> None:
+    """Ingest times around what is closed, fixed, or now."""
+    chance, world = process.chance, process.world
+    start = chance.among([world.time.now, world.closed, world.log.head().tier.frontier])
+    ahead = world.settings.max_ahead_us + 20 if chance.happens(0.05) else 0
+    for row in rows:
+        row.ingest_ts = max(start, world.time.now - 30) + chance.between(-4, 4) + ahead
+
+
+def append_again(process: Process) -> None:
+    """Some rows that were given before, as an upstream that replays, among new ones; now and then with other content."""
+    chance, world, schema = process.chance, process.world, process.store.schema
+    if world.changes:
+        return  # the same row would say something else by another schema
+    known = [version for versions in world.model.by_id.values() for version in versions if version.row.target is None]
+    picked = {version.row.number: version for version in chance.some(known, 3)}
+    rows = [replace(version.row, ingest_ts=None) for version in picked.values()]
+    if rows and chance.happens(0.2):
+        rows[0].number = world.next_number()
+        rows[0].values = rows[0].values | {NUMBER: rows[0].number}
+    submit(process, Asked(rows + draw_rows(process, chance.between(0, 2), schema), schema))
+
+
+def correct(process: Process) -> None:
+    """R13: corrections and deletions, by id or by place, of what there is and now and then of what there is not."""
+    chance, world = process.chance, process.world
+    by_place, schema = chance.happens(0.5), draw_schema(process)
+    known = [v for v in world.model.versions[-40:] if by_place or v.row.event_id is not None]
+    if not known:
+        return
+    rows = draw_rows(process, chance.between(1, 4), schema)
+    for row in rows:
+        if chance.happens(0.8):
+            row.target = chance.among(known)
+            row.user = row.target.row.user if chance.happens(0.95) else row.user
+            row.is_deletion = chance.happens(0.4)
+            if row.is_deletion:
+                row.values = {}
+            elif chance.happens(0.5):  # a correction often happened when what it corrects did
+                row.event_ts = row.target.row.event_ts
+            if not row.is_deletion and chance.happens(0.4):  # ... and often goes by its id
+                row.event_id = row.target.row.event_id
+        elif chance.happens(0.5):
+            row.event_id = f"id-{row.number}"
+    if chance.happens(0.2):
+        give_times(process, rows)
+    submit(process, Asked(rows, schema, stamp_late=chance.happens(0.5), by_place=by_place))
+
+
 def submit(process: Process, asked: Asked) -> None:
     """Append, and check the answer."""
     process.asked = asked
-    table = append_table(asked.rows, process.world.schema)
+    table = append_table(asked.rows, asked.schema, by_place=asked.by_place)
     late: Late = "stamp" if asked.stamp_late else "raise"
-    receipt = process.attempt(lambda: process.store.append(table, late=late), lambda: may_refuse(process, asked))
+    receipt = process.attempt(
+        lambda: process.store.append(table, late=late),
+        lambda: may_refuse(process, asked),
+        fits={name for name in table.column_names if name not in ("user_id", "event_ts")},
+    )
     if receipt is not None:
-        check_receipt(process, asked, receipt)
-    elif asked.taken:
+        check_receipt(asked, receipt)
+    elif asked.judged is not None:
         require(process.host.errors > 0, "an append was refused, and is there all the same:", asked)
 
 
 def may_refuse(process: Process, asked: Asked) -> bool:
-    """Whether an append gives a reason to refuse it: an import too old, a stamp too far ahead, an id used otherwise."""
+    """Whether an append gives a reason to refuse it: what is too old, too far ahead, used otherwise, or unknown."""
     world, state = process.world, process.world.log.head().tier
     given = [row.ingest_ts for row in asked.rows if row.ingest_ts is not None]
-    if given and not asked.stamp_late and min(given) < laws.earliest_import(state):
+    if given and not asked.stamp_late and min(given) < admission.earliest_import(state):
         return True
     latest = max([state.last + len(asked.rows), process.told + len(asked.rows), *given])
     if latest + len(asked.rows) > process.told + world.settings.max_ahead_us:
         return True
-    known = [world.model.by_id.get(row.event_id or "") for row in asked.rows]
-    return any(
-        other is not None and other.row.number != row.number for row, other in zip(asked.rows, known, strict=True)
-    )
+    return any(_is_other(process, asked, row) or _is_doubtful(process, row) for row in asked.rows)
 
 
-def check_receipt(process: Process, asked: Asked, receipt: AppendReceipt) -> None:
-    """R13, R14: a receipt tells each row's place, or that of the event it repeats."""
-    count = len(asked.taken)
-    require((receipt.count, receipt.duplicates) == (count, len(asked.rows) - count), "another receipt:", receipt, asked)
-    for row, ingest_ts, ordinal in zip(asked.rows, receipt.ingest_ts.tolist(), receipt.ordinal.tolist(), strict=True):
-        version: Version = asked.taken.get(row.number) or process.world.model.by_id[row.event_id or ""]
-        place = version.ingest_ts, version.ordinal
-        require((ingest_ts, ordinal) == place, "the receipt says", (ingest_ts, ordinal), "and not", place, row)
+def _is_other(process: Process, asked: Asked, row: Row) -> bool:
+    """Whether a row's id was used for another, which the row does not name by it."""
+    known = process.world.model.by_id.get(row.event_id or "", [])
+    supersedes_itself = not asked.by_place and row.target is not None and row.target.row.event_id == row.event_id
+    return not supersedes_itself and any(version.row.number != row.number for version in known)
+
+
+def _is_doubtful(process: Process, row: Row) -> bool:
+    """Whether what a row supersedes may be unknown, another's, or later than the row."""
+    target = row.target
+    if target is None:
+        return False
+    is_known = admission.is_remembered(process.world, target, process.world.log.head().tier)
+    return row.ingest_ts is not None or target.row.user != row.user or target.gone_by is not None or not is_known
+
+
+def check_receipt(asked: Asked, receipt: AppendReceipt) -> None:
+    """R13, R14, R16: a receipt tells each row's place, or that of what it repeats; and what was left out."""
+    if asked.judged is None:  # nothing was new
+        require(receipt.count == 0, "not committed:", receipt, asked)
+        return
+    fates = [judgement.fate for judgement in asked.judged]
+    expected = tuple(fates.count(fate) for fate in (Fate.NEW, Fate.REPEATED, Fate.SKIPPED))
+    require((receipt.count, receipt.duplicates, receipt.skipped) == expected, "another receipt:", receipt, asked)
+    stamps = zip(receipt.ingest_ts.tolist(), receipt.ordinal.tolist(), strict=True)
+    for judgement, told in zip(asked.judged, stamps, strict=True):
+        version: Version | None = judgement.version
+        if version is not None:
+            place = version.ingest_ts, version.ordinal
+            require(told == place, "the receipt says", told, "and not", place, judgement)
+        elif judgement.fate is Fate.NEW:
+            require(told == (judgement.ingest_ts, -1), "the receipt says", told, "of a deletion", judgement)
 
 
 def load_in_bulk(process: Process) -> None:
     """Old data, straight into a generation."""
     chance, world, store = process.chance, process.world, process.store
-    rows = draw_rows(process, chance.between(1, 8))
+    schema, before = store.schema, len(world.generations)
+    rows = draw_rows(process, chance.between(1, 8), schema)
     for row in rows:
         row.ingest_ts = max(world.closed, world.time.now - 20) + chance.between(-3, 4)
-    process.asked, before = Asked(rows, explicit=True), len(world.generations)
-    table = append_table(rows, world.schema)
+    process.asked = asked = Asked(rows, schema)
+    table = append_table(rows, schema)
 
     def load() -> object:
         split = chance.between(0, len(rows))
         parts = (table.slice(0, split), table.slice(split))
-        events = [read_events(part, world.schema, store.encode).events for part in parts]
+        events = [read_events(part, schema, store.encode).events for part in parts]
         return bulk_load(store, events, keep=chance.between(1, 3), workers=1)
 
-    if process.attempt(load, lambda: may_refuse(process, Asked(rows)) or len(world.generations) > before):
+    if process.attempt(load, lambda: may_refuse(process, asked) or len(world.generations) > before):
         process.attempt(store.refresh)

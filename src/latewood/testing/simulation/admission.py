@@ -1,0 +1,176 @@
+"""What an append must have done, judged by the text of docs/protocol.md when it is committed.
+
+which rows are new, which repeat an id (R14), which tell of the time before a scrub (R16)
+what the new ones are stamped (R1, R5, R7), and their place among ties (R1)
+what they supersede (R13)
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from latewood.mutable.event_batch import EventBatch
+from latewood.mutable.log import LogState
+from latewood.mutable.tier import TierState
+from latewood.testing.simulation.broken import require
+from latewood.testing.simulation.model import NUMBER, Row, Version
+
+if TYPE_CHECKING:
+    from latewood.testing.simulation.process import Asked, Process
+    from latewood.testing.simulation.world import World
+
+Named = tuple[int, int, int, int]  # event_ts, ingest_ts and ordinal of what is superseded, and when
+
+
+class Fate(Enum):
+    """What becomes of a row."""
+
+    NEW = "new"
+    REPEATED = "repeated"
+    SKIPPED = "skipped"
+
+
+@dataclass(slots=True)
+class Judgement:
+    """A row, and what must have become of it."""
+
+    row: Row
+    fate: Fate
+    version: Version | None = None  # what it repeats, or became
+    ingest_ts: int | None = None
+    known: int = 0  # how many versions there were before it
+
+
+def take_batch(world: "World", process: "Process", asked: "Asked", before: LogState, batch: EventBatch) -> None:
+    """A batch was committed: its rows enter the model, if they are what was asked for and treated as the rules say."""
+    events, versions = batch.events, batch.versions
+    numbers = events.traits[process.store.schema[NUMBER].id].values.tolist()
+    named: list[Named] = []
+    if versions is not None:
+        columns = versions.suppressions
+        named = list(
+            zip(*(c.tolist() for c in (columns.event_ts, columns.ingest_ts, columns.ordinal, columns.at)), strict=True)
+        )
+    judge = _Judge(world, asked, before, set(numbers), named)
+    judged = judge.judge()
+    stamp(world, process, asked, before.tier, judged)
+    fresh = [judgement for judgement in judged if judgement.fate is Fate.NEW]
+    given = [j for j in fresh if not j.row.is_deletion]
+    require(numbers == [j.row.number for j in given], "not the rows that were asked for:", numbers, given)
+    stamps = list(zip(events.ingest_ts.tolist(), events.ordinal.tolist(), strict=True))
+    require([j.ingest_ts for j in given] == [stamp_ for stamp_, _ in stamps], "R1, R5, R7: stamps", stamps, given)
+    ordinals = iter(ordinal for _, ordinal in stamps)
+    for judgement in fresh:
+        row, judgement.known = judgement.row, len(world.model.versions)
+        if row.is_deletion:
+            continue
+        assert judgement.ingest_ts is not None
+        values = {process.store.schema[name].id: value for name, value in row.values.items()}
+        judgement.version = world.model.add(row, judgement.ingest_ts, values)
+        ordinal = next(ordinals)
+        require(judgement.version.ordinal == ordinal, f"R1: ordinal {ordinal}:", judgement)
+    judge.supersede(fresh)
+    asked.judged = judged
+
+
+class _Judge:
+    def __init__(
+        self,
+        world: "World",
+        asked: "Asked",
+        before: LogState,
+        numbers: set[int],
+        named: list[Named],
+    ) -> None:
+        self.world, self.asked, self.state = world, asked, before.tier
+        self.numbers, self.named = numbers, named
+        self.places = {name[:3] for name in named}
+
+    def judge(self) -> list[Judgement]:
+        """Each row's fate, in the order of the table."""
+        judged: list[Judgement] = []
+        above: dict[tuple[str, int], Judgement] = {}
+        for row in self.asked.rows:
+            judgement = self._judge(row, above)
+            judged.append(judgement)
+            if judgement.fate is Fate.NEW and row.event_id is not None:
+                above.setdefault((row.event_id, row.number), judgement)
+        return judged
+
+    def _judge(self, row: Row, above: dict[tuple[str, int], Judgement]) -> Judgement:
+        model = self.world.model
+        if not row.is_deletion and row.event_ts < model.scrubbed_at(row.user):
+            return Judgement(row, Fate.SKIPPED)
+        if row.event_id is not None:
+            known = [v for v in model.by_id.get(row.event_id, ()) if v.row.number == row.number]
+            if known and (is_remembered(self.world, known[-1], self.state) or row.number not in self.numbers):
+                return Judgement(row, Fate.REPEATED, known[-1])
+            if (row.event_id, row.number) in above:
+                return Judgement(row, Fate.REPEATED)
+        if row.is_deletion and row.target is not None and row.target.gone_by is not None:
+            return Judgement(row, Fate.NEW if row.target.place[1:] in self.places else Fate.SKIPPED)
+        return Judgement(row, Fate.NEW)
+
+    def supersede(self, fresh: list[Judgement]) -> None:
+        """R13: what the new rows supersede, in their order."""
+        left = list(self.named)
+        for judgement in fresh:
+            row = judgement.row
+            if row.target is None:
+                continue
+            target = self._meant(judgement)
+            assert judgement.ingest_ts is not None
+            if left and left[0] == (*target.place[1:], judgement.ingest_ts):
+                require(target.row.user == row.user, "R13: superseded another user's event:", judgement)
+                require(target.ingest_ts <= judgement.ingest_ts, "R13: superseded what came later:", judgement, target)
+                left.pop(0)
+                if target.gone_by is None:
+                    self.world.model.supersede(target, judgement.ingest_ts)
+            else:
+                unsure = target.gone_by is not None or not is_remembered(self.world, target, self.state)
+                require(unsure, "R13: not superseded:", judgement, target, left)
+        require(not left, "R13: superseded what nobody asked for:", left)
+
+    def _meant(self, judgement: Judgement) -> Version:
+        """The version that a row supersedes: by place, or the newest of an id before it."""
+        target = judgement.row.target
+        assert target is not None
+        if self.asked.by_place or target.row.event_id is None:
+            return target
+        earlier = [v for v in self.world.model.by_id.get(target.row.event_id, ()) if v.index < judgement.known]
+        return earlier[-1] if earlier else target
+
+
+def stamp(world: "World", process: "Process", asked: "Asked", state: TierState, judged: list[Judgement]) -> None:
+    """R1, R5, R7: the ingest time that each new row must have."""
+    now = process.told
+    fresh = [judgement for judgement in judged if judgement.fate is Fate.NEW]
+    for judgement in fresh:
+        given = judgement.row.ingest_ts
+        if given is not None and given < earliest_import(state):
+            require(asked.stamp_late, "R7: accepted an ingest time that is too old:", judgement, state)
+        else:
+            judgement.ingest_ts = given
+    kept = [judgement.ingest_ts for judgement in fresh if judgement.ingest_ts is not None]
+    first = max([now, state.last + 1, *(ingest_ts + 1 for ingest_ts in kept)])
+    met: Counter[Any] = Counter()
+    for judgement in fresh:
+        if judgement.ingest_ts is None:
+            judgement.ingest_ts = first + met[judgement.row.user]
+            met[judgement.row.user] += 1
+        ahead = judgement.ingest_ts - now
+        require(ahead <= world.settings.max_ahead_us, "R5: too far ahead of the clock:", judgement, now)
+        require(judgement.ingest_ts >= state.frontier, "R7: below the frontier:", judgement, state)
+
+
+def earliest_import(state: TierState) -> int:
+    """R7: below it no explicit ingest time is accepted."""
+    return state.last + 1 if state.captured else state.frontier
+
+
+def is_remembered(world: "World", version: Version, state: TierState) -> bool:
+    """Whether an event's id must be known still (R14): it is in the tier, or in the window beyond."""
+    if version.gone_by is not None or version.loaded:
+        return False
+    return version.ingest_ts >= state.floor or state.last - version.ingest_ts <= world.settings.id_window_us

@@ -1,0 +1,133 @@
+"""Law 1: examples materialized by real code, beside the oracle's Fat Rows of their requests."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from latewood.batch import Batch
+from latewood.errors import ExpiredError, LatewoodError, ScrubbedError
+from latewood.materialize import Materializer
+from latewood.projection import Projection
+from latewood.schema import Schema
+from latewood.store import Store
+from latewood.testing.compare import different_rows
+from latewood.testing.simulation.broken import BrokenLawError, require
+from latewood.testing.simulation.expected import Logged, Outcome
+
+if TYPE_CHECKING:
+    from latewood.testing.simulation.process import Process
+    from latewood.testing.simulation.world import World
+
+REFUSALS: dict[Outcome, type[LatewoodError]] = {Outcome.EXPIRED: ExpiredError, Outcome.SCRUBBED: ScrubbedError}
+
+
+def compare(
+    process: "Process",
+    store: Store,
+    logged: Sequence[Logged],
+    projection: Projection,
+    lacks: Callable[[], bool] = lambda: False,
+) -> None:
+    """Materialize as this process, whatever happens meanwhile, and check what came out."""
+    for group in of_one_type(logged):
+        examples, scrubs = pa.concat_tables([item.examples for item in group]), process.world.scrubs_recorded()
+        batch = process.attempt(
+            partial(_masked, store, projection, examples),
+            fits=set(projection.traits or ()) - {"event_ts"},
+            lacks=lacks,
+        )
+        if batch is not None:
+            outcomes = expect(process.world, store, group, projection, scrubs)
+            check_batch(process.world, group, outcomes, batch, projection, store.schema)
+
+
+def _masked(store: Store, projection: Projection, examples: pa.Table) -> Batch:
+    return Materializer(store, projection, on_missing="mask")(examples)
+
+
+def of_one_type(logged: Sequence[Logged]) -> list[list[Logged]]:
+    """Examples whose recents have the same fields."""
+    groups: dict[pa.Schema, list[Logged]] = defaultdict(list)
+    for item in logged:
+        groups[item.examples.schema].append(item)
+    return list(groups.values())
+
+
+def expect(
+    world: "World", store: Store, logged: Sequence[Logged], projection: Projection, scrubs: int | None = None
+) -> list[Outcome]:
+    """What must have become of each example, read from the generation that the store has now.
+
+    Args: scrubs: how many were recorded when the reading began; None: all that are now.
+    """
+    model, recorded, held = world.model, world.scrubs_recorded(), world.held[store.generation.id]
+    outcomes = []
+    for saw in (saw for item in logged for saw in item.seen):
+        before, after = (
+            saw.outcome(model.scrubbed_at(saw.user, count), held, projection.max_len)
+            for count in (recorded if scrubs is None else scrubs, recorded)
+        )
+        is_fixed = saw.cutoff <= model.scrubbed_at(saw.user)  # its moment is past, its record may not be there
+        unsure = before != after or (is_fixed and after is not Outcome.SCRUBBED)
+        outcomes.append(Outcome.UNSURE if unsure else after)
+    return outcomes
+
+
+def check_batch(
+    world: "World",
+    logged: Sequence[Logged],
+    outcomes: Sequence[Outcome],
+    batch: Batch,
+    projection: Projection,
+    schema: Schema,
+) -> None:
+    """Served is value for value, bit for bit what the oracle says; refused is empty and weighs nothing."""
+    requests = pa.concat_tables([item.requests for item in logged])
+    seen = [saw for item in logged for saw in item.seen]
+    for row, (outcome, weight) in enumerate(zip(outcomes, batch.weights.tolist(), strict=True)):
+        if outcome is not Outcome.UNSURE:
+            right = weight == (outcome is Outcome.SERVED)
+            require(
+                right, f"{outcome.value} was expected, weight", weight, requests.slice(row, 1).to_pylist(), seen[row]
+            )
+    made, served = batch.to_arrow(), defaultdict[frozenset[int], list[int]](list)
+    for row, outcome in enumerate(outcomes):
+        if outcome is Outcome.SERVED:
+            served[seen[row].hidden].append(row)
+    for hidden, rows in served.items():
+        asked = requests.take(pa.array(rows))
+        check_same(made.take(pa.array(rows)), world.model.expected(asked, projection, schema, hidden), asked)
+        world.comparisons += len(rows)
+
+
+def check_same(made: pa.Table, expected: pa.Table, requests: pa.Table) -> None:
+    """Raises: BrokenLawError: they differ; it shows the first row that does."""
+    rows = different_rows(made, expected)
+    if len(rows):
+        row = int(rows[0])
+        got, want = made.slice(row, 1).to_pylist(), expected.slice(row, 1).to_pylist()
+        raise BrokenLawError(f"law 1: {requests.slice(row, 1).to_pylist()} got\n{got}\nand not\n{want}")
+
+
+def check_refusals(world: "World", store: Store, logged: Sequence[Logged], projection: Projection) -> None:
+    """One example of each kind that must be refused is, and the error says why."""
+    outcomes, kinds = iter(expect(world, store, logged, projection)), dict[Outcome, pa.Table]()
+    for item in logged:
+        for row in range(len(item.examples)):
+            kinds.setdefault(next(outcomes), item.examples.slice(row, 1))
+    for outcome, error in REFUSALS.items():
+        if outcome in kinds:
+            _check_refused(store, kinds[outcome], projection, error)
+
+
+def _check_refused(store: Store, example: pa.Table, projection: Projection, error: type[LatewoodError]) -> None:
+    try:
+        Materializer(store, projection)(example)
+    except error:
+        return
+    except LatewoodError as other:
+        raise BrokenLawError(f"{error.__name__} was expected, and not {other!r}") from other
+    raise BrokenLawError(f"{error.__name__} was expected: {example.to_pylist()}")
