@@ -91,6 +91,24 @@ def test_anchors_end_inside_their_tied_group(span: int, corrected: float) -> Non
     check_resolved(store, users, pointers_of(measured, end_ts, watermark), ties)
 
 
+@pytest.mark.parametrize("superseded", [{}, {1: [400 if k in (3, 300) else NEVER for k in range(900)]}])
+def test_ties_over_several_stripes(superseded: dict[int, list[int]]) -> None:
+    """All that is known, of one time: a day's events on a coarse clock."""
+    store = write_generation({1: [(7, 9, k) for k in range(900)]}, watermark=500, superseded=superseded)
+    ordinals = [0, 1, 255, 256, 257, 512, 700, 899, 900]
+    end_ts, ties = np.full(len(ordinals), 7), [(9, ordinal) for ordinal in ordinals]
+    watermark = np.full(len(ordinals), 500)
+    measured = store.reader.measure(
+        keys_of([1] * len(ordinals)), end_ts, watermark, np.full(len(ordinals), 9), np.array(ordinals, np.int32)
+    )
+    check_measured(store, [1] * len(ordinals), measured, end_ts, watermark, ties)
+    pointers = pointers_of(measured, end_ts, watermark)
+    check_resolved(store, [1] * len(ordinals), pointers, ties)
+    pointers.end_ties[-1] += 1
+    pointers.length[-1] += 1
+    assert store.reader.resolve(keys_of([1] * len(ordinals)), pointers).status[-1] == Status.SHORT
+
+
 def check_resolved(store: Histories, users: list[int], pointers: Pointers, ties: list) -> None:
     resolution = store.reader.resolve(keys_of(users), pointers)
     store.reader.require(resolution, pointers, pa.array(users))
