@@ -29,6 +29,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.compaction import bulk_load
 from latewood.intake import read_events
 from latewood.mutable import InMemoryTier
+from latewood.pointer import PLACE_TYPE
 from latewood.schema import TIME_TYPE
 from latewood.testing import ManualClock, Oracle, different_rows, strategies
 
@@ -320,8 +321,8 @@ class Equivalence(RuleBasedStateMachine):
         users = [utf8(value) for value in events["user_id"].to_pylist()]
         kept.sort(key=lambda row: (event_ts[row], users[row], ingest_ts[row], ordinal[row]))
         rows = pa.array(kept, pa.int64())
-        fields = [pa.field("ingest_ts", TIME_TYPE), pa.field("ordinal", pa.int32())]
-        places = [events["ingest_ts"].combine_chunks(), pa.array(ordinal)]
+        fields = [pa.field("ingest_ts", TIME_TYPE), pa.field("ordinal", pa.int32()), pa.field("end", PLACE_TYPE)]
+        places = [events["ingest_ts"].combine_chunks(), pa.array(ordinal), pa.nulls(len(events), PLACE_TYPE)]
         anchor = pa.StructArray.from_arrays(places, fields=fields).take(rows)
         table = events.take(rows).drop_columns(["ingest_ts"]).rename_columns({"event_ts": "request_ts"})
         plain = ((trait.name, trait.value_type) for trait in self.model.schema)

@@ -115,10 +115,10 @@ def test_materialized_is_what_was_visible(data: st.DataObject) -> None:
     check(world, requests, data.draw(PROJECTIONS), shuffled=data.draw(st.booleans()))
 
 
-def grown(seed: int, count: int, late: float, changed: float = 0.0) -> World:
-    """Long histories: three users, events over many stripes, some late, some corrected or deleted."""
+def grown(seed: int, count: int, late: float, changed: float = 0.0, span: int | None = None) -> World:
+    """Long histories: three users, events over many stripes, some late, some corrected or deleted; tied in a short span."""
     rng = np.random.default_rng(seed)
-    event_ts = np.sort(rng.integers(0, count * 2, count))
+    event_ts = np.sort(rng.integers(0, span or count * 2, count))
     delay = np.where(rng.random(count) < late, rng.integers(0, count, count), rng.integers(0, 3, count))
     users = rng.choice(3, count, p=[0.6, 0.3, 0.1])
     raw = [
@@ -144,6 +144,7 @@ def some_requests(world: World, seed: int, count: int) -> list[Request]:
 
 
 GROWN = [grown(1, 4000, 0.0), grown(2, 4000, 0.2), grown(3, 4000, 0.05, 0.002), grown(4, 4000, 0.1, 0.3)]
+DENSE = [grown(5, 300, 0.5, 0.4, span=40), grown(6, 900, 0.2, 0.1, span=60)]
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 50, 256, 700, None]), st.sampled_from(GROWN))
@@ -151,6 +152,27 @@ def test_long_histories_share_stretches_and_skip_what_is_not_visible(
     seed: int, max_len: int | None, world: World
 ) -> None:
     check(world, some_requests(world, seed, 6), Projection(max_len, traits=["item", "action", "event_ts"]))
+
+
+def dense_requests(world: World, seed: int, count: int) -> list[Request]:
+    """Many of events' own times, some of them anchors, with pointers of all ages."""
+    rng = np.random.default_rng(seed)
+    requests = []
+    for _ in range(count):
+        event, cutoff = world.events[rng.integers(len(world.events))], int(rng.integers(0, world.watermark * 5 // 4))
+        end = (event.event_ts,) if rng.random() < 0.5 else world.end_of(event)
+        if len(end) > 1:
+            cutoff = min(event.event_ts, event.ingest_ts) + 1 + (cutoff if rng.random() < 0.5 else 0)
+        watermark = min(cutoff, world.watermark) - int(rng.choice([0, 20, 200]))
+        requests.append(Request(event.user, end, cutoff, watermark))
+    return requests
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0, 1, 5, 50, None]), st.sampled_from(DENSE))
+def test_ties_are_taken_as_they_were(seed: int, max_len: int | None, world: World) -> None:
+    requests = dense_requests(world, seed, 25)
+    check(world, requests, Projection(max_len, traits=["item", "event_ts"]))
+    check_sealed(world, requests, Projection(max_len, traits=["item", "event_ts"]))
 
 
 @given(st.data())
@@ -194,11 +216,21 @@ def check_sealed(world: World, requests: Sequence[Request], projection: Projecti
 @given(st.data())
 def test_retention_serves_what_it_left_enough_of_and_nothing_else(data: st.DataObject) -> None:
     whole = data.draw(worlds())
-    requests = data.draw(requests_of(whole))
-    projection = data.draw(PROJECTIONS)
-    examples = whole.examples(requests)
     users = sorted({event.user for event in whole.events})
     kept_from = data.draw(st.fixed_dictionaries({user: st.integers(0, 9) for user in users}))
+    check_retained(whole, kept_from, data.draw(requests_of(whole)), data.draw(PROJECTIONS))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 5, 50, 200]), st.sampled_from(DENSE), st.integers(0, 60))
+def test_retention_of_long_histories(seed: int, max_len: int, whole: World, kept_from: int) -> None:
+    kept = dict.fromkeys(range(3), kept_from)
+    check_retained(whole, kept, dense_requests(whole, seed, 25), Projection(max_len, traits=["item", "event_ts"]))
+
+
+def check_retained(
+    whole: World, kept_from: dict[Any, int], requests: Sequence[Request], projection: Projection
+) -> None:
+    examples = whole.examples(requests)
     world = World(whole.schema, whole.events, whole.watermark, kept_from)
     materializer = Materializer(world, projection, on_missing="mask")
     resolved = materializer.resolve(examples)
