@@ -392,6 +392,21 @@ def test_corrections_are_seen_from_when_they_came(store: lw.Store, examples: pa.
     assert seconds(Materializer(store, lw.Projection())(newest)) == [expected]
 
 
+def test_an_event_may_be_superseded_twice(store: lw.Store, examples: pa.Table, clock: ManualClock) -> None:
+    """By place, with a compaction in between: the second time, the pointer does not count it any more."""
+    place = {"event_ts": START + 15 * SECOND, "ingest_ts": _ingest_of(store, 0, 15), "ordinal": 0}
+    deletion = pa.table({"user_id": [0], "supersedes": [place]})
+    set_clock(clock, 75)
+    store.append(deletion)
+    store.compact()
+    store.append(deletion)
+    later = store.capture(pa.table({"user_id": [0], "request_ts": times([70])})).columns
+    assert len(later["recent"][0].as_py()["supersedes"]) == 1
+    expected = [*(s for s in range(0, 60, 3) if s != 15), *range(60, 69)]
+    assert seconds(Materializer(store, lw.Projection())(later)) == [expected]
+    assert seconds(Materializer(store, lw.Projection())(examples))[0] == [*range(0, 60, 3), *range(60, 69)]
+
+
 def _ingest_of(store: lw.Store, user: int, second: int) -> int:
     for run in store.reader().scan([]):
         for owner, event_ts, ingest_ts in zip(run.user_ids.to_pylist(), run.event_ts, run.ingest_ts, strict=True):
