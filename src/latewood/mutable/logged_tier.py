@@ -108,8 +108,7 @@ class LoggedTier:
         while self._queue:
             group.append(self._queue.popleft())
         try:
-            if self._replica.state.tier.load_token is not None:
-                self._settle_load()
+            self._settle_load()
             outcomes = self._write(lambda transaction: self._append_group(transaction, group))
         except BaseException as error:
             for appending in group:
@@ -158,8 +157,7 @@ class LoggedTier:
     def _change(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
         """Like `_write`, but first sees to a bulk load whose owner died."""
         with self._writing:
-            if self._replica.state.tier.load_token is not None:
-                self._settle_load()
+            self._settle_load()
             return self._write(change)
 
     # Reading
@@ -197,7 +195,7 @@ class LoggedTier:
             tie_ingest = np.ascontiguousarray(tie_ingest, np.int64)
         if tie_ordinal is not None:
             tie_ordinal = np.ascontiguousarray(tie_ordinal, np.int32)
-        if self._replica.state.tier.load_token is not None:
+        if self._load_token() is not None:
             with self._writing:
                 self._settle_load()
         wanted = np.broadcast_to(np.asarray(min_ingest, np.int64), n)

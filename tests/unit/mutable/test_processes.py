@@ -212,6 +212,27 @@ def test_a_process_heeds_what_another_scrubbed(folder: Path) -> None:
     second.close()
 
 
+@pytest.mark.parametrize("first", ["append", "recent", "cut"])
+def test_whoever_comes_first_after_the_owner_of_a_load_died_settles_it(folder: Path, spawn: Spawn, first: str) -> None:
+    """Though it had never heard of the load."""
+    tier = LmdbTier(folder, pa.int64(), SETTINGS, was_published=lambda token: False)
+    tier.append(make_events([1], [5]), now=NOW)
+    worker = spawn("load")
+    expect(worker, "ready")
+    go(worker)
+    expect(worker, "loading")
+    worker.kill()
+    worker.communicate()
+    if first == "append":
+        assert tier.append(make_events([1], [6]), now=NOW).count == 1
+    elif first == "recent":
+        assert len(recent_of(tier, [1])[0]) == 1
+    else:
+        assert tier.cut() == NOW + 1
+    assert tier.state().load_token is None
+    tier.close()
+
+
 def test_a_forked_process_is_told_to_open_its_own(folder: Path) -> None:
     tier = LmdbTier(folder, pa.int64(), SETTINGS)
     with warnings.catch_warnings():
