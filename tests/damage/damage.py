@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
+from parquet_pages import page_headers
 
 from forged_shards import OFFSET, ForgedShard
 from latewood.errors import CorruptionError, LatewoodError, SchemaError
@@ -42,8 +43,20 @@ Damage = Callable[[bytes], Iterator[Case]]
 def flips(data: bytes, patterns: Iterable[int] | None = None, every: int = 1) -> Iterator[Case]:
     """Every byte changed, one at a time: by each of the patterns, or by a bit that differs from place to place."""
     for place in range(0, len(data), every):
-        for pattern in patterns or (1 << (place // every % 8),):
-            yield Case(f"byte {place} ^ {pattern:#x}", ((place, place + 1, bytes([data[place] ^ pattern])),))
+        yield from changes(data, place, patterns or (1 << (place // every % 8),))
+
+
+def flipped_headers(data: bytes) -> Iterator[Case]:
+    """Every byte of the headers of a Parquet file's pages, in every way: nothing covers them."""
+    for header in page_headers(data):
+        for place in header:
+            yield from changes(data, place, range(1, 256))
+
+
+def changes(data: bytes, place: int, patterns: Iterable[int]) -> Iterator[Case]:
+    """One byte in several ways."""
+    for pattern in patterns:
+        yield Case(f"byte {place} ^ {pattern:#x}", ((place, place + 1, bytes([data[place] ^ pattern])),))
 
 
 def truncations(data: bytes, every: int = 1) -> Iterator[Case]:
