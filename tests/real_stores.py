@@ -5,21 +5,21 @@ its events about. Every logged example carries `served`, a hash of what the mode
 reads the log later can tell by the example alone whether it still materializes to the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
 import latewood as lw
 from latewood.clock import HOUR_US
 from latewood.columns import column_to_arrow
-from latewood.events import Events
+from latewood.events import NEVER, Events
+from latewood.examples import open_examples
 from latewood.immutable import Generation
 from latewood.schema import TIME_TYPE
 from latewood.testing import Oracle, different_rows
@@ -36,7 +36,14 @@ TRAITS = pa.schema(
 SCHEMA = lw.Schema(user_id=pa.int64(), traits=TRAITS)
 USERS = 9
 TICK = 1_000_000  # event times lie on a coarse clock, so that they tie
-EVERYTHING = lw.Projection()
+EVERYTHING = lw.Projection(traits=["event_ts", *TRAITS.names])  # whatever else is added to the schema
+NO_EVENTS = pa.schema(
+    [
+        *(("user_id", pa.int64()), ("event_ts", TIME_TYPE), ("ingest_ts", pa.int64()), ("ordinal", pa.int32())),
+        *((field.name, pa.string() if field.name == "action" else field.type) for field in TRAITS),
+        ("superseded_at", pa.int64()),
+    ]
+).empty_table()
 _ORDER = ("user_id", "event_ts", "ingest_ts", "ordinal")
 _ODD_SCORES = [float("nan"), -0.0, float("inf"), 1e-310]
 
@@ -63,29 +70,29 @@ def make_events(rng: np.random.Generator, serials: NDArray[np.int64], now: int) 
 
 def with_receipt(table: pa.Table, ingest_ts: NDArray[np.int64], ordinal: NDArray[np.int32]) -> pa.Table:
     """Events as they are in the store: with the place that the receipt told, in the order of arrival."""
-    plain = table.drop_columns([name for name in ("ingest_ts", "event_id") if name in table.column_names])
+    plain = table.select(["user_id", "event_ts", *TRAITS.names])
     plain = plain.set_column(plain.column_names.index("action"), "action", plain["action"].cast(pa.string()))
     plain = plain.append_column("ingest_ts", pa.array(ingest_ts, pa.int64()))
-    return plain.append_column("ordinal", pa.array(ordinal, pa.int32()))
+    plain = plain.append_column("ordinal", pa.array(ordinal, pa.int32()))
+    return plain.append_column("superseded_at", pa.nulls(len(plain), pa.int64()))
 
 
 # ---- what a store holds
 
 
 def stored_events(store: lw.Store) -> pa.Table:
-    """All events of both tiers, each tier's own: those of the mutable tier that readers take, by the watermark (R11)."""
+    """All events of both tiers, each tier's own: those of the mutable tier that readers take, by the watermark (R11).
+
+    Also what was scrubbed and is still in the generation.
+    """
     reader = store.refresh()
     assert store.tier is not None
     state, watermark = store.tier.state(), reader.generation.watermark
-    parts = list(reader.scan(list(store.schema)))
-    parts += store.tier.scan(max(watermark, state.floor), max(watermark, state.closed))
-    return pa.concat_tables([_empty(), *(_plain(store, events) for events in parts)]).combine_chunks()
-
-
-def _empty() -> pa.Table:
-    times = [("user_id", pa.int64()), ("event_ts", TIME_TYPE), ("ingest_ts", pa.int64()), ("ordinal", pa.int32())]
-    traits = [(field.name, pa.string() if field.name == "action" else field.type) for field in TRAITS]
-    return pa.schema([*times, *traits]).empty_table()
+    first, stop = max(watermark, state.floor), max(watermark, state.closed)
+    parts = [*reader.scan(list(store.schema)), *store.tier.scan(first, stop)]
+    suppressed = store.tier.suppressions(first, stop)
+    tables = [_plain(store, events.marked(suppressed)) for events in parts]
+    return pa.concat_tables([NO_EVENTS, *tables]).combine_chunks()
 
 
 def _plain(store: lw.Store, events: Events) -> pa.Table:
@@ -94,21 +101,26 @@ def _plain(store: lw.Store, events: Events) -> pa.Table:
         "event_ts": pa.array(events.event_ts).view(TIME_TYPE),
         "ingest_ts": events.ingest_ts,
         "ordinal": events.ordinal,
+        "superseded_at": pa.nulls(len(events), pa.int64()),
     }
-    for trait in store.schema:
+    if (times := events.superseded_at) is not None:
+        columns["superseded_at"] = pa.array(times, mask=times == NEVER)
+    for name in TRAITS.names:
+        trait = store.schema[name]
         column = events.traits[trait.id]
         if trait.coded:
             used = column.values if column.mask is None else column.values[~column.mask]
             words = store.vocabulary.values(trait.id, at_least=int(used.max(initial=-1)) + 1)
-            columns[trait.name] = words.take(pa.array(column.values, mask=column.mask))
+            columns[name] = words.take(pa.array(column.values, mask=column.mask))
         else:
-            columns[trait.name] = column_to_arrow(column, trait.value_type)
-    return pa.table(columns).cast(_empty().schema)
+            columns[name] = column_to_arrow(column, trait.value_type)
+    return pa.table(columns).select(NO_EVENTS.column_names).cast(NO_EVENTS.schema)
 
 
 def in_order(events: pa.Table) -> pa.Table:
     """Sorted by user and the total order, with the columns of `stored_events`."""
-    return events.select(_empty().column_names).cast(_empty().schema).sort_by([(name, "ascending") for name in _ORDER])
+    order = [(name, "ascending") for name in _ORDER]
+    return events.select(NO_EVENTS.column_names).cast(NO_EVENTS.schema).sort_by(order)
 
 
 # ---- examples
@@ -128,28 +140,41 @@ def digests(batch: lw.Batch) -> list[str]:
 
 
 def with_digests(store: lw.Store, examples: pa.Table) -> pa.Table:
-    """Examples to log, each with a hash of what it is now."""
-    served = digests(lw.Materializer(store, EVERYTHING)(examples))
+    """Examples to log, each with a hash of what it is now. A backfill may ask for the time before a scrub: refused."""
+    served = digests(lw.Materializer(store, EVERYTHING, on_missing="mask")(examples))
     return examples.append_column("served", pa.array(served, pa.string()))
 
 
-def different_examples(store: lw.Store, examples: pa.Table, events: pa.Table) -> list[str]:
-    """What is wrong with logged examples: other bytes than when logged, or other events than the oracle says."""
+def different_examples(
+    store: lw.Store, examples: pa.Table, events: pa.Table, scrubbed_at: Mapping[int, int] | None = None
+) -> list[str]:
+    """What is wrong with logged examples: other bytes than when logged, or other events than the oracle says.
+
+    Args: scrubbed_at: when users were last scrubbed. What was logged of them before must be refused.
+    """
     if not len(examples):
         return []
-    batch = lw.Materializer(store, EVERYTHING)(examples)
+    batch = lw.Materializer(store, EVERYTHING, on_missing="mask")(examples)
+    users, cutoffs = examples["user_id"].to_pylist(), examples["cutoff"].cast(pa.int64()).to_pylist()
+    times = scrubbed_at or {}
+    good = [cutoff > times.get(user, cutoff - 1) for user, cutoff in zip(users, cutoffs, strict=True)]
+    wrong = [
+        f"row {row}: {'refused' if ok else 'not refused'}" for row, ok in enumerate(good) if ok != batch.weights[row]
+    ]
     now, then = digests(batch), examples["served"].to_pylist()
-    wrong = [f"row {row}: other bytes than when logged" for row in range(len(now)) if now[row] != then[row]]
-    expected = Oracle(in_order(events).drop_columns(["ordinal"])).fat_rows(examples, EVERYTHING)
-    found = batch.to_arrow().select(expected.column_names)
-    wrong += [f"row {row}: the oracle says otherwise" for row in different_rows(found, expected).tolist()]
-    return wrong
+    wrong += [f"row {row}: other bytes than when logged" for row, ok in enumerate(good) if ok and now[row] != then[row]]
+    rows = pa.array(np.flatnonzero(good))
+    expected = Oracle(in_order(events).drop_columns(["ordinal"])).fat_rows(examples.take(rows), EVERYTHING)
+    found = batch.to_arrow().select(expected.column_names).take(rows)
+    return wrong + [f"row {rows[i]}: the oracle says otherwise" for i in different_rows(found, expected).tolist()]
 
 
 def read_log(folder: Path) -> pa.Table | None:
-    """All examples of a log; None if it has none yet."""
-    files = sorted(folder.rglob("*.parquet"))
-    return pa.concat_tables([pq.read_table(file, partitioning=None) for file in files]) if files else None
+    """All examples of a log, as trainers see them; None if it has none yet."""
+    if not any(folder.rglob("*.parquet")):
+        return None
+    source = open_examples(str(folder))
+    return source.take(np.arange(len(source)))
 
 
 def repeated(values: pa.ChunkedArray) -> list[Any]:

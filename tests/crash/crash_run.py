@@ -24,11 +24,12 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import numpy as np
+import pyarrow as pa
 from checks import Checker, Found
 from crash_worker import Assignment, Worker
 from kill_points import KillPoint
 
-from real_ledger import Ledger
+from real_ledger import Batch, Ledger
 from real_processes import SILENCE_S, Child, children, open_in, watch
 
 LIFE_KILLS = 20  # so many kills does a store live through; then it is closed, and a new one begins
@@ -60,7 +61,8 @@ class Run:
             point = KillPoint.draw(self._rng, ("open",)) if creating else KillPoint.draw(self._rng)
             # a serial and a request number of their own for whatever is new
             numbers = spawned * 1_000_000, spawned * 10_000
-            assignment = Assignment(folder, int(self._rng.integers(2**32)), point, *numbers, _with_ids(ledger.unsure))
+            seed, unsure, known = int(self._rng.integers(2**32)), _with_ids(ledger.unsure), self._some(ledger)
+            assignment = Assignment(folder, seed, point, *numbers, unsure, known)
             ledger.in_flight = None
             self._work(assignment, ledger)
             last = self.kills.total() - before >= kills
@@ -71,6 +73,15 @@ class Run:
         self._stop_checker(folder)
         if not self.problems:
             shutil.rmtree(folder)
+
+    def _some(self, ledger: Ledger) -> pa.Table:
+        """Some events that are there and were not superseded, to be corrected; by place, since ids are not stored."""
+        events = ledger.table()
+        events = events.filter(events["superseded_at"].is_null())
+        rows = self._rng.permutation(len(events))[:20]
+        return events.take(pa.array(rows, pa.int64())).append_column(
+            "has_id", pa.array([False] * len(rows), pa.bool_())
+        )
 
     # The worker
 
@@ -134,9 +145,12 @@ class Run:
     def _take_in(self, found: Found, ledger: Ledger) -> None:
         for problem in found.problems:
             self._problem(problem)
-        for events in (found.landed, found.added):
-            if events is not None:
-                ledger.add(events)
+        if found.scrub_ts is not None and ledger.unsure_scrub is not None:
+            ledger.scrub(ledger.unsure_scrub, found.scrub_ts)
+        if found.landed is not None and ledger.unsure is not None:
+            ledger.add(ledger.unsure, found.landed)
+        if found.added is not None:
+            ledger.keep(found.added)
         ledger.requests |= found.logged
         self.checks += 1
         self.compared += found.compared
@@ -155,8 +169,8 @@ class Run:
         self.problems.append(f"life {self._life}, kill {self.kills.total()}: {what}")
 
 
-def _with_ids(unsure: Any) -> Any:
-    return unsure if unsure is not None and "event_id" in unsure.column_names else None
+def _with_ids(unsure: Batch | None) -> Batch | None:
+    return unsure if unsure is not None and "event_id" in unsure.table.column_names else None
 
 
 def _serve_checks(folder: Path, pipe: Connection) -> None:
@@ -176,7 +190,7 @@ def warm_up(folder: Path) -> None:
             getattr(ledger, said[0])(*said[1:])
 
     never = KillPoint("never", "lines", 0, 0)
-    Worker(Assignment(folder, 0, never, 0, 0, None), Mouth()).run()  # type: ignore[arg-type]
+    Worker(Assignment(folder, 0, never, 0, 0, None, Ledger().table()), Mouth()).run()  # type: ignore[arg-type]
     checker = Checker(folder)
     found = checker.check(ledger, 1_000_000)
     checker.close()

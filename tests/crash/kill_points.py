@@ -26,7 +26,10 @@ CALLS = frozenset(
     ["open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.scandir", "fcntl.flock"]
 )
 # In the worker's own words. Appending and compacting are what most of a store's life is.
-ACTS = ("open", "append", "append", "capture", "compact", "compact", "compact", "backfill", "load")
+ACTS = (
+    *("open", "append", "append", "correct", "capture", "compact", "compact", "compact", "backfill", "load"),
+    *("scrub", "scrub", "scrub", "alter", "pin", "rollback", "seal"),
+)
 _MOST = {"ms": 30, "calls": 150, "lines": 4_000}
 
 How = Literal["ms", "calls", "lines"]
