@@ -25,14 +25,18 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import numpy as np
 import pyarrow as pa
-from roles import SHARED_SERIALS, Compactor, Place, Role, Server, Trainer, Victim, Writer
+from roles import SHARED_SERIALS, Compactor, Corrector, Place, Role, Scrubber, Server, Trainer, Victim, Writer
 
 import latewood as lw
 import real_stores
 from latewood.testing import different_rows
+from real_ledger import Batch
 from real_processes import SILENCE_S, Child, children, open_in
 
-ROLES: tuple[type[Role], ...] = (Writer, Writer, Compactor, Compactor, Server, Server, Trainer, Trainer, Victim)
+ROLES: tuple[type[Role], ...] = (
+    *(Writer, Writer, Corrector, Compactor, Compactor, Server, Server, Trainer, Trainer),
+    *(Scrubber, Victim),
+)
 
 
 @dataclass
@@ -40,8 +44,9 @@ class Told:
     """What one process said: of its appends and its examples, and how it ended."""
 
     role: str
-    pending: pa.Table | None = None
-    appends: list[tuple[pa.Table, Any]] = field(default_factory=list)  # a batch, and what came of it; None: unknown
+    pending: Batch | None = None
+    appends: list[tuple[Batch, Any]] = field(default_factory=list)  # a batch, and what came of it; None: unknown
+    scrubs: list[tuple[int, int]] = field(default_factory=list)  # user, when
     logged: list[int] = field(default_factory=list)
     acts: int = 0
     lost: int = 0
@@ -55,6 +60,8 @@ class Told:
             self.pending = None
         elif what == "logged":
             self.logged += more[0]
+        elif what == "scrubbed":
+            self.scrubs.append(more)  # type: ignore[arg-type]
         elif what == "lost":
             self.lost = more[0]
         elif what == "ended":
@@ -70,7 +77,8 @@ class Run:
     """All processes of one run."""
 
     def __init__(self, folder: Path, seconds: float, seed: int) -> None:
-        self.folder, self.seed, self.until = folder, seed, monotonic() + seconds
+        self.folder, self.seed = folder, seed
+        self.scrubs_from, self.until = monotonic() + seconds / 2, monotonic() + seconds
         self.rng = np.random.default_rng(seed)
         self.running: dict[Connection, tuple[Child, Told]] = {}
         self.told: list[Told] = []
@@ -93,7 +101,8 @@ class Run:
 
     def _start(self, role: type[Role]) -> None:
         number = len(self.told) + 1
-        child = Child.fork(lambda pipe: role(Place(self.folder, number, self.seed, self.until, pipe)).run())
+        times = self.scrubs_from, self.until
+        child = Child.fork(lambda pipe: role(Place(self.folder, number, self.seed, *times, pipe)).run())
         told = Told(role.__name__)
         self.told.append(told)
         self.running[child.pipe] = child, told
@@ -141,14 +150,18 @@ class Run:
 def verify(folder: Path, told: list[Told]) -> tuple[list[str], dict[str, int]]:
     """What is wrong with the store now that all have ended, and the figures."""
     problems: list[str] = []
+    scrubs = [scrub for one in told for scrub in one.scrubs]
+    scrubbed_at = {user: max(at for scrubbed, at in scrubs if scrubbed == user) for user, _ in scrubs}
     with lw.Store.open(folder / "store") as store:
+        store.compact()  # applies the last scrub
         stored = real_stores.in_order(real_stores.stored_events(store))
         if repeated := real_stores.repeated(stored["serial"]):
             problems.append(f"events more than once: serials {repeated[:5]}")
-        known = _known(told, stored, problems)
+        known = Truth(stored, scrubbed_at, problems).of(told)
         if len(stored) != len(known) or len(different_rows(stored, known)):
             have, want = set(stored["serial"].to_pylist()), set(known["serial"].to_pylist())
-            problems.append(f"lost: {sorted(want - have)[:5]}, nobody appended: {sorted(have - want)[:5]}")
+            lost, strange = sorted(want - have)[:5], sorted(have - want)[:5]
+            problems.append(f"lost: {lost}, nobody appended: {strange}, or else they differ")
         compared = 0
         for _ in range(2):  # before and after two more compactions, of which the second collects the last files
             log = real_stores.read_log(folder / "examples")
@@ -156,44 +169,84 @@ def verify(folder: Path, told: list[Told]) -> tuple[list[str], dict[str, int]]:
             if sorted(ids) != sorted(number for one in told for number in one.logged):
                 problems.append("the log does not have each request once")
             if log is not None:
-                problems += real_stores.different_examples(store, log, known)
+                problems += real_stores.different_examples(store, log, known, scrubbed_at)
                 compared += len(log)
             known = pa.concat_tables([known, _tidy(folder, store, problems)])
-    events = len(stored)
-    return problems, {"events": events, "generations": store.catalog.latest().id, "examples_compared": compared}
+    figures = {"events": len(stored), "scrubs": len(scrubs), "generations": store_generations(folder)}
+    figures["superseded"] = len(stored) - stored["superseded_at"].null_count
+    return problems, figures | {"examples_compared": compared}
 
 
-def _known(told: list[Told], stored: pa.Table, problems: list[str]) -> pa.Table:
+def store_generations(folder: Path) -> int:
+    return len(list((folder / "store" / "manifests").iterdir()))
+
+
+class Truth:
     """All events that must be there, by what was acknowledged; what is not sure is whole or not at all."""
-    times = dict(zip(stored["serial"].to_pylist(), _places(stored), strict=True))
-    batches: dict[int, list[tuple[pa.Table, Any]]] = {}
-    for one in told:
-        for table, outcome in one.appends:
-            batches.setdefault(table["serial"][0].as_py(), []).append((table, outcome))
-    known = [stored.slice(0, 0)]
-    for first, appends in batches.items():
-        table, outcomes = appends[0][0], [outcome for _, outcome in appends if outcome is not None]
-        there = [serial for serial in table["serial"].to_pylist() if serial in times]
-        if not outcomes and not there:
-            continue
-        if len(there) < len(table):
-            problems.append(f"of batch {first}, {len(there)} of {len(table)} are there")
-            continue
-        counts = [count for count, _, _, _ in outcomes]
-        sure = len(outcomes) == len(appends)
-        if sum(counts) != len(table) and (sure or sum(counts)):
-            problems.append(f"batch {first} of {len(table)} was counted as {counts}")
-        found = [list(zip(i.tolist(), o.tolist(), strict=True)) for _, _, i, o in outcomes]
-        found = found or [[times[serial] for serial in table["serial"].to_pylist()]]
-        if any(places != found[0] for places in found) or (len(appends) > 1 and first < SHARED_SERIALS):
-            problems.append(f"batch {first}: receipts that contradict each other")
-        ingest_ts, ordinal = (np.array(column) for column in zip(*found[0], strict=True))
-        known.append(real_stores.in_order(real_stores.with_receipt(table, ingest_ts, ordinal)))
-    return real_stores.in_order(pa.concat_tables(known))
 
+    def __init__(self, stored: pa.Table, scrubbed_at: dict[int, int], problems: list[str]) -> None:
+        columns = (stored[name].to_pylist() for name in ("serial", "ingest_ts", "ordinal"))
+        self._stored = {serial: place for serial, *place in zip(*columns, strict=True)}
+        self._scrubbed_at, self._problems = scrubbed_at, problems
+        self._superseded: dict[int, int] = {}
 
-def _places(stored: pa.Table) -> list[tuple[int, int]]:
-    return list(zip(stored["ingest_ts"].to_pylist(), stored["ordinal"].to_pylist(), strict=True))
+    def of(self, told: list[Told]) -> pa.Table:
+        batches: dict[Any, list[tuple[Batch, Any]]] = {}
+        for one in told:
+            for batch, outcome in one.appends:
+                serials = batch.serials() if "serial" in batch.table.column_names else []
+                batches.setdefault(serials[0] if serials else id(batch), []).append((batch, outcome))
+        parts = [self._rows(appends) for appends in batches.values()]
+        events = real_stores.in_order(pa.concat_tables([real_stores.NO_EVENTS, *parts]))
+        times = pa.array([self._superseded.get(serial) for serial in events["serial"].to_pylist()], pa.int64())
+        return events.set_column(events.column_names.index("superseded_at"), "superseded_at", times)
+
+    def _rows(self, appends: list[tuple[Batch, Any]]) -> pa.Table:
+        """The rows of a batch that are there, whoever appended it, and however often."""
+        batch, outcomes = appends[0][0], [outcome for _, outcome in appends if outcome is not None]
+        for outcome in outcomes:
+            for row, target in enumerate(batch.targets):
+                if outcome[3][row] and (outcome[4][row] >= 0 or "serial" not in batch.table.column_names):
+                    self._superseded[target] = min(int(outcome[3][row]), self._superseded.get(target, 2**62))
+        if "serial" not in batch.table.column_names:  # nothing but deletions
+            return real_stores.NO_EVENTS
+        places = self._unsure(batch) if len(outcomes) < len(appends) else self._sure(batch, outcomes)
+        times = self._scrubbed_at
+        users = batch.table["user_id"].to_pylist()
+        there = [
+            place is not None and place[0] > times.get(user, place[0] - 1)
+            for place, user in zip(places, users, strict=True)
+        ]
+        ingest_ts, ordinal = (np.array([place[i] if place else 0 for place in places]) for i in (0, 1))
+        return real_stores.in_order(real_stores.with_receipt(batch.table, ingest_ts, ordinal).filter(pa.array(there)))
+
+    def _sure(self, batch: Batch, outcomes: list[Any]) -> list[Any]:
+        """Each row's place, None where it was skipped."""
+        first, n = batch.serials()[0], len(batch.table)
+        found: list[Any] = [None] * n
+        for count, duplicates, skipped, ingest_ts, ordinal in outcomes:
+            if count + duplicates + skipped != n or skipped != int((ordinal < 0).sum()):
+                self._problems.append(f"batch {first} of {n} was counted as {count, duplicates, skipped}")
+            for row, place in enumerate(zip(ingest_ts.tolist(), ordinal.tolist(), strict=True)):
+                if place[1] >= 0 and found[row] not in (None, place):
+                    self._problems.append(f"batch {first}, row {row}: receipts that contradict each other")
+                found[row] = place if place[1] >= 0 else found[row]
+        landed = sum(place is not None for place in found)
+        if sum(outcome[0] for outcome in outcomes) != landed or (len(outcomes) > 1 and first < SHARED_SERIALS):
+            self._problems.append(f"batch {first}: of {landed} events, {[outcome[0] for outcome in outcomes]} were new")
+        return found
+
+    def _unsure(self, batch: Batch) -> list[Any]:
+        """Of a batch whose process died, or that one of two wrote who died: what there is, if it can be."""
+        found = [self._stored.get(serial) for serial in batch.serials()]
+        never_scrubbed = [
+            place is not None
+            for place, user in zip(found, batch.table["user_id"].to_pylist(), strict=True)
+            if user not in self._scrubbed_at
+        ]
+        if any(never_scrubbed) and not all(never_scrubbed):
+            self._problems.append(f"batch {batch.serials()[0]}: only {sum(never_scrubbed)} of {len(never_scrubbed)}")
+        return found
 
 
 def _tidy(folder: Path, store: lw.Store, problems: list[str]) -> pa.Table:
@@ -205,7 +258,8 @@ def _tidy(folder: Path, store: lw.Store, problems: list[str]) -> pa.Table:
         receipt = store.append(table)
         added.append(real_stores.in_order(real_stores.with_receipt(table, receipt.ingest_ts, receipt.ordinal)))
         newest = store.compact(keep=2)
-    kept = [newest, store.catalog.load(newest.id - 1)]
+    before = store.catalog.load(newest.id - 1)
+    kept = [newest, *([before] if before.scrubs == newest.scrubs else [])]
     if stray := real_stores.stray_files(folder / "store", kept):
         problems.append(f"left behind: {stray}")
     return pa.concat_tables(added)
@@ -219,8 +273,8 @@ def warm_up(folder: Path) -> None:
             pass
 
     lw.Store.create(folder / "store", real_stores.SCHEMA, shards=2).close()
-    for role in (Writer, Compactor, Server, Writer, Compactor, Trainer):
-        role(Place(folder, 1, 0, monotonic() + 0.3, Ear())).run()  # type: ignore[arg-type]
+    for role in (Writer, Corrector, Compactor, Server, Writer, Scrubber, Compactor, Trainer):
+        role(Place(folder, 1, 0, monotonic(), monotonic() + 0.3, Ear())).run()  # type: ignore[arg-type]
     shutil.rmtree(folder)
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import latewood as lw
 import real_stores
 from latewood.schema import TIME_TYPE
+from real_ledger import Batch
 from real_processes import watch
 
 SHARED_SERIALS = 10**9  # both writers are handed these batches, as two consumers of one topic may be
@@ -33,7 +34,8 @@ class Place:
     folder: Path
     number: int  # of the process; its serials and request numbers are its own
     seed: int
-    until: float  # on the monotonic clock, which all processes of a machine share
+    scrubs_from: float  # on the monotonic clock, which all processes of a machine share
+    until: float
     pipe: Connection
 
     @property
@@ -82,19 +84,24 @@ class Writer(Role):
     def act(self) -> None:
         kind = self.rng.random()
         if kind < 0.25:
-            self.append(shared_batch(self.place.seed, self.count))
+            self.append(Batch(shared_batch(self.place.seed, self.count)))
             return
-        first = self.place.number * 10**7 + self.count * 1000
-        table = real_stores.make_events(self.rng, first + np.arange(self.rng.integers(1, 60)), self.now())
+        table = self.events(60)
         if kind < 0.5:
             times = pa.array(self.now() + self.rng.integers(-2000, 3, len(table))).view(TIME_TYPE)
             table = table.append_column("ingest_ts", times)
-        self.append(table)
+        self.append(Batch(table))
 
-    def append(self, table: pa.Table) -> None:
-        self.place.say("begin", table)
-        receipt = self.store.append(table, late="stamp")
-        self.place.say("done", receipt.count, receipt.duplicates, receipt.ingest_ts, receipt.ordinal)
+    def events(self, most: int) -> pa.Table:
+        serials = self.place.number * 10**7 + self.count * 1000 + np.arange(self.rng.integers(1, most))
+        return real_stores.make_events(self.rng, serials, self.now())
+
+    def append(self, batch: Batch) -> lw.AppendReceipt:
+        self.place.say("begin", batch)
+        receipt = self.store.append(batch.table, late="stamp")
+        counts = receipt.count, receipt.duplicates, receipt.skipped
+        self.place.say("done", *counts, receipt.ingest_ts, receipt.ordinal)
+        return receipt
 
 
 def shared_batch(seed: int, number: int) -> pa.Table:
@@ -102,6 +109,50 @@ def shared_batch(seed: int, number: int) -> pa.Table:
     serials = SHARED_SERIALS + number * SHARED_EVENTS + np.arange(SHARED_EVENTS)
     table = real_stores.make_events(np.random.default_rng([seed, number]), serials, 1_700_000_000_000_000)
     return table.append_column("event_id", pa.array([f"shared-{serial}" for serial in serials]))
+
+
+class Corrector(Writer):
+    """Appends, and takes some of it back or says it anew, by place or by id."""
+
+    def act(self) -> None:
+        table = self.events(8)
+        ids = _ids(table["serial"].to_pylist())
+        receipt = self.append(Batch(table.append_column("event_id", ids)))
+        rows = np.flatnonzero((receipt.ordinal >= 0) & (self.rng.random(len(table)) < 0.6))
+        if not len(rows):
+            return
+        sleep(self.rng.exponential(0.05))  # a compaction may come in between
+        serials = table["serial"].to_numpy()[rows]
+        new = real_stores.make_events(self.rng, serials + 500, self.now())
+        new = new.set_column(0, "user_id", table["user_id"].take(pa.array(rows)))
+        if self.rng.random() < 0.5:
+            named = _ids(serials.tolist())
+        else:
+            event_ts = table["event_ts"].take(pa.array(rows)).combine_chunks()
+            columns = [event_ts, pa.array(receipt.ingest_ts[rows]), pa.array(receipt.ordinal[rows])]
+            named = pa.StructArray.from_arrays(columns, ["event_ts", "ingest_ts", "ordinal"])
+        if self.rng.random() < 0.4:
+            deletions = pa.table({"user_id": new["user_id"], "supersedes": named})
+            self.append(Batch(deletions, tuple(serials.tolist())))
+        else:
+            self.append(Batch(new.append_column("supersedes", named), tuple(serials.tolist())))
+
+
+def _ids(serials: list[int]) -> pa.Array:
+    return pa.array([f"id-{serial}" for serial in serials], pa.string())
+
+
+class Scrubber(Role):
+    """Forgets a user now and then, from the middle of the run on."""
+
+    pause_s = 1.0
+
+    def act(self) -> None:
+        if monotonic() < self.place.scrubs_from:
+            return
+        user, compact = int(self.rng.integers(real_stores.USERS)), bool(self.rng.random() < 0.5)
+        receipt = self.store.scrub(user_ids=[user], compact=compact)
+        self.place.say("scrubbed", user, receipt.scrub_ts)
 
 
 class Compactor(Role):
@@ -146,8 +197,7 @@ class Server(Role):
             self._log(lambda requests: lw.backfill(self.store, requests, allow_empty=True), closed)
         else:
             self._log(lambda requests: self.store.capture(requests).columns, self.now())
-        sample = self.logged[int(self.rng.integers(len(self.logged)))]
-        check(self.store, sample)
+        check(self.place, self.store, self.logged[int(self.rng.integers(len(self.logged)))])
 
     def _log(self, make: Callable[[pa.Table], pa.Table], latest: int) -> None:
         count = int(self.rng.integers(1, 8))
@@ -172,17 +222,20 @@ class Trainer(Role):
         log = real_stores.read_log(self.place.examples)
         if log is None:
             return
-        check(self.store, log.take(self.rng.integers(0, len(log), min(SAMPLE, len(log)))))
-        loader = lw.Loader(self.store, str(self.place.examples), real_stores.EVERYTHING, batch_size=32, seed=self.count)
-        for batch in loader:
-            compare(batch, batch.features["served"].to_pylist())
+        check(self.place, self.store, log.take(self.rng.integers(0, len(log), min(SAMPLE, len(log)))))
+        where, view = str(self.place.examples), real_stores.EVERYTHING
+        for batch in lw.Loader(self.store, where, view, batch_size=32, seed=self.count, on_missing="mask"):
+            compare(self.place, batch, batch.features["served"].to_pylist())
 
 
-def check(store: lw.Store, examples: pa.Table) -> None:
-    compare(lw.Materializer(store, real_stores.EVERYTHING)(examples), examples["served"].to_pylist())
+def check(place: Place, store: lw.Store, examples: pa.Table) -> None:
+    batch = lw.Materializer(store, real_stores.EVERYTHING, on_missing="mask")(examples)
+    compare(place, batch, examples["served"].to_pylist())
 
 
-def compare(batch: lw.Batch, served: list[str]) -> None:
+def compare(place: Place, batch: lw.Batch, served: list[str]) -> None:
+    """The same bytes as when logged; until someone is forgotten, of every example."""
     now = real_stores.digests(batch)
     wrong = [row for row in range(len(now)) if now[row] != served[row] and batch.weights[row]]
     assert not wrong, f"examples materialize to other bytes than when logged: {batch.features.take(wrong).to_pylist()}"
+    assert batch.weights.all() or monotonic() > place.scrubs_from, "examples are refused though nobody was forgotten"
