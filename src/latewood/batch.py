@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column, column_to_arrow, portions
+from latewood.errors import CorruptionError
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
 
 HISTORY = "history"
@@ -64,7 +65,10 @@ class Batch:
         )
 
     def to_arrow(self) -> pa.Table:
-        """The features and a column `history`: struct<trait: list<value>>, with values instead of codes."""
+        """The features and a column `history`: struct<trait: list<value>>, with values instead of codes.
+
+        Raises: CorruptionError: a code without a value.
+        """
         chunks = [self._history(start, stop) for start, stop in portions(self.lengths, _CHUNK_EVENTS)]
         type_ = pa.struct([(name, pa.list_(self.types[name])) for name in self.values])
         return self.features.append_column(HISTORY, pa.chunked_array(chunks, type_))
@@ -101,7 +105,11 @@ class Batch:
         column = Column(self.values[name][first:last], None if mask is None else mask[first:last])
         if name not in self.dictionaries:
             return column_to_arrow(column, self.types[name])
-        return self.dictionaries[name].take(pa.array(column.values, mask=column.mask))
+        words = self.dictionaries[name]
+        try:
+            return words.take(pa.array(column.values, mask=column.mask))
+        except pa.ArrowIndexError as error:
+            raise CorruptionError(f"trait {name!r} has a code beyond its {len(words)} values: {error}") from None
 
 
 def describe_columns(examples: int, events: int, names: Iterable[str]) -> str:

@@ -112,9 +112,9 @@ def forged_documents(data: bytes) -> Iterator[Case]:
             else:
                 at[path[-1]] = junk
             text = json.dumps(changed, ensure_ascii=False)
-            yield Case(f"{'.'.join(map(str, path))} = {junk!r}", ((0, len(data), _sealed(text)),))
+            yield Case(f"{'.'.join(map(str, path))} = {junk!r}", ((0, len(data), sealed(text)),))
     for text in ("[" * 50_000, "{", "[", "null", '"x"', '{"a":' * 9_000):
-        yield Case(f"the document {text[:9]}", ((0, len(data), _sealed(text + "}")),))
+        yield Case(f"the document {text[:9]}", ((0, len(data), sealed(text + "}")),))
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -124,7 +124,8 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from _paths(part, (*path, key))
 
 
-def _sealed(text: str) -> bytes:
+def sealed(text: str) -> bytes:
+    """A document with its checksum, whatever it says."""
     head = text[:-1].encode()
     return head + f', "xxh3": "{xxhash.xxh3_64_intdigest(head):016x}"}}\n'.encode()
 

@@ -143,7 +143,7 @@ def read_store(place: Path, examples: pa.Table) -> str:
             digest.update(_every_bit(events))
         store.scrubs.refresh()
         digest.update(batch_bytes(lw.Materializer(store, EVERYTHING, on_missing="mask")(examples)))
-        digest.update(repr(store.at("run").history(1).to_pydict()).encode())
+        digest.update(_table_bytes(store.at("run").history(1)))
     return digest.hexdigest()
 
 
@@ -169,7 +169,15 @@ def batch_bytes(batch: lw.Batch) -> bytes:
     parts = [batch.offsets.tobytes(), batch.weights.tobytes(), repr(batch.features.to_pydict()).encode()]
     parts += [f"{name}".encode() + values.tobytes() for name, values in batch.values.items()]
     parts += [f"{name}".encode() + mask.tobytes() for name, mask in batch.masks.items()]
-    return b"".join(parts) + repr(batch.to_arrow()["history"].to_pylist()).encode()
+    return b"".join(parts) + _table_bytes(batch.to_arrow().select(["history"]))
+
+
+def _table_bytes(table: pa.Table) -> bytes:
+    """As Arrow writes it, which works for times out of the range of Python's, too."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return sink.getvalue().to_pybytes()
 
 
 def read_examples(log: Path) -> pa.Table:

@@ -9,7 +9,7 @@ import pytest
 
 import latewood.batch
 from latewood.batch import Batch, value_types
-from latewood.errors import SchemaError
+from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Schema
 
 
@@ -60,6 +60,14 @@ def test_to_arrow_keeps_nan_a_value_and_minus_zero_negative() -> None:
     assert scores.null_count == 0
     assert np.isnan(scores[0].as_py())
     assert np.signbit(scores[1].as_py())
+
+
+@pytest.mark.parametrize("code", [2, -1, -(2**31)])
+def test_a_code_without_a_value_is_damage(code: int) -> None:
+    batch = make_batch()
+    batch.values["action"][2] = code
+    with pytest.raises(CorruptionError, match="trait 'action' has a code beyond its 2 values"):
+        batch.to_arrow()
 
 
 def test_an_empty_batch_has_the_types_of_a_full_one() -> None:
