@@ -43,14 +43,15 @@ def bulk_load(
 
     Args:
         batches: ingest times as given, and when events were superseded; ordinals are ignored: they are given here, by
-            arrival among ties.
+            arrival among ties. Values are coded by the store's vocabulary as it is at the call, or later.
         keep, workers, memory_bytes, spill_directory: see `Settings`.
         progress: called with (events written, events in all), once all batches are read.
     Returns: the new generation, or the current one if there are no events.
     Raises: ConflictError: ingest times below the frontier (R7) or too far ahead, another load, a compaction that was
-        first, or a store that was altered meanwhile. Nothing has changed then.
+        first, or a store that was altered, or whose values were blanked, meanwhile. Nothing has changed then.
     """
     tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
+    blanked = store.vocabulary.blanked
     current = store.catalog.latest()
     finish_forgetting(store, current, keep)
     target = store.changes.latest(current)
@@ -64,6 +65,7 @@ def bulk_load(
         try:
             parent = store.catalog.latest()
             _check_unaltered(store, current, parent, target)
+            _check_codes(store, tier, blanked)
             recipe = make_recipe(store, parent, target, parent.id + 1, token, watermark, "load")
             for events in tier.scan(parent.watermark, watermark, scrubbed=True):
                 new.add(events)
@@ -87,6 +89,13 @@ def _check_unaltered(store: CompactionStore, current: Generation, parent: Genera
     """That what was read into buckets fits what is to be built: it was laid out when the load began."""
     if store.changes.latest(parent) != target or len(parent.shards) not in (len(current.shards), target.shards):
         raise ConflictError("the store was altered while the events to load were read; load them again")
+
+
+def _check_codes(store: CompactionStore, tier: MutableTier, blanked: int) -> None:
+    """That no code of the events to load was blanked since they were coded; from here on none can be."""
+    if tier.state().blanked != blanked:
+        store.vocabulary.refresh_blanked()  # so that they are coded rightly the next time
+        raise ConflictError("a scrub blanked values while the events to load were read; load them again")
 
 
 def _end_failed(catalog: Catalog, tier: MutableTier, token: str) -> None:

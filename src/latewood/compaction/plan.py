@@ -110,19 +110,9 @@ def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64
     The cost is that of the users, of the new events and of what is due; no stripe is looked at of a user without any.
     """
     first_row = user_starts(new_keys)
-    users = new_keys.take(first_row)
-    new_count = np.diff(np.append(first_row, len(new_event_ts)))
+    users, new_count = new_keys.take(first_row), np.diff(np.append(first_row, len(new_event_ts)))
     place, found = locate(old.keys, users)
-    touched = place[found]
-    carried, skipped = np.diff(old.first_stripe), np.zeros(len(old.keys.hash), np.int64)
-    carried[touched] = _whole_stripes(old, touched, new_event_ts[first_row[found]])
-    _open_for_marks(old, due, carried)
-    if due.horizon is not None or due.max_events is not None:
-        events = old.events
-        events[touched] += new_count[found]
-        _open_for_retention(old, due, events, carried, skipped)
-    if due.forgotten is not None:
-        carried[due.forgotten] = skipped[due.forgotten] = 0
+    carried, skipped = _open(old, place[found], new_event_ts[first_row[found]], new_count[found], due)
 
     added = ~found
     slot = place + np.cumsum(added) - added  # of each new user in the union: earlier additions shift it
@@ -165,6 +155,25 @@ def _spread(values: NDArray[np.int64], slot: NDArray[np.int64], total: int, othe
     spread = np.full(total, other, np.int64)
     spread[slot] = values
     return spread
+
+
+def _open(
+    old: OldUsers, touched: NDArray[np.int64], event_ts: NDArray[np.int64], counts: NDArray[np.int64], due: Due
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many leading stripes of every old user are carried, and how many are passed over where none is.
+
+    Shapes: touched, event_ts, counts: of every old user with new events, the earliest and how many; → (users,) each.
+    """
+    carried, skipped = np.diff(old.first_stripe), np.zeros(len(old.keys.hash), np.int64)
+    carried[touched] = _whole_stripes(old, touched, event_ts)
+    _open_for_marks(old, due, carried)
+    if due.horizon is not None or due.max_events is not None:
+        events = old.events
+        events[touched] += counts
+        _open_for_retention(old, due, events, carried, skipped)
+    if due.forgotten is not None:
+        carried[due.forgotten] = skipped[due.forgotten] = 0
+    return carried, skipped
 
 
 def _open_for_marks(old: OldUsers, due: Due, carried: NDArray[np.int64]) -> None:
