@@ -22,7 +22,8 @@ class Region:
 
     def __init__(self, size_bytes: int) -> None:
         self._size = -(-size_bytes // _PAGE) * _PAGE
-        self._memory = mmap.mmap(-1, self._size + 2 * _PAGE)
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # to each forked process its own; else they would share it
+        self._memory = mmap.mmap(-1, self._size + 2 * _PAGE, flags=private)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         for guard in (0, _PAGE + self._size):
             self._protect(self._address + guard, _PAGE, _NOTHING)

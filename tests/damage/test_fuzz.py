@@ -32,6 +32,18 @@ def test_a_byte_read_or_written_outside_is_a_finding(at_end: bool) -> None:
     assert signal.Signals.SIGSEGV.name in found[0]
 
 
+def test_forked_workers_do_not_share_their_memory() -> None:
+    array = Region(100).array(np.int64, 1)
+
+    def case(number: int) -> int:
+        array[0] = os.getpid()
+        for _ in range(1000):
+            assert array[0] == os.getpid()
+        return READ
+
+    assert run(case, seconds=60, workers=2, stop=400, tell=0) == []
+
+
 def test_what_was_opened_cannot_be_written_to() -> None:
     region = Region(100)
     array = region.file(bytes(100))
