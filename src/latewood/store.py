@@ -133,6 +133,7 @@ class Store:
         first = self._description
         self.catalog.ensure_first(first.schema, first.shards, first.retention)
         self.vocabulary = Vocabulary(self.storage, first.schema, epoch=self.epoch)
+        self.vocabulary.refresh_blanked()
         self._tier = self._open_tier(mutable)
         try:
             _align(self._tier, self.reader().generation.watermark)

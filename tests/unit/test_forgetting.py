@@ -144,3 +144,16 @@ def test_what_is_no_scrub_is_refused(store: lw.Store, arguments: dict[str, Any],
     with pytest.raises(lw.SchemaError, match=message):
         store.scrub(**arguments)
     assert store.storage.list(keys.SCRUBS) == []
+
+
+def test_recents_are_read_whose_values_a_scrub_of_others_blanked(store: lw.Store, clock: ManualClock) -> None:
+    """Found by the simulation: retention had taken the event with the value, so that nobody seemed to have it."""
+    store.alter(retention=lw.Retention(max_events=1))
+    append(store, clock, "u3", 5, "little shop")
+    examples = capture(store, clock, "u3")
+    append(store, clock, "u3", 6, "big shop")
+    store.scrub(["u1"])
+    assert not any(b"little shop" in data for data in files_of(store).values())
+    for reader in (store, lw.Store.open(store.path, read_only=True)):
+        batch = lw.Materializer(reader, EVERYTHING)(examples)
+        assert batch.to_arrow()["history"].to_pylist()[0]["shop"] == ["little shop"]

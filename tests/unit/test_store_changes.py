@@ -54,6 +54,22 @@ def test_a_change_is_previewed_then_applied_by_the_next_compaction(store: lw.Sto
     assert store.history(1)["city"].to_pylist() == [None, "Oslo", None]
 
 
+def test_a_server_that_is_behind_logs_a_trait_that_was_added_meanwhile(
+    tmp_path: Path, store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: its recents lacked the trait, and so did every sequence made of them."""
+    server = lw.Store.open(tmp_path / "store", clock=clock)
+    append(server, clock)
+    assert "city" not in server.schema
+    store.alter(add=pa.schema([("city", pa.string())]))
+    store.compact()
+    append(store, clock, city="Oslo")
+    capture = server.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]}))
+    for reader in (server, lw.Store.open(tmp_path / "store", read_only=True)):
+        batch = lw.Materializer(reader, lw.Projection(traits=["city"]))(capture.columns)
+        assert batch.to_arrow()["history"].to_pylist() == [{"city": [None, "Oslo"]}]
+
+
 def test_nothing_to_change_writes_nothing(store: lw.Store) -> None:
     assert str(store.alter(shards=2)) == "nothing changes"
     assert store.storage.list(keys.CHANGES) == []

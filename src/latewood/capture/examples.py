@@ -59,21 +59,23 @@ def read_both(store: CaptureStore, requests: Requests, cutoff: NDArray[np.int64]
             if newest.generation.id == reader.generation.id:
                 raise
         else:
-            newest = _newest(store, reader, reading.recent.state)
+            newest = _newest(store, reader, reading.recent)
             if newest.generation.id == reader.generation.id:
                 return reading
         reader = newest
     raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
 
 
-def _newest(store: CaptureStore, reader: GenerationReader, state: TierState) -> GenerationReader:
+def _newest(store: CaptureStore, reader: GenerationReader, recent: Recent) -> GenerationReader:
     """The generation to read instead, if what was read of this one may not fit the recent events.
 
     Below the floor events may be gone from the mutable tier. And a frontier past the watermark may be a bulk load's,
     whose events never were there; more often a compaction is just under way, and there is no newer generation yet.
+    Events with a trait that the schema does not have yet were appended by who knew a newer generation.
     """
-    watermark = reader.generation.watermark
-    if max(state.floor, state.frontier) <= watermark:
+    generation, state = reader.generation, recent.state
+    newest_trait = max(recent.events.traits, default=-1)
+    if max(state.floor, state.frontier) <= generation.watermark and newest_trait < generation.schema.next_id:
         return reader
     newest = store.refresh()
     if state.floor > newest.generation.watermark:

@@ -69,7 +69,10 @@ class Vocabulary:
         return self._column(trait, values, add=not self._read_only)
 
     def codes(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
-        """Codes of values that the store must know. Raises: PointerError: one that it does not know, by name."""
+        """Codes of values that the store knows or knew, for reading: of a blanked one it is good for this process only.
+
+        Raises: PointerError: one that it never knew, by name.
+        """
         return self._column(trait, values, add=False)
 
     def values(self, trait_id: int, at_least: int = 0) -> pa.Array:
@@ -146,12 +149,12 @@ class Vocabulary:
         except UnicodeDecodeError as error:
             raise SchemaError(f"column {trait.name!r} holds text that is not UTF-8: {error}") from None
         codes = wordlist.lookup(plain)
-        if None in codes:
-            if add:
-                wordlist.add(words.filter(pa.array([code is None for code in codes], pa.bool_())))
-            else:
-                wordlist.refresh()
+        if None in codes and add:
+            wordlist.add(words.filter(pa.array([code is None for code in codes], pa.bool_())))
             codes = wordlist.lookup(plain)
+        elif None in codes:
+            self.refresh_blanked()
+            codes = wordlist.look_up_any(plain)
         if None in codes:
             unknown = plain[codes.index(None)]
             raise PointerError(

@@ -6,16 +6,18 @@ Should a value stand in the list twice all the same, its first code is the one t
 means that value.
 
 Values can be blanked (`blanked`): their codes are given out no more and mean null. A value that comes again gets a new
-code.
+code. But an example may still carry one among its recent events, and must be read: in the process that reads it such a
+value is a visitor, who stands in the place of some blanked code for as long as the process lives.
 
 Looking up known values takes no lock: the dictionary only grows, and codes enter it after their chunk is durable.
 """
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Trait
@@ -39,6 +41,7 @@ class Wordlist:
         self._blanked = blanked
         self._gone: frozenset[int] = frozenset()  # the blanked codes that were taken out here
         self._codes: dict[str | int, int] = {}
+        self._visitors: dict[str | int, int] = {}  # codes that are good for this process only
         self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation, but for blanked ones
         self._size = 0
         self._joined = pa.array([], trait.value_type)
@@ -49,6 +52,25 @@ class Wordlist:
         """Codes of what is known here, None for the rest."""
         self._load()
         return list(map(self._codes.get, words))
+
+    def look_up_any(self, words: list[str | int]) -> list[int | None]:
+        """Codes for reading: also of values that were blanked, as far as there are places for them. None for the rest."""
+        codes = self.lookup(words)
+        if None not in codes:
+            return codes
+        self.refresh()
+        with self._lock:
+            for word in words:
+                if word not in self._codes and word not in self._visitors:
+                    self._seat(word)
+            return [self._codes.get(word, self._visitors.get(word)) for word in words]
+
+    def _seat(self, word: str | int) -> None:
+        """Give a visitor the first free place, if there is one. The values are put together anew."""
+        free = self._gone.difference(self._visitors.values())
+        if free and (place := min(free)) < self._size:
+            self._visitors[word] = place
+            self._joined = pa.array([], self._trait.value_type)
 
     def add(self, words: pa.Array) -> None:
         """Make sure that the list has these distinct values, durably."""
@@ -81,7 +103,8 @@ class Wordlist:
         joined = self._joined
         if len(joined) < self._size:
             with self._lock:
-                joined = self._joined = _without(pa.concat_arrays(self._chunks), self._gone)
+                values = _without(pa.concat_arrays(self._chunks), self._gone)
+                joined = self._joined = _with(values, self._visitors)
         return joined
 
     def blank(self) -> None:
@@ -180,3 +203,13 @@ def _without(values: pa.Array, codes: Collection[int]) -> pa.Array:
     mask = np.zeros(len(values), np.bool_)
     mask[places] = True
     return values.take(pa.array(np.arange(len(values)), mask=mask))  # masking would leave the bytes in the buffer
+
+
+def _with(values: pa.Array, visitors: Mapping[str | int, int]) -> pa.Array:
+    """Values, with others at some places."""
+    if not visitors:
+        return values
+    mask = np.zeros(len(values), np.bool_)
+    mask[list(visitors.values())] = True
+    placed = pa.array(sorted(visitors, key=visitors.__getitem__), values.type)
+    return pc.replace_with_mask(values, pa.array(mask), placed)

@@ -1,6 +1,6 @@
 """What a scrub asks of compaction: rows, files, recent events and values gone, also where that broke off at any step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -271,6 +271,27 @@ def test_a_bulk_load_skips_what_happened_before_a_scrub(parts: Parts) -> None:
     assert words(parts) == [(1, "common"), (2, "common"), (2, "common")]
     assert holds(parts, SECRET) == []
     assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_bulk_load_of_values_that_were_blanked_meanwhile_is_refused(parts: Parts) -> None:
+    """Found by the simulation: its events would have had nulls for them."""
+    append(parts, [1, 2], ["secret one", "common"])
+
+    def coded() -> Events:
+        events = parts.events([2], [5], [parts.clock.now() + 60_000_000])
+        events.traits[1] = Column(*parts.vocabulary.encode(SCHEMA["word"], pa.array(["secret one"])))
+        return events
+
+    def late() -> Iterator[Events]:
+        yield coded()
+        scrub(parts, [1])
+        compact(parts)
+
+    with pytest.raises(ConflictError, match="blanked values"):
+        bulk_load(parts, late())
+    parts.clock.advance(1_000_000)
+    bulk_load(parts, [coded()])
+    assert words(parts) == [(2, "common"), (2, "secret one")]
 
 
 def test_keys_of_nobody_touch_nobody(parts: Parts) -> None:

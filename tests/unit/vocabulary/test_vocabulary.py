@@ -363,6 +363,24 @@ def test_a_blanked_value_is_gone_and_its_code_is_not_given_out_again(storage: St
         assert known.values(WORD.id).to_pylist() == ["keep", None, "later", "private words"]
 
 
+def test_a_blanked_value_that_an_example_carries_is_read_in_this_process_only(
+    storage: Storage, vocabulary: Vocabulary
+) -> None:
+    """Found by the simulation: retention had taken the event, a scrub of another user its value."""
+    vocabulary.encode(WORD, words("keep", "once", "twice"))
+    vocabulary.blank(Tier(), {WORD.id: np.array([1, 2], np.int32)})
+    reader = Vocabulary(storage, SCHEMA, read_only=True)
+    for known in (vocabulary, reader):
+        assert known.codes(WORD, words("twice", "keep", "once", None)).values.tolist() == [1, 0, 2, 0]
+        assert known.values(WORD.id).to_pylist() == ["keep", "twice", "once"]
+        with pytest.raises(PointerError, match="does not know the value 'never'"):
+            known.codes(WORD, words("never"))
+    assert b"twice" not in bytes_of(storage)
+    assert vocabulary.encode(WORD, words("twice")).values.tolist() == [3]  # what is written gets a code of its own
+    reader.refresh(WORD.id)
+    assert reader.values(WORD.id).to_pylist() == ["keep", "twice", "once", "twice"]
+
+
 def test_nothing_is_blanked_that_is_in_use(storage: Storage, vocabulary: Vocabulary) -> None:
     vocabulary.encode(WORD, words("a", "b"))
     assert vocabulary.blank(Tier(used=(0, 1)), {WORD.id: np.array([0, 1], np.int32)}) == 0
