@@ -14,7 +14,7 @@ from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.log import LogState
 from latewood.mutable.tier import TierState
 from latewood.testing.simulation.broken import require
-from latewood.testing.simulation.model import NUMBER, Row, Version
+from latewood.testing.simulation.model import NUMBER, Place, Row, Version
 
 if TYPE_CHECKING:
     from latewood.testing.simulation.process import Asked, Process
@@ -83,7 +83,7 @@ class _Judge:
         numbers: set[int],
         named: list[Named],
     ) -> None:
-        self.world, self.asked, self.state = world, asked, before.tier
+        self.world, self.asked, self.before, self.state = world, asked, before, before.tier
         self.numbers, self.named = numbers, named
         self.places = {name[:3] for name in named}
 
@@ -116,29 +116,36 @@ class _Judge:
         """R13: what the new rows supersede, in their order."""
         left = list(self.named)
         for judgement in fresh:
-            row = judgement.row
-            if row.target is None:
+            if judgement.row.target is None:
                 continue
             target = self._meant(judgement)
+            place = judgement.row.target.place if target is None else target.place
             assert judgement.ingest_ts is not None
-            if left and left[0] == (*target.place[1:], judgement.ingest_ts):
-                require(target.row.user == row.user, "R13: superseded another user's event:", judgement)
-                require(target.ingest_ts <= judgement.ingest_ts, "R13: superseded what came later:", judgement, target)
+            if left and left[0] == (*place[1:], judgement.ingest_ts):
                 left.pop(0)
-                if target.gone_by is None:
-                    self.world.model.supersede(target, judgement.ingest_ts)
-            else:
+                self._supersede(judgement, target, place)
+            elif target is not None:
                 unsure = target.gone_by is not None or not is_remembered(self.world, target, self.state)
                 require(unsure, "R13: not superseded:", judgement, target, left)
         require(not left, "R13: superseded what nobody asked for:", left)
 
-    def _meant(self, judgement: Judgement) -> Version:
-        """The version that a row supersedes: by place, or the newest of an id before it."""
-        target = judgement.row.target
+    def _supersede(self, judgement: Judgement, target: Version | None, place: Place) -> None:
+        if target is None:  # there may have been such an event, as far as the tier can know
+            require(place[2] < self.before.complete_from, "R13: superseded what is unknown:", judgement)
+            return
+        assert judgement.ingest_ts is not None
+        require(target.row.user == judgement.row.user, "R13: superseded another user's event:", judgement)
+        require(target.ingest_ts <= judgement.ingest_ts, "R13: superseded what came later:", judgement, target)
+        if target.gone_by is None:
+            self.world.model.supersede(target, judgement.ingest_ts)
+
+    def _meant(self, judgement: Judgement) -> Version | None:
+        """The version that a row supersedes: its user's at a place, or the newest of an id before it."""
+        target, model = judgement.row.target, self.world.model
         assert target is not None
         if self.asked.by_place or target.row.event_id is None:
-            return target
-        earlier = [v for v in self.world.model.by_id.get(target.row.event_id, ()) if v.index < judgement.known]
+            return model.by_place.get((judgement.row.user, *target.place[1:]))
+        earlier = [v for v in model.by_id.get(target.row.event_id, ()) if v.index < judgement.known]
         return earlier[-1] if earlier else target
 
 

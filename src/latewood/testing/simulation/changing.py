@@ -49,7 +49,10 @@ def roll_back(process: Process) -> None:
 def alter(process: Process) -> None:
     """R15, R17, R20: another schema, another retention, another number of shards."""
     chance, store = process.chance, process.store
-    change = draw_change(chance, store.changes.latest(store.generation).schema)
+    latest = process.attempt(lambda: store.changes.latest(store.generation))
+    if latest is None:
+        return
+    change = draw_change(chance, latest.schema)
     if chance.happens(0.4):
         change["shards"] = chance.between(1, 3)
     if chance.happens(0.5):

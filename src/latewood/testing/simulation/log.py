@@ -28,6 +28,7 @@ class SimulatedLog:
         self.runs: dict[str, bytes] = {}
         self.writer: Host | None = None
         self.loader: Host | None = None
+        self.claims: list[Host] = []  # of bulk loads, ever
         self.committed = committed
         self._head = self.state, LogState()
 
@@ -99,6 +100,7 @@ class LogHandle:
         if not _free(self._log.loader):
             return False
         self._log.loader = self._host
+        self._log.claims.append(self._host)
         return True
 
     def release_load(self) -> None:

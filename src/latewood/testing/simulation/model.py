@@ -14,7 +14,7 @@ import pyarrow as pa
 from latewood.clock import EARLIEST_TS
 from latewood.events import NEVER
 from latewood.projection import Projection
-from latewood.schema import TIME_TYPE, Schema
+from latewood.schema import TIME_TYPE, Schema, Trait
 from latewood.testing.oracle import Oracle
 from latewood.testing.simulation.expected import Logged
 
@@ -127,18 +127,20 @@ class Model:
             schema: what the traits are called.
             hidden: versions that these requests could not see, by index: retention had taken them.
         """
-        key = hidden, tuple((trait.id, trait.name) for trait in schema)
+        names = {trait.name: trait for trait in schema}
+        names |= {name: schema[name] for name in projection.traits or () if name != "event_ts"}  # former ones too
+        key = hidden, tuple((name, trait.id) for name, trait in names.items())
         known = self._oracles.get(key)
         if known is None or known[0] != self.changes:
-            self._oracles[key] = self.changes, Oracle(self._table(schema, hidden))
+            self._oracles[key] = self.changes, Oracle(self._table(names, hidden))
         return self._oracles[key][1].fat_rows(requests, projection)
 
-    def _table(self, schema: Schema, hidden: frozenset[int]) -> pa.Table:
+    def _table(self, traits: dict[str, Trait], hidden: frozenset[int]) -> pa.Table:
         """All versions by arrival. What is not to be seen keeps its place among ties, superseded before all of time."""
         versions = self.versions
         columns = {
-            trait.name: pa.array([version.values.get(trait.id) for version in versions], trait.value_type)
-            for trait in schema
+            name: pa.array([version.values.get(trait.id) for version in versions], trait.value_type)
+            for name, trait in traits.items()
         }
         ghosts = [version.gone_by is not None or version.index in hidden for version in versions]
         superseded_at = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latewood.errors import ConflictError, ExpiredError, LatewoodError, PointerError, SchemaError, ScrubbedError
@@ -41,6 +42,10 @@ class AskedScrub:
     users: frozenset[Any] | None
     meets: Callable[[Version], bool] = lambda version: True
     known: list[Version] = field(default_factory=list)  # what met the condition when it was asked
+
+
+def _has(schema: Schema, name: str) -> bool:
+    return any(name == trait.name or name in trait.former for trait in schema)
 
 
 class Process:
@@ -109,16 +114,16 @@ class Process:
             forgot: whether there is one for a ScrubbedError.
         Returns: None if it failed. Raises: BrokenLawError: it failed without a reason.
         """
-        errors, loads, schema = self.host.errors, self.world.loads.ended, self._schema
+        errors, claims, schema = self.host.errors, len(self.world.log.claims), self._schema
         try:
             return call()
         except (LatewoodError, OSError) as error:
             is_excused = self.host.errors > errors if isinstance(error, OSError) else False
             if isinstance(error, ConflictError):
-                is_excused = self.host.errors > errors or self.world.loads.went_on_since(loads) or refused()
+                is_excused = self.host.errors > errors or self.world.others_loaded(self.host, claims) or refused()
             elif isinstance(error, SchemaError):
                 newest = self.world.generations[-1].schema
-                is_excused = schema != newest or not set(fits) <= {trait.name for trait in newest}
+                is_excused = schema != newest or not all(map(partial(_has, newest), fits))
             elif isinstance(error, (PointerError, ExpiredError)):
                 is_excused = lacks()
             elif isinstance(error, ScrubbedError):

@@ -1,7 +1,6 @@
 """A world: one disk, one log, one time, a few processes, and the model of what they should find."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -34,18 +33,6 @@ from latewood.users import user_keys
 START = 1_000_000
 
 
-@dataclass(slots=True)
-class Loads:
-    """The bulk loads there were: while one goes on, much is refused."""
-
-    ended: int = 0
-    is_open: bool = False
-
-    def went_on_since(self, ended: int) -> bool:
-        """Whether one was under way at any time since so many had ended."""
-        return self.is_open or self.ended > ended
-
-
 class World:
     """Everything that a case consists of."""
 
@@ -60,7 +47,6 @@ class World:
         self.generations: list[Generation] = []
         self.held: list[frozenset[int]] = []  # by generation: the versions it holds
         self.changes: list[Change] = []
-        self.loads = Loads()
         self.comparisons = 0
         self._numbers = 0
         self.processes = [self._process(i) for i in range(plan.writers + plan.readers)]
@@ -80,6 +66,12 @@ class World:
     def closed(self) -> int:
         """The durable log's closed time."""
         return self.log.head().tier.closed
+
+    def others_loaded(self, host: Host, since: int) -> bool:
+        """Whether a bulk load of another was under way at any time since there had been so many."""
+        token, loader = self.log.head().tier.load_token, self.log.loader
+        going_on = token is not None or (loader is not None and loader is not host and loader.alive)
+        return going_on or any(other is not host for other in self.log.claims[max(0, since - 1) :])
 
     def next_number(self) -> int:
         """For the next row: no two are the same."""
@@ -118,9 +110,6 @@ class World:
             assert process is not None
             assert process.asked_scrub is not None
             laws.take_scrub(self, process.asked_scrub, before.tier, after.scrub)
-        was_loading, is_loading = before.tier.load_token is not None, after.tier.load_token is not None
-        self.loads.is_open = is_loading
-        self.loads.ended += int(was_loading and not is_loading)
 
     def _created(self, host: Host, key: str, data: bytes) -> None:
         if key.startswith(f"{keys.CHANGES}/"):
