@@ -35,11 +35,12 @@ class Histories:
 
     def seen(self, user: int, end_ts: int, watermark: int, tie: tuple[int, int] | None = None) -> list[int]:
         """The row numbers that R2 makes visible, one by one."""
+        rows = zip(self.rows.get(user, []), self.superseded_at(user), strict=True)
         return [
             number
-            for number, (event_ts, ingest_ts, ordinal) in enumerate(self.rows.get(user, []))
+            for number, ((event_ts, ingest_ts, ordinal), superseded_at) in enumerate(rows)
             if (event_ts < end_ts or (event_ts == end_ts and tie is not None and (ingest_ts, ordinal) < tie))
-            and ingest_ts < watermark <= self.superseded_at(user)[number]
+            and ingest_ts < watermark <= superseded_at
         ]
 
     def superseded_at(self, user: int) -> list[int]:
