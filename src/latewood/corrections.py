@@ -4,6 +4,8 @@ The tier resolves event ids, and places of events that it still has. A place of 
 looked up in the generation before the append.
 """
 
+from typing import Protocol
+
 import numpy as np
 
 from latewood.clock import show_ts
@@ -11,16 +13,47 @@ from latewood.errors import ConflictError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.intake import Intake
+from latewood.mutable import Supersedes
 
 
-def check_places(intake: Intake, reader: GenerationReader, scrubs: Scrubs) -> None:
+class CorrectedStore(Protocol):
+    """What the check needs of a store."""
+
+    scrubs: Scrubs
+
+    def reader(self) -> GenerationReader:
+        """The newest generation known, opened."""
+
+    def refresh(self) -> GenerationReader:
+        """Look for a newer one."""
+
+
+def check_places(intake: Intake, store: CorrectedStore) -> None:
     """Refuse rows that supersede what was never there. Where retention or a scrub took events, nobody can tell.
 
     Raises: ConflictError: names the row and the place.
     """
-    supersedes, generation = intake.supersedes, reader.generation
-    if supersedes is None or supersedes.places is None or generation.expired:
+    if intake.supersedes is None or intake.supersedes.places is None:
         return
+    reader = store.reader()
+    while True:
+        try:
+            _check_in(reader, intake, intake.supersedes, store.scrubs)
+        except FileNotFoundError:  # the generation was collected: a newer one holds what it held
+            newest = store.refresh()
+            if newest.generation.id == reader.generation.id:
+                raise
+            reader = newest
+        else:
+            return
+
+
+def _check_in(reader: GenerationReader, intake: Intake, supersedes: Supersedes, scrubs: Scrubs) -> None:
+    generation = reader.generation
+    if generation.expired or supersedes.places is None:
+        return
+    if generation.scrubs > len(scrubs):
+        scrubs.refresh()
     places, keys = supersedes.places, intake.events.keys
     rows = np.flatnonzero(supersedes.chosen & (places.ingest_ts < generation.watermark))
     rows = rows[scrubs.scrubbed_at(keys.take(rows)) == NOT_SCRUBBED]

@@ -203,7 +203,7 @@ class Store:
         while True:
             blanked = self.vocabulary.blanked  # before anything is coded
             intake = self._read_events(table)
-            check_places(intake, self.reader(), self.scrubs)
+            check_places(intake, self)
             try:
                 return tier.append(
                     intake.events,

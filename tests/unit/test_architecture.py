@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         *("intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
         *("forgetting", "corrections"),
     },
-    "corrections": {"intake", "immutable"},
+    "corrections": {"intake", "immutable", "mutable"},
     "rebuilding": {"intake", "compaction", "histories", "store"},
     "sealing": {"examples", "immutable", "materialize", "stripes"},
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},

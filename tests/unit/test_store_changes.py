@@ -217,3 +217,20 @@ def test_a_dropped_trait_leaves_nothing(store: lw.Store, clock: ManualClock) -> 
     for path in Path(store.path).rglob("*"):
         assert not path.is_file() or b"unforgettable" not in path.read_bytes(), path
     assert store.history(1).column_names == ["event_ts", "item"]
+
+
+def test_a_place_is_looked_up_in_the_newest_generation_where_an_older_one_is_gone(
+    tmp_path: Path, store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: the shard that a writer wanted to look into had been deleted."""
+    append(store, clock)
+    happened = clock.now()
+    store.compact()
+    writer = lw.Store.open(tmp_path / "store", clock=clock)
+    assert writer.generation.id == 1  # and no shard of it is open yet
+    for _ in range(3):
+        append(store, clock)
+        store.compact(keep=1)
+    place = {"event_ts": happened, "ingest_ts": happened, "ordinal": 0}
+    row = {"user_id": [1], "event_ts": [happened], "item": [2], "action": ["play"], "supersedes": [place]}
+    assert writer.append(pa.table(row)).count == 1
