@@ -108,9 +108,19 @@ class _Judge:
                 return Judgement(row, Fate.REPEATED, known[-1])
             if (row.event_id, row.number) in above:
                 return Judgement(row, Fate.REPEATED)
-        if row.is_deletion and row.target is not None and row.target.gone_by is not None:
+        if row.is_deletion and self._is_gone(row, above):
+            assert row.target is not None
             return Judgement(row, Fate.NEW if row.target.place[1:] in self.places else Fate.SKIPPED)
         return Judgement(row, Fate.NEW)
+
+    def _is_gone(self, row: Row, above: dict[tuple[str, int], Judgement]) -> bool:
+        """Whether a scrub took what a deletion deletes, and no newer event of its id stands in for it."""
+        assert row.target is not None
+        event_id = row.target.row.event_id
+        if self.asked.by_place or event_id is None:
+            return row.target.gone_by is not None
+        is_above = any(known == event_id for known, _ in above)
+        return not is_above and self.world.model.by_id[event_id][-1].gone_by is not None
 
     def supersede(self, fresh: list[Judgement]) -> None:
         """R13: what the new rows supersede, in their order."""

@@ -138,7 +138,10 @@ def seal_examples(process: Process) -> None:
     if sealed is None:
         return
     watermark, rows = process.store.generation.watermark, in_us(sealed)
-    seen = tuple(_sealed(saw, row, watermark) for saw, row in zip(item.seen, rows, strict=True))
+    seen = tuple(
+        saw if saw.cutoff <= world.model.scrubbed_at(saw.user) else _sealed(saw, row, watermark)
+        for saw, row in zip(item.seen, rows, strict=True)
+    )
     world.model.logged.append(Logged(sealed, item.requests, seen))
 
 
