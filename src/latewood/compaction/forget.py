@@ -19,7 +19,7 @@ from latewood.immutable import Generation, GenerationReader
 from latewood.immutable.resolve import Rows
 from latewood.schema import Trait
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.documents import decode_document, encode_document, reading_document
 
 KIND = "unused"
 FORMAT_VERSION = 1
@@ -114,9 +114,7 @@ def _read_note(storage: Storage, key: str, epoch: bytes) -> dict[int, NDArray[np
     except FileNotFoundError:
         return {}
     document = decode_document(data, key, KIND, FORMAT_VERSION)
-    try:
+    with reading_document(key, "a list of codes"):
         if document["epoch"] != epoch.hex():
             raise CorruptionError(f"{key}: is of epoch {document['epoch']}")
         return {int(trait): np.array(codes, np.int32) for trait, codes in document["codes"].items() if codes}
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptionError(f"{key}: not a list of codes: {error!r}") from error

@@ -8,12 +8,13 @@ each says the whole and would undo the other.
 from dataclasses import dataclass
 from typing import Any
 
-from latewood.errors import ConflictError, CorruptionError, SchemaError
+from latewood.errors import ConflictError
 from latewood.immutable.manifest import Generation
 from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document, whole
+from latewood.storage.documents import whole
+from latewood.storage.records import Records
 
 KIND = "change"
 FORMAT_VERSION = 1
@@ -67,40 +68,26 @@ class Changes:
     """
 
     def __init__(self, storage: Storage, epoch: bytes) -> None:
-        self._storage, self._epoch = storage, epoch
+        self._records = Records(storage, epoch, KIND, FORMAT_VERSION, keys.change)
 
     def latest(self, generation: Generation) -> Change:
         """The newest change, or what `generation` is like if none was made since. Raises: CorruptionError."""
         change = Change.of(generation)
-        while (newer := self._read_if_any(change.number + 1)) is not None:
+        while (newer := self._records.read_if_any(change.number + 1, _from_document)) is not None:
             change = newer
         return change
 
     def add(self, change: Change) -> None:
         """Write down a change, numbered one past the latest. Raises: ConflictError: another was made meanwhile."""
         body: dict[str, Any] = {
-            "epoch": self._epoch.hex(),
-            "number": change.number,
             "schema": change.schema.to_json(),
             "shards": change.shards,
             "retention": None if change.retention is None else change.retention.to_json(),
         }
-        if not self._storage.create(keys.change(change.number), encode_document(KIND, FORMAT_VERSION, body)):
+        if not self._records.create(change.number, body):
             raise ConflictError(f"change {change.number} was made by someone else meanwhile; look at it and try again")
 
-    def _read_if_any(self, number: int) -> Change | None:
-        key = keys.change(number)
-        try:
-            data = self._storage.read(key)
-        except FileNotFoundError:
-            return None
-        document = decode_document(data, key, KIND, FORMAT_VERSION)
-        try:
-            if document["epoch"] != self._epoch.hex() or document["number"] != number:
-                raise CorruptionError(f"{key}: is change {document['number']} of epoch {document['epoch']}")
-            schema, retention = Schema.from_json(document["schema"]), Retention.from_json(document["retention"])
-            return Change(number, schema, whole(document["shards"], 1), retention)
-        except SchemaError as error:
-            raise SchemaError(f"{key}: {error}") from error
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CorruptionError(f"{key}: not a change: {error!r}") from error
+
+def _from_document(document: dict[str, Any]) -> Change:
+    schema, retention = Schema.from_json(document["schema"]), Retention.from_json(document["retention"])
+    return Change(whole(document["number"]), schema, whole(document["shards"], 1), retention)

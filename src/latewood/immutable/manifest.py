@@ -8,7 +8,7 @@ from latewood.errors import CorruptionError, SchemaError
 from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import keys
-from latewood.storage.documents import decode_document, encode_document, whole
+from latewood.storage.documents import decode_document, encode_document, reading_document, whole
 from latewood.users import HASHING
 
 KIND = "manifest"
@@ -111,12 +111,8 @@ class Generation:
         Raises: CorruptionError: damaged, or not the manifest of that key. SchemaError: a newer format.
         """
         document = decode_document(data, key, KIND, FORMAT_VERSION)
-        try:
+        with reading_document(key, "a manifest"):
             generation = _from_document(document)
-        except SchemaError as error:  # whole, but with a type that this version does not know
-            raise SchemaError(f"{key}: {error}") from error
-        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CorruptionError(f"{key}: not a manifest: {error!r}") from error
         if generation.hashing != HASHING:
             raise SchemaError(f"{key}: users are hashed by {generation.hashing!r}; this version knows {HASHING!r}")
         if keys.parse_manifest(key) not in (None, generation.id):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from latewood.errors import CorruptionError, SchemaError
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document, whole
+from latewood.storage.documents import decode_document, encode_document, reading_document, whole
 
 KIND = "pin"
 FORMAT_VERSION = 1
@@ -51,12 +51,10 @@ class Pins:
         except (FileNotFoundError, ValueError):
             return None
         document = decode_document(data, key, KIND, FORMAT_VERSION)
-        try:
+        with reading_document(key, "a pin"):
             if document["epoch"] != self._epoch.hex() or document["name"] != name:
                 raise CorruptionError(f"{key}: is pin {document['name']!r} of epoch {document['epoch']}")
             return Pin(name, whole(document["generation"], 0), whole(document["expires_ts"]), bool(document["moved"]))
-        except (LookupError, TypeError, ValueError) as error:
-            raise CorruptionError(f"{key}: not a pin: {error!r}") from error
 
     def delete(self, name: str) -> None:
         """Let go; a pin that is gone already is fine."""

@@ -8,6 +8,7 @@ of them up to its time is refused.
 """
 
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS
-from latewood.errors import ConflictError, CorruptionError
+from latewood.errors import ConflictError
 from latewood.events import Events
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document, whole
+from latewood.storage.documents import whole
+from latewood.storage.records import Records
 from latewood.users import UserKeys, splitmix
 
 KIND = "scrub"
@@ -47,48 +49,49 @@ class Scrubs:
 
     def __init__(self, storage: Storage, epoch: bytes) -> None:
         self._storage, self._epoch = storage, epoch
+        self._records = Records(storage, epoch, KIND, FORMAT_VERSION, keys.scrub)
         self._key = np.frombuffer(epoch, "<u8").astype(np.uint64)
-        self._records: tuple[Scrub, ...] = ()
+        self._known: tuple[Scrub, ...] = ()
         self._latest = _LatestScrubs.of(())
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._known)
 
-    def __iter__(self) -> Any:
-        return iter(self._records)
+    def __iter__(self) -> Iterator[Scrub]:
+        return iter(self._known)
 
     def refresh(self) -> int:
         """Read the records that were added; how many there are. Costs one read of a key that is not there."""
         with self._lock:
-            records = list(self._records)
-            while (record := self._read_if_any(len(records))) is not None:
+            records = list(self._known)
+            while (record := self._records.read_if_any(len(records), _from_document)) is not None:
                 records.append(record)
-            if len(records) > len(self._records):
-                self._records, self._latest = tuple(records), _LatestScrubs.of(records)
+            if len(records) > len(self._known):
+                self._known, self._latest = tuple(records), _LatestScrubs.of(records)
             return len(records)
 
     def as_of_now(self) -> "Scrubs":
         """The records of now and no later ones, whoever refreshes these."""
         with self._lock:
             frozen = Scrubs(self._storage, self._epoch)
-            frozen._records, frozen._latest = self._records, self._latest
+            frozen._known, frozen._latest = self._known, self._latest
             return frozen
 
     def scrubbed_at(self, users: UserKeys) -> NDArray[np.int64]:
         """When each user was last scrubbed, wholly or in part; NOT_SCRUBBED for most. Shapes: (n,)."""
-        return self._latest.find(self.hash(users)) if self._records else np.full(len(users.hash), NOT_SCRUBBED)
+        return self._latest.find(self.hash(users)) if self._known else np.full(len(users.hash), NOT_SCRUBBED)
 
     def touched(self, users: UserKeys, since: int) -> NDArray[np.bool_]:
         """Which users the records from number `since` on name. Shapes: (n,)."""
-        newer = self._records[since:]
+        newer = self._known[since:]
         if not newer:
             return np.zeros(len(users.hash), np.bool_)
         return _LatestScrubs.of(newer).find(self.hash(users)) > NOT_SCRUBBED
 
     def forgotten(self, events: Events, since: int) -> NDArray[np.bool_]:
         """Which events the records from number `since` on take. Shapes: (n,)."""
-        newer = self._records[since:]
+        newer = self._known[since:]
         if not newer or not len(events):
             return np.zeros(len(events), np.bool_)
         hashed = self.hash(events.keys)
@@ -105,7 +108,7 @@ class Scrubs:
     def body(self, users: UserKeys, events: Events | None = None) -> dict[str, Any]:
         """What a record says besides its number and time: distinct users, and of a scrub of events, which of theirs."""
         hashed = self.hash(users)
-        body: dict[str, Any] = {"users": ["".join(f"{half:016x}" for half in pair) for pair in hashed.tolist()]}
+        body: dict[str, Any] = {"users": _to_hex(hashed)}
         if events is not None:
             place = {pair: i for i, pair in enumerate(map(tuple, hashed.tolist()))}
             index = [place[pair] for pair in map(tuple, self.hash(events.keys).tolist())]
@@ -115,20 +118,16 @@ class Scrubs:
 
     def write(self, number: int, scrub_ts: int, body: dict[str, Any]) -> None:
         """Put a record, durably. Writing the same one again is fine. Raises: ConflictError: another has that number."""
-        document = {"epoch": self._epoch.hex(), "number": number, "scrub_ts": scrub_ts, **body}
-        data = encode_document(KIND, FORMAT_VERSION, document)
-        if not self._storage.create(keys.scrub(number), data) and self._storage.read(keys.scrub(number)) != data:
+        if not self._records.ensure(number, {"scrub_ts": scrub_ts, **body}):
             raise ConflictError(f"{keys.scrub(number)} is another scrub's")
         self.refresh()
 
     def settle(self, count: int) -> None:
         """Forget what the first `count` scrubs of events list: a generation without them is published."""
-        for record in self._records[:count]:
+        for record in self._known[:count]:
             if record.events is not None and len(record.events):
-                users = ["".join(f"{half:016x}" for half in pair) for pair in record.users.tolist()]
-                document = {"epoch": self._epoch.hex(), "number": record.number, "scrub_ts": record.scrub_ts}
-                data = encode_document(KIND, FORMAT_VERSION, document | {"users": users, "events": []})
-                self._storage.write(keys.scrub(record.number), data)
+                body = {"scrub_ts": record.scrub_ts, "users": _to_hex(record.users), "events": []}
+                self._records.replace(record.number, body)
 
     def hash(self, users: UserKeys) -> NDArray[np.uint64]:
         """The keyed hashes by which records name users. Shapes: (n, 2). Part of the format: never changes."""
@@ -136,25 +135,19 @@ class Scrubs:
         second = splitmix(splitmix(users.check ^ self._key[1]) + users.hash + first)
         return np.stack([first, second], axis=1)
 
-    def _read_if_any(self, number: int) -> Scrub | None:
-        key = keys.scrub(number)
-        try:
-            data = self._storage.read(key)
-        except FileNotFoundError:
-            return None
-        document = decode_document(data, key, KIND, FORMAT_VERSION)
-        try:
-            if document["epoch"] != self._epoch.hex() or document["number"] != number:
-                raise CorruptionError(f"{key}: is scrub {document['number']} of epoch {document['epoch']}")
-            halves = [[int(user[:16], 16), int(user[16:], 16)] for user in document["users"]]
-            users = np.array(halves, np.uint64).reshape(-1, 2)
-            listed = document.get("events")
-            events = None if listed is None else np.array(listed, np.int64).reshape(-1, 4)
-            if events is not None and len(events) and not 0 <= events[:, 0].min() <= events[:, 0].max() < len(users):
-                raise ValueError("an event of a user that is not named")
-            return Scrub(number, whole(document["scrub_ts"]), users, events)
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
-            raise CorruptionError(f"{key}: not a scrub: {error!r}") from error
+
+def _to_hex(hashed: NDArray[np.uint64]) -> list[str]:
+    return ["".join(f"{half:016x}" for half in pair) for pair in hashed.tolist()]
+
+
+def _from_document(document: dict[str, Any]) -> Scrub:
+    halves = [[int(user[:16], 16), int(user[16:], 16)] for user in document["users"]]
+    users = np.array(halves, np.uint64).reshape(-1, 2)
+    listed = document.get("events")
+    events = None if listed is None else np.array(listed, np.int64).reshape(-1, 4)
+    if events is not None and len(events) and not 0 <= events[:, 0].min() <= events[:, 0].max() < len(users):
+        raise ValueError("an event of a user that is not named")
+    return Scrub(whole(document["number"]), whole(document["scrub_ts"]), users, events)
 
 
 def _listed(record: Scrub) -> list[tuple[int, ...]]:
@@ -171,7 +164,7 @@ class _LatestScrubs:
     scrub_ts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, records: Any) -> "_LatestScrubs":
+    def of(cls, records: Iterable[Scrub]) -> "_LatestScrubs":
         latest: dict[tuple[int, int], int] = {}
         for record in records:
             for first, second in record.users.tolist():

@@ -1,4 +1,4 @@
-"""Small JSON documents that know whether they are whole: `store.json` and the manifests.
+"""Small JSON documents that know whether they are whole: `store.json`, manifests, pins and records.
 
 A document is one JSON object with its `kind` and `format` first and the xxh3 of everything before it last:
 
@@ -9,7 +9,8 @@ document from the future is told apart from a damaged one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import xxhash
@@ -57,3 +58,18 @@ def decode_document(data: bytes, key: str, kind: str, format_version: int) -> di
     if version > format_version:
         raise SchemaError(f"{key}: {kind} format {version}; this version of latewood reads up to {format_version}")
     return document
+
+
+@contextmanager
+def reading_document(key: str, what: str) -> Iterator[None]:
+    """While a decoded document is looked at, which may say anything: whatever breaks is said of its key.
+
+    Args: what: it is meant to be, for the message: "a manifest".
+    Raises: CorruptionError: it is none. SchemaError: whole, but with a type that this version does not know.
+    """
+    try:
+        yield
+    except SchemaError as error:
+        raise SchemaError(f"{key}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CorruptionError(f"{key}: not {what}: {error!r}") from error

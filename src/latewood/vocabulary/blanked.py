@@ -7,10 +7,11 @@ compacts.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from latewood.errors import CorruptionError
 from latewood.storage import Storage, keys
-from latewood.storage.documents import decode_document, encode_document
+from latewood.storage.records import Records
 
 KIND = "blanked"
 FORMAT_VERSION = 1
@@ -23,7 +24,7 @@ class Blanked:
     """
 
     def __init__(self, storage: Storage, epoch: bytes) -> None:
-        self._storage, self._epoch = storage, epoch
+        self._records = Records(storage, epoch, KIND, FORMAT_VERSION, keys.blanked)
         self._count = 0
         self._codes: dict[int, frozenset[int]] = {}
 
@@ -37,7 +38,7 @@ class Blanked:
     def refresh(self) -> bool:
         """Read the lists that were added; whether there were any. Costs one read of a key that is not there."""
         before = self._count
-        while (added := self._read_if_any(self._count)) is not None:
+        while (added := self._records.read_if_any(self._count, _from_document)) is not None:
             for trait_id, codes in added.items():
                 self._codes[trait_id] = self.codes(trait_id) | codes
             self._count += 1
@@ -46,22 +47,9 @@ class Blanked:
     def write(self, number: int, codes: Mapping[int, Sequence[int]]) -> None:
         """Put a list, durably. Writing it again is fine. Raises: CorruptionError: another has that number."""
         listed = {str(trait_id): [int(code) for code in some] for trait_id, some in codes.items()}
-        document = {"epoch": self._epoch.hex(), "number": number, "codes": listed}
-        data = encode_document(KIND, FORMAT_VERSION, document)
-        key = keys.blanked(number)
-        if not self._storage.create(key, data) and self._storage.read(key) != data:
-            raise CorruptionError(f"{key} is another blanking's")
+        if not self._records.ensure(number, {"codes": listed}):
+            raise CorruptionError(f"{keys.blanked(number)} is another blanking's")
 
-    def _read_if_any(self, number: int) -> dict[int, frozenset[int]] | None:
-        key = keys.blanked(number)
-        try:
-            data = self._storage.read(key)
-        except FileNotFoundError:
-            return None
-        document = decode_document(data, key, KIND, FORMAT_VERSION)
-        try:
-            if document["epoch"] != self._epoch.hex() or document["number"] != number:
-                raise CorruptionError(f"{key}: is blanking {document['number']} of epoch {document['epoch']}")
-            return {int(trait_id): frozenset(map(int, codes)) for trait_id, codes in document["codes"].items()}
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptionError(f"{key}: not a blanking: {error!r}") from error
+
+def _from_document(document: dict[str, Any]) -> dict[int, frozenset[int]]:
+    return {int(trait_id): frozenset(map(int, codes)) for trait_id, codes in document["codes"].items()}
