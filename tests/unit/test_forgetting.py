@@ -157,3 +157,15 @@ def test_recents_are_read_whose_values_a_scrub_of_others_blanked(store: lw.Store
     for reader in (store, lw.Store.open(store.path, read_only=True)):
         batch = lw.Materializer(reader, EVERYTHING)(examples)
         assert batch.to_arrow()["history"].to_pylist()[0]["shop"] == ["little shop"]
+
+
+def test_what_only_expired_events_had_goes_too(store: lw.Store, clock: ManualClock) -> None:
+    store.alter(retention=lw.Retention(max_age=timedelta(microseconds=60)))
+    clock.advance(60)
+    append(store, clock, "u2", 5, "big shop")
+    store.compact()
+    assert store.history("u1").num_rows == 0
+    assert any(b"little shop" in data for data in files_of(store).values())
+    store.scrub(["u1"])
+    assert not [path for path, data in files_of(store).items() if b"u1" in data or b"little shop" in data]
+    assert store.history("u2")["shop"].to_pylist() == ["big shop"]

@@ -110,7 +110,7 @@ def publish_merged(
         words = extent(store.storage, recipe.schema)  # durable before the events that use them
         generation = _generation(recipe, shards, words, tally)
         _check_counts(generation, recipe.parent.event_count + new.event_count - tally.forgotten - tally.expired)
-        note_unused(store.storage, generation, tally.codes)
+        note_unused(store.storage, generation, _perhaps_unused(store, recipe, generation, tally))
     try:
         store.catalog.publish(generation)
     except ConflictError:
@@ -154,6 +154,19 @@ def _generation(
         expired=parent.expired or tally.expired > 0,
         horizon=max(horizons, default=None),
     )
+
+
+def _perhaps_unused(
+    store: CompactionStore, recipe: Recipe, generation: Generation, tally: Tally
+) -> dict[int, set[int]]:
+    """The codes, by trait id, whose values may have been those of the forgotten alone.
+
+    Once retention has taken rows, of whoever, nobody can tell any more whose values they had: then any may be.
+    """
+    if not generation.expired or generation.scrubs == recipe.parent.scrubs:
+        return tally.codes
+    coded = [trait.id for trait in generation.schema if trait.coded]
+    return {trait_id: set(range(len(store.vocabulary.values(trait_id)))) for trait_id in coded}
 
 
 def _check_range(recipe: Recipe, new: Spill) -> None:
