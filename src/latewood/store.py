@@ -136,7 +136,8 @@ class Store:
         self.vocabulary.refresh_blanked()
         self._tier = self._open_tier(mutable)
         try:
-            _align(self._tier, self.reader().generation.watermark)
+            self.scrubs.refresh()
+            _align(self._tier, self.reader().generation.watermark, self.scrubs, self.vocabulary.blanked)
         except BaseException:
             self._tier.close()
             raise
@@ -484,14 +485,18 @@ def _no_tier(place: str) -> str:
     return f"{place}: a store that is not a local folder needs mutable=<folder> for its recent events"
 
 
-def _align(tier: MutableTier, watermark: int) -> None:
-    """A tier that is new beside generations that are not: its clock starts where they end.
+def _align(tier: MutableTier, watermark: int, scrubs: Scrubs, blanked: int) -> None:
+    """A tier that is new beside generations that are not: its clock starts where they end, and it counts what they count.
 
     A store copied to another machine, or one that lost its mutable tier, may go on; what it must not do is to take
-    events below what has been published and captured.
+    events below what has been published, captured and scrubbed.
     """
     state = tier.state()
-    if state.frontier < watermark and state.load_token is None:  # a load that has just published ends by itself
-        tier.raise_frontier(watermark, last=watermark - 1)
+    if state.load_token is not None:  # a load that has just published ends by itself
+        return
+    closed = max([watermark - 1, *(record.scrub_ts for record in scrubs)])
+    if state.frontier < watermark or state.last < closed:
+        tier.raise_frontier(closed + 1, last=closed)
         tier.evict(watermark)
         tier.mark_captured()
+    tier.catch_up(scrubs=len(scrubs), blanked=blanked)

@@ -156,6 +156,23 @@ def test_a_copy_without_recent_events_goes_on_where_its_generations_end(store_pa
             copy.append(events(5) | {"ingest_ts": [START - 1]})
 
 
+def test_a_copy_without_recent_events_knows_what_was_scrubbed_and_blanked(store_path: Path, clock: ManualClock) -> None:
+    with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
+        store.append(events(1))
+        store.append(events(2, user=2))
+        receipt = store.scrub(user_ids=[1])
+        assert receipt.blanked_values == 1
+    copied = shutil.copytree(store_path, store_path.with_name("copy"), ignore=shutil.ignore_patterns("mutable"))
+    behind = ManualClock(START - 60_000_000)
+    with lw.Store.open(copied, clock=behind) as copy:
+        assert copy.append(events(1)).skipped == 1
+        added = copy.append(events(3, user=2, at=START + 5))  # it waited for ever
+        assert receipt.scrub_ts is not None and added.ingest_ts[0] > receipt.scrub_ts
+        again = copy.scrub(user_ids=[2])
+        assert again.numbers == (1,) and again.blanked_values == 2
+        assert items(copy) == items(copy, user=2) == []
+
+
 def test_history_as_of(store_path: Path, clock: ManualClock) -> None:
     with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
         store.append(events(1, 2))

@@ -358,6 +358,17 @@ class LoggedTier:
         put(*blanking)
         return blanking.number
 
+    def catch_up(self, *, scrubs: int, blanked: int) -> None:
+        def change(transaction: LogTransaction) -> tuple[LogState, None]:
+            state = transaction.state
+            rules.check_no_load(state.tier)
+            counts = max(scrubs, state.tier.scrubs), max(blanked, state.tier.blanked)
+            return state.changed(scrubs=counts[0], blanked=counts[1]), None
+
+        known = self.state()
+        if known.scrubs < scrubs or known.blanked < blanked:
+            self._change(change)
+
     # Bulk loads
 
     def begin_load(self, min_ingest: int, max_ingest: int, token: str, *, now: int) -> int:

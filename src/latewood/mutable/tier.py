@@ -270,6 +270,13 @@ class MutableTier(Protocol):
         """
         ...
 
+    def catch_up(self, *, scrubs: int, blanked: int) -> None:
+        """Count at least so many scrubs and blankings: those that are written down beside a tier that is new, or older.
+
+        Never lowers anything. Raises: ConflictError: a bulk load is under way.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of files and memory. Closing twice is fine."""
         ...

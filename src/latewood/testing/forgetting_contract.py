@@ -202,6 +202,12 @@ class ForgettingContract(TierTests):
         assert tier.append(make_events([1], [6]), blanked=1, now=NOW).count == 1
         assert tier.append(make_events([1], [7]), now=NOW).count == 1  # no codes
 
+    def test_a_tier_that_is_new_catches_up_with_what_is_written_down(self, tier: MutableTier) -> None:
+        tier.catch_up(scrubs=2, blanked=3)
+        tier.catch_up(scrubs=1, blanked=4)
+        assert (tier.state().scrubs, tier.state().blanked) == (2, 4)
+        assert blanks(tier, {3: [1]}) == (4, [(4, {3: [1]})])
+
     def test_a_blanking_that_could_not_be_put_counts_and_is_put_by_the_next(self, tier: MutableTier) -> None:
         def away(*_: Any) -> None:
             raise OSError("the storage is away")
