@@ -81,6 +81,13 @@ class Condition:
         raise NotImplementedError
 
 
+def check_condition(where: Any, schema: Schema) -> None:
+    """Raises: SchemaError: not a condition, or one that does not fit the schema."""
+    if not isinstance(where, Condition):
+        raise SchemaError(f"where is a condition such as lw.col('trait') == 1, not {where!r}")
+    where.validate(schema)
+
+
 class col:  # noqa: N801
     """A trait by name (or "event_ts"), to be compared with values. Lower case, as polars and pyspark have it."""
 

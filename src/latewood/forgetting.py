@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from latewood.clock import show_ts
-from latewood.columns import column_to_arrow, times_to_arrow
 from latewood.compaction import CompactionStore, compact
 from latewood.compaction.store import tier_of
-from latewood.conditions import Condition
+from latewood.conditions import Condition, check_condition
 from latewood.errors import ConflictError, SchemaError
 from latewood.events import Events, concat_events, no_events
 from latewood.histories import HistoryStore, scan_histories
@@ -26,7 +25,7 @@ from latewood.immutable import Generation
 from latewood.intake import read_user_ids
 from latewood.schema import EVENT_TS
 from latewood.storage import keys
-from latewood.users import UserKeys, user_keys
+from latewood.users import UserKeys, user_keys, user_starts
 from latewood.vocabulary import Vocabulary
 
 USERS_AT_ONCE = 1000  # a scrub is kept in the mutable tier's state for a moment
@@ -145,35 +144,20 @@ def _users(store: ForgettingStore, user_ids: Iterable[int | str]) -> Iterator[tu
 
 def _matching(store: ForgettingStore, where: Condition) -> list[tuple[UserKeys, Events]]:
     """The events that meet a condition, a few users at a time: all found before the first is recorded."""
-    if not isinstance(where, Condition):
-        raise SchemaError(f"where is a condition such as lw.col('trait') == 1, not {where!r}")
-    where.validate(store.schema)
+    check_condition(where, store.schema)
     traits = [store.schema[name] for name in where.names if name != EVENT_TS]
     found = [no_events(store.schema)]
     for events in scan_histories(store, traits):
-        rows = np.flatnonzero(where.evaluate({name: _column(store, events, name) for name in where.names}))
+        rows = np.flatnonzero(where.evaluate(store.vocabulary.columns(store.schema, events, where.names)))
         found.append(events.take(rows))
     matching = concat_events(found)
     matching = matching.take(matching.order())
-    hashes, checks = matching.keys
-    new = np.ones(len(matching), np.bool_)
-    new[1:] = (hashes[1:] != hashes[:-1]) | (checks[1:] != checks[:-1])
-    starts = np.append(np.flatnonzero(new), len(matching))
+    starts = np.append(user_starts(matching.keys), len(matching))
     parts = []
     for first in range(0, len(starts) - 1, USERS_AT_ONCE):
         bounds = starts[first : first + USERS_AT_ONCE + 1]
         parts.append((matching.keys.take(bounds[:-1]), matching.slice(int(bounds[0]), int(bounds[-1]))))
     return parts
-
-
-def _column(store: ForgettingStore, events: Events, name: str) -> pa.Array:
-    if name == EVENT_TS:
-        return times_to_arrow(events.event_ts)
-    trait = store.schema[name]
-    column = events.traits.get(trait.id)
-    if column is None:
-        return pa.nulls(len(events), trait.value_type)
-    return store.vocabulary.to_arrow(trait, column) if trait.coded else column_to_arrow(column, trait.type)
 
 
 def _purge(store: ForgettingStore, number: int) -> None:

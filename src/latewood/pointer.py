@@ -33,6 +33,18 @@ PLACE_TYPE = pa.struct([("event_ts", TIME_TYPE), ("ingest_ts", TIME_TYPE), ("ord
 _NAMES = tuple(field.name for field in POINTER_TYPE)
 
 
+def places_to_arrow(
+    event_ts: NDArray[np.int64],
+    ingest_ts: NDArray[np.int64],
+    ordinal: NDArray[np.int32],
+    null: NDArray[np.bool_] | None = None,
+) -> pa.StructArray:
+    """Places as a column of PLACE_TYPE. Shapes: all (n,)."""
+    columns = [times_to_arrow(event_ts), times_to_arrow(ingest_ts), pa.array(ordinal, pa.int32())]
+    mask = None if null is None else pa.array(null)
+    return pa.StructArray.from_arrays(columns, fields=list(PLACE_TYPE), mask=mask)
+
+
 @dataclass(frozen=True, slots=True)
 class Pointers:
     """n pointers as columns. Shapes: all (n,). Units: µs since epoch, UTC; ranges are half-open."""

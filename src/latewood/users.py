@@ -52,6 +52,14 @@ def user_keys(user_ids: pa.Array | pa.ChunkedArray) -> UserKeys:
     return UserKeys(high[codes], low[codes])
 
 
+def user_starts(keys: UserKeys) -> NDArray[np.int64]:
+    """The first row of every user in rows that lie together by user."""
+    if not len(keys.hash):
+        return np.zeros(0, np.int64)
+    differs = (keys.hash[1:] != keys.hash[:-1]) | (keys.check[1:] != keys.check[:-1])
+    return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(differs) + 1])
+
+
 def shard_of(user_hash: NDArray[np.uint64], shards: int) -> NDArray[np.int64]:
     """Which of `shards` equal ranges of the hash a user falls into: users sorted by key are sorted by shard."""
     return (((user_hash >> np.uint64(32)) * np.uint64(shards)) >> np.uint64(32)).astype(np.int64)

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from latewood.capture.counting import seen_before
 from latewood.capture.places import ANCHOR_TYPE
 from latewood.capture.store import CaptureStore
-from latewood.columns import column_to_arrow, times_to_arrow
-from latewood.conditions import Condition
+from latewood.columns import plain_array, times_to_arrow
+from latewood.conditions import Condition, check_condition
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events
 from latewood.histories import scan_histories
-from latewood.pointer import PLACE_TYPE
-from latewood.schema import EVENT_TS, TIME_TYPE, Schema
+from latewood.pointer import places_to_arrow
+from latewood.schema import TIME_TYPE, Schema
+from latewood.users import user_starts
 
 
 def anchors(store: CaptureStore, where: Condition | None = None, min_history: int = 1) -> pa.Table:
@@ -36,12 +37,10 @@ def anchors(store: CaptureStore, where: Condition | None = None, min_history: in
         ties. Events that a correction or deletion took the place of are left out, and so are those of scrubbed users.
     Raises: SchemaError: the condition does not fit the store's schema, or min_history is negative.
     """
-    if where is not None and not isinstance(where, Condition):
-        raise SchemaError(f"where is a condition such as lw.col('trait') == 1, not {where!r}")
     if min_history < 0:
         raise SchemaError(f"min_history is {min_history}; it counts events")
     if where is not None:
-        where.validate(store.schema)
+        check_condition(where, store.schema)
     histories = (events for events in scan_histories(store, list(store.schema)) if len(events))
     tables = [_anchors_among(store, events, where, min_history) for events in histories]
     return _sorted(pa.concat_tables([_empty(store.schema), *tables]))
@@ -63,27 +62,13 @@ def _anchors_among(store: CaptureStore, events: Events, where: Condition | None,
 def _matching(store: CaptureStore, events: Events, where: Condition | None) -> NDArray[np.bool_]:
     if where is None:
         return np.ones(len(events), np.bool_)
-    return where.evaluate({name: _column(store, events, name) for name in where.names})
-
-
-def _column(store: CaptureStore, events: Events, name: str) -> pa.Array:
-    """A trait as Arrow; coded ones as dictionary arrays, so that conditions look at each value once."""
-    if name == EVENT_TS:
-        return times_to_arrow(events.event_ts)
-    trait = store.schema[name]
-    column = events.traits.get(trait.id)
-    if column is None:
-        return pa.nulls(len(events), trait.value_type)
-    return store.vocabulary.to_arrow(trait, column) if trait.coded else column_to_arrow(column, trait.type)
+    return where.evaluate(store.vocabulary.columns(store.schema, events, where.names))
 
 
 def _first_of_users(events: Events) -> NDArray[np.int64]:
     """Of each event, the first of its user. The events are sorted: users together."""
-    row = np.arange(len(events))
-    new = np.ones(len(events), np.bool_)
-    hashes, checks = events.keys
-    new[1:] = (hashes[1:] != hashes[:-1]) | (checks[1:] != checks[:-1])
-    return np.maximum.accumulate(np.where(new, row, 0))
+    starts = user_starts(events.keys)
+    return np.repeat(starts, np.diff(starts, append=len(events)))
 
 
 def _ends(events: Events, first: NDArray[np.int64], cutoff: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -113,17 +98,11 @@ def _as_requests(store: CaptureStore, history: Events, rows: NDArray[np.int64], 
     events = history.take(rows)
     columns = {"user_id": events.user_ids, "request_ts": times_to_arrow(events.event_ts)}
     for trait in store.schema:
-        column = _column(store, events, trait.name)
-        columns[trait.name] = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-    place = [times_to_arrow(events.ingest_ts), pa.array(events.ordinal, pa.int32()), _places(history, end, end == rows)]
+        columns[trait.name] = plain_array(store.vocabulary.trait_to_arrow(trait, events))
+    ends = places_to_arrow(history.event_ts[end], history.ingest_ts[end], history.ordinal[end], null=end == rows)
+    place = [times_to_arrow(events.ingest_ts), pa.array(events.ordinal, pa.int32()), ends]
     columns["anchor"] = pa.StructArray.from_arrays(place, fields=list(ANCHOR_TYPE))
     return pa.table(columns)
-
-
-def _places(events: Events, rows: NDArray[np.int64], null: NDArray[np.bool_]) -> pa.StructArray:
-    columns = [times_to_arrow(events.event_ts[rows]), times_to_arrow(events.ingest_ts[rows])]
-    columns.append(pa.array(events.ordinal[rows], pa.int32()))
-    return pa.StructArray.from_arrays(columns, fields=list(PLACE_TYPE), mask=pa.array(null))
 
 
 def _sorted(requests: pa.Table) -> pa.Table:

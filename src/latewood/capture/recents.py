@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import column_to_arrow, portions, times_to_arrow
-from latewood.events import Events, Suppressions
+from latewood.events import Events
 from latewood.mutable import Recent
-from latewood.pointer import PLACE_TYPE
+from latewood.pointer import PLACE_TYPE, places_to_arrow
 from latewood.schema import TIME_TYPE, Schema, Trait
 from latewood.vocabulary import Vocabulary
 
@@ -35,7 +35,8 @@ def recents_to_arrow(recent: Recent, schema: Schema, vocabulary: Vocabulary) -> 
     flat = [times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts), pa.array(events.ordinal)]
     flat += [_plain(events, trait, vocabulary) for trait in schema]
     type_ = recent_type(schema)
-    superseded = _places(recent.suppressed)
+    suppressed = recent.suppressed
+    superseded = places_to_arrow(suppressed.event_ts, suppressed.ingest_ts, suppressed.ordinal)
     runs = portions(np.diff(offsets) + np.diff(places), _LIST_MAX)
     chunks = [
         _chunk(offsets[start : stop + 1], flat, places[start : stop + 1], superseded, type_) for start, stop in runs
@@ -53,11 +54,6 @@ def _plain(events: Events, trait: Trait, vocabulary: Vocabulary) -> pa.Array:
     used = column.values if column.mask is None else column.values[~column.mask]  # a null's 0 is no code in use
     size = int(used.max()) + 1 if len(used) else 0
     return vocabulary.values(trait.id, at_least=size).take(pa.array(column.values, mask=column.mask))
-
-
-def _places(suppressed: Suppressions) -> pa.StructArray:
-    columns = [times_to_arrow(suppressed.event_ts), times_to_arrow(suppressed.ingest_ts)]
-    return pa.StructArray.from_arrays([*columns, pa.array(suppressed.ordinal, pa.int32())], fields=list(PLACE_TYPE))
 
 
 def _chunk(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from latewood.columns import portions
 from latewood.compaction.bisect import bisect
 from latewood.stripes.layout import STRIPE_EVENTS
-from latewood.users import UserKeys, no_keys
+from latewood.users import UserKeys, no_keys, user_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +128,6 @@ def plan_users(old: OldUsers, new_keys: UserKeys, new_event_ts: NDArray[np.int64
     new_rows[slot + 1] = new_count
     carried, tail_start, tail_stop = (_spread(of, old_slot, total, 0) for of in (carried, tail_start, old.events))
     return Plan(keys, old_user, carried, tail_start, tail_stop, np.cumsum(new_rows))
-
-
-def user_starts(keys: UserKeys) -> NDArray[np.int64]:
-    """The first row of every user in rows sorted by key."""
-    if not len(keys.hash):
-        return np.zeros(0, np.int64)
-    differs = (keys.hash[1:] != keys.hash[:-1]) | (keys.check[1:] != keys.check[:-1])
-    return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(differs) + 1])
 
 
 def locate(sorted_keys: UserKeys, users: UserKeys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -20,11 +20,11 @@ from latewood.events import NEVER, Events
 from latewood.histories import Place, places, superseded
 from latewood.intake import read_user_ids
 from latewood.materialize.logged import read_logged
+from latewood.pointer import PLACE_TYPE
 from latewood.schema import EVENT_TS, TIME_TYPE
 from latewood.store import Store
 from latewood.users import UserKeys, user_keys
 
-PLACE_TYPE = pa.struct([(EVENT_TS, TIME_TYPE), ("ingest_ts", TIME_TYPE), ("ordinal", pa.int32())])
 _PLACE = tuple(field.name for field in PLACE_TYPE)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from latewood.columns import column_to_arrow, times_to_arrow
+from latewood.columns import plain_array, times_to_arrow
 from latewood.errors import ConflictError, SchemaError
 from latewood.events import NEVER, Events
 from latewood.files import write_parquet
@@ -89,15 +89,10 @@ def _table(store: Store, events: Events, schema: pa.Schema, corrections: bool) -
 
 
 def _column(store: Store, events: Events, trait: Trait) -> pa.Array:
-    column = events.traits.get(trait.id)
-    if column is None:
+    if trait.id not in events.traits:
         return pa.nulls(len(events), trait.type)
-    if not trait.coded:
-        return column_to_arrow(column, trait.type)
-    values = store.vocabulary.to_arrow(trait, column)
-    if pa.types.is_dictionary(trait.type):
-        return _compact(values)
-    return values.dictionary_decode()
+    values = store.vocabulary.trait_to_arrow(trait, events)
+    return _compact(values) if pa.types.is_dictionary(trait.type) else plain_array(values)
 
 
 def _compact(values: pa.DictionaryArray) -> pa.DictionaryArray:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from latewood.capture import read_requests
 from latewood.capture.examples import read_both, to_examples
 from latewood.clock import DAY_US, HOUR_US, LATEST_TS
-from latewood.columns import column_to_arrow
+from latewood.columns import plain_array
 from latewood.errors import CorruptionError, SchemaError
-from latewood.events import Events
 from latewood.examples import open_examples
 from latewood.histories import Histories, distinct_users, read_histories, superseded
 from latewood.immutable.scrubs import NOT_SCRUBBED
@@ -131,7 +130,8 @@ class _Run:
         events = histories.events
         self._grid = self._grid or max(_grid(theirs.event_ts), 1)
         ours = {
-            name: _plain(self.store, events, trait) for name, trait in zip(self.mapping.traits, traits, strict=True)
+            name: plain_array(self.store.vocabulary.trait_to_arrow(trait, events))
+            for name, trait in zip(self.mapping.traits, traits, strict=True)
         }
         pairs = {name: comparable(theirs.values[name], ours[name], name, self.mapping.factor) for name in ours}
         parts = ((theirs.event_ts, theirs.values), (events.event_ts, ours))
@@ -182,15 +182,6 @@ class _Run:
                 expected = Expected(events=histories.events.take(ours.rows[ours.seen]))
             for message in differences(expected, batch, i, self.store.schema):
                 raise CorruptionError(f"user {theirs.user_ids[i].as_py()!r}: the store contradicts itself: {message}")
-
-
-def _plain(store: Store, events: Events, trait: Trait) -> pa.Array:
-    column = events.traits.get(trait.id)
-    if column is None:
-        return pa.nulls(len(events), trait.value_type)
-    if trait.coded:
-        return store.vocabulary.to_arrow(trait, column).dictionary_decode()
-    return column_to_arrow(column, trait.type)
 
 
 def _grid(times: NDArray[np.int64]) -> int:

@@ -1,7 +1,7 @@
 """All coded traits of a store, each with its list of values."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import Column, one_array
+from latewood.columns import Column, column_to_arrow, one_array, times_to_arrow
 from latewood.errors import PointerError, SchemaError
+from latewood.events import Events
 from latewood.pointer import EPOCH_BYTES
-from latewood.schema import Schema, Trait
+from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.storage import Storage
 from latewood.vocabulary.blanked import Blanked
 from latewood.vocabulary.wordlist import Wordlist
@@ -45,7 +46,7 @@ class Vocabulary:
 
     @property
     def blanked_codes(self) -> int:
-        """How many codes they blanked."""
+        """How many codes were blanked, of all traits."""
         return sum(len(self._blanked.codes(trait_id)) for trait_id in self._lists)
 
     def follow(self, schema: Schema) -> None:
@@ -88,6 +89,20 @@ class Vocabulary:
         codes = pa.array(column.values, pa.int32(), mask=column.mask)
         largest = pc.max(codes).as_py()
         return pa.DictionaryArray.from_arrays(codes, self.values(trait.id, 0 if largest is None else largest + 1))
+
+    def trait_to_arrow(self, trait: Trait, events: Events) -> pa.Array:
+        """One trait of some events; coded ones as dictionary arrays, and all null where these events have none."""
+        column = events.traits.get(trait.id)
+        if column is None:
+            return pa.nulls(len(events), trait.value_type)
+        return self.to_arrow(trait, column) if trait.coded else column_to_arrow(column, trait.type)
+
+    def columns(self, schema: Schema, events: Events, names: Iterable[str]) -> dict[str, pa.Array]:
+        """What conditions look at: some traits and event_ts, by name."""
+        return {
+            name: times_to_arrow(events.event_ts) if name == EVENT_TS else self.trait_to_arrow(schema[name], events)
+            for name in names
+        }
 
     def refresh(self, trait_id: int) -> None:
         """Read what others have added, so that `values` has every code of the generations published by now."""
