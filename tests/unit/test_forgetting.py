@@ -169,3 +169,29 @@ def test_what_only_expired_events_had_goes_too(store: lw.Store, clock: ManualClo
     store.scrub(["u1"])
     assert not [path for path, data in files_of(store).items() if b"u1" in data or b"little shop" in data]
     assert store.history("u2")["shop"].to_pylist() == ["big shop"]
+
+
+def test_a_value_that_came_back_while_a_compactor_slept_is_not_blanked(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had found nobody else with the value; by the time it acts, two generations later, someone has."""
+    append(store, clock, "ann", 1, "of ann alone")
+    store.scrub(user_ids=["ann"], compact=False)
+    tier = store.tier
+    assert tier is not None
+    blank = tier.blank
+
+    def late(*args: Any) -> int | None:
+        monkeypatch.setattr(tier, "blank", blank)
+        with lw.Store.open(store.path, clock=clock) as other:
+            append(other, clock, "bob", 8, "of ann alone")
+            other.compact()
+            append(other, clock, "bob", 9, "elsewhere")
+            other.compact()
+        return blank(*args)
+
+    monkeypatch.setattr(tier, "blank", late)
+    store.compact()
+    assert store.history("bob").to_pylist()[-2]["shop"] == "of ann alone"
+    with lw.Store.open(store.path, clock=clock) as again:
+        assert again.history("bob").to_pylist()[-2]["shop"] == "of ann alone"

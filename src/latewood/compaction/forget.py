@@ -82,7 +82,15 @@ def _codes(reader: GenerationReader, trait: Trait) -> Iterator[NDArray[np.int32]
 
 
 def _blank_unused(store: CompactionStore, newest: Generation) -> None:
-    """Blank what was noted, and delete the notes. Those of attempts that lost are nobody's."""
+    """Blank what was noted, and delete the notes. Those of attempts that lost are nobody's.
+
+    What was unused in the newest generation may be used in a newer one, published meanwhile: who published it sees to the
+    notes, and looks there.
+    """
+
+    def still() -> bool:
+        return store.catalog.latest().id == newest.id
+
     for stored in store.storage.list(keys.UNUSED):
         attempt = keys.parse_unused(stored.key)
         if attempt is None or attempt[0] > newest.id:  # of an attempt under way
@@ -92,7 +100,9 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
             codes = _read_note(store.storage, stored.key, newest.epoch)
             if generation != newest.id:  # whoever published since should have seen to it; look again all the same
                 codes = _still_unused(store.storage, newest, codes)
-            store.vocabulary.blank(tier_of(store), codes)
+            store.vocabulary.blank(tier_of(store), codes, still)
+            if not still():
+                return
         store.storage.delete([stored.key])
 
 

@@ -336,11 +336,16 @@ class LoggedTier:
         read_up_to(self._book, state.tier.scrubs)
 
     def blank(
-        self, candidates: Mapping[int, NDArray[np.int32]], put: Callable[[int, dict[int, list[int]]], None]
+        self,
+        candidates: Mapping[int, NDArray[np.int32]],
+        put: Callable[[int, dict[int, list[int]]], None],
+        still: Callable[[], bool] | None = None,
     ) -> int | None:
         def change(transaction: LogTransaction) -> tuple[LogState, Blanking | None]:
             state = transaction.state
             rules.check_no_load(state.tier)
+            if still is not None and not still():
+                return state, None
             if state.blanking is not None:
                 put(*state.blanking)  # before there is a later one
             with self._reading:

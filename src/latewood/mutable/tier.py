@@ -256,7 +256,10 @@ class MutableTier(Protocol):
         ...
 
     def blank(
-        self, candidates: Mapping[int, NDArray[np.int32]], put: Callable[[int, dict[int, list[int]]], None]
+        self,
+        candidates: Mapping[int, NDArray[np.int32]],
+        put: Callable[[int, dict[int, list[int]]], None],
+        still: Callable[[], bool] | None = None,
     ) -> int | None:
         """Fix which codes are blanked, in one step with appends: those of `candidates` that no event here uses.
 
@@ -266,6 +269,8 @@ class MutableTier(Protocol):
         Args:
             candidates: codes by trait id; they are kept in the tier's state, so a few thousand at most.
             put: called with the number of a blanking and its codes, to make them durable, perhaps again.
+            still: asked in that step: whether no generation is newer than the one that does not use `candidates`. A newer
+                one may have events that were here since, and are not any more: then nothing is blanked.
         Returns: its number, which is that of `TierState.blanked` before; None if no code is left to blank.
         """
         ...

@@ -25,7 +25,9 @@ PutBlanked = Callable[[int, Mapping[int, Sequence[int]]], None]
 class Blanker(Protocol):
     """What decides which codes can be blanked, in one step with the appends: the mutable tier."""
 
-    def blank(self, candidates: Mapping[int, NDArray[np.int32]], put: PutBlanked) -> int | None:
+    def blank(
+        self, candidates: Mapping[int, NDArray[np.int32]], put: PutBlanked, still: Callable[[], bool] | None = None
+    ) -> int | None:
         """Put, as a blanking of the next number, the candidates that no event here uses; None: nothing is left."""
 
 
@@ -116,15 +118,19 @@ class Vocabulary:
                 for wordlist in self._lists.values():
                     wordlist.blank()
 
-    def blank(self, tier: "Blanker", candidates: Mapping[int, NDArray[np.int32]]) -> int:
+    def blank(
+        self, tier: "Blanker", candidates: Mapping[int, NDArray[np.int32]], still: Callable[[], bool] | None = None
+    ) -> int:
         """Make values unknown, for ever: those of some codes, by trait id, that no stored event uses any more.
 
-        Args: tier: leaves out the codes that its own events use, and sees to it that none is given out again.
+        Args:
+            tier: leaves out the codes that its own events use, and sees to it that none is given out again.
+            still: whether that can be said of the candidates still; asked when the tier lets nothing come between.
         Returns: how many codes were blanked.
         """
         before = self.blanked_codes
         for some in _few(candidates):
-            if tier.blank(some, self.put_blanked) is not None:
+            if tier.blank(some, self.put_blanked, still) is not None:
                 self.erase_blanked()
         return self.blanked_codes - before
 
@@ -136,9 +142,12 @@ class Vocabulary:
     def erase_blanked(self) -> None:
         """Write the chunks that still hold blanked values anew, without them. Doing it again is fine."""
         self.refresh_blanked()
-        if self.blanked:
+        erased = 0
+        while erased < self.blanked:
+            erased = self.blanked
             for wordlist in self._lists.values():
                 wordlist.erase()
+            self.refresh_blanked()  # what another erased meanwhile may be back with a chunk that was written here
 
     def _column(self, trait: Trait, values: pa.Array | pa.ChunkedArray, add: bool) -> Column:
         encoded = _distinct(one_array(values), trait)

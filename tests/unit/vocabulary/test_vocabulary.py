@@ -328,7 +328,7 @@ class Tier:
     def __init__(self, used: tuple[int, ...] = ()) -> None:
         self.used, self.blanked = used, 0
 
-    def blank(self, candidates: dict[int, np.ndarray], put: object) -> int | None:
+    def blank(self, candidates: dict[int, np.ndarray], put: object, still: object = None) -> int | None:
         left = {
             trait: [code for code in codes.tolist() if code not in self.used] for trait, codes in candidates.items()
         }
@@ -388,11 +388,29 @@ def test_nothing_is_blanked_that_is_in_use(storage: Storage, vocabulary: Vocabul
     assert vocabulary.blanked == 0
 
 
+def test_of_two_who_erase_at_once_neither_brings_back_what_the_other_took(
+    storage: Storage, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary.encode(WORD, words("keep", "private words", "secret words"))
+    other, tier, write = Vocabulary(storage, SCHEMA), Tier(), storage.write
+
+    def late(key: str, data: bytes) -> None:
+        if "vocabulary" in key and not tier.blanked > 1:
+            other.blank(tier, {WORD.id: np.array([2], np.int32)})
+        write(key, data)
+
+    monkeypatch.setattr(storage, "write", late)
+    vocabulary.blank(tier, {WORD.id: np.array([1], np.int32)})
+    assert tier.blanked == 2
+    assert b"private words" not in bytes_of(storage)
+    assert b"secret words" not in bytes_of(storage)
+
+
 def test_chunks_that_a_crash_left_are_erased_by_the_next(storage: Storage, vocabulary: Vocabulary) -> None:
     vocabulary.encode(HASH, pa.array([2**64 - 1, 7], pa.uint64()))
 
     class Dying(Tier):
-        def blank(self, candidates: dict[int, np.ndarray], put: object) -> int | None:
+        def blank(self, candidates: dict[int, np.ndarray], put: object, still: object = None) -> int | None:
             super().blank(candidates, put)
             raise KeyboardInterrupt
 
