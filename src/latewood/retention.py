@@ -39,6 +39,13 @@ class Retention:
         """The time before which events are too old for a generation of this watermark. Units: µs."""
         return None if self.max_age_us is None else watermark - self.max_age_us
 
+    def lets_go_of_more_than(self, other: "Retention | None") -> bool:
+        """Whether something may go by this retention that stays by the other one."""
+        if other is None:
+            return self.max_age is not None or self.max_events is not None
+        limits = (self.max_age_us, other.max_age_us), (self.max_events, other.max_events)
+        return any(mine is not None and (theirs is None or theirs > mine) for mine, theirs in limits)
+
     def to_json(self) -> dict[str, int | None]:
         """A JSON-able form, as kept in manifests."""
         return {"max_age_us": self.max_age_us, "max_events": self.max_events}

@@ -6,6 +6,8 @@ watermark no lower than any before, so that every pointer finds what it means. C
 part of what is undone: they are applied as by any compaction.
 """
 
+from itertools import pairwise
+
 from latewood.clock import show_ts
 from latewood.compaction.publish import build, retire
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
@@ -49,9 +51,16 @@ def _parent(store: CompactionStore, newest: Generation, generation_id: int) -> G
         raise ConflictError(refused + str(error)) from None
     if parent.scrubs < newest.scrubs:
         raise ConflictError(refused + f"it has what generation {newest.id} has forgotten for good")
-    for number in range(generation_id + 1, newest.id + 1):
-        if store.catalog.load(number).origin == "load":
-            raise ConflictError(refused + f"generation {number} is a bulk load, whose events are nowhere else")
+    undone = [store.catalog.load(number) for number in range(generation_id + 1, newest.id + 1)]
+    for generation in undone:
+        if generation.origin == "load":
+            raise ConflictError(refused + f"generation {generation.id} is a bulk load, whose events are nowhere else")
+    for before, after in pairwise(undone):
+        # what came late after that may lie before what is gone, and there pointers count it without what is gone
+        if before.retention is not None and before.retention.lets_go_of_more_than(after.retention):
+            raise ConflictError(
+                refused + f"it may have what generation {before.id} let go of, and {after.id} would keep"
+            )
     floor = tier_of(store).state().floor
     if floor > parent.watermark:
         span = f"{show_ts(parent.watermark)} to {show_ts(floor)}"

@@ -7,6 +7,7 @@ import pytest
 
 from latewood.compaction import bulk_load, compact, rollback
 from latewood.errors import ConflictError
+from latewood.retention import Retention
 from latewood.users import user_keys
 
 Parts = Any  # the class in conftest.py
@@ -67,6 +68,31 @@ def test_deleted_files_and_bulk_loads_are_reasons_too(parts: Parts) -> None:
     loaded = bulk_load(parts, [parts.events([1], [5], [ingest_ts])])
     with pytest.raises(ConflictError, match=f"generation {loaded.id} is a bulk load"):
         rollback(parts, loaded.id - 1)
+
+
+@pytest.mark.parametrize(("loosened", "refused"), [(None, True), (3, True), (2, False), (1, False)])
+def test_what_a_retention_took_that_was_loosened_since_does_not_come_back(
+    parts: Parts, loosened: int | None, refused: bool
+) -> None:
+    """A late event from before the gap would have it filled behind its back, and its pointers count what is no more."""
+
+    def retain(number: int, max_events: int | None) -> None:
+        retention = None if max_events is None else Retention(max_events=max_events)
+        parts.changes.add(replace(parts.changes.latest(older), number=number, retention=retention))
+
+    parts.append([1] * 5, [1, 2, 3, 4, 5])
+    older = compact(parts, keep=9)
+    retain(1, 2)
+    assert compact(parts, keep=9).event_count == 2
+    retain(2, loosened)
+    parts.append([1], [2])
+    assert compact(parts, keep=9).event_count == min(loosened or 3, 3)
+    if refused:
+        with pytest.raises(ConflictError, match="may have what generation 2 let go of"):
+            rollback(parts, older.id, keep=9)
+        assert rollback(parts, 2, keep=9).event_count == 3
+    else:
+        assert rollback(parts, older.id, keep=9).event_count == loosened
 
 
 def test_the_loser_of_a_race_leaves_nothing(parts: Parts) -> None:
