@@ -39,16 +39,14 @@ from latewood.immutable import (
 )
 from latewood.intake import Intake, read_events
 from latewood.materialize import Materializer
-from latewood.mutable import AppendReceipt, InMemoryTier, LmdbTier, MutableTier, StaleCodesError
+from latewood.mutable import AppendReceipt, MutableTier, StaleCodesError
 from latewood.projection import Projection
 from latewood.retention import Retention
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
-from latewood.storage.local import LocalStorage
+from latewood.tiers import align_tier, close_tier, forget_in_memory, open_tier, refuse_used, tier_folder
 from latewood.users import UserKeys
 from latewood.vocabulary import Vocabulary, check_extent
-
-OWNER = "store"  # the file in a mutable tier's folder that says whose it is, by the store's epoch
 
 
 class Store:
@@ -91,18 +89,15 @@ class Store:
         check_shards(shards)
         place, clock = str(path), as_clock(clock)
         storage = open_storage(place)
-        folder = _tier_folder(storage, mutable)  # what is wrong with it shows now, and not when there is half a store
-        if folder is None and not place.startswith("memory://"):
-            raise SchemaError(_no_tier(place))
+        folder = tier_folder(place, storage, mutable)  # what is wrong shows now, and not when there is half a store
         if _exists(storage):  # asked before the probe too, which another's collection may delete once there is a store
             raise ConflictError(_taken(place))
-        if folder is not None and (folder / OWNER).exists():
-            raise ConflictError(_others(folder))
+        refuse_used(folder)
         probe(storage)
         description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now(), retention)
         if not storage.create(keys.STORE, description.to_bytes()):
             raise ConflictError(_taken(place))
-        _TIERS_IN_MEMORY.pop(place, None)  # of a store that was deleted
+        forget_in_memory(place)
         return cls.open(path, clock=clock, mutable=mutable)
 
     @classmethod
@@ -137,16 +132,15 @@ class Store:
         self._tier = self._open_tier(mutable)
         try:
             self.scrubs.refresh()
-            _align(self._tier, self.reader().generation.watermark, self.scrubs, self.vocabulary.blanked)
+            align_tier(self._tier, self.reader().generation.watermark, self.scrubs, self.vocabulary.blanked)
         except BaseException:
-            self._tier.close()
+            close_tier(self._tier)
             raise
 
     def close(self) -> None:
         """Let go of files and memory; idempotent. What uses the store from then on gets a ConflictError."""
-        # a tier in memory is shared by all who open the store
-        if self._tier is not None and not isinstance(self._tier, InMemoryTier):
-            self._tier.close()
+        if self._tier is not None:
+            close_tier(self._tier)
         with self._lock:
             self._closed, self._reader = True, None
 
@@ -413,17 +407,8 @@ class Store:
         return GenerationReader(self.storage, generation)
 
     def _open_tier(self, mutable: str | Path | None) -> MutableTier:
-        folder = _tier_folder(self.storage, mutable)
-        if folder is not None:
-            owner = LocalStorage(folder)
-            owner.create(OWNER, self.epoch.hex().encode())
-            if owner.read(OWNER) != self.epoch.hex().encode():
-                raise ConflictError(_others(folder))
-            published = partial(was_published, self.catalog)
-            return LmdbTier(folder, self.schema.user_id, was_published=published, scrubs=self.scrubs)
-        if self.path.startswith("memory://"):
-            return _TIERS_IN_MEMORY.setdefault(self.path, InMemoryTier(self.schema.user_id, scrubs=self.scrubs))
-        raise SchemaError(_no_tier(self.path))
+        folder, published = tier_folder(self.path, self.storage, mutable), partial(was_published, self.catalog)
+        return open_tier(self.path, folder, self.epoch, self.schema.user_id, published, self.scrubs)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -456,16 +441,6 @@ def check_shards(shards: int) -> int:
     return shards
 
 
-# Stores in memory live as long as the process; whoever opens one again must meet the same recent events.
-_TIERS_IN_MEMORY: dict[str, InMemoryTier] = {}
-
-
-def _tier_folder(storage: Storage, mutable: str | Path | None) -> Path | None:
-    if mutable is not None:
-        return Path(mutable)
-    return storage.root / "mutable" if isinstance(storage, LocalStorage) else None
-
-
 def _exists(storage: Storage) -> bool:
     try:
         return bool(storage.read(keys.STORE))
@@ -475,28 +450,3 @@ def _exists(storage: Storage) -> bool:
 
 def _taken(place: str) -> str:
     return f"{place}: there is a store already; open it, or choose another place"
-
-
-def _others(folder: Path) -> str:
-    return f"{folder} holds the recent events of another store"
-
-
-def _no_tier(place: str) -> str:
-    return f"{place}: a store that is not a local folder needs mutable=<folder> for its recent events"
-
-
-def _align(tier: MutableTier, watermark: int, scrubs: Scrubs, blanked: int) -> None:
-    """A tier that is new beside generations that are not: its clock starts where they end, and it counts what they count.
-
-    A store copied to another machine, or one that lost its mutable tier, may go on; what it must not do is to take
-    events below what has been published, captured and scrubbed.
-    """
-    state = tier.state()
-    if state.load_token is not None:  # a load that has just published ends by itself
-        return
-    closed = max([watermark - 1, *(record.scrub_ts for record in scrubs)])
-    if state.frontier < watermark or state.last < closed:
-        tier.raise_frontier(closed + 1, last=closed)
-        tier.evict(watermark)
-        tier.mark_captured()
-    tier.catch_up(scrubs=len(scrubs), blanked=blanked)

@@ -42,8 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"materialize", "examples"},
     "store": {
         *("intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
-        *("forgetting", "corrections"),
+        *("forgetting", "corrections", "tiers"),
     },
+    "tiers": {"immutable", "mutable", "storage"},
     "corrections": {"intake", "immutable", "mutable"},
     "rebuilding": {"intake", "compaction", "histories", "store"},
     "sealing": {"examples", "immutable", "materialize", "stripes"},
