@@ -6,6 +6,7 @@ coarse, so that histories span several stripes, tie, and are torn open by late e
 """
 
 import itertools
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -41,6 +42,15 @@ TRAITS = pa.schema(
 )
 TYPES = [pa.int16(), pa.bool_(), pa.float64(), pa.string()]
 names = itertools.count()
+
+
+def is_looser(now: Retention | None, before: Retention | None) -> bool:
+    """Whether an event may be kept that was let go of before."""
+    limits = [
+        (math.inf, math.inf) if one is None else (one.max_age_us or math.inf, one.max_events or math.inf)
+        for one in (now, before)
+    ]
+    return limits[0][0] > limits[1][0] or limits[0][1] > limits[1][1]
 
 
 @dataclass(eq=False)
@@ -172,6 +182,7 @@ class World:
         since = [self.catalog.load(later) for later in range(number + 1, newest.id + 1)]
         possible = bool(since) and parent.scrubs == newest.scrubs and parent.watermark >= floor
         possible &= all(generation.origin != "load" for generation in since) and number > newest.id - 3
+        possible &= not any(is_looser(after.retention, before.retention) for before, after in itertools.pairwise(since))
         try:
             generation = rollback(self, number, keep=3)
         except ConflictError:
