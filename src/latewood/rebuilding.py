@@ -4,21 +4,31 @@ A store takes nothing below its frontier, because what was captured or published
 that should have been there from the start, the way out is a new store: every event of the old one with both its clocks
 and its corrections, and the feeds, sorted together in one bulk load. Its pointers are its own, and those of the old one
 are refused there; the old store is left as it is, so that trainings can go on with it until examples are made anew.
+
+Who was scrubbed does not come back with a feed. The new store itself has no memory of them, though: their names are hashed
+with the old one's key. Topics from before a scrub are not to be appended to it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latewood.columns import Column
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latewood.columns import Column, read_table, times_from_arrow
 from latewood.compaction import bulk_load
 from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.histories import scan_histories
+from latewood.immutable import Scrubs
 from latewood.intake import read_events
 from latewood.schema import Trait
 from latewood.store import Store
+from latewood.users import UserKeys
 
 
 def rebuild(
@@ -57,10 +67,21 @@ def _everything(store: Store, new: Store, feeds: Iterable[Any]) -> Iterator[Even
         traits = {trait.id: _recoded(store, new, events, trait) for trait in store.schema if trait.id in events.traits}
         yield replace(events, traits=traits)
     for number, feed in enumerate(feeds):
-        intake = read_events(feed, new.schema, new.encode)
+        table = read_table(feed)
+        forgotten = partial(_forgotten, store.scrubs, table)
+        intake = read_events(table, new.schema, new.encode, skipped=forgotten)
         if not intake.explicit or intake.supersedes is not None:
             raise SchemaError(f"feed {number}: a feed brings its ingest_ts, and no corrections")
-        yield intake.events
+        yield intake.events.take(np.flatnonzero(~forgotten(intake.events.keys, intake.events.event_ts)))
+
+
+def _forgotten(scrubs: Scrubs, feed: pa.Table, users: UserKeys, event_ts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which events of a checked feed are of users who were scrubbed since they happened, or were learned of."""
+    scrub_ts = scrubs.scrubbed_at(users)
+    gone = event_ts < scrub_ts
+    if "ingest_ts" in feed.column_names:
+        gone |= times_from_arrow(feed["ingest_ts"], "ingest_ts") <= scrub_ts
+    return gone
 
 
 def _recoded(store: Store, new: Store, events: Events, trait: Trait) -> Column:

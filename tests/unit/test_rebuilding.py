@@ -45,6 +45,18 @@ def test_a_rebuilt_store_has_everything_and_the_feeds(store: lw.Store, tmp_path:
     assert store.history("a")["action"].to_pylist() == ["x", "y", "x"]
 
 
+def test_a_feed_does_not_bring_back_who_was_scrubbed(store: lw.Store, clock: ManualClock, tmp_path: Path) -> None:
+    store.scrub(user_ids=["a"])
+    scrub_ts = store.generation.watermark - 1
+    clock.advance(100)
+    known = [16, scrub_ts, scrub_ts + 1, 6]
+    feed = table(["a", "a", "a", "c"], [15, scrub_ts + 1, scrub_ts + 1, 5], ["o", "p", "q", "r"], ingest_ts=known)
+    with lw.rebuild(store, tmp_path / "new", [feed]) as new:
+        assert new.history("a")["action"].to_pylist() == ["q"]
+        assert new.history("c")["action"].to_pylist() == ["r"]
+        assert {"o", "p"}.isdisjoint(new.vocabulary.values(new.schema["action"].id).to_pylist())
+
+
 def test_corrections_are_taken_over(store: lw.Store, clock: ManualClock, tmp_path: Path) -> None:
     store.append(table(["b", "a"], [31, 21], ["Z", "Y"], supersedes=pa.array([place(30, 100), place(20, 101)], PLACE)))
     clock.advance(100)
