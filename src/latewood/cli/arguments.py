@@ -5,15 +5,16 @@ from datetime import datetime
 
 import pyarrow as pa
 
-import latewood as lw
 from latewood.clock import to_us
 from latewood.errors import SchemaError
 
+MOMENT = "µs since epoch, or a time such as 2024-03-01T12:00:00Z"
 
-def parse_user(store: "lw.Store", user: str) -> int | str:
+
+def parse_user(user: str, type_: pa.DataType) -> int | str:
     """A user id of the store's type. Raises: SchemaError: the store's are integers, and this is none."""
     try:
-        return int(user) if pa.types.is_integer(store.schema.user_id) else user
+        return int(user) if pa.types.is_integer(type_) else user
     except ValueError:
         raise SchemaError(f"--user {user!r}: the store's user ids are integers") from None
 
@@ -25,5 +26,4 @@ def parse_moment(text: str, option: str) -> int:
     try:
         return to_us(datetime.fromisoformat(text))
     except ValueError:
-        what = "µs since epoch, or a time such as 2024-03-01T12:00:00Z"
-        raise SchemaError(f"{option} {text!r} is no moment: give {what}") from None
+        raise SchemaError(f"{option} {text!r} is no moment: give {MOMENT}") from None

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import latewood as lw
-from latewood.cli.output import NO_INPUT, Debug, Json, Mutable, Output
+from latewood.cli.output import NO_INPUT, Debug, Json, Mutable, Output, ReadOnly
 from latewood.cli.parquet_file import refuse_existing
 from latewood.errors import SchemaError
 
@@ -28,7 +28,7 @@ def export(
         bool, typer.Option(help="Leave out the examples whose history is gone, and count them.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
-    read_only: Annotated[bool, typer.Option(help="Look into generations only, as a trainer does.")] = False,
+    read_only: ReadOnly = False,
     mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,

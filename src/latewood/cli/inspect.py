@@ -53,7 +53,7 @@ def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
 
 
 def _show_history(output: Output, store: "lw.Store", user: str) -> None:
-    user_id = parse_user(store, user)
+    user_id = parse_user(user, store.schema.user_id)
     history = store.history(user_id)
     if output.as_json:
         output.result({"user_id": user_id, "length": history.num_rows, "events": history.to_pylist()})

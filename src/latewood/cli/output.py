@@ -1,4 +1,4 @@
-"""What every verb has in common: the options `--json` and `--debug`, and how a result or an error is shown."""
+"""What verbs have in common: options such as `--json` and `--debug`, and how a result or an error is shown."""
 
 import json
 import math
@@ -26,6 +26,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error
 Mutable = Annotated[
     str | None, typer.Option(help="The local folder of recent events, for a store that is not a local folder itself.")
 ]
+ReadOnly = Annotated[bool, typer.Option(help="Look into generations only, as a trainer does.")]
 NO_INPUT = "Standard input is not read."  # in the help of arguments that are files
 
 

@@ -2,13 +2,12 @@
 
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 
 import latewood as lw
+from latewood.cli.arguments import parse_user
 from latewood.cli.output import Debug, Json, Mutable, Output, moment
 from latewood.cli.where import parse_where
-from latewood.errors import SchemaError
 
 
 def scrub(
@@ -26,7 +25,7 @@ def scrub(
     """Forget users or events: what was logged of them is refused at once, their bytes are removed by compaction."""
     output = Output(json)
     with lw.Store.open(store, mutable=mutable) as opened:
-        users = None if user is None else user_ids(user, opened.schema.user_id)
+        users = None if user is None else [parse_user(one, opened.schema.user_id) for one in user]
         receipt = opened.scrub(users, None if where is None else parse_where(where), compact=compact)
     values = receipt.to_json()
     if json:
@@ -40,13 +39,3 @@ def scrub(
         values["scrub_ts"] = moment(receipt.scrub_ts, raw=False)
     output.result(values, "scrub")
     output.table(["out of reach"], [[place] for place in out_of_reach], "")
-
-
-def user_ids(words: list[str], type_: pa.DataType) -> list[int | str]:
-    """User ids as the store has them. Raises: SchemaError: not an integer where they are integers."""
-    if not pa.types.is_integer(type_):
-        return list(words)
-    try:
-        return [int(word) for word in words]
-    except ValueError:
-        raise SchemaError(f"--user {', '.join(words)}: the store's user ids are integers") from None

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 import latewood as lw
-from latewood.cli.output import NO_INPUT, Debug, Json, Mutable, Output
+from latewood.cli.output import NO_INPUT, Debug, Json, Mutable, Output, ReadOnly
 from latewood.errors import SchemaError
 
 _OF_THE_ROW = ("user_id", "request_ts", "cutoff")
@@ -27,7 +27,7 @@ def shadow(
     sample: Annotated[int, typer.Option(min=0, help="How many rows to compare; 0 for all.")] = 1000,
     seed: Annotated[int, typer.Option(help="Chooses them.")] = 0,
     examples: Annotated[int, typer.Option(min=0, help="How many differences of each kind to show.")] = 3,
-    read_only: Annotated[bool, typer.Option(help="Look into generations only, as a trainer does.")] = False,
+    read_only: ReadOnly = False,
     mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import latewood as lw
-from latewood.cli.output import Debug, Json, Mutable, Output
+from latewood.cli.output import Debug, Json, Mutable, Output, ReadOnly
 
 
 def verify(
@@ -17,7 +17,7 @@ def verify(
     sample: Annotated[int, typer.Option(min=0, help="How many of the examples; 0 for all.")] = 1000,
     seed: Annotated[int, typer.Option(help="Chooses them.")] = 0,
     max_len: Annotated[int | None, typer.Option(min=0, help="The model's, where retention takes events.")] = None,
-    read_only: Annotated[bool, typer.Option(help="Look into generations only, as a trainer does.")] = False,
+    read_only: ReadOnly = False,
     mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,

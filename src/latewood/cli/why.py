@@ -6,12 +6,12 @@ import numpy as np
 import typer
 
 import latewood as lw
-from latewood.cli.arguments import parse_moment, parse_user
-from latewood.cli.output import Debug, Json, Mutable, Output, moment
+from latewood.cli.arguments import MOMENT, parse_moment, parse_user
+from latewood.cli.output import Debug, Json, Mutable, Output, ReadOnly, moment
 from latewood.errors import SchemaError
 
 _TIMES = ("event_ts", "request_ts", "cutoff", "ingest_ts", "superseded_at", "horizon", "scrubbed_at", "before", "after")
-_WHEN = "µs since epoch, or a time such as 2024-03-01T12:00:00Z."
+_WHEN = f"{MOMENT}."
 
 
 def why(
@@ -25,7 +25,7 @@ def why(
     row: Annotated[int, typer.Option(min=0, help="Which of the examples, counted from 0.")] = 0,
     cutoff: Annotated[str | None, typer.Option(help="What was learned of before it counts; as in a backfill.")] = None,
     max_len: Annotated[int | None, typer.Option(min=0, help="The model's, to learn what it cuts off.")] = None,
-    read_only: Annotated[bool, typer.Option(help="Look into generations only, as a trainer does.")] = False,
+    read_only: ReadOnly = False,
     mutable: Mutable = None,
     json: Json = False,
     debug: Debug = False,
@@ -35,7 +35,7 @@ def why(
     with lw.Store.open(store, read_only=read_only, mutable=mutable) as opened:
         asked: dict[str, Any] = {"example": _example(examples, row)} if examples is not None else {}
         if user is not None:
-            asked["user_id"] = parse_user(opened, user)
+            asked["user_id"] = parse_user(user, opened.schema.user_id)
         for name, value in (("request_ts", request_ts), ("cutoff", cutoff)):
             if value is not None:
                 asked[name] = parse_moment(value, f"--{name.replace('_', '-')}")
