@@ -93,7 +93,7 @@ class Materializer:
             ScrubbedError: (unless masked) retention took the events, or the user was scrubbed. LeakageError: an example
             holds what its request could not have seen. CorruptionError: damaged bytes.
         """
-        return self.batch(self.resolve(examples))
+        return self._batch(self.resolve(examples))
 
     def resolve(self, examples: Any) -> Resolved:
         """The first half: read the examples and look up their pointers. A loader does it for many batches at once.
@@ -102,7 +102,8 @@ class Materializer:
         """
         store = self._store
         heads = read_heads(examples, store.schema, store.epoch)
-        scrub_ts = self._scrubbed_at(heads)
+        known = store.scrubs.refresh()
+        scrub_ts = store.scrubs.scrubbed_at(heads.keys) if known else None
         scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
         reader, resolution = self._look_up(heads)
         view = self._view()  # now that the store has what it is read from
@@ -111,12 +112,7 @@ class Materializer:
             resolution = replace(resolution, status=np.where(scrubbed, np.uint8(Status.SCRUBBED), resolution.status))
         hits = find_hits(reader, resolution, logged.pointers, logged.recents.supersedes)
         resolution = serve_retained(reader, resolution, hits, logged.recents, self.projection.max_len)
-        return Resolved(logged, resolution, hits, scrub_ts, reader, view)
-
-    def _scrubbed_at(self, heads: Heads) -> NDArray[np.int64] | None:
-        """When the users were last scrubbed; None if nobody ever was."""
-        scrubs = self._store.scrubs
-        return scrubs.scrubbed_at(heads.keys) if scrubs.refresh() else None
+        return Resolved(logged, resolution, hits, scrub_ts, known, reader, view)
 
     def _look_up(self, heads: Heads) -> tuple[GenerationReader, Resolution]:
         """The pointers' rows in the newest generation that is known, or in a newer one if they or its files ask for it."""
@@ -140,7 +136,15 @@ class Materializer:
         return view
 
     def batch(self, resolved: Resolved) -> Batch:
-        """The second half: decode and assemble. Raises: as calling it, of pointers and damaged bytes."""
+        """The second half: decode and assemble, but of users who were scrubbed meanwhile.
+
+        Raises: as calling it, of pointers, scrubbed users and damaged bytes.
+        """
+        if (known := self._store.scrubs.refresh()) > resolved.scrubs:
+            resolved = resolved.scrubbed(self._store.scrubs.scrubbed_at(resolved.logged.keys), known)
+        return self._batch(resolved)
+
+    def _batch(self, resolved: Resolved) -> Batch:
         self._require(resolved)
         logged, reader, view = resolved.logged, resolved.reader, resolved.view
         watermark, max_len = logged.pointers.watermark, self.projection.max_len

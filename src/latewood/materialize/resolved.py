@@ -1,6 +1,6 @@
 """Examples whose pointers were looked up: what stands between the two halves of materializing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ class Resolved:
     resolution: Resolution
     hits: Hits | None  # the rows that the recents suppress; None where they suppress none
     scrub_ts: NDArray[np.int64] | None  # (n,) when the users were last scrubbed; None where nobody was
+    scrubs: int  # how many scrubs were known then
     reader: GenerationReader  # of the generation that the resolution is of
     view: View
 
@@ -32,6 +33,13 @@ class Resolved:
         lengths = np.where(self.resolution.status == Status.OK, stored + np.diff(self.logged.recents.offsets), 0)
         return lengths if max_len is None else np.minimum(lengths, max_len)
 
+    def scrubbed(self, scrub_ts: NDArray[np.int64], scrubs: int) -> "Resolved":
+        """By what is known of scrubs now."""
+        gone = self.logged.cutoff <= scrub_ts
+        status = np.where(gone, np.uint8(Status.SCRUBBED), self.resolution.status)
+        resolution = replace(self.resolution, status=status)
+        return replace(self, resolution=resolution, scrub_ts=scrub_ts, scrubs=scrubs)
+
     def take(self, rows: NDArray[np.int64]) -> "Resolved":
         """The examples at these rows, in this order."""
         return Resolved(
@@ -39,6 +47,7 @@ class Resolved:
             self.resolution.take(rows),
             None if self.hits is None else self.hits.take(rows),
             None if self.scrub_ts is None else self.scrub_ts[rows],
+            self.scrubs,
             self.reader,
             self.view,
         )
@@ -50,6 +59,7 @@ class Resolved:
             self.resolution.take(slice(start, stop)),
             None if self.hits is None else self.hits.slice(start, stop),
             None if self.scrub_ts is None else self.scrub_ts[start:stop],
+            self.scrubs,
             self.reader,
             self.view,
         )

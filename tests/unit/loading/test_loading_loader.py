@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latewood.batch import Batch
-from latewood.errors import PointerError, SchemaError
+from latewood.errors import PointerError, SchemaError, ScrubbedError
 from latewood.examples import ExampleLog
 from latewood.loading import Loader
 from latewood.projection import Projection
@@ -224,3 +224,28 @@ def test_its_repr_says_what_it_will_give(store: Store, examples: pa.Table) -> No
     assert repr(loader) == "<Loader of 50 examples in 3 batches, shuffle, epoch 2>"
     second = Loader(store, examples, PROJECTION, batch_size=25, order="user", rank=1, world_size=2)
     assert repr(second) == "<Loader of 50 examples in 1 batch, user, epoch 0, rank 1 of 2>"
+
+
+def test_a_scrub_holds_for_what_was_looked_up_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window is looked up at once, and lasts for many batches."""
+    monkeypatch.setattr("latewood.loading.loader.EVENTS_AT_ONCE", 1)
+    schema = Schema(user_id=pa.int64(), traits=pa.schema([("item_id", pa.int64())]))
+    with Store.create(tmp_path / "s", schema, shards=1, clock=ManualClock(START)) as store:
+        users = list(range(8))
+        store.append(pa.table({"user_id": users, "event_ts": [START - 1] * 8, "item_id": users}))
+        examples = store.capture(pa.table({"user_id": users, "request_ts": [START] * 8})).columns
+        options: dict[str, Any] = {"batch_size": 2, "order": "user", "prefetch": 0}
+        masking, raising = (
+            Loader(store, examples, PROJECTION, on_missing="mask", **options),
+            Loader(store, examples, PROJECTION, **options),
+        )
+        masked, raised = iter(masking), iter(raising)
+        assert [next(batches).weights.tolist() for batches in (masked, raised)] == [[1, 1], [1, 1]]
+        store.scrub(user_ids=[3, 7])
+        assert [(batch.weights.tolist(), batch.values["item_id"].tolist()) for batch in masked] == [
+            ([1, 0], [2]),
+            ([1, 1], [4, 5]),
+            ([1, 0], [6]),
+        ]
+        with pytest.raises(ScrubbedError, match="row 1, user 3"):
+            next(raised)
