@@ -137,6 +137,7 @@ def main() -> int:
             faulthandler.enable()
             print({REFUSED: "refused", READ: "harmless"}[everything(arguments.case)])
             return 0
+        Workplace(Path(name) / "sound")  # compiles what all workers will use
         stop, workers = len(everything.jobs), arguments.workers
         findings = run(everything, seconds=arguments.seconds, workers=workers, stop=stop, tell=60)
     for found in findings:

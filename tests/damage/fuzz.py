@@ -31,7 +31,7 @@ from forged_shards import ForgedShard  # noqa: E402
 from latewood.errors import CorruptionError, SchemaError  # noqa: E402
 from made_shards import all_dtypes, columns_for, random_columns, run_of, write_shard  # noqa: E402
 
-HANG_S = 20
+HANG_S = 60
 REFUSED, READ = 1, 2
 Case = Callable[[int], int]
 

@@ -121,6 +121,27 @@ def relay(shard: ForgedShard, rng: Rng) -> None:
     shard.replace_payload(parts, entries)
 
 
+def overstep(shard: ForgedShard, rng: Rng) -> None:
+    """One entry with a field that its column cannot have, and as many bytes as it asks for: only its own check is left."""
+    chosen, starts = int(rng.integers(0, len(shard.entries) - 1)), (shard.entries & np.uint64(OFFSET)).tolist()
+    parts, entries = [], []
+    for place in places(shard):
+        entry = int(shard.entries[place.index]) & ~OFFSET
+        data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
+        if place.index == chosen:
+            name, entry = str(rng.choice(list(SHIFTS))), legal_entry(rng, place)
+            shift, bits = SHIFTS[name]
+            top = (1 << bits) - 1
+            value = int(rng.choice([0, 1, top, rng.integers(0, top, endpoint=True)]))
+            entry = entry & ~(top << shift) | value << shift
+            data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+            if place.column["role"] == "superseded_at":
+                _claim(shard, rng, place, entry)
+        parts.append(data)
+        entries.append(entry)
+    shard.replace_payload(parts, entries)
+
+
 def _claim(shard: ForgedShard, rng: Rng, place: Place, entry: int) -> None:
     """What the stripe's record must say of this entry, nearly always."""
     if rng.random() < 0.98:
@@ -232,6 +253,31 @@ def grow_user(shard: ForgedShard, rng: Rng) -> None:
     shard.footer["events"] += delta
 
 
+def unbalance(shard: ForgedShard, rng: Rng) -> None:
+    """What closes a list, and perhaps the footer with it: where the last stripe ends, or what all users have together."""
+    value = int(rng.choice(np.array(EDGES, np.uint64)))
+    if rng.random() < 0.4:
+        shard.entries[-1] = value if rng.random() < 0.5 else (int(shard.entries[-1]) + int(rng.integers(-9, 9))) % 2**64
+        return
+    word = int(rng.integers(2, 5))
+    changed = int(shard.users[-1, word]) + int(rng.integers(-300, 300)) if rng.random() < 0.7 else value
+    shard.users[-1, word] = changed % 2**64
+    if rng.random() < 0.5:
+        shard.footer[("events", "stripes", "blocks")[word - 2]] = max(0, changed)
+
+
+def empty_user(shard: ForgedShard, rng: Rng) -> None:
+    """A user more, without events."""
+    at = int(rng.integers(0, len(shard.users)))
+    row = shard.users[at].copy()
+    row[:2] = shard.users[at - 1, :2] + np.uint64(1) if at else 0
+    shard.users = np.insert(shard.users, at, row, axis=0)
+    shard.footer["users"] += 1
+    for name, size in (("user_ids", 8), ("user_offsets", 8)):
+        if name in shard.ids:
+            shard.ids[name] += shard.ids[name][-size:]
+
+
 def drop_section(shard: ForgedShard, rng: Rng) -> None:
     """A section without its last words."""
     count = int(rng.integers(1, 4))
@@ -243,13 +289,16 @@ def drop_section(shard: ForgedShard, rng: Rng) -> None:
 
 Mutation = Callable[[ForgedShard, Rng], None]
 LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users)
-WILD: tuple[Mutation, ...] = (set_entry, set_word, set_footer, grow_user, drop_section)
+WILD: tuple[Mutation, ...] = (set_entry, set_word, set_footer, grow_user, unbalance, empty_user, drop_section)
 
 
 def mutate(shard: ForgedShard, rng: Rng) -> None:
     """One case: legal changes, mostly, and now and then a wild one."""
     chosen: list[Mutation] = [LEGAL[i] for i in np.flatnonzero(rng.random(len(LEGAL)) < 0.5)]
-    if rng.random() < 0.3 or not chosen:
+    kind = rng.random()
+    if kind < 0.3:
+        chosen.append(overstep)
+    elif kind < 0.5 or not chosen:
         chosen += [WILD[i] for i in rng.integers(0, len(WILD), int(rng.integers(1, 4)))]
     for change in chosen:
         change(shard, rng)

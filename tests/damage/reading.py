@@ -18,7 +18,7 @@ from latewood.immutable import desk, resolve
 from latewood.pointer import Pointers
 from latewood.stripes import Carried, Ranges, Shard, ShardWriter, StripeColumn, Tables, UserRun
 from latewood.stripes.decode import Output, decode_columns
-from latewood.stripes.layout import SUPERSEDED_AT
+from latewood.stripes.layout import NEVER_CLEAN, SUPERSEDED_AT, superseded_index
 from made_shards import same, tables_of
 
 Rng = np.random.Generator
@@ -65,6 +65,7 @@ def read_all(shard: Shard, memory: Memory, rng: Rng) -> None:
     tables, ranges = tables_of(shard), ranges_of(shard, rng)
     for column in range(len(shard.columns)):
         decode(tables, ranges, column, memory, rng)
+    check_superseded(shard)
     ids_are_text = _is_fine(lambda: shard.user_ids)
     _is_fine(lambda: shard.locate(shard.keys))
     _is_fine(shard.verify)
@@ -115,6 +116,19 @@ def decode(tables: Tables, ranges: Ranges, column: int, memory: Memory, rng: Rng
         for array in (values, mask):
             part, other = array[target : target + stop - start], array[whole : whole + stop - start]
             assert part.tobytes() == other.tobytes(), "a part differs from the same part of the whole"
+
+
+def check_superseded(shard: Shard) -> None:
+    """Where a stripe's record does not say otherwise, none of its events is superseded: kernels do not look."""
+    index = superseded_index(shard.columns)
+    for user in range(shard.user_count) if index is not None else ():
+        first, last = shard.first_stripe[user : user + 2].tolist()
+        count = int(shard.first_event[user + 1] - shard.first_event[user])
+        values, mask = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        whole = Ranges(*(np.array([x], np.int64) for x in (0, user, 0, count, 0)))
+        decode_columns(tables_of(shard), whole, [Output(index or 0, values, mask)], verify=False)
+        for stripe in np.flatnonzero(shard.latest_ingests[first:last] != NEVER_CLEAN).tolist():
+            assert mask[256 * stripe : 256 * (stripe + 1)].all(), "a superseded event in a clean stripe"
 
 
 # ---- pointers
