@@ -8,6 +8,7 @@ in the store once, every example equals the oracle over all events known by then
 
 # ruff: noqa: E402 - a script finds only what lies beside it; what all tests share lies a folder up
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -275,6 +276,7 @@ def warm_up(folder: Path) -> None:
     lw.Store.create(folder / "store", real_stores.SCHEMA, shards=2).close()
     for role in (Writer, Corrector, Compactor, Server, Writer, Scrubber, Compactor, Trainer):
         role(Place(folder, 1, 0, monotonic(), monotonic() + 0.3, Ear())).run()  # type: ignore[arg-type]
+    gc.collect()  # a loader that was dropped keeps its files open until then; what is open here is open in every fork
     shutil.rmtree(folder)
 
 

@@ -14,4 +14,5 @@ def test_processes_share_a_store(tmp_path: Path) -> None:
     assert figures["kills"] > 0
     assert figures["generations"] > 1
     assert figures["examples_compared"] > 0
-    assert set(figures["acts"]) == {"Writer", "Compactor", "Server", "Trainer", "Victim"}
+    everyone = {"Writer", "Corrector", "Compactor", "Server", "Trainer", "Scrubber", "Victim"}
+    assert set(figures["acts"]) == everyone
