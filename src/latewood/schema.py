@@ -197,7 +197,7 @@ class Schema:
         return schema
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able form, as kept in the store and in every manifest."""
+        """A JSON-able form, as kept in `store.json`, changes and manifests."""
         return {
             "user_id": str(self.user_id),
             "traits": [_trait_to_json(trait) for trait in self.traits],

@@ -38,6 +38,8 @@ NO_FILE = ShardFile()
 class Generation:
     """One publication of the immutable tier: exactly the events with `ingest_ts < watermark`.
 
+    Less those that retention took, and the scrubs that it counts (docs/protocol.md R15, R16).
+
     Units: watermark in µs since epoch, UTC.
     """
 
