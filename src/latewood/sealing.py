@@ -55,8 +55,8 @@ def seal(store: MaterializeStore, examples: Any) -> Any:
     What the examples mean, for every projection, is the same before and after, as long as retention lets it be.
 
     Args: examples: a table; or a path, glob, directory or URI of an example log, or several of these, whose files are
-        rewritten in place, one by one. A run whose loader is to be resumed should keep its own copy: its state is of the
-        files as they were.
+        rewritten in place, one by one. A run that reads as of a pin should keep its own copy: sealed pointers are newer
+        than what it can read.
     Returns: of a table, the table with `uih` and `recent` changed; of a log, a SealReport.
     Raises: SchemaError, PointerError, LeakageError: not examples of this store, as when they are materialized.
     """

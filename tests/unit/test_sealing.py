@@ -11,7 +11,7 @@ import pytest
 import latewood as lw
 from latewood.examples import open_examples
 from latewood.schema import TIME_TYPE
-from latewood.sealing import SealReport, forget_recents, seal_with_report
+from latewood.sealing import SealReport, forget_recents, purge_log, seal_with_report
 from latewood.testing import ManualClock, different_rows
 
 START = 1_700_000_000_000_000
@@ -226,6 +226,34 @@ def test_a_log_is_sealed_in_place(store: lw.Store, tmp_path: Path, clock: Manual
     assert sum(recents(after)) == 0
     assert different_rows(batch(store, after), before).tolist() == []
     assert lw.seal(store, [path for path in sorted(files) if path in changed]).sealed == 0
+
+
+@pytest.mark.parametrize("writer", ["ours", "another's"])
+def test_a_run_is_resumed_on_a_log_that_was_sealed_or_purged(
+    store: lw.Store, tmp_path: Path, clock: ManualClock, writer: str
+) -> None:
+    folder, examples = tmp_path / "log", capture(store, list(range(23)))
+    if writer == "ours":
+        with lw.ExampleLog(folder, row_group_size=5, bucket_count=2) as log:
+            log.append(examples)
+    else:
+        folder.mkdir()
+        pq.write_table(examples, folder / "part.parquet", row_group_size=5)
+
+    def loader() -> lw.Loader:
+        return lw.Loader(store, folder, VIEW, batch_size=4, seed=5, on_missing="mask")
+
+    expected = [batch.features["label"].to_pylist() for batch in loader()]
+    run = iter(running := loader())
+    taken = [next(run).features["label"].to_pylist() for _ in range(2)]
+    state = running.state_dict()
+    run.close()
+    store.scrub(user_ids=[0])
+    assert len(purge_log(store, folder).files) == 1
+    assert lw.seal(store, folder).sealed == 1
+    resumed = loader()
+    resumed.load_state_dict(state)
+    assert taken + [batch.features["label"].to_pylist() for batch in resumed] == expected
 
 
 def _groups(path: Path) -> list[int]:
