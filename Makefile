@@ -64,10 +64,10 @@ concurrency: .venv/.developer
 	$(BIN)/python tests/concurrency/concurrency_run.py --seconds $(SECONDS) --seed $(SEED)
 
 damage: .venv/.developer
-	$(BIN)/python tests/damage/damage_run.py
+	PYTHONPATH=tests $(BIN)/python tests/damage/exhaustive.py
 
 fuzz: .venv/.developer
-	$(BIN)/python tests/damage/fuzz.py --seconds $(SECONDS) --seed $(SEED)
+	PYTHONPATH=tests $(BIN)/python tests/damage/fuzz.py --seconds $(SECONDS) --seed $(SEED)
 
 format: .venv/.developer
 	$(BIN)/ruff check --fix .
