@@ -35,7 +35,9 @@ def check_places(intake: Intake, store: CorrectedStore) -> None:
     """
     if intake.supersedes is None or intake.supersedes.places is None:
         return
-    reader = store.reader()
+    reader, places = store.reader(), intake.supersedes.places
+    if (intake.supersedes.chosen & (places.ingest_ts >= reader.generation.watermark)).any():
+        reader = store.refresh()  # which may have it by now, and the tier no more
     while True:
         try:
             _check_in(reader, intake, intake.supersedes, store.scrubs)

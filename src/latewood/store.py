@@ -324,7 +324,8 @@ class Store:
             generation = self.refresh().generation
             pin = Pin(name, generation.id, self.clock.now() + ttl // timedelta(microseconds=1))
             self.catalog.pins.write(pin)
-            if self.catalog.is_stored(generation):  # else it was collected before the pin was there
+            # Else it was collected before the pin was there; or is about to be, by who looked for pins before.
+            if self._newest().id == generation.id and self.catalog.is_stored(generation):
                 return pin
 
     def unpin(self, name: str) -> None:

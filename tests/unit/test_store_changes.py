@@ -1,13 +1,15 @@
 """Living with a store: changes of schema, pins, and the view at a pin."""
 
+import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 import latewood as lw
-from latewood.immutable import Catalog
+from latewood.immutable import Catalog, Pin
 from latewood.storage import keys
 from latewood.testing import ManualClock
 
@@ -168,6 +170,52 @@ def test_a_pin_that_lost_its_files_before_it_was_there_takes_the_newer_generatio
     monkeypatch.setattr(Catalog, "is_stored", while_another_compacts)
     assert store.pin("run", HOUR).generation == 2
     other.close()
+
+
+def test_a_pin_that_a_collection_has_not_seen_takes_the_newer_generation(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(store, clock)
+    store.compact()
+    other = lw.Store.open(store.path, clock=clock)
+    pins, write, delete = store.catalog.pins, store.catalog.pins.write, other.storage.delete
+    collecting, pinned = threading.Event(), threading.Event()
+
+    def late_delete(garbage: Any) -> None:
+        collecting.set()
+        assert pinned.wait(30)
+        delete(garbage)
+
+    def compact() -> None:
+        append(other, clock)
+        other.compact(keep=1)
+
+    def late_write(pin: Pin) -> None:
+        monkeypatch.setattr(pins, "write", write)
+        thread.start()
+        assert collecting.wait(30)
+        write(pin)
+
+    thread = threading.Thread(target=compact)
+    monkeypatch.setattr(other.storage, "delete", late_delete)
+    monkeypatch.setattr(pins, "write", late_write)
+    try:
+        pin = store.pin("run", HOUR)
+    finally:
+        pinned.set()
+        thread.join()
+    assert store.catalog.is_stored(store.catalog.load(pin.generation))
+    other.close()
+
+
+def test_a_correction_of_nothing_is_refused_by_who_is_behind_too(store: lw.Store, clock: ManualClock) -> None:
+    with lw.Store.open(store.path, clock=clock) as other:
+        for _ in range(3):
+            append(other, clock)
+            other.compact()
+    place = {"event_ts": 1_000_010, "ingest_ts": 1_000_009, "ordinal": 0}
+    with pytest.raises(lw.ConflictError, match="row 0 supersedes an event"):
+        store.append(pa.table({"user_id": [1], "supersedes": [place]}))
 
 
 def test_a_correction_of_nothing_is_refused(store: lw.Store, clock: ManualClock) -> None:
