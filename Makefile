@@ -55,7 +55,7 @@ simulate: .venv/.developer
 	$(BIN)/python -m latewood.testing.simulation --cases $(CASES) --start $(START) --processes 2
 
 mutants: .venv/.developer
-	$(BIN)/python tests/simulation/mutants.py
+	$(BIN)/python -m tests.simulation.mutants
 
 crash: .venv/.developer
 	$(BIN)/python tests/crash/crash_run.py --kills $(KILLS) --seed $(SEED)

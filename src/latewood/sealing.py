@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.columns import one_array, read_table
-from latewood.errors import SchemaError
+from latewood.errors import ConflictError, SchemaError
 from latewood.examples import rewrite_log
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Status
@@ -192,6 +192,8 @@ def _at_cutoff(store: MaterializeStore, logged: Logged, rows: NDArray[np.int64])
         except FileNotFoundError:  # collected: a newer generation holds what this one held
             if store.refresh().generation.id == reader.generation.id:
                 raise
+    else:
+        raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
     covered = cutoff <= reader.generation.watermark
     whole = (old.status == Status.OK) & (found.status == Status.OK) & (new.length >= new.end_ties)
     became = np.where(covered, np.where(whole, _SEALED, _REFUSED), _NOT_COVERED)
