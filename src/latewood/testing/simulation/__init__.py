@@ -5,9 +5,14 @@
     storage    objects, shared by all processes               log         the log below the mutable tier, likewise
     clock      one time, and clocks that are wrong            store       the real `Store` on those places
     plan       what can happen in a case                      process     opens the store, acts, dies, comes back
-    writing, reading, upkeep                                  the actions
-    model      what the store was given                       world       all of these together
-    laws       checked at every commit and publication        quiet       checked whenever nothing is under way
+
+    writing    append, correct, load                          reading     capture, backfill, materialize, look back
+    changing   compact, alter, scrub, pin, roll back, seal    upkeep      restarts, sudden deaths, time
+
+    model      what the store was given, and the oracle       expected    what becomes of an example: served or refused
+    laws       checked at every commit and publication        admission   what an append must have done
+    comparing  sequences beside the oracle's                  quiet       checked whenever nothing is under way
+    tools      `verify` and `why`, judged                     world       all of these together
     case       one seed, from plan to verdict                 runner      many seeds, on several processors
 
 Only the places below the storage seam and below the log are simulated, and time. Everything else is the code that ships.

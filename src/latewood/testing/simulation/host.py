@@ -8,8 +8,10 @@ import errno
 from dataclasses import dataclass
 
 from latewood.testing.simulation.chance import Chance
-from latewood.testing.simulation.scheduler import Scheduler, StoppedError
+from latewood.testing.simulation.scheduler import Scheduler, StoppedError, StuckError
 from latewood.testing.simulation.trace import Trace
+
+OPERATIONS_MAX = 30_000  # in a case; most have a few hundred
 
 
 class CrashedError(BaseException):
@@ -55,6 +57,8 @@ class Host:
             self.scheduler.pause()
         self._check_alive()
         self._trace.note(self.name, what)
+        if len(self._trace) > OPERATIONS_MAX:
+            raise StuckError(f"{OPERATIONS_MAX} operations: something is tried for ever; at last, {what}")
         self._maybe_crash(what)
 
     def begin(self, what: str) -> None:

@@ -13,6 +13,7 @@ from latewood.testing.simulation.broken import require
 from latewood.testing.simulation.comparing import check_batch, check_refusals, expect, of_one_type
 from latewood.testing.simulation.model import NUMBER, Version
 from latewood.testing.simulation.reading import draw_projection
+from latewood.testing.simulation.tools import check_tools
 from latewood.testing.simulation.world import World
 
 Found = tuple[object, int, int, int, int]  # user, event_ts, ingest_ts, ordinal, number
@@ -29,6 +30,8 @@ def check_all(world: World) -> None:
         check_tier(world, store)
     is_full = world.chance.happens(0.5)
     check_examples(world, store, Projection() if is_full else draw_projection(world.chance, store.schema))
+    if is_writer and world.chance.happens(0.1):
+        check_tools(world, store)
     store.close()
 
 

@@ -1,0 +1,262 @@
+"""R13 to R17: corrections, repetitions, retention, scrubs, and changes of the schema."""
+
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from latewood.capture import examples
+from latewood.compaction import forget, recipe, rows, runs
+from latewood.compaction.recipe import Recipe
+from latewood.events import Suppressions
+from latewood.immutable import Catalog, GenerationReader
+from latewood.immutable.resolve import Status
+from latewood.immutable.scrubs import NOT_SCRUBBED
+from latewood.materialize import Materializer, materializer
+from latewood.mutable import admission
+from latewood.mutable.arena import Arena
+from latewood.mutable.logged_tier import LoggedTier
+from latewood.vocabulary import Vocabulary
+
+from .mutant import Patches, mutant
+
+
+@mutant("R13", within=300)
+def corrected_rows_are_dropped() -> Patches:
+    """Compaction drops the row that a newer version took the place of."""
+
+    def dropped(of: Any, keys: Any, suppressions: Any) -> Any:
+        after = rows.marked(of, keys, suppressions)
+        if after.superseded_at is None:
+            return after
+        return after.without(after.superseded_at < 2**63 - 1)
+
+    return [patch.object(runs, "marked", dropped)]
+
+
+@mutant("R13", within=300)
+def corrected_rows_are_not_marked() -> Patches:
+    """Compaction keeps the old row as it was."""
+    return [patch.object(runs, "marked", lambda of, keys, suppressions: of)]
+
+
+@mutant("R13", within=300)
+def recent_corrections_leave_stored_events() -> Patches:
+    """What recents say was superseded is not taken out of the stored part."""
+    return [patch.object(materializer, "find_hits", lambda *arguments: None)]
+
+
+@mutant("R13", within=300)
+def captures_log_no_suppressions() -> Patches:
+    """Recents do not say which stored events they supersede."""
+    from latewood.events import no_suppressions
+
+    def none(self: Arena, keys: Any, end_ts: Any, *rest: Any) -> Any:
+        return np.zeros(len(end_ts) + 1, np.int64), no_suppressions()
+
+    return [patch.object(Arena, "suppressed", none)]
+
+
+@mutant("R13", within=300)
+def superseded_at_once() -> Patches:
+    """A superseded recent event is gone for every request, whatever its cutoff."""
+
+    def drop(self: Arena, offsets: Any, found: Any, cutoff: Any) -> Any:
+        self._superseded_at.reserve(self.rows)
+        kept = self._superseded_at.array[found] == 2**63 - 1
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+        return before[offsets], found[kept]
+
+    return [patch.object(Arena, "_drop_superseded", drop)]
+
+
+@mutant("R13", within=1500)
+def corrections_name_no_ordinal() -> Patches:
+    """A correction names an event by its two times alone: it meets the first of a tie."""
+    versions = admission._versions
+
+    def without_ordinal(*arguments: Any) -> Any:
+        found = versions(*arguments)
+        of: Suppressions = found.suppressions
+        return replace(found, suppressions=replace(of, ordinal=np.zeros_like(of.ordinal)))
+
+    return [patch.object(admission, "_versions", without_ordinal)]
+
+
+@mutant("R14", within=300)
+def ids_are_not_looked_up() -> Patches:
+    """A repeated event_id is a new event."""
+    return [patch.object(admission._Repeats, "find", lambda *arguments: None)]
+
+
+@mutant("R14", within=600)
+def ids_go_with_eviction() -> Patches:
+    """Event ids are forgotten with the events of evicted segments."""
+    return [patch.object(LoggedTier, "_remember_ids", lambda self, before, after: None)]
+
+
+@mutant("R15", within=400)
+def expired_is_served_short() -> Patches:
+    """What retention left is served, though it is less than the pointer means."""
+
+    def serve(reader: Any, resolution: Any, hits: Any, recents: Any, max_len: Any) -> Any:
+        served = resolution.status == Status.EXPIRED
+        return replace(resolution, status=np.where(served, np.uint8(Status.OK), resolution.status))
+
+    return [patch.object(materializer, "serve_retained", serve)]
+
+
+@mutant("R15", within=1500)
+def enough_events_so_serve() -> Patches:
+    """Served if there are enough, stored and recent together, however old the recent ones are."""
+
+    def serve(reader: Any, resolution: Any, hits: Any, recents: Any, max_len: Any) -> Any:
+        expired = resolution.status == Status.EXPIRED
+        if max_len is None:
+            return resolution
+        left = resolution.count if hits is None else resolution.count - hits.counts
+        served = expired & (left + np.diff(recents.offsets) >= max_len)
+        return replace(resolution, status=np.where(served, np.uint8(Status.OK), resolution.status))
+
+    return [patch.object(materializer, "serve_retained", serve)]
+
+
+@mutant("R15", within=400)
+def retention_cuts_inside_a_time() -> Patches:
+    """Retention by count keeps exactly so many, in the middle of a tie."""
+
+    def expired(of: Any, complete: Any, horizon: Any, max_events: Any) -> Any:
+        gone = rows.expired(of, complete, horizon, max_events)
+        if max_events is None:
+            return gone
+        start, stop = of.offsets[:-1], of.offsets[1:]
+        exact = np.repeat(np.where(complete, stop - max_events, start), stop - start)
+        return (np.arange(len(exact)) < exact) | (False if gone is None else gone)
+
+    return [patch.object(runs, "expired", expired)]
+
+
+@mutant("R16", within=200)
+def readers_do_not_ask_for_scrubs() -> Patches:
+    """Materializing does not look at the records of scrubs."""
+    return [patch.object(Materializer, "_scrubbed_at", lambda self, heads: None)]
+
+
+@mutant("R16", within=400)
+def captures_withhold_nothing() -> Patches:
+    """Until compaction the stored history of a scrubbed user is captured as before."""
+
+    def never(store: Any, keys: Any, state: Any) -> Any:
+        return np.full(len(keys.hash), NOT_SCRUBBED)
+
+    return [patch.object(examples, "_scrubbed_at", never)]
+
+
+@mutant("R16", within=400)
+def a_replay_brings_the_past_back() -> Patches:
+    """Rows from before a scrub are taken in again."""
+    skip = admission._skip
+
+    def skip_none(*arguments: Any) -> Any:
+        entry = skip(*arguments)
+        return replace(entry, skipped=np.zeros_like(entry.skipped))
+
+    return [patch.object(admission, "_skip", skip_none)]
+
+
+@mutant("R16", within=300)
+def compaction_forgets_nothing() -> Patches:
+    """Rows of forgotten users are carried on."""
+    return [patch.object(Recipe, "touched", lambda self, users: None)]
+
+
+@mutant("R16", within=1000)
+def scrubs_after_the_cut_count_as_applied() -> Patches:
+    """A generation says that it has applied a scrub whose events are not all below its cut."""
+    return [patch.object(recipe, "applied_by", lambda scrubs, watermark: len(scrubs))]
+
+
+@mutant("R16", within=300)
+def scans_give_what_was_scrubbed() -> Patches:
+    """The mutable tier hands scrubbed events on to compaction."""
+    return [patch.object(LoggedTier, "_remembered", lambda self, events: events)]
+
+
+@mutant("R16", within=400)
+def values_are_not_blanked() -> Patches:
+    """Values that only forgotten events had stay in the vocabulary."""
+    return [patch.object(forget, "_blank_unused", lambda store, generation: None)]
+
+
+@mutant("R16", within=400)
+def values_in_use_are_blanked() -> Patches:
+    """Blanking does not look at the events that were appended since."""
+
+    def blank(self: Vocabulary, tier: Any, candidates: Any) -> int:
+        codes = {trait: some.tolist() for trait, some in candidates.items() if len(some)}
+        if codes:
+            self.put_blanked(self.blanked, codes)
+            self.erase_blanked()
+        return 0
+
+    return [patch.object(Vocabulary, "blank", blank)]
+
+
+@mutant("R16", within=600)
+def pins_hold_what_was_scrubbed() -> Patches:
+    """Generations that do not know a scrub are kept, as many as asked for, and pinned ones."""
+    collect = Catalog.collect
+
+    def keep_all(self: Catalog, keep: int = 2, *, now: int | None = None) -> Any:
+        latest = self.latest
+
+        def unscrubbed() -> Any:
+            return replace(latest(), scrubs=0)
+
+        with patch.object(self, "latest", unscrubbed):
+            return collect(self, keep, now=now)
+
+    return [patch.object(Catalog, "collect", keep_all)]
+
+
+@mutant("R16", within=600)
+def a_scrub_of_the_dead_is_left() -> Patches:
+    """A scrub whose process died before it was recorded is not finished by the next."""
+    finish = LoggedTier._finish_scrub
+
+    def only_own(self: LoggedTier) -> None:
+        if self.__dict__.get("_scrubbing"):
+            finish(self)
+
+    scrub = LoggedTier.scrub
+
+    def marked(self: LoggedTier, body: Any, *, now: int) -> Any:
+        self.__dict__["_scrubbing"] = True
+        return scrub(self, body, now=now)
+
+    return [
+        patch.object(LoggedTier, "_finish_scrub", only_own),
+        patch.object(LoggedTier, "scrub", marked),
+        patch.object(LoggedTier, "_is_behind", lambda self, state: False),
+    ]
+
+
+@mutant("R17", within=600)
+def a_name_is_always_the_same_trait() -> Patches:
+    """A stored trait is found by its name: one that was dropped and added again has its old values."""
+
+    def by_name(self: GenerationReader, trait: Any) -> int | None:
+        names = [stored.name for stored in self.generation.schema]
+        return 3 + names.index(trait.name) if trait.name in names else None
+
+    return [patch.object(GenerationReader, "column", by_name)]
+
+
+@mutant("R17", within=600)
+def the_schema_is_read_before_the_cut() -> Patches:
+    """Compaction builds by the schema of its parent, not by what was asked for since."""
+    from latewood.immutable import Changes
+    from latewood.immutable.changes import Change
+
+    return [patch.object(Changes, "latest", lambda self, generation: Change.of(generation))]
