@@ -172,7 +172,7 @@ class Vocabulary:
             plain = words.to_pylist()
         except UnicodeDecodeError as error:
             raise SchemaError(f"column {trait.name!r} holds text that is not UTF-8: {error}") from None
-        codes = wordlist.lookup(plain)
+        codes = wordlist.lookup(plain) if add else wordlist.look_up_to_read(plain)
         if None in codes and add:
             wordlist.add(words.filter(pa.array([code is None for code in codes], pa.bool_())))
             codes = wordlist.lookup(plain)

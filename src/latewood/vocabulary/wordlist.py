@@ -7,7 +7,8 @@ means that value.
 
 Values can be blanked (`blanked`): their codes are given out no more and mean null. A value that comes again gets a new
 code. But an example may still carry one among its recent events, and must be read: in the process that reads it such a
-value is a visitor, who stands in the place of some blanked code for as long as the process lives.
+value is a visitor, who stands in the place of some blanked code for as long as the process lives. One whose code was
+read before it was blanked, and may be in a batch that is still to be made, stands in its own.
 
 Looking up known values takes no lock: the dictionary only grows, and codes enter it after their chunk is durable.
 """
@@ -42,6 +43,7 @@ class Wordlist:
         self._gone: frozenset[int] = frozenset()  # the blanked codes that were taken out here
         self._codes: dict[str | int, int] = {}
         self._visitors: dict[str | int, int] = {}  # codes that are good for this process only
+        self._read = np.zeros(0, np.bool_)  # by code: whether one was given for reading
         self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation, but for blanked ones
         self._size = 0
         self._joined = pa.array([], trait.value_type)
@@ -53,9 +55,18 @@ class Wordlist:
         self._load()
         return list(map(self._codes.get, words))
 
+    def look_up_to_read(self, words: list[str | int]) -> list[int | None]:
+        """Codes of what is known here, None for the rest. They go on meaning these words in this process."""
+        with self._lock:
+            codes = self.lookup(words)
+            if len(self._read) < self._size:
+                self._read = np.concatenate([self._read, np.zeros(self._size - len(self._read), np.bool_)])
+            self._read[[code for code in codes if code is not None]] = True
+            return codes
+
     def look_up_any(self, words: list[str | int]) -> list[int | None]:
         """Codes for reading: also of values that were blanked, as far as there are places for them. None for the rest."""
-        codes = self.lookup(words)
+        codes = self.look_up_to_read(words)
         if None not in codes:
             return codes
         self.refresh()
@@ -63,7 +74,8 @@ class Wordlist:
             for word in words:
                 if word not in self._codes and word not in self._visitors:
                     self._seat(word)
-            return [self._codes.get(word, self._visitors.get(word)) for word in words]
+            codes = self.look_up_to_read(words)
+            return [self._visitors.get(word) if code is None else code for code, word in zip(codes, words, strict=True)]
 
     def _seat(self, word: str | int) -> None:
         """Give a visitor the first free place, if there is one. The values are put together anew."""
@@ -114,6 +126,10 @@ class Wordlist:
             if not new:
                 return
             self._gone |= new
+            read = {
+                word: code for word, code in self._codes.items() if code in new and self._read[code : code + 1].any()
+            }
+            self._visitors |= read
             # a new dictionary: others look up in the old one without a lock
             self._codes = {word: code for word, code in self._codes.items() if code not in new}
             self._joined = pa.array([], self._trait.value_type)

@@ -381,6 +381,19 @@ def test_a_blanked_value_that_an_example_carries_is_read_in_this_process_only(
     assert reader.values(WORD.id).to_pylist() == ["keep", "twice", "once", "twice"]
 
 
+def test_a_code_that_was_read_means_what_it_meant(storage: Storage, vocabulary: Vocabulary) -> None:
+    """Found by the simulation: an example's values were looked up, and blanked before the batch was made of them."""
+    vocabulary.encode(WORD, words("keep", "once", "twice", "unread"))
+    reader = Vocabulary(storage, SCHEMA, read_only=True)
+    codes = reader.codes(WORD, words("twice", "keep")).values.tolist()
+    vocabulary.blank(Tier(), {WORD.id: np.array([1, 2, 3], np.int32)})
+    reader.refresh(WORD.id)
+    assert [reader.values(WORD.id).to_pylist()[code] for code in codes] == ["twice", "keep"]
+    assert reader.values(WORD.id).to_pylist() == ["keep", None, "twice", None]
+    assert reader.codes(WORD, words("twice", "once")).values.tolist() == [2, 1]
+    assert vocabulary.values(WORD.id).to_pylist() == ["keep", None, None, None]
+
+
 def test_nothing_is_blanked_that_is_in_use(storage: Storage, vocabulary: Vocabulary) -> None:
     vocabulary.encode(WORD, words("a", "b"))
     assert vocabulary.blank(Tier(used=(0, 1)), {WORD.id: np.array([0, 1], np.int32)}) == 0
