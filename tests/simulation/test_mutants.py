@@ -1,6 +1,10 @@
-"""The simulation notices when a rule is switched off: the mutants it finds soon; for all, `python -m tests.simulation.mutants`."""
+"""The simulation notices when a rule is switched off.
+
+Only the mutants that it finds soon; all of them: `python -m tests.simulation.mutants`.
+"""
 
 import pytest
+
 from simulation.mutants import MUTANTS, Mutant, hunt
 
 SOON = 12  # cases

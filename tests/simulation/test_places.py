@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from latewood.immutable import Scrubs
 from latewood.mutable import MutableTier, Settings
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.storage import Storage
@@ -30,8 +31,10 @@ class TestSimulatedStorage(StorageContract):
 
 
 class TestSimulatedLog(MutableTierContract):
-    def open_tier(self, path: Path, user_type: pa.DataType, settings: Settings) -> MutableTier:
-        return LoggedTier(LogHandle(SimulatedLog(), make_host()), user_type, settings)
+    def open_tier(
+        self, path: Path, user_type: pa.DataType, settings: Settings, scrubs: Scrubs | None = None
+    ) -> MutableTier:
+        return LoggedTier(LogHandle(SimulatedLog(), make_host()), user_type, settings, scrubs=scrubs)
 
 
 def test_a_process_that_crashed_changes_nothing_any_more() -> None:

@@ -34,7 +34,8 @@ def run_one(seed: int, trace: bool) -> int:
         traceback.print_exception(error.error)
         print(error)
         return 1
-    print(f"seed {seed}: {report.operations:,} operations, {report.comparisons:,} sequences compared, no difference")
+    counts = f"{report.operations:,} operations, {report.comparisons:,} sequences compared"
+    print(f"seed {seed}: {counts}, no difference; story {report.digest}")
     return 0
 
 

@@ -208,5 +208,11 @@ def load_in_bulk(process: Process) -> None:
         events = [read_events(part, schema, store.encode).events for part in parts]
         return bulk_load(store, events, keep=chance.between(1, 3), workers=1)
 
-    if process.attempt(load, lambda: may_refuse(process, asked) or len(world.generations) > before):
+    changes, blanked = len(world.changes), store.vocabulary.blanked
+
+    def refused() -> bool:
+        was_changed = len(world.changes) > changes or world.log.head().tier.blanked != blanked
+        return was_changed or may_refuse(process, asked) or len(world.generations) > before
+
+    if process.attempt(load, refused):
         process.attempt(store.refresh)
