@@ -3,11 +3,17 @@
 numba's cache notices a change only in the file of the function itself, but a kernel inlines functions of other files, and
 numbers that they define. So a cached kernel is stamped with all that it may have inlined: the source of its own module,
 and through that module's imports every other kernel and instruction with its source, and every number with its value.
+
+Nor does its cache cope with several processes at once, or with one that is killed: its index is written before the file
+it names, so that a new kernel's name may stand for an older one's code, or one type's for another's. Here every compiled
+kernel is a file of its own, named by all that it depends on, written whole or not at all, and nothing else is kept.
 """
 
 import functools
+import pickle
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -15,6 +21,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import xxhash
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 from numba.extending import intrinsic as _intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -45,12 +52,55 @@ def _compiled(function: Callable[..., Any]) -> Any:
     compiled: Any = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
     try:
         compiled.enable_caching()
-        compiled._cache._cache_file._source_stamp = stamp(function)  # tests/unit/test_kernels.py notices if this moves
+        # a private place: tests/unit/test_kernels.py notices if it moves
+        compiled._cache._cache_file = KernelFile(
+            compiled._cache._cache_path, compiled._cache._impl.filename_base, stamp(function)
+        )
     except RuntimeError:
         _warn_once()
     except AttributeError:  # another numba: its own stamp has to do
         pass
     return compiled
+
+
+class KernelFile(IndexDataCacheFile):
+    """Where the compiled versions of one kernel are: a file each, without an index.
+
+    Args: as numba passes them: a folder, the beginning of the names, and what stands for the sources.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep a compiled version, and delete those of other sources."""
+        name = self._name(key)
+        self._save_data(name, (self._version, key, data))
+        current = self._name_of_source()
+        for path in Path(self._cache_path).glob(f"{self._base}.*.nbc"):
+            if not path.name.startswith(current):
+                with suppress(OSError):
+                    path.unlink()
+
+    def load(self, key: Any) -> Any:
+        """What was kept; None if there is nothing, or nothing that can be read."""
+        with suppress(OSError, EOFError, pickle.UnpicklingError):
+            version, found, data = self._load_data(self._name(key))
+            return data if (version, found) == (self._version, key) else None
+        return None
+
+    def flush(self) -> None:
+        """Keep nothing any more."""
+        for path in Path(self._cache_path).glob(f"{self._base}.*.nbc"):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _base(self) -> str:
+        return str(self._index_name).removesuffix(".nbi")
+
+    def _name_of_source(self) -> str:
+        return f"{self._base}.{self._source_stamp:016x}."
+
+    def _name(self, key: Any) -> str:
+        """Types and processors print as what they are."""
+        return f"{self._name_of_source()}{xxhash.xxh3_64_hexdigest(repr((self._version, key)).encode())}.nbc"
 
 
 def stamp(function: Callable[..., Any]) -> int:

@@ -70,6 +70,61 @@ def test_a_kernel_is_compiled_anew_when_what_it_inlines_changes(tmp_path: Path) 
     assert outcome() == "36 1"
 
 
+ONE = "from latewood.kernels import kernel\n\n@kernel\ndef one(x):\n    return {}\n"
+KILLED_WHILE_SAVING = """
+import os
+from numba.core.caching import IndexDataCacheFile
+from latewood import kernels
+def die(*_):
+    os._exit(9)
+for file in {IndexDataCacheFile, getattr(kernels, "KernelFile", IndexDataCacheFile)}:
+    file._save_data = die
+import one
+one.one(1)
+"""
+OVERTAKEN_WHILE_SAVING = """
+import os, subprocess, sys
+from numba.core.caching import IndexDataCacheFile
+from latewood import kernels
+save = IndexDataCacheFile._save_data
+def let_another_save(self, *arguments):
+    # a process that looked at the cache before we wrote to it, and writes now
+    code = "from numba.core.caching import IndexDataCacheFile; IndexDataCacheFile._load_index = lambda self: {}"
+    subprocess.run([sys.executable, "-c", code + "; import one; assert one.one(1.5) == 3.0"], check=True)
+    save(self, *arguments)
+for file in {IndexDataCacheFile, getattr(kernels, "KernelFile", IndexDataCacheFile)}:
+    file._save_data = let_another_save
+import one
+assert one.one(1) == 2
+"""
+
+
+def test_a_process_killed_while_it_saves_a_kernel_leaves_no_other_in_its_place(tmp_path: Path) -> None:
+    """numba's index would name the new kernel where the file still holds that of an older source: wrong for ever after."""
+    (tmp_path / "one.py").write_text(ONE.format("1"))
+    assert run(tmp_path, "import one; print(one.one(1))", str(tmp_path / "cache")).stdout.strip() == "1"
+    (tmp_path / "one.py").write_text(ONE.format("2"))
+    assert run(tmp_path, KILLED_WHILE_SAVING, str(tmp_path / "cache")).returncode == 9
+    assert run(tmp_path, "import one; print(one.one(1))", str(tmp_path / "cache")).stdout.strip() == "2"
+
+
+def test_two_processes_that_save_a_kernel_for_two_types_at_once(tmp_path: Path) -> None:
+    """numba would give both the same file, and one would later be loaded for the other."""
+    (tmp_path / "one.py").write_text(ONE.format("x + x"))
+    done = run(tmp_path, OVERTAKEN_WHILE_SAVING, str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    code = "import one; print(one.one(1), one.one(1.5), sum(one.one.stats.cache_hits.values()))"
+    done = run(tmp_path, code, str(tmp_path / "cache"))
+    assert done.stdout.split() == ["2", "3.0", "2"], done.stderr
+
+
+def test_kernels_of_older_sources_do_not_pile_up(tmp_path: Path) -> None:
+    for version in range(3):
+        (tmp_path / "one.py").write_text(ONE.format(version))
+        assert run(tmp_path, "import one; one.one(1); one.one(1.5)", str(tmp_path / "cache")).returncode == 0
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) <= 3
+
+
 def test_without_a_cache_kernels_warn_and_work(tmp_path: Path) -> None:
     # a function of -c has no file, so numba finds no place for it whoever runs the test
     done = run(tmp_path, TYPED_IN, "/proc/nowhere")
