@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 from checks import Checker, Found
 from crash_worker import Assignment, Worker
-from kill_points import KillPoint
+from kill_points import ACTS, Fuse, Gauge, How, KillPoint, Lengths
 
 from real_ledger import Batch, Ledger
 from real_processes import SILENCE_S, Child, children, open_in, watch
@@ -38,8 +38,8 @@ LIFE_KILLS = 20  # so many kills does a store live through; then it is closed, a
 class Run:
     """One seed's kills, store after store."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self._folder, self._rng = folder, np.random.default_rng(seed)
+    def __init__(self, folder: Path, seed: int, lengths: Lengths) -> None:
+        self._folder, self._rng, self._lengths = folder, np.random.default_rng(seed), lengths
         self.kills: Counter[str] = Counter()
         self.acts = self.compared = self.checks = self._life = 0
         self.problems: list[str] = []
@@ -58,7 +58,7 @@ class Run:
             spawned += 1
             # a store is made only once: often enough it is to be half-made
             creating = spawned == 1 and self._rng.random() < 0.5
-            point = KillPoint.draw(self._rng, ("open",)) if creating else KillPoint.draw(self._rng)
+            point = KillPoint.draw(self._rng, self._lengths, ("open",) if creating else ACTS)
             # a serial and a request number of their own for whatever is new
             numbers = spawned * 1_000_000, spawned * 10_000
             seed, unsure, known = int(self._rng.integers(2**32)), _with_ids(ledger.unsure), self._some(ledger)
@@ -181,21 +181,43 @@ def _serve_checks(folder: Path, pipe: Connection) -> None:
     checker.close()
 
 
+class Mouth:
+    """A pipe to a ledger in the same process."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def send(self, said: tuple[str, str, Any]) -> None:
+        getattr(self._ledger, said[0])(*said[1:])
+
+
+def live_once(folder: Path, seed: int, fuse: Fuse | None = None) -> Ledger:
+    """What a worker does if nobody kills it."""
+    ledger, never = Ledger(), KillPoint("never", "lines", 0, 0)
+    assignment = Assignment(folder, seed, never, 0, 0, None, ledger.table())
+    Worker(assignment, Mouth(ledger), fuse).run()  # type: ignore[arg-type]
+    return ledger
+
+
 def warm_up(folder: Path) -> None:
     """Compile and load whatever the forked processes will need."""
-    ledger = Ledger()
-
-    class Mouth:
-        def send(self, said: tuple[str, str, Any]) -> None:
-            getattr(ledger, said[0])(*said[1:])
-
-    never = KillPoint("never", "lines", 0, 0)
-    Worker(Assignment(folder, 0, never, 0, 0, None, Ledger().table()), Mouth()).run()  # type: ignore[arg-type]
     checker = Checker(folder)
-    found = checker.check(ledger, 1_000_000)
+    found = checker.check(live_once(folder, 0), 1_000_000)
     checker.close()
     assert not found.problems, found.problems
     shutil.rmtree(folder)
+
+
+def measure(folder: Path, pipe: Connection) -> None:
+    """How long acts are, so that one can die at any point of them."""
+    lengths: dict[tuple[str, str], int] = {}
+    hows: tuple[How, ...] = ("calls", "lines")
+    for how in hows:
+        gauge = Gauge(how)
+        live_once(folder, 1, gauge)
+        lengths |= gauge.lengths
+        shutil.rmtree(folder)
+    pipe.send(("measured", lengths, None))
 
 
 def main() -> int:
@@ -207,7 +229,12 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="latewood-crash-"))
     folder.mkdir(parents=True, exist_ok=True)
     warm_up(folder / "warm-up")
-    run, began = Run(folder, options.seed), monotonic()
+    gauge = Child.fork(lambda pipe: measure(folder / "measured", pipe))
+    said, lengths, _ = gauge.pipe.recv()
+    if gauge.wait() or said == "error":
+        print(lengths)
+        return 1
+    run, began = Run(folder, options.seed, lengths), monotonic()
     run.run(options.kills)
     if left := children():
         run.problems.append(f"processes left behind: {left}")

@@ -54,10 +54,10 @@ class Assignment:
 class Worker:
     """The script. Every method named like an act does it; `_do` announces, acts and acknowledges."""
 
-    def __init__(self, assignment: Assignment, pipe: Connection) -> None:
+    def __init__(self, assignment: Assignment, pipe: Connection, fuse: Fuse | None = None) -> None:
         self._folder, self._pipe = assignment.folder, pipe
         self._rng = np.random.default_rng(assignment.seed)
-        self._fuse = Fuse(assignment.point)
+        self._fuse = fuse or Fuse(assignment.point)
         self._serial, self._request = assignment.first_serial, assignment.first_request
         self._sent = [] if assignment.unsure is None else [assignment.unsure]
         self._known = assignment.known.to_pylist()

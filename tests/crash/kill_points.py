@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,10 @@ ACTS = (
     *("open", "append", "append", "correct", "capture", "compact", "compact", "compact", "backfill", "load"),
     *("scrub", "scrub", "scrub", "alter", "pin", "rollback", "seal"),
 )
-_MOST = {"ms": 30, "calls": 150, "lines": 4_000}
+_MS_MAX = 30
 
 How = Literal["ms", "calls", "lines"]
+Lengths = Mapping[tuple[str, str], int]  # of acts, in calls and in lines
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class KillPoint:
     skip: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, acts: tuple[str, ...] = ACTS) -> "KillPoint":
-        """Small counts are as likely as large ones: the beginning of an act is where it decides."""
+    def draw(cls, rng: np.random.Generator, lengths: Lengths, acts: tuple[str, ...] = ACTS) -> "KillPoint":
+        """Anywhere in the act; or half of the time at its beginning, small counts being as likely as large ones."""
         how: How = rng.choice(["ms", "calls", "lines"])
         act = str(rng.choice(acts))
-        count = int(np.exp(rng.random() * np.log(_MOST[how]))) if how != "ms" else int(rng.integers(0, _MOST[how]))
+        most = lengths.get((act, how), _MS_MAX)
+        anywhere = how == "ms" or rng.random() < 0.5
+        count = int(rng.integers(0, most + 1)) if anywhere else int(np.exp(rng.random() * np.log(most + 1)))
         return cls(act, how, count, 0 if act == "open" else int(rng.integers(0, 4)))
 
 
@@ -97,3 +100,22 @@ class Fuse:
         if self._lit and event == "line":
             self._burn()
         return self._on_line
+
+
+class Gauge(Fuse):
+    """Burns in every act and kills nobody: tells how long acts are."""
+
+    def __init__(self, how: How) -> None:
+        super().__init__(KillPoint("", how, 0, 0))
+        self.lengths: dict[tuple[str, str], int] = {}
+
+    @contextmanager
+    def burning(self, act: str) -> Iterator[None]:
+        self.point, self._left, self._skip = KillPoint(act, self.point.how, 0, 0), 0, 0
+        with super().burning(act):
+            yield
+        key = act, self.point.how
+        self.lengths[key] = max(-self._left, self.lengths.get(key, 1))
+
+    def _burn(self) -> None:
+        self._left -= 1
