@@ -3,7 +3,8 @@
 An example is one request with its features, labels, recent events and pointer. Any table that has them will do; the
 log is only the layout that a trainer reads fastest.
 
-log, encode   the log's layout, and its files' bytes       files, footer   where files lie, and whether they are whole
+log, encode   the log's layout, and its files' bytes       files           where files lie
+footer        checksums that Parquet does not have         checked         files that look at them
 source        examples by row, wherever they lie           rewrite         a log's examples changed in place
 align         files of different times as one              fat_rows        the baseline
 """

@@ -1,11 +1,11 @@
-"""Examples as the bytes of one Parquet file: encodings that suit them, checksums on pages and footer."""
+"""Examples as the bytes of one Parquet file: encodings that suit them, checksums on all of it."""
 
 from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from latewood.examples.footer import with_checksum
+from latewood.examples.footer import with_checksums
 from latewood.examples.leaves import leaves
 
 
@@ -24,7 +24,7 @@ def encode(groups: Iterable[pa.Table], schema: pa.Schema) -> pa.Buffer:
     ) as writer:
         for group in groups:
             writer.write_table(group, row_group_size=max(1, len(group)))
-    return with_checksum(sink.getvalue())
+    return with_checksums(sink.getvalue())
 
 
 def _encoding(path: str, type_: pa.DataType) -> str | None:

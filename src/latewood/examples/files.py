@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from latewood.errors import CorruptionError, SchemaError
-from latewood.examples.footer import check_footer
+from latewood.examples.checked import CheckedParquet
 from latewood.storage import Storage, open_storage
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -35,13 +34,12 @@ class ExampleFile:
     def __str__(self) -> str:
         return self.key if self.storage is None else f"{self.key} of {self.storage}"
 
-    def open(self) -> pq.ParquetFile:
+    def open(self) -> CheckedParquet:
         """Raises: SchemaError: not Parquet. CorruptionError: a damaged footer."""
         with reading(str(self)):
             file = self._random_access()
-            check_footer(file, str(self))
             try:
-                return pq.ParquetFile(file, page_checksum_verification=True)
+                return CheckedParquet(file, str(self))
             except pa.ArrowInvalid as error:
                 if not _MAGIC.startswith(file.read_at(len(_MAGIC), 0)):  # of nothing, or next to it: cut short
                     raise SchemaError(f"{self} is not a Parquet file: {error}") from None
