@@ -34,7 +34,7 @@ def _use_everything(user_type: pa.DataType) -> None:
     ) as store:
         recent = events.rename_columns(["user_id", *events.column_names[1:]]).slice(0, 50)
         store.append(recent)
-        requests = recent.select(["user_id"]).append_column("request_ts", pa.array(np.full(50, 10**15)))
+        requests = recent.select(["user_id"]).append_column("request_ts", pa.array(np.full(50, 11 * 10**14)))
         for max_len in (None, 10):
             store.capture(requests).history(lw.Projection(max_len=max_len))
         store.compact()
@@ -50,7 +50,7 @@ def _events(user_type: pa.DataType) -> pa.Table:
     numbers = rng.integers(0, 100, EVENTS)
     columns = {
         "user": pa.array(rng.integers(0, 3, EVENTS)).cast(user_type),
-        "event_ts": pa.array(np.sort(rng.integers(0, 10**12, EVENTS))),
+        "event_ts": pa.array(np.sort(rng.integers(10**15, 10**15 + 10**12, EVENTS))),
         "flag": pa.array(numbers < 5),
         "time": pa.array(numbers).cast(pa.timestamp("us")),
         "word": pa.array(numbers).cast(pa.string()),
