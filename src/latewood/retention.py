@@ -30,6 +30,11 @@ class Retention:
         if self.max_events is not None and (not isinstance(self.max_events, Integral) or self.max_events < 1):
             raise SchemaError(f"max_events is {self.max_events!r}; it counts events")
 
+    def __str__(self) -> str:
+        age = [] if self.max_age is None else [f"what is younger than {str(self.max_age).removesuffix(', 0:00:00')}"]
+        count = [] if self.max_events is None else [f"the newest {self.max_events:,} of every user"]
+        return "keep " + (" and of that ".join([*age, *count]) or "all")
+
     @property
     def max_age_us(self) -> int | None:
         """The age in µs."""

@@ -296,7 +296,7 @@ class Store:
         before = self.changes.latest(self.refresh().generation)
         schema = before.schema.altered(add=add, drop=drop, rename=rename)
         kept = before.retention if retention == "unchanged" else retention
-        after = Change(before.number + 1, schema, check_shards(shards or before.shards), kept)
+        after = Change(before.number + 1, schema, check_shards(before.shards if shards is None else shards), kept)
         if not preview and replace(after, number=before.number) != before:
             self._writable()
             self.changes.add(after)

@@ -41,6 +41,10 @@ def test_a_change_is_previewed_then_applied_by_the_next_compaction(store: lw.Sto
     for line in ("- action: string", "+ city: string", "item → item_id", "shards: 2 → 4", "the next compaction"):
         assert line in shown
     assert store.changes.latest(store.generation).number == 0
+    kept = store.alter(retention=lw.Retention(timedelta(days=9), 5), preview=True).lines()
+    assert kept == ["retention: keep all → keep what is younger than 9 days and of that the newest 5 of every user"]
+    with pytest.raises(lw.SchemaError, match="shards is 0; a store has 1 to"):
+        store.alter(shards=0)
     assert store.alter(**changes, shards=4).after == preview.after
     assert "action" in store.schema
     store.compact()

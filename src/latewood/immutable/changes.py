@@ -53,7 +53,7 @@ class Alteration:
         if old.shards != new.shards:
             lines.append(f"shards: {old.shards} → {new.shards}")
         if old.retention != new.retention:
-            lines.append(f"retention: {old.retention} → {new.retention}")
+            lines.append(f"retention: {old.retention or 'keep all'} → {new.retention or 'keep all'}")
         return lines
 
     def __str__(self) -> str:
