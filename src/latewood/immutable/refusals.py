@@ -45,7 +45,7 @@ def require(
 
 def _scrubbed(scrub_ts: int | None) -> str:
     when = "" if scrub_ts is None else f" at {show_ts(scrub_ts)}"
-    return f"the user was scrubbed{when}, and the example is from before"
+    return f"the user was scrubbed{when}, in whole or in part, and the example is from before"
 
 
 def _expired(resolution: Resolution, pointers: Pointers, generation: Generation, tables: Tables, row: int) -> str:
