@@ -1,4 +1,4 @@
-"""The tools, from the shell: why, verify, export, shadow, examples."""
+"""The tools, from the shell: why, verify, export, shadow, examples; and what alter, pin and scrub say."""
 
 import json
 import re
@@ -237,6 +237,25 @@ class TestExamples:
         code, _, err = run("examples", verb, "store", "nothing")
         assert (code, err) == (1, "latewood: schema: no Parquet file of examples at nothing\n")
         assert "--json" in run("examples", verb, "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("alter store --shards 0", 1, "shards is 0; a store has 1 to"),
+        ("alter store --shards 3 --preview", 0, "only a preview:\nshards: 2 → 3\napplied by the next compaction"),
+        ("alter store", 0, "nothing changes"),
+        ("pin store run9 --release", 0, "there is no pin 'run9'"),
+        ("pin store --release", 1, "--release takes the name of a pin, and no --days"),
+        ("scrub store", 1, "say what to forget: either --user, once or more, or --where"),
+        ("scrub store --where item==99", 0, "nothing to forget: no event meets the condition"),
+        ("export store --events out.parquet --max-len 3", 1, "--events writes everything"),
+    ],
+)
+def test_what_is_said_where_little_is_done(line: str, code: int, said: str, run: Run) -> None:
+    left, out, err = run(*line.split())
+    assert left == code
+    assert said in out + err
 
 
 def history(*items: int) -> list[dict[str, Any]]:

@@ -37,6 +37,8 @@ def export(
     output = Output(json)
     if (events is None) == (fat_rows is None) or (fat_rows is None) != (not examples):
         raise SchemaError("say what to export: --events FILE, or --fat-rows FILE and the examples")
+    if events is not None and (max_len is not None or trait or leave_out):
+        raise SchemaError("--max-len, --trait and --leave-out are for --fat-rows: --events writes everything")
     refuse_existing(events or fat_rows, overwrite)
     with lw.Store.open(store, read_only=read_only, mutable=mutable) as opened, output.progress("exporting") as bar:
         if events is not None:

@@ -13,15 +13,19 @@ from latewood.errors import SchemaError
 def pin(
     store: Annotated[str, typer.Argument(help="The store.")],
     name: Annotated[str | None, typer.Argument(help="The pin's name; without one, the pins there are.")] = None,
-    days: Annotated[float | None, typer.Option(help="How long.")] = None,
-    release: Annotated[bool, typer.Option("--release", help="Let go instead.")] = False,
+    days: Annotated[float | None, typer.Option(help="How long to keep it.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="Let go of the pin instead.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Keep the data of the current generation, for a run that reads it with store.at(NAME)."""
     output = Output(json)
     with lw.Store.open(store, read_only=True) as opened:
-        if name is not None and release:
+        if release:
+            if name is None or days is not None:
+                raise SchemaError("--release takes the name of a pin, and no --days")
+            if opened.catalog.pins.read(name) is None:
+                output.console.print(f"there is no pin {name!r}", highlight=False, markup=False, soft_wrap=True)
             opened.unpin(name)
         elif name is not None:
             if days is None or days <= 0:

@@ -36,6 +36,10 @@ def verify(
         output.result({"ok": report.ok} | shown, f"verify {store}")
         if report.differences:
             rows = [(difference.what, difference.where, difference.message) for difference in report.differences]
-            output.table(["what", "where", "what is wrong"], rows, f"the first {len(rows)} differences")
+            output.table(
+                ["what", "where", "what is wrong"],
+                rows,
+                "what is wrong" if len(rows) == report.difference_count else f"the first {len(rows)} that are wrong",
+            )
     if not report.ok:
         raise typer.Exit(1)
