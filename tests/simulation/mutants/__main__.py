@@ -19,7 +19,7 @@ def main() -> int:
     places = [i for i, m in enumerate(MUTANTS) if not options.chosen or {m.rule, m.name} & set(options.chosen)]
     survived = 0
     print("| rule | mutant | cases | what is seen |\n|---|---|---|---|", flush=True)
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn"), max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         jobs = [(place, pool.submit(hunt_one, place, options.start, options.longer)) for place in places]
         for place, job in jobs:
             mutant, found = MUTANTS[place], job.result()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from latewood.testing.simulation.process import Asked, Process
     from latewood.testing.simulation.world import World
 
-Named = tuple[int, int, int, int]  # event_ts, ingest_ts and ordinal of what is superseded, and when
+Named = tuple[Any, int, int, int, int]  # the place of what is superseded, and when
 
 
 class Fate(Enum):
@@ -49,9 +49,8 @@ def take_batch(world: "World", process: "Process", asked: "Asked", before: LogSt
     named: list[Named] = []
     if versions is not None:
         columns = versions.suppressions
-        named = list(
-            zip(*(c.tolist() for c in (columns.event_ts, columns.ingest_ts, columns.ordinal, columns.at)), strict=True)
-        )
+        parts = (columns.event_ts, columns.ingest_ts, columns.ordinal, columns.at)
+        named = list(zip(versions.user_ids.to_pylist(), *(column.tolist() for column in parts), strict=True))
     judge = _Judge(world, asked, before, set(numbers), named)
     judged = judge.judge()
     stamp(world, process, asked, before.tier, judged)
@@ -85,7 +84,7 @@ class _Judge:
     ) -> None:
         self.world, self.asked, self.before, self.state = world, asked, before, before.tier
         self.numbers, self.named = numbers, named
-        self.places = {name[:3] for name in named}
+        self.places = {name[:4] for name in named}
 
     def judge(self) -> list[Judgement]:
         """Each row's fate, in the order of the table."""
@@ -110,15 +109,20 @@ class _Judge:
                 return Judgement(row, Fate.REPEATED)
         if row.is_deletion and self._is_gone(row, above):
             assert row.target is not None
-            return Judgement(row, Fate.NEW if row.target.place[1:] in self.places else Fate.SKIPPED)
+            place = row.user, *row.target.place[1:]
+            return Judgement(row, Fate.NEW if place in self.places else Fate.SKIPPED)
         return Judgement(row, Fate.NEW)
 
     def _is_gone(self, row: Row, above: dict[tuple[str, int], Judgement]) -> bool:
-        """Whether a scrub took what a deletion deletes, and no newer event of its id stands in for it."""
+        """Whether a scrub took what a deletion deletes, and no newer event of its id stands in for it.
+
+        A place is one of the row's own user, who may have none there.
+        """
         assert row.target is not None
         event_id = row.target.row.event_id
         if self.asked.by_place or event_id is None:
-            return row.target.gone_by is not None
+            target = self.world.model.by_place.get((row.user, *row.target.place[1:]))
+            return target is None or target.gone_by is not None
         is_above = any(known == event_id for known, _ in above)
         return not is_above and self.world.model.by_id[event_id][-1].gone_by is not None
 
@@ -131,7 +135,7 @@ class _Judge:
             target = self._meant(judgement)
             place = judgement.row.target.place if target is None else target.place
             assert judgement.ingest_ts is not None
-            if left and left[0] == (*place[1:], judgement.ingest_ts):
+            if left and left[0] == (judgement.row.user, *place[1:], judgement.ingest_ts):
                 left.pop(0)
                 self._supersede(judgement, target, place)
             elif target is not None:

@@ -14,8 +14,8 @@ from latewood.testing.simulation.world import World
 
 WRITERS: dict[Action, float] = {
     writing.append: 5,
-    writing.append_with_times: 2,
-    writing.append_again: 1,
+    writing.append_with_times: 3,
+    writing.append_again: 1.5,
     writing.correct: 4,
     writing.load_in_bulk: 1,
     reading.capture: 5,

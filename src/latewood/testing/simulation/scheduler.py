@@ -103,8 +103,8 @@ class Scheduler:
         if chosen is not task:
             self._hand_to(chosen)
             task.turn.acquire()
-            if self.failure is not None:
-                raise StoppedError
+        if self.failure is not None:
+            raise StoppedError
 
     def _hand_to(self, task: Task) -> None:
         self._current = task

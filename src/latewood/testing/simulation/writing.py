@@ -88,6 +88,18 @@ def give_times(process: Process, rows: list[Row]) -> None:
     ahead = world.settings.max_ahead_us + 20 if chance.happens(0.05) else 0
     for row in rows:
         row.ingest_ts = max(start, world.time.now - 30) + chance.between(-4, 4) + ahead
+    tie(process, rows)
+
+
+def tie(process: Process, rows: list[Row]) -> None:
+    """Give some rows the user and both times of one above, or of one that came before."""
+    chance, older = process.chance, process.world.model.versions[-12:]
+    for i, row in enumerate(rows):
+        if row.target is None and chance.happens(0.3):
+            if i and chance.happens(0.6):
+                row.user, row.event_ts, row.ingest_ts = rows[0].user, rows[0].event_ts, rows[0].ingest_ts
+            elif older:
+                row.user, row.event_ts, row.ingest_ts, _ = chance.among(older).place
 
 
 def append_again(process: Process) -> None:
@@ -199,6 +211,7 @@ def load_in_bulk(process: Process) -> None:
     rows = draw_rows(process, chance.between(1, 8), schema)
     for row in rows:
         row.ingest_ts = max(world.closed, world.time.now - 20) + chance.between(-3, 4)
+    tie(process, rows)
     process.asked = asked = Asked(rows, schema)
     table = append_table(rows, schema)
 
