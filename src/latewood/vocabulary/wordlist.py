@@ -149,7 +149,10 @@ class Wordlist:
                 first += len(values)
 
     def _load(self) -> None:
-        """The first read lists the chunks, so that one that is missing between others is noticed."""
+        """The first read lists the chunks, so that one that is missing before others is noticed.
+
+        What is there is told by reading: a listing made while others append may show a later one and not an earlier one.
+        """
         if self._loaded:
             return
         with self._lock:
@@ -157,15 +160,13 @@ class Wordlist:
                 return
             folder = keys.vocabulary_folder(self._trait.id)
             found = [keys.parse_vocabulary_chunk(stored.key) for stored in self._storage.list(folder)]
-            seqs = sorted(parsed[1] for parsed in found if parsed)
-            for expected, seq in enumerate(seqs):
-                if seq != expected:
-                    raise CorruptionError(
-                        f"{keys.vocabulary_chunk(self._trait.id, expected)} is missing; {seq} is there"
-                    )
+            last = max((parsed[1] for parsed in found if parsed), default=-1)
             self.blank()
-            while len(self._chunks) < len(seqs) and self._read_next():
-                pass
+            while (missing := len(self._chunks)) <= last:
+                if not self._read_next():
+                    raise CorruptionError(
+                        f"{keys.vocabulary_chunk(self._trait.id, missing)} is missing; {last} is there"
+                    )
             self._loaded = True
 
     def _read_next(self) -> bool:

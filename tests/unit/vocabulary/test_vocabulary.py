@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.schema import Schema
-from latewood.storage import Storage, keys, open_storage
+from latewood.storage import Storage, StoredObject, keys, open_storage
+from latewood.storage.local import LocalStorage
 from latewood.vocabulary import Vocabulary
 
 SCHEMA = Schema(
@@ -288,6 +290,21 @@ def test_a_missing_chunk_is_named(damaged: Storage) -> None:
     damaged.delete([key])
     with pytest.raises(CorruptionError, match=key):
         Vocabulary(damaged, SCHEMA).values(WORD.id)
+
+
+class Overtaken(LocalStorage):
+    """Lists a folder while others create files in it: what is created behind the reader's back is not listed."""
+
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
+        return [item for item in super().list(prefix) if not item.key.endswith("00000001.arrow")]
+
+
+def test_a_listing_that_is_overtaken_is_no_damage(tmp_path: Path) -> None:
+    """Of chunks that others append meanwhile a listing may show a later one and not an earlier one."""
+    writer = Vocabulary(LocalStorage(tmp_path), SCHEMA)
+    for word in "abcd":
+        writer.encode(WORD, words(word))
+    assert Vocabulary(Overtaken(tmp_path), SCHEMA).values(WORD.id).equals(words(*"abcd"))
 
 
 def test_a_chunk_that_is_damaged_later_does_not_touch_what_was_read(damaged: Storage) -> None:
