@@ -134,7 +134,8 @@ class Catalog:
         listed = (keys.parse_manifest(stored.key) for stored in self._storage.list(keys.MANIFESTS))
         ids = {id_ for id_ in listed if id_ is not None}
         last = max(ids, default=0)
-        if missing := set(range(last)) - ids:
+        # looked for each: a listing made while others publish may show a later one and not an earlier one
+        if missing := {id_ for id_ in set(range(last)) - ids if self._read_if_any(id_) is None}:
             raise CorruptionError(f"{keys.manifest(min(missing))} is missing; manifests are never deleted")
         if (generation := self._read_if_any(last)) is None:
             raise CorruptionError(f"{keys.manifest(last)} is missing: a store has at least one generation")

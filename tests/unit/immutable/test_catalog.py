@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pytest
 from latewood.errors import ConflictError, CorruptionError, PointerError, SchemaError
 from latewood.immutable import Catalog, Generation, Pin, ShardFile
 from latewood.schema import Schema
-from latewood.storage import Storage, keys, open_storage
+from latewood.storage import Storage, StoredObject, keys, open_storage
 from latewood.storage.local import LocalStorage
 
 SCHEMA = Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64())]))
@@ -340,6 +340,22 @@ def test_damaged_manifests_are_named(tmp_path: Path) -> None:
     storage.delete([keys.manifest(1)])
     with pytest.raises(CorruptionError, match=rf"{keys.manifest(1)} is missing"):
         Catalog(storage, EPOCH).latest()
+
+
+class Overtaken(LocalStorage):
+    """Lists a folder while others create files in it: what is created behind the reader's back is not listed."""
+
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
+        return [item for item in super().list(prefix) if item.key != keys.manifest(1)]
+
+
+def test_a_listing_that_is_overtaken_is_no_damage(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    catalog = Catalog(storage, EPOCH)
+    catalog.ensure_first(SCHEMA, SHARDS)
+    for id_ in (1, 2):
+        catalog.publish(build(storage, id_, "a"))
+    assert Catalog(Overtaken(tmp_path), EPOCH).latest().id == 2
 
 
 def test_a_manifest_of_another_epoch_is_damage(storage: Storage, catalog: Catalog) -> None:
