@@ -195,3 +195,17 @@ def test_a_value_that_came_back_while_a_compactor_slept_is_not_blanked(
     assert store.history("bob").to_pylist()[-2]["shop"] == "of ann alone"
     with lw.Store.open(store.path, clock=clock) as again:
         assert again.history("bob").to_pylist()[-2]["shop"] == "of ann alone"
+
+
+def test_a_scrub_after_retention_finds_values_of_new_traits_and_of_other_writers(
+    tmp_path: Path, store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: the vocabulary of who compacts need know neither."""
+    assert len(store.vocabulary.values(SCHEMA["shop"].id)) == 2
+    other = lw.Store.open(store.path, clock=clock)
+    append(other, clock, "u1", 5, "hidden shop")
+    append(other, clock, "u2", 6, "big shop")
+    store.alter(retention=lw.Retention(max_events=1), add=pa.schema([("city", pa.string())]))
+    store.scrub(["u1"])
+    assert store.generation.expired
+    assert not any(b"hidden shop" in data for data in files_of(store).values())

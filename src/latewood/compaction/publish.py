@@ -165,7 +165,10 @@ def _perhaps_unused(
     """
     if not generation.expired or generation.scrubs == recipe.parent.scrubs:
         return tally.codes
+    store.vocabulary.follow(generation.schema)  # a trait may be new
     coded = [trait.id for trait in generation.schema if trait.coded]
+    for trait_id in coded:
+        store.vocabulary.refresh(trait_id)
     return {trait_id: set(range(len(store.vocabulary.values(trait_id)))) for trait_id in coded}
 
 

@@ -63,7 +63,9 @@ def _listed(world: "World", asked: "AskedScrub", pending: PendingScrub) -> list[
     users = [by_hash[hashed] for hashed in pending.body["users"]]
     taken = [model.by_place[users[index], *place] for index, *place in pending.body["events"]]
     require(all(map(asked.meets, taken)), "R16: events that do not meet the condition:", taken)
-    missed = [version for version in asked.known if version.gone_by is None and version not in taken]
+    held, watermark = world.held[-1], world.generations[-1].watermark
+    there = [v for v in asked.known if v.gone_by is None and (v.index in held or v.ingest_ts >= watermark)]
+    missed = [version for version in there if version not in taken]  # retention may have taken others meanwhile
     require(not missed, "R16: events that were not found:", missed, asked)
     return taken
 

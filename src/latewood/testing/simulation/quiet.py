@@ -108,24 +108,13 @@ def check_forgotten(world: World) -> None:
     """R16: values that only forgotten events had are nowhere, neither in the store nor in the mutable tier."""
     model = world.model
     require(not model.scrubs or world.generations[-1].scrubs == len(model.scrubs), "R16: not applied:", model.scrubs)
-    forgotten = [version for version in model.versions if _was_forgotten(world, version)]
-    words = {word for version in forgotten for word in _secrets(version)}
-    words -= {word for version in model.versions if version not in forgotten for word in _secrets(version)}
+    words = {word for version in model.versions if version.gone_by is not None for word in _secrets(version)}
+    words -= {word for version in model.versions if version.gone_by is None for word in _secrets(version)}
     places = {**world.disk.objects, **world.log.runs, "the log's state": world.log.state}
     places |= {f"batch {n}": data for batches in world.log.segments.values() for n, data in batches.items()}
     for word in sorted(words):
         found = [place for place, data in places.items() if word.encode() in data]
         require(not found, f"R16: {word!r} is still in", found)
-
-
-def _was_forgotten(world: World, version: Version) -> bool:
-    """Whether it was a scrub that took an event: what retention took before leaves its values in the vocabulary."""
-    if version.gone_by is None:
-        return False
-    first = next(known for known in world.generations if known.scrubs > version.gone_by)
-    assert first.parent is not None
-    parent = world.generations[first.parent]
-    return version.ingest_ts >= parent.watermark or version.index in world.held[parent.id]
 
 
 def _secrets(version: Version) -> list[str]:
