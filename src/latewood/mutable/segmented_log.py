@@ -298,9 +298,13 @@ class SegmentedLog:
     def id_runs(self) -> list[IdRun]:
         while True:
             with suppress(FileNotFoundError):  # merged away by another process meanwhile
-                paths = sorted(self._ids.glob("*.ids"))
+                paths = self._id_paths()
                 runs = [IdRun.from_bytes(path.read_bytes(), str(path)) for path in paths]
-                return sorted(runs, key=lambda run: run.latest)
+                if self._id_paths() == paths:  # else the listing may lack the merged one, and the old ones are gone
+                    return sorted(runs, key=lambda run: run.latest)
+
+    def _id_paths(self) -> list[Path]:
+        return sorted(self._ids.glob("*.ids"))
 
     def keep_ids(self, runs: list[IdRun]) -> None:
         names = {_run_name(run): run for run in runs}

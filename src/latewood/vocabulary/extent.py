@@ -13,17 +13,23 @@ from latewood.storage import Storage, keys
 
 def extent(storage: Storage, schema: Schema) -> tuple[tuple[int, int], ...]:
     """The number of chunks of each coded trait, by its id."""
-    return tuple((trait.id, _chunks(storage, trait.id)) for trait in schema if trait.coded)
+    return tuple((trait.id, max(_chunks(storage, trait.id), default=-1) + 1) for trait in schema if trait.coded)
 
 
 def check_extent(storage: Storage, expected: Iterable[tuple[int, int]]) -> None:
     """Raises: CorruptionError: there are fewer chunks than that."""
     for trait_id, count in expected:
-        if (found := _chunks(storage, trait_id)) < count:
-            key = keys.vocabulary_chunk(trait_id, found)
-            raise CorruptionError(f"{key} is missing: {count} chunks were there when the newest generation was built")
+        for seq in sorted(set(range(count)) - _chunks(storage, trait_id)):
+            key = keys.vocabulary_chunk(trait_id, seq)
+            try:
+                storage.read(key)  # a listing made while others write may lack what is there
+            except FileNotFoundError:
+                raise CorruptionError(
+                    f"{key} is missing: {count} chunks were there when the newest generation was built"
+                ) from None
 
 
-def _chunks(storage: Storage, trait_id: int) -> int:
+def _chunks(storage: Storage, trait_id: int) -> set[int]:
+    """The numbers of the chunks that are listed."""
     found = (keys.parse_vocabulary_chunk(stored.key) for stored in storage.list(keys.vocabulary_folder(trait_id)))
-    return sum(parsed is not None for parsed in found)
+    return {parsed[1] for parsed in found if parsed is not None}

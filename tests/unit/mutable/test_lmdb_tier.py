@@ -383,6 +383,24 @@ def test_a_broken_state_is_noticed(folder: Path, filled: list[Any]) -> None:
         read_all(folder)
 
 
+def test_event_ids_are_found_though_their_files_are_merged_meanwhile(
+    folder: Path, filled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing may come too late for the old files and too early for the new one."""
+    tier = LmdbTier(folder, pa.int64(), SETTINGS)
+    tier.evict(tier.cut())
+    listed, glob = [], Path.glob
+
+    def overtaken(path: Path, pattern: str) -> Any:
+        if pattern == "*.ids":
+            listed.append(pattern)
+        return iter(()) if pattern == "*.ids" and len(listed) == 1 else glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", overtaken)
+    assert tier._log.id_runs()
+    tier.close()
+
+
 def test_broken_event_ids_are_noticed(folder: Path, filled: list[Any]) -> None:
     tier = open_tier(folder)
     tier.evict(tier.cut())

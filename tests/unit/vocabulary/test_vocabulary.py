@@ -19,7 +19,7 @@ from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.schema import Schema
 from latewood.storage import Storage, StoredObject, keys, open_storage
 from latewood.storage.local import LocalStorage
-from latewood.vocabulary import Vocabulary
+from latewood.vocabulary import Vocabulary, check_extent, extent
 
 SCHEMA = Schema(
     user_id=pa.int64(),
@@ -304,7 +304,13 @@ def test_a_listing_that_is_overtaken_is_no_damage(tmp_path: Path) -> None:
     writer = Vocabulary(LocalStorage(tmp_path), SCHEMA)
     for word in "abcd":
         writer.encode(WORD, words(word))
-    assert Vocabulary(Overtaken(tmp_path), SCHEMA).values(WORD.id).equals(words(*"abcd"))
+    overtaken, whole = Overtaken(tmp_path), extent(LocalStorage(tmp_path), SCHEMA)
+    assert Vocabulary(overtaken, SCHEMA).values(WORD.id).equals(words(*"abcd"))
+    assert extent(overtaken, SCHEMA) == whole
+    check_extent(overtaken, whole)
+    LocalStorage(tmp_path).delete([keys.vocabulary_chunk(WORD.id, 1)])
+    with pytest.raises(CorruptionError, match=keys.vocabulary_chunk(WORD.id, 1)):
+        check_extent(overtaken, whole)
 
 
 def test_a_chunk_that_is_damaged_later_does_not_touch_what_was_read(damaged: Storage) -> None:
