@@ -80,7 +80,10 @@ def read_events(
     columns = {trait.id: encode(trait, array) for trait, array in arrays.items()}
     ordinal = np.zeros(len(event_ts), np.int32)
     events = Events(users, keys, event_ts, ingest_ts, ordinal, columns)
-    return Intake(events, explicit, ids, None if ids is None else hash_content(events, supersedes), supersedes)
+    content = None
+    if ids is not None:
+        content = hash_content(events, supersedes, {trait.id: a for trait, a in arrays.items() if trait.coded})
+    return Intake(events, explicit, ids, content, supersedes)
 
 
 def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array:

@@ -209,3 +209,16 @@ def test_a_scrub_after_retention_finds_values_of_new_traits_and_of_other_writers
     store.scrub(["u1"])
     assert store.generation.expired
     assert not any(b"hidden shop" in data for data in files_of(store).values())
+
+
+def test_an_event_id_is_known_again_though_its_value_was_blanked(store: lw.Store, clock: ManualClock) -> None:
+    """Found by killing processes: a batch that is sent again, of a time after the scrub that took it."""
+    times = {"event_ts": [clock.now() + 1_000] * 2, "item": [5, 6], "event_id": ["a", "b"]}
+    batch = pa.table({"user_id": ["u2", "u3"], "shop": ["hidden shop", "big shop"], **times})
+    store.append(batch)
+    store.scrub(where=lw.col("shop") == "hidden shop")
+    again = store.append(batch)
+    assert (again.count, again.duplicates) == (0, 2)
+    assert store.history("u2")["item"].to_pylist() == [2, 4]
+    with pytest.raises(lw.ConflictError, match="row 1: its event_id was used for an event with other content"):
+        store.append(batch.set_column(1, "shop", pa.array(["hidden shop", "little shop"])))

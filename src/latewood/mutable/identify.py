@@ -1,5 +1,7 @@
 """From an `event_id` column to what the tier remembers: 128 bits per id, and a hash of what each event says."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,21 +55,35 @@ def _canonical(array: pa.Array, name: str) -> list[bytes]:
     return [tag + (value or b"") for value in array.cast(pa.large_binary()).to_pylist()]
 
 
-def hash_content(events: Events, supersedes: Supersedes | None = None) -> NDArray[np.uint64]:
+def hash_content(
+    events: Events, supersedes: Supersedes | None = None, coded: Mapping[int, pa.Array] | None = None
+) -> NDArray[np.uint64]:
     """What each event says, ingest time apart: user, event_ts, the traits that are not null, and what it supersedes.
 
-    Codes of the vocabulary are stable, so they stand for their values; a trait added later is null in earlier events
-    and changes nothing.
+    A trait added later is null in earlier events and changes nothing.
+
+    Args: coded: what coded traits say. Their codes would not do: a value whose code was blanked gets another one (R16).
     """
+    coded = coded or {}
     h = splitmix(events.keys.hash ^ (events.keys.check * _PHI)) + events.event_ts.view(np.uint64)
     total = splitmix(h)
     for trait, column in events.traits.items():
         seed = np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64)
-        said = splitmix(splitmix(_bits(column.values) + seed) ^ seed)
+        values = _hash_values(coded[trait]) if trait in coded else _bits(column.values)
+        said = splitmix(splitmix(values + seed) ^ seed)
         total = total + (said if column.mask is None else np.where(column.mask, np.uint64(0), said))
     if supersedes is not None:
         total = total + np.where(supersedes.chosen, _superseded(supersedes), np.uint64(0))
     return splitmix(total)
+
+
+def _hash_values(array: pa.Array) -> NDArray[np.uint64]:
+    """A hash of each text, or the bits of each integer; anything where null."""
+    if not is_text(array.type):
+        return _bits(array.fill_null(0).to_numpy())
+    texts = array.fill_null("").dictionary_encode()
+    hashes = [xxhash.xxh3_64_intdigest(text.encode()) for text in texts.dictionary.to_pylist()]
+    return np.array(hashes, np.uint64)[texts.indices.to_numpy()]
 
 
 def _superseded(supersedes: Supersedes) -> NDArray[np.uint64]:

@@ -10,7 +10,7 @@ from latewood.capture import examples
 from latewood.compaction import forget, recipe, rows, runs
 from latewood.compaction.recipe import Recipe
 from latewood.events import Suppressions
-from latewood.immutable import Catalog, GenerationReader
+from latewood.immutable import Catalog, GenerationReader, Scrubs
 from latewood.immutable.resolve import Status
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer, materializer
@@ -140,7 +140,31 @@ def retention_cuts_inside_a_time() -> Patches:
 @mutant("R16", within=200)
 def readers_do_not_ask_for_scrubs() -> Patches:
     """Materializing does not look at the records of scrubs."""
-    return [patch.object(Materializer, "_scrubbed_at", lambda self, heads: None)]
+    resolve, batch = Materializer.resolve, Materializer.batch
+
+    class Unaware:
+        def __init__(self, store: Any) -> None:
+            self.store, self.scrubs = store, Scrubs(Empty(), store.epoch)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+    class Empty:
+        def read(self, key: str) -> bytes:
+            raise FileNotFoundError(key)
+
+    def unaware(of: Any) -> Any:
+        def call(self: Materializer, *arguments: Any) -> Any:
+            if not isinstance(self._store, Unaware):
+                self._store = Unaware(self._store)
+            return of(self, *arguments)
+
+        return call
+
+    return [
+        patch.object(Materializer, "resolve", unaware(resolve)),
+        patch.object(Materializer, "batch", unaware(batch)),
+    ]
 
 
 @mutant("R16", within=400)
