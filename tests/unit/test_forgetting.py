@@ -222,3 +222,23 @@ def test_an_event_id_is_known_again_though_its_value_was_blanked(store: lw.Store
     assert store.history("u2")["item"].to_pylist() == [2, 4]
     with pytest.raises(lw.ConflictError, match="row 1: its event_id was used for an event with other content"):
         store.append(batch.set_column(1, "shop", pa.array(["hidden shop", "little shop"])))
+
+
+def test_a_reader_of_an_older_generation_does_not_take_a_blanked_value_for_null(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: retention takes an event, a scrub of another user its value, and the reader has both."""
+    append(store, clock, "u3", 5, "hidden shop")
+    store.compact()
+    examples = capture(store, clock, "u3")
+    reader = lw.Store.open(store.path, read_only=True)
+    trainer = lw.Materializer(reader, EVERYTHING)
+    resolved = trainer.resolve(examples)
+    assert trainer.batch(resolved).to_arrow()["history"].to_pylist()[0]["shop"] == ["hidden shop"]
+    append(store, clock, "u3", 6, "big shop")
+    store.alter(retention=lw.Retention(max_events=1))
+    store.scrub(["u1"])
+    assert trainer.batch(resolved).to_arrow()["history"].to_pylist()[0]["shop"] == ["hidden shop"]
+    reader.vocabulary.refresh_blanked()  # as other examples may make it do
+    with pytest.raises(lw.ExpiredError, match="u3"):
+        trainer.batch(resolved)

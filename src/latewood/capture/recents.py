@@ -51,9 +51,7 @@ def _plain(events: Events, trait: Trait, vocabulary: Vocabulary) -> pa.Array:
         return pa.nulls(len(events), trait.value_type)
     if not trait.coded:
         return column_to_arrow(column, trait.value_type)
-    used = column.values if column.mask is None else column.values[~column.mask]  # a null's 0 is no code in use
-    size = int(used.max()) + 1 if len(used) else 0
-    return vocabulary.values(trait.id, at_least=size).take(pa.array(column.values, mask=column.mask))
+    return vocabulary.to_arrow(trait, column).dictionary_decode()
 
 
 def _chunk(

@@ -79,6 +79,7 @@ class Materializer:
         self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
         self._latest_view = View.of(projection, store.schema)
         self._vocabulary_as_of = -1  # a generation
+        self._known_newest = -1, 0  # the generation that was the newest when so many blankings were known
         self._lock = threading.Lock()
         self.stats = Statistics()  # of all batches so far
         self.last_stats = Statistics()  # of the latest batch
@@ -104,17 +105,29 @@ class Materializer:
         heads = read_heads(examples, store.schema, store.epoch)
         known = store.scrubs.refresh()
         scrub_ts = store.scrubs.scrubbed_at(heads.keys) if known else None
-        scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
         reader, resolution = self._look_up(heads)
         view = self._view()  # now that the store has what it is read from
+        scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
         logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
-        if scrubbed is not None:
-            resolution = replace(resolution, status=np.where(scrubbed, np.uint8(Status.SCRUBBED), resolution.status))
+        return self._resolved(logged, resolution, scrub_ts, known, reader, view)
+
+    def _resolved(
+        self,
+        logged: Logged,
+        resolution: Resolution,
+        scrub_ts: NDArray[np.int64] | None,
+        scrubs: int,
+        reader: GenerationReader,
+        view: View,
+    ) -> Resolved:
+        if scrub_ts is not None:
+            gone = logged.cutoff <= scrub_ts
+            resolution = replace(resolution, status=np.where(gone, np.uint8(Status.SCRUBBED), resolution.status))
         hits = find_hits(reader, resolution, logged.pointers, logged.recents.supersedes)
         resolution = serve_retained(reader, resolution, hits, logged.recents, self.projection.max_len)
-        return Resolved(logged, resolution, hits, scrub_ts, known, reader, view)
+        return Resolved(logged, resolution, hits, scrub_ts, scrubs, reader, view)
 
-    def _look_up(self, heads: Heads) -> tuple[GenerationReader, Resolution]:
+    def _look_up(self, heads: Heads | Logged) -> tuple[GenerationReader, Resolution]:
         """The pointers' rows in the newest generation that is known, or in a newer one if they or its files ask for it."""
         store, reader = self._store, self._store.reader()
         if len(heads) and int(heads.pointers.watermark.max()) > reader.generation.watermark:
@@ -145,6 +158,35 @@ class Materializer:
         return self._batch(resolved)
 
     def _batch(self, resolved: Resolved) -> Batch:
+        while True:
+            batch = self._decode(resolved)
+            if self._knows_all_values(resolved):
+                return batch
+            resolved = self._look_up_again(resolved)
+
+    def _knows_all_values(self, resolved: Resolved) -> bool:
+        """Whether no code of a batch just made can mean a blanked value.
+
+        Codes are blanked that the newest generation does not use; an older one may, for events that it lacks (R15, R16).
+        """
+        generation, blanked = resolved.reader.generation.id, self._store.vocabulary.blanked
+        if not blanked or not resolved.view.coded or (generation, blanked) == self._known_newest:
+            return True
+        if self._store.refresh().generation.id != generation:
+            return False
+        self._known_newest = generation, blanked
+        return True
+
+    def _look_up_again(self, resolved: Resolved) -> Resolved:
+        """In a newer generation. Raises: SchemaError: it has another trait by a name that is wanted."""
+        logged, (reader, resolution), view = resolved.logged, self._look_up(resolved.logged), self._view()
+        if any(trait.id not in logged.recents.columns for trait in view.recent):
+            raise SchemaError(
+                "the schema changed while these examples were materialized: a trait has become another one"
+            )
+        return self._resolved(logged, resolution, resolved.scrub_ts, resolved.scrubs, reader, view)
+
+    def _decode(self, resolved: Resolved) -> Batch:
         self._require(resolved)
         logged, reader, view = resolved.logged, resolved.reader, resolved.view
         watermark, max_len = logged.pointers.watermark, self.projection.max_len

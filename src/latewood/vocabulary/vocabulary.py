@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.columns import Column, column_to_arrow, one_array, times_to_arrow
-from latewood.errors import PointerError, SchemaError
+from latewood.errors import PointerError, SchemaError, ScrubbedError
 from latewood.events import Events
 from latewood.pointer import EPOCH_BYTES
 from latewood.schema import EVENT_TS, Schema, Trait
@@ -87,10 +87,17 @@ class Vocabulary:
         return self._lists[trait_id].values(at_least)
 
     def to_arrow(self, trait: Trait, column: Column) -> pa.DictionaryArray:
-        """A coded column as values, each of which is looked at once. Raises: CorruptionError: a code without a value."""
+        """A coded column as values, each of which is looked at once.
+
+        Raises: CorruptionError: a code without a value. ScrubbedError: a value was blanked after the column was read,
+            which was of a generation or segment that is there no more.
+        """
         codes = pa.array(column.values, pa.int32(), mask=column.mask)
         largest = pc.max(codes).as_py()
-        return pa.DictionaryArray.from_arrays(codes, self.values(trait.id, 0 if largest is None else largest + 1))
+        values = self.values(trait.id, 0 if largest is None else largest + 1)
+        if values.null_count and values.take(codes).null_count > codes.null_count:
+            raise ScrubbedError(f"a value of trait {trait.name!r} was forgotten while it was read; read again")
+        return pa.DictionaryArray.from_arrays(codes, values)
 
     def trait_to_arrow(self, trait: Trait, events: Events) -> pa.Array:
         """One trait of some events; coded ones as dictionary arrays, and all null where these events have none."""
@@ -174,8 +181,7 @@ class Vocabulary:
             raise SchemaError(f"column {trait.name!r} holds text that is not UTF-8: {error}") from None
         codes = wordlist.lookup(plain) if add else wordlist.look_up_to_read(plain)
         if None in codes and add:
-            wordlist.add(words.filter(pa.array([code is None for code in codes], pa.bool_())))
-            codes = wordlist.lookup(plain)
+            codes = wordlist.add(words)  # all of them: one that was known may be blanked meanwhile
         elif None in codes:
             self.refresh_blanked()
             codes = wordlist.look_up_any(plain)

@@ -84,16 +84,14 @@ class Wordlist:
             self._visitors[word] = place
             self._joined = pa.array([], self._trait.value_type)
 
-    def add(self, words: pa.Array) -> None:
-        """Make sure that the list has these distinct values, durably."""
+    def add(self, words: pa.Array) -> list[int | None]:
+        """Make sure that the list has these distinct values, durably. Returns: their codes."""
         with self._lock:
-            self._load()
-            while True:
-                known = self.lookup(words.to_pylist())
-                new = words.filter(pa.array([code is None for code in known], pa.bool_()))
-                if not len(new) or self._append(new):
-                    return
-                self.refresh()
+            plain = words.to_pylist()
+            while None in (codes := self.lookup(plain)):
+                if not self._append(words.filter(pa.array([code is None for code in codes], pa.bool_()))):
+                    self.refresh()
+            return codes
 
     def refresh(self) -> None:
         """Read the chunks that others have added."""

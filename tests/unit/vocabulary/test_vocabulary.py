@@ -417,6 +417,19 @@ def test_a_code_that_was_read_means_what_it_meant(storage: Storage, vocabulary: 
     assert vocabulary.values(WORD.id).to_pylist() == ["keep", None, None, None]
 
 
+def test_a_value_that_is_blanked_while_another_is_added_gets_a_new_code(
+    storage: Storage, vocabulary: Vocabulary
+) -> None:
+    """Found by the simulation: who adds a value learns then that one which was known is known no more."""
+    vocabulary.encode(WORD, words("a", "b"))
+    other = Vocabulary(storage, SCHEMA)
+    other.encode(WORD, words("c"))
+    other.put_blanked(0, {WORD.id: [1, 2]})
+    other.erase_blanked()
+    other.encode(WORD, words("d"))
+    assert vocabulary.encode(WORD, words("a", "b", "e")).values.tolist() == [0, 4, 5]
+
+
 def test_nothing_is_blanked_that_is_in_use(storage: Storage, vocabulary: Vocabulary) -> None:
     vocabulary.encode(WORD, words("a", "b"))
     assert vocabulary.blank(Tier(used=(0, 1)), {WORD.id: np.array([0, 1], np.int32)}) == 0
