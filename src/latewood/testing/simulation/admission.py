@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from latewood.events import Events
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.log import LogState
 from latewood.mutable.tier import TierState
 from latewood.testing.simulation.broken import require
-from latewood.testing.simulation.model import NUMBER, Place, Row, Version
+from latewood.testing.simulation.model import NUMBER, Place, Row, Version, has_name
 
 if TYPE_CHECKING:
     from latewood.testing.simulation.process import Asked, Process
@@ -45,7 +46,7 @@ class Judgement:
 def take_batch(world: "World", process: "Process", asked: "Asked", before: LogState, batch: EventBatch) -> None:
     """A batch was committed: its rows enter the model, if they are what was asked for and treated as the rules say."""
     events, versions = batch.events, batch.versions
-    numbers = events.traits[process.store.schema[NUMBER].id].values.tolist()
+    numbers = events.traits[asked.schema[NUMBER].id].values.tolist()
     named: list[Named] = []
     if versions is not None:
         columns = versions.suppressions
@@ -65,12 +66,20 @@ def take_batch(world: "World", process: "Process", asked: "Asked", before: LogSt
         if row.is_deletion:
             continue
         assert judgement.ingest_ts is not None
-        values = {process.store.schema[name].id: value for name, value in row.values.items()}
+        values = {_trait_id(name, process, asked, events): value for name, value in row.values.items()}
         judgement.version = world.model.add(row, judgement.ingest_ts, values)
         ordinal = next(ordinals)
         require(judgement.version.ordinal == ordinal, f"R1: ordinal {ordinal}:", judgement)
     judge.supersede(fresh)
     asked.judged = judged
+
+
+def _trait_id(name: str, process: "Process", asked: "Asked", events: Events) -> int:
+    """Whose values a column's are: by the schema of now, or by the one of then, if a change has come between."""
+    schemas = [schema for schema in (process.store.schema, asked.schema) if has_name(schema, name)]
+    ids = [schema[name].id for schema in schemas if schema[name].id in events.traits]
+    require(bool(ids), "an append took a column for another trait:", name, list(events.traits))
+    return ids[0]
 
 
 class _Judge:

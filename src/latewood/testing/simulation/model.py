@@ -163,6 +163,11 @@ def times(values: Sequence[int | None]) -> pa.Array:
     return pa.array(values, pa.int64()).view(TIME_TYPE)
 
 
+def has_name(schema: Schema, name: str) -> bool:
+    """Whether a trait goes by a name, or did."""
+    return any(name == trait.name or name in trait.former for trait in schema)
+
+
 def append_table(rows: Sequence[Row], schema: Schema, *, by_place: bool = False) -> pa.Table:
     """Rows as `Store.append` takes them, with the optional columns that any of them has.
 

@@ -13,7 +13,7 @@ from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.clock import SimulatedClock
 from latewood.testing.simulation.host import CrashedError, Faults, Host
 from latewood.testing.simulation.log import LogHandle
-from latewood.testing.simulation.model import Row, Version
+from latewood.testing.simulation.model import Row, Version, has_name
 from latewood.testing.simulation.storage import SimulatedStorage
 from latewood.testing.simulation.store import SimulatedStore
 
@@ -42,10 +42,6 @@ class AskedScrub:
     users: frozenset[Any] | None
     meets: Callable[[Version], bool] = lambda version: True
     known: list[Version] = field(default_factory=list)  # what met the condition when it was asked
-
-
-def _has(schema: Schema, name: str) -> bool:
-    return any(name == trait.name or name in trait.former for trait in schema)
 
 
 class Process:
@@ -123,7 +119,7 @@ class Process:
                 is_excused = self.host.errors > errors or self.world.others_loaded(self.host, claims) or refused()
             elif isinstance(error, SchemaError):
                 newest = self.world.generations[-1].schema
-                is_excused = schema != newest or not all(map(partial(_has, newest), fits))
+                is_excused = schema != newest or not all(map(partial(has_name, newest), fits))
             elif isinstance(error, (PointerError, ExpiredError)):
                 is_excused = lacks()
             elif isinstance(error, ScrubbedError):
