@@ -7,16 +7,19 @@ from unittest.mock import patch
 import numpy as np
 
 from latewood.capture import examples
-from latewood.compaction import forget, recipe, rows, runs
+from latewood.compaction import bulk, forget, recipe, rows, runs
+from latewood.compaction.parent import OldShard
 from latewood.compaction.recipe import Recipe
 from latewood.events import Suppressions
-from latewood.immutable import Catalog, GenerationReader, Scrubs
+from latewood.immutable import Catalog, Scrubs
 from latewood.immutable.resolve import Status
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer, materializer
 from latewood.mutable import admission
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
+from latewood.schema import Schema
+from latewood.stripes import StripeColumn
 from latewood.vocabulary import Vocabulary
 
 from .mutant import Patches, mutant
@@ -217,7 +220,7 @@ def values_are_not_blanked() -> Patches:
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
 
-    def blank(self: Vocabulary, tier: Any, candidates: Any) -> int:
+    def blank(self: Vocabulary, tier: Any, candidates: Any, still: Any = None) -> int:
         codes = {trait: some.tolist() for trait, some in candidates.items() if len(some)}
         if codes:
             self.put_blanked(self.blanked, codes)
@@ -268,19 +271,41 @@ def a_scrub_of_the_dead_is_left() -> Patches:
 
 @mutant("R17", within=600)
 def a_name_is_always_the_same_trait() -> Patches:
-    """A stored trait is found by its name: one that was dropped and added again has its old values."""
+    """Compaction finds stored traits by name, too: one that was dropped and added again has its old values."""
+    tails = OldShard.tails
 
-    def by_name(self: GenerationReader, trait: Any) -> int | None:
-        names = [stored.name for stored in self.generation.schema]
-        return 3 + names.index(trait.name) if trait.name in names else None
+    def by_name(self: OldShard, plan: Any, column: StripeColumn) -> Any:
+        named = {old.name: old for old in self.shard.columns if old.role == "trait"}
+        is_new = column.role == "trait" and column.id not in self._places
+        return tails(self, plan, named.get(column.name, column) if is_new else column)
 
-    return [patch.object(GenerationReader, "column", by_name)]
+    return [patch.object(OldShard, "tails", by_name)]
 
 
 @mutant("R17", within=600)
-def the_schema_is_read_before_the_cut() -> Patches:
-    """Compaction builds by the schema of its parent, not by what was asked for since."""
-    from latewood.immutable import Changes
-    from latewood.immutable.changes import Change
+def labels_are_used_again() -> Patches:
+    """Recents name an added trait by its name, though a dropped one was named so."""
+    altered = Schema.altered
 
-    return [patch.object(Changes, "latest", lambda self, generation: Change.of(generation))]
+    def relabelled(self: Schema, **change: Any) -> Schema:
+        after = altered(self, **change)
+        live = {trait.label for trait in after if trait.id < self.next_id}
+        traits = tuple(
+            replace(trait, label=trait.name) if trait.id >= self.next_id and trait.name not in live else trait
+            for trait in after
+        )
+        schema = Schema.__new__(Schema)
+        schema._init(after.user_id, traits, after.next_id, after.retired)
+        return schema
+
+    return [patch.object(Schema, "altered", relabelled)]
+
+
+@mutant("R17", within=600)
+def loads_go_by_what_was_asked_before() -> Patches:
+    """A bulk load builds by the schema and shards of when its events were read, whatever was asked for since.
+
+    There is no such mutant of compaction: it would only apply a change one generation later. Rows of a new schema come
+    after the generation that applied it, and whoever chose the change before that generation has lost its number.
+    """
+    return [patch.object(bulk, "_check_unaltered", lambda *arguments: None)]

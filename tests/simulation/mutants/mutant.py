@@ -31,6 +31,10 @@ class Found:
     error: str
 
 
+class MisfitError(Exception):
+    """A mutant's patch calls what is not there, or with other arguments: the code has changed since."""
+
+
 MUTANTS: list[Mutant] = []
 
 
@@ -45,13 +49,27 @@ def mutant(rule: str, within: int) -> Callable[[Callable[[], Patches]], Callable
 
 
 def hunt(mutant: Mutant, start: int, cases: int) -> Found:
-    """Run cases until one fails."""
-    with ExitStack() as stack:
-        for patch in mutant.make():
-            stack.enter_context(patch)
-        for seed in range(start, start + cases):
-            try:
-                run_case(seed)
-            except CaseError as error:
-                return Found(seed - start + 1, f"{type(error.error).__name__}: {error.error}")
+    """Run cases until one fails that the real code passes: a case that fails anyhow says nothing about the mutant.
+
+    Raises: MisfitError: the patch does not fit the code that it patches.
+    """
+    for seed in range(start, start + cases):
+        if (error := _failure(seed, mutant.make())) is None or _failure(seed, ()) is not None:
+            continue
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, (TypeError, AttributeError, NameError)):
+            raise MisfitError(f"{mutant.name}: no law was broken by seed {seed}, but {said}") from error
+        return Found(seed - start + 1, said)
     return Found(None, "")
+
+
+def _failure(seed: int, patches: Patches) -> BaseException | None:
+    """What a case fails with under some patches, which last for this case."""
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        try:
+            run_case(seed)
+        except CaseError as error:
+            return error.error
+    return None
