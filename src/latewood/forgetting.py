@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from latewood.clock import show_ts
+from latewood.clock import EARLIEST_TS, LATEST_TS, show_ts
 from latewood.compaction import CompactionStore, compact
 from latewood.compaction.store import tier_of
 from latewood.conditions import Condition, check_condition
@@ -51,6 +51,7 @@ class ScrubReceipt:
     scrub_ts: int | None  # everything logged of the users up to it is refused; None: there was nothing to forget
     numbers: tuple[int, ...]  # of the records, scrubs/<number>.json
     users: int
+    unknown_users: int  # of them, those of whom there was nothing: was the id right?
     events: int | None  # how many events met the condition; None: users were forgotten whole
     generation: int | None  # the first that does not hold them; None: the next compaction makes it
     purged_generations: tuple[int, ...]  # whose files are deleted
@@ -73,6 +74,7 @@ class ScrubReceipt:
         if self.scrub_ts is None:
             return "<ScrubReceipt: nothing to forget>"
         what = f"{self.users:,} users" if self.events is None else f"{self.events:,} events of {self.users:,} users"
+        what += f" ({self.unknown_users:,} of them unknown)" if self.unknown_users else ""
         state = f"gone from generation {self.generation} on" if self.done else "gone with the next compaction"
         return f"<ScrubReceipt: {what}, scrubbed at {show_ts(self.scrub_ts)}, {state}>"
 
@@ -105,9 +107,10 @@ def scrub(
     else:
         parts = _matching(store, where)
     before = _State.of(store)
-    numbers, scrub_ts, users, events = [], None, 0, 0
+    numbers, scrub_ts, users, unknown, events = [], None, 0, 0, 0
     tier = tier_of(store)
     for touched, listed in parts:
+        unknown += _count_unknown(store, touched)
         number, scrub_ts = tier.scrub(store.scrubs.body(touched, listed), now=store.clock.now())
         numbers.append(number)
         users += len(touched.hash)
@@ -120,6 +123,7 @@ def scrub(
         scrub_ts,
         tuple(numbers),
         users,
+        unknown,
         None if where is None else events,
         _first_without(store, numbers[-1]) if numbers else None,
         tuple(sorted(before.files.keys() - after.files.keys())),
@@ -140,6 +144,13 @@ def _users(store: ForgettingStore, user_ids: Iterable[int | str]) -> Iterator[tu
     ids = read_user_ids(given, store.schema).unique()
     for start in range(0, len(ids), USERS_AT_ONCE):
         yield user_keys(ids.slice(start, USERS_AT_ONCE)), None
+
+
+def _count_unknown(store: ForgettingStore, users: UserKeys) -> int:
+    """How many of some users have no event in either tier."""
+    located = store.refresh().locate(users)
+    recent = tier_of(store).recent(users, end_ts=np.full(len(located.user), LATEST_TS + 1), min_ingest=EARLIEST_TS)
+    return int(((located.user < 0) & (np.diff(recent.offsets) == 0)).sum())
 
 
 def _matching(store: ForgettingStore, where: Condition) -> list[tuple[UserKeys, Events]]:

@@ -165,6 +165,28 @@ def test_people_get_tables(run: Run) -> None:
     assert run("inspect", "store", "--user", "2").out == "user 2: no events\n"
 
 
+def test_inspect_tells_what_is_asked_for_and_held(run: Run) -> None:
+    run("init", "store", "--trait", "item:int64")
+    run("pin", "store", "nightly", "--days", "2")
+    run("alter", "store", "--add", "shop:string", "--shards", "3", "--max-events", "5")
+    run("scrub", "store", "--user", "7", "--no-compact")
+    shown = run("inspect", "store", "--json").json
+    assert shown["retention"] == "keep all"
+    assert (shown["scrubs"], shown["scrubs_applied"]) == (1, 0)
+    assert shown["pins"][0].startswith("nightly: generation 0, until ")
+    changes = [
+        "+ shop: string, null in earlier events",
+        "shards: 16 → 3",
+        "retention: keep all → keep the newest 5 of every user",
+    ]
+    assert shown["pending"] == changes
+    assert "shop: string" in run("inspect", "store").out
+    run("compact", "store")
+    shown = run("inspect", "store", "--json").json
+    assert (shown["pending"], shown["retention"]) == ([], "keep the newest 5 of every user")
+    assert (shown["scrubs"], shown["scrubs_applied"]) == (1, 1)
+
+
 def test_an_empty_store_has_no_watermark_to_show(run: Run) -> None:
     run("init", "store", "--trait", "item:int64")
     for verb in ("inspect", "compact"):

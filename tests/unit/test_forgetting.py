@@ -79,7 +79,8 @@ def test_a_user_is_refused_at_once_and_gone_with_compaction(store: lw.Store, clo
 def test_the_receipt_says_what_was_done(store: lw.Store, clock: ManualClock) -> None:
     store.pin("run", timedelta(days=1))
     receipt = store.scrub(["u1", "u1", "stranger"])
-    assert (receipt.users, receipt.events, receipt.numbers) == (2, None, (0,))
+    assert (receipt.users, receipt.unknown_users, receipt.events, receipt.numbers) == (2, 1, None, (0,))
+    assert "2 users (1 of them unknown)" in repr(receipt)
     assert (receipt.generation, receipt.purged_generations, receipt.mutable_tier) == (2, (1,), True)
     assert (receipt.blanked_values, receipt.moved_pins, receipt.purged_files) == (1, ("run",), 1)
     assert receipt.to_json()["done"] is True

@@ -28,13 +28,16 @@ def inspect(
         elif json:
             output.result({"schema": opened.schema.to_json()} | describe(opened, raw=True))
         else:
-            output.result(describe(opened, raw=False), f"store {store}")
+            shown = describe(opened, raw=False)
+            shown |= {name: "\n".join(shown[name]) or None for name in ("pins", "pending")}
+            output.result(shown, f"store {store}")
             output.code(opened.schema)
 
 
 def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
     """What `inspect` shows of a store; `raw` for machines: times in µs."""
-    generation = store.generation
+    generation = store.refresh().generation
+    pins = store.catalog.pins.all()
     lengths = store.reader().history_lengths()
     p50, p99, longest = (np.quantile(lengths, [0.5, 0.99, 1]) if len(lengths) else np.zeros(3)).astype(int).tolist()
     return {
@@ -49,6 +52,11 @@ def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
         "length_p50": p50,
         "length_p99": p99,
         "length_max": longest,
+        "retention": str(generation.retention or "keep all"),
+        "scrubs": store.scrubs.refresh(),
+        "scrubs_applied": generation.scrubs,
+        "pins": [f"{pin.name}: generation {pin.generation}, until {moment(pin.expires_ts, raw)}" for pin in pins],
+        "pending": store.changes.pending(generation).lines(),
     }
 
 

@@ -1,4 +1,4 @@
-"""All events of both tiers as one Parquet file: with both clocks, and with when they were superseded, if any was.
+"""All events of both tiers as one Parquet file: with both clocks, and with when they were superseded.
 
 The file is sorted by user (in the order of their hashes) and within a user by the total order, so that events which are
 equal in both clocks come back in the same order when it is ingested again. Types are the store's, and `lw.ingest` finds
@@ -19,7 +19,6 @@ from latewood.files import write_parquet
 from latewood.histories import scan_histories, superseded
 from latewood.schema import TIME_TYPE, Trait
 from latewood.store import Store
-from latewood.stripes.layout import NEVER_CLEAN
 
 SUPERSEDED_AT = "superseded_at"
 
@@ -29,62 +28,48 @@ def export_events(
 ) -> int:
     """Write all events of a store to a Parquet file, which `lw.ingest` can read back.
 
-    The columns are user_id, event_ts, ingest_ts and every trait; and superseded_at, if any event was corrected or deleted.
-    Read them back with `lw.ingest(path, new, user="user_id", time="event_ts", ingest_time="ingest_ts")`, and with
-    `superseded_time="superseded_at"` if there is that column. Deletions are no events, and have no row.
+    The columns are user_id, event_ts, ingest_ts, superseded_at and every trait. Read them back with `lw.ingest(path, new,
+    user="user_id", time="event_ts", ingest_time="ingest_ts", superseded_time="superseded_at")`. A correction is a row, and
+    so is what it corrects; a deletion is no event, and has no row.
 
     Args:
         store: opened read-only, only what generations hold is written.
         progress: called with (events written, about how many there are).
     Returns: how many events were written.
-    Raises: ConflictError: the file exists, or the first correction of all arrived meanwhile. SchemaError: a trait has the
-        name of a column that is needed. CorruptionError: damaged bytes.
+    Raises: ConflictError: the file exists. SchemaError: a trait has the name of a column of ours. CorruptionError: damaged
+        bytes.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise ConflictError(f"{path} exists; overwrite=True replaces it")
-    corrections, written = _has_corrections(store), 0
-    schema = _schema(store, corrections)
-    total = store.generation.event_count
+    schema, total, written = _schema(store), store.generation.event_count, 0
     with write_parquet(path, schema) as write:
         for events in scan_histories(store, list(store.schema)):
-            write(_table(store, events, schema, corrections))
+            write(_table(store, events, schema))
             written += len(events)
             if progress is not None:
                 progress(written, max(total, written))
     return written
 
 
-def _has_corrections(store: Store) -> bool:
-    reader = store.refresh()
-    shards = [reader.shard(number) for number in range(len(reader.generation.shards))]
-    if any(shard is not None and (shard.latest_ingests == NEVER_CLEAN).any() for shard in shards):
-        return True
-    if store.tier is None:
-        return False
-    watermark = reader.generation.watermark
-    return len(store.tier.suppressions(watermark, max(watermark, store.tier.state().closed))) > 0
+def _schema(store: Store) -> pa.Schema:
+    if SUPERSEDED_AT in store.schema:
+        raise SchemaError(f"the store has a trait {SUPERSEDED_AT!r}, which is a column of its own: rename the trait")
+    ours = pa.schema(
+        [
+            pa.field("user_id", store.schema.user_id, nullable=False),
+            pa.field("event_ts", TIME_TYPE, nullable=False),
+            pa.field("ingest_ts", TIME_TYPE, nullable=False),
+            pa.field(SUPERSEDED_AT, TIME_TYPE),
+        ]
+    )
+    return pa.schema([*ours, *(pa.field(trait.name, trait.type, trait.nullable) for trait in store.schema)])
 
 
-def _schema(store: Store, corrections: bool) -> pa.Schema:
-    fields = [("user_id", store.schema.user_id), ("event_ts", TIME_TYPE), ("ingest_ts", TIME_TYPE)]
-    fields = [pa.field(name, type_, nullable=False) for name, type_ in fields]
-    if corrections:
-        if SUPERSEDED_AT in store.schema:
-            raise SchemaError(
-                f"the store has a trait {SUPERSEDED_AT!r}, which is a column of its own: rename the trait"
-            )
-        fields.append(pa.field(SUPERSEDED_AT, TIME_TYPE))
-    return pa.schema([*fields, *(pa.field(trait.name, trait.type, trait.nullable) for trait in store.schema)])
-
-
-def _table(store: Store, events: Events, schema: pa.Schema, corrections: bool) -> pa.Table:
-    columns = [events.user_ids, times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts)]
+def _table(store: Store, events: Events, schema: pa.Schema) -> pa.Table:
     at = superseded(events)
-    if corrections:
-        columns.append(pa.array(at, pa.int64(), mask=at == NEVER).view(TIME_TYPE))
-    elif (at < NEVER).any():
-        raise ConflictError("an event was superseded while the store was exported, the first of all: try again")
+    columns = [events.user_ids, times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts)]
+    columns.append(pa.array(at, pa.int64(), mask=at == NEVER).view(TIME_TYPE))
     return pa.table([*columns, *(_column(store, events, trait) for trait in store.schema)], schema=schema)
 
 

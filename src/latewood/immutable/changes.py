@@ -77,6 +77,10 @@ class Changes:
             change = newer
         return change
 
+    def pending(self, generation: Generation) -> Alteration:
+        """What the next generation after this one makes different. Raises: CorruptionError."""
+        return Alteration(Change.of(generation), self.latest(generation))
+
     def add(self, change: Change) -> None:
         """Write down a change, numbered one past the latest. Raises: ConflictError: another was made meanwhile."""
         body: dict[str, Any] = {
