@@ -1,19 +1,22 @@
 """Corrections of what a generation holds: the check that the mutable tier cannot make (docs/protocol.md R13).
 
-The tier resolves event ids, and places of events that it still has. A place of an older event it takes on trust, so it is
-looked up in the generation before the append.
+The tier resolves event ids, and places of events that it still has. What became of an older event, and whether it is there
+at all, it asks of whoever appends: that is looked up here, in the newest generation.
 """
 
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latewood.clock import show_ts
 from latewood.errors import ConflictError
+from latewood.events import NEVER
 from latewood.immutable import GenerationReader, Scrubs
+from latewood.immutable.resolve import Located, Rows
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.intake import Intake
-from latewood.mutable import Supersedes
+from latewood.mutable import GONE, SEVERAL, Newer, StoredTargets, UnseenTargetsError
 
 
 class CorrectedStore(Protocol):
@@ -28,45 +31,73 @@ class CorrectedStore(Protocol):
         """Look for a newer one."""
 
 
-def check_places(intake: Intake, store: CorrectedStore) -> None:
-    """Refuse rows that supersede what was never there. Where retention or a scrub took events, nobody can tell.
+def look_up(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) -> StoredTargets:
+    """What the newest generation says of the events that rows supersede, and that the tier has no more.
 
-    Raises: ConflictError: names the row and the place.
+    Raises: ConflictError: names the row and the place of an event that never was. Where retention or a scrub took events,
+        nobody can tell.
     """
-    if intake.supersedes is None or intake.supersedes.places is None:
-        return
-    reader, places = store.reader(), intake.supersedes.places
-    if (intake.supersedes.chosen & (places.ingest_ts >= reader.generation.watermark)).any():
+    reader = store.reader()
+    watermark = reader.generation.watermark
+    if watermark < asked.floor or (asked.places.ingest_ts >= watermark).any():
         reader = store.refresh()  # which may have it by now, and the tier no more
     while True:
         try:
-            _check_in(reader, intake, intake.supersedes, store.scrubs)
+            return _look_in(reader, asked, intake, store.scrubs)
         except FileNotFoundError:  # the generation was collected: a newer one holds what it held
             newest = store.refresh()
             if newest.generation.id == reader.generation.id:
                 raise
             reader = newest
-        else:
-            return
 
 
-def _check_in(reader: GenerationReader, intake: Intake, supersedes: Supersedes, scrubs: Scrubs) -> None:
-    generation = reader.generation
-    if generation.expired or supersedes.places is None:
-        return
-    if generation.scrubs > len(scrubs):
+def _look_in(reader: GenerationReader, asked: UnseenTargetsError, intake: Intake, scrubs: Scrubs) -> StoredTargets:
+    if reader.generation.scrubs > len(scrubs):
         scrubs.refresh()
-    places, keys = supersedes.places, intake.events.keys
-    rows = np.flatnonzero(supersedes.chosen & (places.ingest_ts < generation.watermark))
-    rows = rows[scrubs.scrubbed_at(keys.take(rows)) == NOT_SCRUBBED]
-    if not len(rows):
+    places, located = asked.places, reader.locate(intake.events.keys.take(asked.rows))
+    found = reader.find_rows(located, places.event_ts, places.ingest_ts, places.ordinal)
+    _refuse_missing(reader, asked, intake, scrubs, found < 0)
+    there = np.flatnonzero(found >= 0)
+    newer = Newer.none(len(found))
+    newer.put(there, _find_newer(reader, Located(located.shard[there], located.user[there]), found[there]))
+    return StoredTargets(reader.generation.watermark, asked.rows, places, newer)
+
+
+def _refuse_missing(
+    reader: GenerationReader, asked: UnseenTargetsError, intake: Intake, scrubs: Scrubs, missing: NDArray[np.bool_]
+) -> None:
+    """Raises: ConflictError: a row supersedes what was never there."""
+    if reader.generation.expired:
         return
-    wanted = places.take(rows)
-    found = reader.find_rows(reader.locate(keys.take(rows)), wanted.event_ts, wanted.ingest_ts, wanted.ordinal)
-    if (found < 0).any():
-        at = int(np.argmax(found < 0))
-        event_ts, ingest_ts = show_ts(int(wanted.event_ts[at])), show_ts(int(wanted.ingest_ts[at]))
+    places, keys = asked.places, intake.events.keys.take(asked.rows)
+    missing = missing & (places.ingest_ts < reader.generation.watermark) & (scrubs.scrubbed_at(keys) == NOT_SCRUBBED)
+    if missing.any():
+        i = int(np.argmax(missing))
+        row, event_ts, ingest_ts = int(asked.rows[i]), int(places.event_ts[i]), int(places.ingest_ts[i])
         raise ConflictError(
-            f"row {rows[at]} supersedes an event of {event_ts}, ingested {ingest_ts}, number {wanted.ordinal[at]} there: "
-            f"user {intake.events.user_ids[int(rows[at])].as_py()!r} has none"
+            f"row {row} supersedes an event of {show_ts(event_ts)}, ingested {show_ts(ingest_ts)}, number "
+            f"{places.ordinal[i]} there: user {intake.events.user_ids[row].as_py()!r} has none"
         )
+
+
+def _find_newer(reader: GenerationReader, located: Located, rows: NDArray[np.int64]) -> Newer:
+    """What took the place of some stored events: their users' only event of the time at which they were superseded."""
+    newer = Newer.none(len(rows))
+    at = reader.read(Rows(*located, rows, rows + 1), []).superseded_at
+    if at is None:
+        return newer
+    newer.at[:] = at
+    gone = np.flatnonzero(at < NEVER)
+    pairs, user = np.unique(np.stack([located.shard[gone], located.user[gone]]), axis=1, return_inverse=True)
+    users = Located(*np.ascontiguousarray(pairs))
+    counts = reader.event_counts(users)
+    history = reader.read(Rows(*users, np.zeros_like(counts), counts), [])
+    starts = np.cumsum(counts) - counts
+    for i, of in zip(gone.tolist(), user.ravel().tolist(), strict=True):
+        start, stop = int(starts[of]), int(starts[of] + counts[of])
+        found = start + np.flatnonzero(history.ingest_ts[start:stop] == at[i])
+        if len(found) == 1:
+            newer.event_ts[i], newer.ordinal[i] = history.event_ts[found[0]], history.ordinal[found[0]]
+        else:
+            newer.ordinal[i] = SEVERAL if len(found) else GONE
+    return newer

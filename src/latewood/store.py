@@ -23,7 +23,7 @@ from latewood.clock import Clock, as_clock, show_ts, to_us
 from latewood.columns import Column, column_from_arrow, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
-from latewood.corrections import check_places
+from latewood.corrections import look_up
 from latewood.errors import ConflictError, ExpiredError, PointerError, SchemaError, StoreNotFoundError
 from latewood.forgetting import ScrubReceipt, scrub
 from latewood.immutable import (
@@ -39,7 +39,7 @@ from latewood.immutable import (
 )
 from latewood.intake import Intake, read_events
 from latewood.materialize import Materializer
-from latewood.mutable import AppendReceipt, MutableTier, StaleCodesError
+from latewood.mutable import AppendReceipt, MutableTier, StaleCodesError, StoredTargets, UnseenTargetsError
 from latewood.projection import Projection
 from latewood.retention import Retention
 from latewood.schema import Schema, Trait
@@ -192,13 +192,13 @@ class Store:
             late: what to do with a given ingest_ts that the store has already passed: "raise", or "stamp" it as of now.
         Returns: how many were new, how many were duplicates, and per row its ingest_ts and ordinal.
         Raises: SchemaError: the table does not fit. ConflictError: an ingest_ts below what has been seen (R7), an
-            event_id with other content, or a row that supersedes what the store does not have.
+            event_id with other content, or a row that supersedes what the store does not have, or what was superseded
+            before: name the newest version.
         """
-        tier, table = self._writable(), read_table(data)
+        tier, table, stored = self._writable(), read_table(data), StoredTargets.unseen()
         while True:
             blanked = self.vocabulary.blanked  # before anything is coded
             intake = self._read_events(table)
-            check_places(intake, self)
             try:
                 return tier.append(
                     intake.events,
@@ -209,7 +209,10 @@ class Store:
                     late=late,
                     now=self.clock.now(),
                     blanked=blanked,
+                    stored=stored,
                 )
+            except UnseenTargetsError as asked:
+                stored = look_up(asked, intake, self)
             except StaleCodesError as stale:
                 if stale.blanking is not None:
                     self.vocabulary.put_blanked(*stale.blanking)

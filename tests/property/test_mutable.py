@@ -18,12 +18,16 @@ from latewood.errors import ConflictError
 from latewood.events import Events
 from latewood.immutable import Scrubs
 from latewood.mutable import (
+    GONE,
     AppendReceipt,
     InMemoryTier,
     LmdbTier,
     MutableTier,
+    Newer,
     Settings,
+    StoredTargets,
     Supersedes,
+    UnseenTargetsError,
     hash_content,
     hash_ids,
 )
@@ -55,6 +59,7 @@ class DullTier:
     def __init__(self) -> None:
         self.events: list[Row] = []  # by arrival, never evicted
         self.superseded: list[tuple[Any, ...]] = []  # (user, event_ts, ingest_ts, ordinal, at), by arrival
+        self.deleted: dict[tuple[Any, ...], bool] = {}  # by place: whether by a deletion, as far as its time tells
         self.ids: dict[str, list[Version]] = {}  # by arrival
         self.told: list[dict[str, Any]] = []  # rows as they were appended
         self.scrubbed: dict[str, int] = {}
@@ -74,7 +79,7 @@ class DullTier:
         """(ingest_ts, ordinal) per row, None where it is open, and what became of it. Raises ValueError to refuse."""
         self.refuse(self.load is not None)
         fate, twin = self.sort_out(rows)
-        targets = self.find_targets(rows, fate)
+        targets = self.find_targets(rows, fate, twin)
         fresh = [i for i in range(len(rows)) if fate[i] == "new"]
         given = self.stamp(rows, fresh, explicit, late, now)
         for i in fresh:
@@ -92,6 +97,8 @@ class DullTier:
                     else target
                 )
                 self.superseded.append((*place, given[i]))
+                same_time = [j for j in fresh if (rows[j]["user"], given[j]) == (place[0], given[i])]
+                self.deleted[place] = all(rows[j]["deletion"] for j in same_time)
         for i in range(len(rows)):
             if fate[i] == "repeated":
                 out[i] = out[twin[i]] if isinstance(twin[i], int) else self.receipt_of(twin[i])
@@ -117,8 +124,11 @@ class DullTier:
             fate.append("repeated" if same else "new")
         return fate, twin
 
-    def find_targets(self, rows: list[dict[str, Any]], fate: list[str]) -> dict[int, Any]:
-        """What the new rows supersede: a row above, or a place with its user. Skips deletions of what was scrubbed."""
+    def find_targets(self, rows: list[dict[str, Any]], fate: list[str], twin: dict[int, Any]) -> dict[int, Any]:
+        """What the new rows supersede: a row above, or a place with its user. Nothing is superseded twice.
+
+        Skips deletions of what was scrubbed; those of what is deleted are repetitions.
+        """
         targets: dict[int, Any] = {}
         usable = [i for i, row in enumerate(rows) if fate[i] == "new" and not row["deletion"]]
         for i, row in enumerate(rows):
@@ -130,7 +140,14 @@ class DullTier:
             owner = None if target is None else rows[target]["user"] if isinstance(target, int) else target[0]
             if target is not None:
                 self.refuse(owner != row["user"])
-                targets[i] = target
+                first = next((j for j in targets if targets[j] == target), None)
+                at = [at for *place, at in self.superseded if tuple(place) == target]
+                if not at and first is None:
+                    targets[i] = target
+                    continue
+                deleted = self.deleted[target] if at else first is not None and rows[first]["deletion"]
+                self.refuse(not row["deletion"] or not deleted)
+                fate[i], twin[i] = "repeated", Version(None, at[0], None) if at else first
             elif row["user"] not in self.scrubbed:
                 raise ValueError
             elif row["deletion"]:
@@ -327,7 +344,12 @@ class TierMachine(RuleBasedStateMachine):
 
         def act(tier: MutableTier) -> AppendReceipt:
             given: Any = {"supersedes": supersedes, "explicit": explicit, "late": late, "now": now}
-            return tier.append(events, ids=ids, content=content, **given)
+            stored = StoredTargets.unseen()
+            while True:
+                try:
+                    return tier.append(events, ids=ids, content=content, stored=stored, **given)
+                except UnseenTargetsError as asked:
+                    stored = self.look([rows[row]["user"] for row in asked.rows.tolist()], asked)
 
         try:
             expected, fate = self.model.append(rows, explicit, late, now)
@@ -340,6 +362,16 @@ class TierMachine(RuleBasedStateMachine):
             assert (receipt.count, receipt.duplicates, receipt.skipped) == counts
             pairs = zip(receipt.ingest_ts.tolist(), receipt.ordinal.tolist(), strict=True)
             assert [pair if wanted else None for pair, wanted in zip(pairs, expected, strict=True)] == expected
+
+    def look(self, users: list[str], asked: UnseenTargetsError) -> StoredTargets:
+        """What the oldest generation that will do would say: what was superseded below the floor."""
+        newer = Newer.none(len(users))
+        columns = asked.places.event_ts, asked.places.ingest_ts, asked.places.ordinal
+        for i, place in enumerate(zip(users, *(column.tolist() for column in columns), strict=True)):
+            for *known, at in self.model.superseded:
+                if tuple(known) == place and at < asked.floor:
+                    newer.at[i], newer.ordinal[i] = at, GONE if self.model.deleted[place] else 0
+        return StoredTargets(asked.floor, asked.rows, asked.places, newer)
 
     @precondition(lambda self: self.model.last % 3 == 1)
     @rule(users=st.sets(st.sampled_from(USERS), min_size=1, max_size=2), delta=deltas, which=st.integers(1, 2))

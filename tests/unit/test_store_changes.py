@@ -232,8 +232,11 @@ def test_a_correction_of_nothing_is_refused(store: lw.Store, clock: ManualClock)
     for wrong in ({"event_ts": happened + 1}, {"ingest_ts": happened - 1}, {"ordinal": 1}):
         with pytest.raises(lw.ConflictError, match="row 0 supersedes an event"):
             store.append(pa.table(row | {"supersedes": [place | wrong]}))
-    with pytest.raises(lw.ConflictError, match="user 2 has none"):
-        store.append(pa.table(row | {"user_id": [2], "supersedes": [place]}))
+    for user, message in ((2, "is not known: no event has that place"), (3, "user 3 has none")):
+        with pytest.raises(lw.ConflictError, match=message):  # by the tier, then by the generation alone
+            store.append(pa.table(row | {"user_id": [user], "supersedes": [place]}))
+        append(store, clock, user=9)
+        store.compact()
     assert store.append(pa.table(row | {"supersedes": [place]})).count == 1
     assert store.history(1)["action"].to_pylist() == ["corrected"]
     store.compact()

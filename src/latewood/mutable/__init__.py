@@ -4,6 +4,7 @@ tier           what is promised              log             the seam below: bat
 logged_tier    the rules, over any log       segmented_log   a log in a directory, one segment_file after another
 lmdb_tier      ... over a segmented log      memory_tier     ... over a log without files
 admission      an append, row by row         supersedes      which rows are newer versions of others ▸ targets: which
+once           ... and that they are the only ones
 replica        the log's copy for reading    arena           ... its columns: chains, id_table, suppressed
 event_batch    what the log holds, as bytes  event_ids       ids that outlive their events
 rules          of time, as functions         book            the scrubs, which lie elsewhere
@@ -13,7 +14,7 @@ from latewood.mutable.identify import hash_content, hash_ids
 from latewood.mutable.lmdb_tier import LmdbTier
 from latewood.mutable.logged_tier import Settings
 from latewood.mutable.memory_tier import InMemoryTier
-from latewood.mutable.supersedes import Places, Supersedes
+from latewood.mutable.supersedes import GONE, SEVERAL, Newer, Places, StoredTargets, Supersedes
 from latewood.mutable.tier import (
     AppendReceipt,
     Late,
@@ -21,21 +22,27 @@ from latewood.mutable.tier import (
     Recent,
     StaleCodesError,
     TierState,
+    UnseenTargetsError,
     WasPublished,
 )
 
 __all__ = [
+    "GONE",
+    "SEVERAL",
     "AppendReceipt",
     "InMemoryTier",
     "Late",
     "LmdbTier",
     "MutableTier",
+    "Newer",
     "Places",
     "Recent",
     "Settings",
     "StaleCodesError",
+    "StoredTargets",
     "Supersedes",
     "TierState",
+    "UnseenTargetsError",
     "WasPublished",
     "hash_content",
     "hash_ids",

@@ -1,8 +1,8 @@
 """Admitting one append: which rows are new, what time they get, and their place among ties. No I/O.
 
 In order: rows of scrubbed users from before the scrub are skipped (R16), rows that repeat an event_id drop out (R14), what
-the rest supersedes is found (R13), explicit ingest times are checked (R7), the rest is stamped (R1, R5), and the arena
-takes the rows in as pending.
+the rest supersedes is found, which nothing did before (R13), explicit ingest times are checked (R7), the rest is stamped
+(R1, R5), and the arena takes the rows in as pending.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from latewood.events import Events, Suppressions
 from latewood.mutable import rules
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_batch import EventBatch, Versions
-from latewood.mutable.supersedes import Supersedes
+from latewood.mutable.event_ids import NO_EVENT
+from latewood.mutable.once import DeletedAgain, check_once
+from latewood.mutable.supersedes import StoredTargets, Supersedes
 from latewood.mutable.targets import Known, Targets, find_targets
 from latewood.mutable.tier import AppendReceipt, Late, StaleCodesError
 
@@ -31,6 +33,7 @@ class Appending:
     explicit: bool
     late: Late
     blanked: int | None
+    stored: StoredTargets | None
     now: int
     max_ahead_us: int
     outcome: AppendReceipt | BaseException | None = None
@@ -49,7 +52,7 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
     """Enter the new rows of an append in the arena, pending.
 
     Returns: what the log must keep (None if no row is new), and the receipt.
-    Raises: ConflictError: naming the row; StaleCodesError. The arena is as before.
+    Raises: ConflictError: naming the row; StaleCodesError; UnseenTargetsError. The arena is as before.
     """
     n = len(appending.events)
     if appending.blanked is not None and appending.blanked != known.state.tier.blanked:
@@ -57,15 +60,25 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
     entry = _skip(appending, known)
     repeats = _Repeats.find(appending, entry.skipped, known)
     fresh = ~entry.skipped if repeats is None else ~entry.skipped & (repeats.found == -1)
-    targets = None
+    targets = again = None
     if appending.supersedes is not None:
         targets, pointless = find_targets(appending.events, appending.ids, appending.supersedes, fresh, known)
         entry.skipped[pointless], fresh[pointless] = True, False
+        targets, again = check_once(targets, appending.events, appending.supersedes, known, appending.stored)
+        fresh[again.rows] = False
     batch = _enter(appending, np.flatnonzero(fresh), targets, entry, known) if fresh.any() else None
     if repeats is not None:
         repeats.fill(entry, known.arena)
+    if again is not None:
+        _fill_deleted(entry, again)
     count, skipped = int(fresh.sum()), int(entry.skipped.sum())
     return batch, AppendReceipt(count, n - count - skipped, skipped, entry.ingest_ts, entry.ordinal)
+
+
+def _fill_deleted(entry: _Entry, again: DeletedAgain) -> None:
+    """Give each row that deletes what is deleted the time of the first deletion."""
+    entry.ingest_ts[again.rows] = np.where(again.above >= 0, entry.ingest_ts[again.above], again.at)
+    entry.ordinal[again.rows] = NO_EVENT
 
 
 def _skip(appending: Appending, known: Known) -> _Entry:

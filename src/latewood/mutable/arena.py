@@ -19,7 +19,7 @@ from latewood.mutable.event_batch import EventBatch, Versions
 from latewood.mutable.event_ids import NO_EVENT, IdRun
 from latewood.mutable.growable import Growable, IntegerIds, TextIds, Traits, power_of_two
 from latewood.mutable.id_table import IdTable
-from latewood.mutable.supersedes import Places
+from latewood.mutable.supersedes import GONE, SEVERAL, Newer, Places, first_of_equal
 from latewood.mutable.suppressed import Suppressed, locate
 from latewood.users import UserKeys
 
@@ -156,8 +156,20 @@ class Arena:
 
     def supersede(self, versions: Versions, users: NDArray[np.int64]) -> None:
         """Enter what the batch just added supersedes, pending too; `users` are the numbers of those it is of."""
-        self._superseded.add(users, versions.suppressions)
+        newer = self._newest_at(self._starts[-1].rows, users, versions.suppressions.at)
+        self._superseded.add(users, versions.suppressions, newer)
         self.ids.add(versions.ids, versions.content, versions.suppressions.at)
+
+    def _newest_at(self, start: int, users: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of the rows from `start` on, each user's one that was ingested at a time; GONE or SEVERAL if it is not one."""
+        near = start + np.flatnonzero(np.isin(self._ingest_ts.array[start : self.rows], at))
+        owners, times = self._users.array[near], self._ingest_ts.array[near]
+        first = first_of_equal(np.concatenate([owners, users]), np.concatenate([times, at]))
+        row, count = first[len(near) :], np.bincount(first[: len(near)], minlength=len(first))
+        found = np.full(len(users), GONE, np.int64)
+        found[count[row] == 1] = near[row[count[row] == 1]]
+        found[count[row] > 1] = SEVERAL
+        return found
 
     def take_in(self, batch: EventBatch) -> None:
         """Enter a batch that is durable, as the log has it."""
@@ -200,6 +212,17 @@ class Arena:
         columns = self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array
         locate(*asked, self._ties, *columns, self._previous.array, rows)
         return rows
+
+    def newer(self, keys: UserKeys, places: Places) -> Newer:
+        """Which versions took the place of events, as far as the arena knows; pending ones too."""
+        entries = self._superseded.find(self.find_users(keys), places)
+        newer, known = Newer.none(len(entries)), np.flatnonzero(entries >= 0)
+        row = self._superseded.newer.array[entries[known]]
+        is_row = row >= 0
+        event_ts = np.where(is_row, self._event_ts.array[row * is_row], 0)
+        ordinal = np.where(is_row, self._ordinal.array[row * is_row], row).astype(np.int32)
+        newer.put(known, Newer(self._superseded.at.array[entries[known]], event_ts, ordinal))
+        return newer
 
     def places_of(self, rows: NDArray[np.int64]) -> tuple[UserKeys, Places]:
         """Whose rows they are, and their places."""
@@ -305,7 +328,9 @@ class Arena:
         if start.superseded < stop.superseded:
             entries = np.arange(start.superseded, stop.superseded)
             places, users = self._suppressions(entries), self._superseded.users.array[entries]
-            fresh._superseded.add(fresh.assign(places.keys, self._user_ids.take(users)), places)
+            newer = self._superseded.newer.array[entries]
+            moved = np.where(newer < 0, newer, newer - start.rows)
+            fresh._superseded.add(fresh.assign(places.keys, self._user_ids.take(users)), places, moved)
         kept = self._starts[fresh.first_batch - self.first_batch : self._committed_batch - self.first_batch]
         fresh._starts = [_Counts(*(np.subtract(there, start).tolist())) for there in kept]
         fresh.next_batch = fresh.first_batch + len(kept)

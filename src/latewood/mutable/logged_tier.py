@@ -24,7 +24,7 @@ from latewood.mutable.book import PendingScrub, ScrubBook, read_up_to
 from latewood.mutable.event_ids import remember
 from latewood.mutable.log import Log, LogState, LogTransaction
 from latewood.mutable.replica import Replica, UnsettledError
-from latewood.mutable.supersedes import Supersedes
+from latewood.mutable.supersedes import StoredTargets, Supersedes
 from latewood.mutable.targets import Known
 from latewood.mutable.tier import (
     AppendReceipt,
@@ -33,6 +33,7 @@ from latewood.mutable.tier import (
     Recent,
     StaleCodesError,
     TierState,
+    UnseenTargetsError,
     WasPublished,
 )
 from latewood.users import UserKeys
@@ -86,6 +87,7 @@ class LoggedTier:
         explicit: bool = False,
         late: Late = "raise",
         blanked: int | None = None,
+        stored: StoredTargets | None = None,
         now: int,
     ) -> AppendReceipt:
         if not len(events):
@@ -93,7 +95,7 @@ class LoggedTier:
         if (ids is None) != (content is None):
             raise ValueError("ids= and content= come together")
         ahead = self._settings.max_ahead_us
-        appending = Appending(events, ids, content, supersedes, explicit, late, blanked, now, ahead)
+        appending = Appending(events, ids, content, supersedes, explicit, late, blanked, stored, now, ahead)
         self._queue.append(appending)
         with self._writing:
             if appending.outcome is None:
@@ -134,7 +136,7 @@ class LoggedTier:
                 if batch is not None:
                     transaction.put(state.next_batch, batch)
                     state = state.appended(batch.latest_ingest)
-            except (ConflictError, StaleCodesError) as error:
+            except (ConflictError, StaleCodesError, UnseenTargetsError) as error:
                 outcome = error
             outcomes.append(outcome)
         return state, outcomes

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from latewood.events import Suppressions
 from latewood.kernels import typed_kernel
 from latewood.mutable.chains import tie_hash
-from latewood.mutable.growable import Growable
+from latewood.mutable.growable import Growable, power_of_two
+from latewood.mutable.supersedes import Places
 
 _I64 = types.Array(int64, 1, "C")
 _I32 = types.Array(int32, 1, "C")
@@ -19,15 +20,20 @@ _IN_I32 = types.Array(int32, 1, "C", readonly=True)
 
 
 class Suppressed:
-    """Superseded places in the order of arrival; users by the arena's numbers."""
+    """Superseded places in the order of arrival; users by the arena's numbers.
+
+    A hash table finds them by place: entry numbers plus one, 0 is empty.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.users, self.event_ts, self.ingest_ts, self.at = (Growable(np.int64) for _ in range(4))
         self.ordinal = Growable(np.int32)
+        self.newer = Growable(np.int64)  # the arena's row of the version that supersedes, or GONE, or SEVERAL
         self._previous, self._head = Growable(np.int64), Growable(np.int64, fill=-1)
+        self._table = np.zeros(256, np.int64)
 
-    def add(self, users: NDArray[np.int64], places: Suppressions) -> None:
+    def add(self, users: NDArray[np.int64], places: Suppressions, newer: NDArray[np.int64]) -> None:
         """Enter what was just superseded."""
         start, stop = self.count, self.count + len(users)
         self._previous.reserve(stop)
@@ -37,8 +43,22 @@ class Suppressed:
         self.ingest_ts.put(start, places.ingest_ts)
         self.ordinal.put(start, places.ordinal)
         self.at.put(start, places.at)
+        self.newer.put(start, newer)
         link_places(start, stop, self.users.array, self._previous.array, self._head.array)
+        if 2 * stop > len(self._table):
+            self._table, start = np.zeros(power_of_two(4 * stop), np.int64), 0
+        columns = self.users.array, self.event_ts.array, self.ingest_ts.array, self.ordinal.array
+        enter_places(start, stop, self._table, *columns)
         self.count = stop
+
+    def find(self, users: NDArray[np.int64], places: Places) -> NDArray[np.int64]:
+        """The first entry, pending ones too, of each user's place; -1 where it is not superseded."""
+        entries = np.empty(len(users), np.int64)
+        event_ts, ingest_ts = np.ascontiguousarray(places.event_ts), np.ascontiguousarray(places.ingest_ts)
+        asked = np.ascontiguousarray(users), event_ts, ingest_ts, np.ascontiguousarray(places.ordinal)
+        columns = self.users.array, self.event_ts.array, self.ingest_ts.array, self.ordinal.array
+        find_places(*asked, self._table, *columns, entries)
+        return entries
 
     def gather(
         self,
@@ -75,6 +95,43 @@ def link_places(start, stop, users, previous, head):  # type: ignore[no-untyped-
     for entry in range(start, stop):
         previous[entry] = head[users[entry]]
         head[users[entry]] = entry
+
+
+@typed_kernel(uint64(int64, int64, int64, int32))
+def place_hash(user, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
+    return tie_hash(user, event_ts, ingest_ts + int64(ordinal) * int64(0x9E3779B1))
+
+
+@typed_kernel(types.void(int64, int64, _I64, _I64, _I64, _I64, _I32))
+def enter_places(start, stop, table, users, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
+    """Enter entries [start, stop) into the table, each behind those of the same place."""
+    mask = uint64(len(table) - 1)
+    for entry in range(start, stop):
+        place = place_hash(users[entry], event_ts[entry], ingest_ts[entry], ordinal[entry]) & mask
+        while table[place] != 0:
+            place = (place + uint64(1)) & mask
+        table[place] = entry + 1
+
+
+@typed_kernel(
+    types.void(_IN_I64, _IN_I64, _IN_I64, _IN_I32, _I64, _I64, _I64, _I64, _I32, _I64),
+)
+def find_places(  # type: ignore[no-untyped-def]
+    of_users, of_event_ts, of_ingest_ts, of_ordinal, table, users, event_ts, ingest_ts, ordinal, entries
+):
+    """See `Suppressed.find`."""
+    mask = uint64(len(table) - 1)
+    for i in range(len(of_users)):
+        entries[i] = -1
+        user, time, learned = of_users[i], of_event_ts[i], of_ingest_ts[i]
+        place = place_hash(user, time, learned, of_ordinal[i]) & mask
+        while table[place] != 0:
+            entry = table[place] - 1
+            same = users[entry] == user and event_ts[entry] == time and ingest_ts[entry] == learned
+            if same and ordinal[entry] == of_ordinal[i]:
+                entries[i] = entry
+                break
+            place = (place + uint64(1)) & mask
 
 
 @typed_kernel(

@@ -66,7 +66,7 @@ def find_targets(
     else:
         assert supersedes.places is not None
         found = _Finding.by_place(events.keys.take(rows), supersedes.places.take(rows), known)
-    known_here = found.known & ~_taken(found, known.book)
+    known_here = found.known & ~(forgotten(found.keys, found.places, known.book) & (found.within < 0))
     if (others := known_here & ~found.same_user(events, rows)).any():
         raise ConflictError(f"row {rows[np.argmax(others)]} supersedes an event of another user")
     if (unknown := ~known_here & ~_touched(events.keys.take(rows), known.book)).any():
@@ -136,13 +136,12 @@ class _Finding:
         return (hashes == own.hash) & (checks == own.check)
 
 
-def _taken(found: _Finding, book: ScrubBook | None) -> NDArray[np.bool_]:
-    """Which of them a scrub took."""
+def forgotten(keys: UserKeys, places: Places, book: ScrubBook | None) -> NDArray[np.bool_]:
+    """Which events a scrub took."""
     if book is None or not len(book):
-        return np.zeros(len(found.known), np.bool_)
-    times = found.places.event_ts, found.places.ingest_ts, found.places.ordinal
-    gone = book.forgotten(Events(pa.nulls(len(found.known), pa.int64()), found.keys, *times, {}), 0)
-    return gone & (found.within < 0)
+        return np.zeros(len(keys.hash), np.bool_)
+    times = places.event_ts, places.ingest_ts, places.ordinal
+    return book.forgotten(Events(pa.nulls(len(keys.hash), pa.int64()), keys, *times, {}), 0)
 
 
 def _touched(keys: UserKeys, book: ScrubBook | None) -> NDArray[np.bool_]:

@@ -13,7 +13,8 @@ Three times order everything, all µs since epoch, UTC:
 added any more, since generations or backfills have been made up to it. Below `floor` events may be gone: evicted.
 
 A correction or a deletion is a row that supersedes an event (R13): the tier finds out which, and keeps its place with the
-time `at` which it was superseded, the ingest time of the new version. A scrub (R16) begins here, since its time is the
+time `at` which it was superseded, the ingest time of the new version. An event is superseded once: what the tier cannot
+know of older ones, its caller looks up in a generation. A scrub (R16) begins here, since its time is the
 clock's; it goes on in a record of its own outside, the *book* of scrubs, which the tier reads too.
 """
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, show_ts
 from latewood.events import Events, Suppressions
-from latewood.mutable.supersedes import Supersedes
+from latewood.mutable.supersedes import Places, StoredTargets, Supersedes
 from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
@@ -63,7 +64,7 @@ class AppendReceipt:
     """
 
     count: int  # rows added: events, corrections and deletions
-    duplicates: int  # rows whose event_id was known with the same content
+    duplicates: int  # rows whose event_id was known with the same content, and deletions of what was deleted
     skipped: int  # rows of scrubbed users, from before the scrub
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
@@ -111,6 +112,17 @@ class StaleCodesError(Exception):
         self.blanking = blanking
 
 
+class UnseenTargetsError(Exception):
+    """Rows supersede events that are here no more: look in a generation what became of these, and append again.
+
+    Its watermark must be at or past `floor`: below that a newer version may be here no more either.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], places: Places, floor: int) -> None:
+        super().__init__(f"{len(rows)} rows supersede events that a generation from {show_ts(floor)} on must have")
+        self.rows, self.places, self.floor = rows, places, floor
+
+
 class MutableTier(Protocol):
     """Recent events and the clock. Safe for threads; a durable tier also for processes."""
 
@@ -124,13 +136,15 @@ class MutableTier(Protocol):
         explicit: bool = False,
         late: Late = "raise",
         blanked: int | None = None,
+        stored: StoredTargets | None = None,
         now: int,
     ) -> AppendReceipt:
         """Add events, durably, all of them or none.
 
         What a row supersedes must be known: by id in this table above it, here, or among the ids remembered, and of
-        several events of one id the newest is meant; by place here, unless older events may be elsewhere. Rows of a
-        user scrubbed at s with event_ts < s are skipped, and deletions of what the scrub took (R16).
+        several events of one id the newest is meant; by place here, unless older events may be elsewhere. And it must
+        not be superseded already, but to delete what is deleted is a duplicate. Rows of a user scrubbed at s with
+        event_ts < s are skipped, and deletions of what the scrub took (R16).
 
         Args:
             events: in arrival order; ordinals are ignored, and so is `ingest_ts` unless `explicit`.
@@ -140,10 +154,13 @@ class MutableTier(Protocol):
             explicit: keep `events.ingest_ts` instead of stamping.
             late: what to do with an explicit ingest time that is too old (R7): refuse, or stamp the event now.
             blanked: how many blankings the coder of the rows knew of; None: the rows hold no codes.
+            stored: what a generation says of the events to supersede that are elsewhere; None: whether they are there,
+                and have no newer version, is taken on trust.
             now: the clock's time.
         Raises: ConflictError: an ingest time that is too old or too far ahead of `now`, a known event_id with other
-            content, an event to supersede that is unknown, another user's or newer than the row, or a bulk load under
-            way. StaleCodesError: values were blanked meanwhile. OSError: the disk is full. Nothing is added then.
+            content, an event to supersede that is unknown, superseded, another user's or newer than the row, or a bulk
+            load under way. StaleCodesError: values were blanked meanwhile. UnseenTargetsError: `stored` is not of what
+            the rows supersede, or too old. OSError: the disk is full. Nothing is added then.
         """
         ...
 

@@ -96,8 +96,6 @@ class CorrectionsContract(TierTests):
         assert [seen(tier, **as_of(step * NOW + 1)) for step in range(5)] == [[], [10], [11], [12], []]
         expected = [(5, step * NOW, 0, (step + 1) * NOW) for step in (1, 2, 3)]
         assert places_of(tier.suppressions(EARLIEST_TS, ALL_OF_TIME)) == expected
-        append_ids(tier, ["a"], make_events([1], [5], item=[13]), of_ids(["a"]), now=5 * NOW)  # it is back
-        assert seen(tier) == [13]
 
     def test_an_id_with_other_content_must_supersede_itself(self, tier: MutableTier) -> None:
         append_ids(tier, ["a", "b"], make_events([1, 1], [5, 6], item=[10, 20]))
@@ -166,7 +164,7 @@ class CorrectionsContract(TierTests):
             with pytest.raises(ConflictError, match=message):
                 append_ids(tier, ids, make_events([1, 1], [7, 8]), supersedes)
         with pytest.raises(ConflictError, match="row 1 supersedes an event with a later ingest time"):
-            append_ids(tier, None, make_events([1, 1], [7, 8], [50, 49]), of_ids(["a", "a"]), explicit=True)
+            append_ids(tier, None, make_events([1, 1], [7, 8], [50, 49]), of_ids([None, "a"]), explicit=True)
         assert len(scanned(tier)) == 2
         assert places_of(tier.suppressions(EARLIEST_TS, ALL_OF_TIME)) == []
         append_ids(tier, None, make_events([1], [8], [50], item=[9]), of_ids(["a"]), explicit=True)  # at once is fine
@@ -180,6 +178,88 @@ class CorrectionsContract(TierTests):
             append_ids(tier, None, deletion, of_ids(["a"], [True]), explicit=True)
         receipt = append_ids(tier, None, deletion, of_ids(["a"], [True]), explicit=True, late="stamp")
         assert receipt.ingest_ts.tolist() == [NOW]
+
+    # An event is superseded at most once
+
+    def test_a_second_version_of_an_event_is_refused_however_it_is_named(self, tier: MutableTier) -> None:
+        append_ids(tier, ["a", "b"], make_events([1, 1], [5, 6], item=[10, 20]))
+        for ids, first in ((None, of_places([(5, NOW, 0)])), (["x"], of_ids(["b"]))):
+            append_ids(tier, ids, make_events([1], [7], item=[11]), first, now=2 * NOW)
+        for supersedes in (of_places([(5, NOW, 0)]), of_ids(["a"])):
+            already = r"row 0 supersedes an event that was superseded already, by that of .*00:00\.000007Z, .*number 0"
+            with pytest.raises(ConflictError, match=already):
+                append_ids(tier, None, make_events([1], [8], item=[12]), supersedes, now=3 * NOW)
+        for supersedes in (of_places([(6, NOW + 1, 0)], [True]), of_ids(["b"], [True])):
+            with pytest.raises(ConflictError, match="row 0 supersedes an event that was superseded already"):
+                append_ids(tier, None, deletions_of([1]), supersedes, now=3 * NOW)
+        assert seen(tier) == [11, 11]
+        at = places_of(tier.suppressions(EARLIEST_TS, ALL_OF_TIME))
+        assert at == [(5, NOW, 0, 2 * NOW), (6, NOW + 1, 0, 2 * NOW + 1)]
+        append_ids(tier, None, make_events([1], [8], item=[12]), of_places([(7, 2 * NOW, 0)]), now=3 * NOW)
+        append_ids(tier, None, deletions_of([1]), of_ids(["x"], [True]), now=4 * NOW)  # the newest is fine
+        assert seen(tier) == [12]
+
+    def test_two_rows_of_a_table_may_not_supersede_one_event(self, tier: MutableTier) -> None:
+        append_ids(tier, ["a", "b"], make_events([1, 1], [5, 6], item=[10, 20]))
+        place = (5, NOW, 0)
+        for ids, supersedes in (
+            (None, of_places([(6, NOW + 1, 0), place, place])),
+            (["x", "y", "z"], of_ids(["b", "a", "a"])),
+            (None, of_places([(6, NOW + 1, 0), place, place], [False, True, False])),
+            (None, of_ids(["b", "a", "a"], [False, False, True])),
+        ):
+            with pytest.raises(ConflictError, match="row 2 supersedes the event that row 1 supersedes"):
+                append_ids(tier, ids, make_events([1] * 3, [7, 8, 9]), supersedes)
+        assert seen(tier) == [10, 20]
+        events = make_events([1] * 3, [5, 6, 7], item=[11, 12, 13])
+        with pytest.raises(ConflictError, match="row 2 supersedes the event that row 1 supersedes"):
+            append_ids(tier, ["c", "d", "e"], events, of_ids([None, "c", "c"]))
+        append_ids(tier, ["a", "a", "a"], events, of_ids(["a", "a", "a"]), now=2 * NOW)  # each names the one above
+        assert seen(tier) == [20, 13]
+
+    def test_deleting_what_is_deleted_is_a_duplicate(self, tier: MutableTier) -> None:
+        append_ids(tier, ["a", "b"], make_events([1, 1], [5, 6], item=[10, 20]))
+        tier.cut()
+        append_ids(tier, None, deletions_of([1]), of_ids(["a"], [True]), now=2 * NOW)
+        for now in (2 * NOW, 3 * NOW):  # it is there still, and it was evicted
+            for ids, supersedes in ((None, of_places([(5, NOW, 0)], [True])), (["d"], of_ids(["a"], [True]))):
+                receipt = append_ids(tier, ids, deletions_of([1]), supersedes, now=now)
+                assert (receipt.count, receipt.duplicates, receipt.skipped) == (0, 1, 0)
+                assert (receipt.ingest_ts.tolist(), receipt.ordinal.tolist()) == ([2 * NOW], [-1])
+            tier.evict(tier.cut(2 * NOW))
+        twice = of_places([(6, NOW + 1, 0), (5, NOW, 0), (6, NOW + 1, 0)], [True] * 3)
+        receipt = append_ids(tier, None, deletions_of([1] * 3), twice, now=4 * NOW)
+        assert (receipt.count, receipt.duplicates) == (1, 2)
+        assert receipt.ingest_ts.tolist() == [4 * NOW, 2 * NOW, 4 * NOW]
+        expected = [(5, NOW, 0, 2 * NOW), (6, NOW + 1, 0, 4 * NOW)]
+        assert places_of(tier.suppressions(2 * NOW, ALL_OF_TIME)) == expected
+
+    def test_what_was_deleted_is_not_corrected(self, tier: MutableTier) -> None:
+        """The new version would not be known for one: an anchor on it would see what was deleted."""
+        append_ids(tier, ["a"], make_events([1], [5], item=[10]))
+        append_ids(tier, ["a"], deletions_of([1]), of_ids(["a"], [True]), now=2 * NOW)
+        for ids, supersedes in ((["a"], of_ids(["a"])), (["x"], of_ids(["a"])), (None, of_places([(5, NOW, 0)]))):
+            with pytest.raises(ConflictError, match="row 0 supersedes an event that was deleted"):
+                append_ids(tier, ids, make_events([1], [5], item=[13]), supersedes, now=3 * NOW)
+        append_ids(tier, ["new"], make_events([1], [5], item=[13]), now=3 * NOW)
+        assert seen(tier) == [13]
+
+    def test_a_repeated_correction_is_told_by_its_id_alone(self, tier: MutableTier) -> None:
+        append_ids(tier, ["a", "b"], make_events([1, 1], [5, 6], item=[10, 20]))
+        changed = make_events([1, 1], [5, 6], item=[11, 21])
+        supersedes = of_places([(5, NOW, 0), (6, NOW + 1, 0)])
+        first = append_ids(tier, ["x", "y"], changed, supersedes, now=2 * NOW)
+        again = append_ids(tier, ["x", "y"], changed, supersedes, now=3 * NOW)
+        assert (again.duplicates, again.ingest_ts.tolist()) == (2, first.ingest_ts.tolist())
+        with pytest.raises(ConflictError, match="event_id"):
+            append_ids(tier, None, changed, supersedes, now=3 * NOW)
+
+    def test_where_times_tie_a_newer_version_is_not_named(self, tier: MutableTier) -> None:
+        tier.append(make_events([1] * 3, [5, 6, 7], [8, 8, 8]), explicit=True, now=NOW)
+        both = make_events([1, 1], [5, 6], [9, 9], item=[11, 21])
+        append_ids(tier, None, both, of_places([(5, 8, 0), (6, 8, 0)]), explicit=True)
+        with pytest.raises(ConflictError, match=r"superseded already, by one of those ingested .*00\.000009Z"):
+            append_ids(tier, None, make_events([1], [5]), of_places([(5, 8, 0)]))
 
     # Of events that are elsewhere
 
@@ -227,11 +307,11 @@ class CorrectionsContract(TierTests):
             return one
 
         first, second, third = (4, 7, 0, 41), (5, 7, 1, 40), (9, 7, 0, 42)
-        assert told(20, 30, 100) == [first, second, third]  # in the total order, each once, the earliest time
+        assert told(20, 30, 100) == [first, second, third]  # in the total order, each once
         assert told(9, 30, 100) == [first, second, third]  # the end itself counts: an anchor may end inside its ties
         assert told(8, 30, 100) == [first, second]
         assert told(20, 30, 41) == [second]
-        assert told(20, 41, 100) == [(3, 30, 0, 60), first, (5, 7, 1, 50), third]
+        assert told(20, 41, 100) == [(3, 30, 0, 60), first, third]
         assert told(20, 7, 100) == []  # all of them are among the recent events
         assert seen(tier, min_ingest=30) == []
         assert seen(tier, min_ingest=30, **as_of(60)) == [4]

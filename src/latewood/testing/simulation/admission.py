@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from latewood.events import Events
+from latewood.events import NEVER, Events
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.log import LogState
 from latewood.mutable.tier import TierState
@@ -28,7 +28,7 @@ class Fate(Enum):
     """What becomes of a row."""
 
     NEW = "new"
-    REPEATED = "repeated"
+    REPEATED = "repeated"  # or deletes what is deleted
     SKIPPED = "skipped"
 
 
@@ -98,15 +98,12 @@ class _Judge:
     def judge(self) -> list[Judgement]:
         """Each row's fate, in the order of the table."""
         judged: list[Judgement] = []
-        above: dict[tuple[str, int], Judgement] = {}
         for row in self.asked.rows:
-            judgement = self._judge(row, above)
-            judged.append(judgement)
-            if judgement.fate is Fate.NEW and row.event_id is not None:
-                above.setdefault((row.event_id, row.number), judgement)
+            judged.append(self._judge(row, [judgement.row for judgement in judged if judgement.fate is Fate.NEW]))
         return judged
 
-    def _judge(self, row: Row, above: dict[tuple[str, int], Judgement]) -> Judgement:
+    def _judge(self, row: Row, above: list[Row]) -> Judgement:
+        """Args: above: the rows before it that are new."""
         model = self.world.model
         if not row.is_deletion and row.event_ts < model.scrubbed_at(row.user):
             return Judgement(row, Fate.SKIPPED)
@@ -114,26 +111,40 @@ class _Judge:
             known = [v for v in model.by_id.get(row.event_id, ()) if v.row.number == row.number]
             if known and (is_remembered(self.world, known[-1], self.state) or row.number not in self.numbers):
                 return Judgement(row, Fate.REPEATED, known[-1])
-            if (row.event_id, row.number) in above:
+            if any((other.event_id, other.number) == (row.event_id, row.number) for other in above):
                 return Judgement(row, Fate.REPEATED)
-        if row.is_deletion and self._is_gone(row, above):
-            assert row.target is not None
-            place = row.user, *row.target.place[1:]
-            return Judgement(row, Fate.NEW if place in self.places else Fate.SKIPPED)
-        return Judgement(row, Fate.NEW)
+        return self._judge_deletion(row, above) if row.is_deletion else Judgement(row, Fate.NEW)
 
-    def _is_gone(self, row: Row, above: dict[tuple[str, int], Judgement]) -> bool:
-        """Whether a scrub took what a deletion deletes, and no newer event of its id stands in for it.
+    def _judge_deletion(self, row: Row, above: list[Row]) -> Judgement:
+        """New, unless its event is deleted already, here or above, or a scrub took it."""
+        model, by_place = self.world.model, self.asked.by_place
+        target = model.named(row, above, by_place=by_place)
+        for i, other in enumerate(above):
+            if other.is_deletion and model.named(other, above[:i], by_place=by_place) == target:
+                return Judgement(row, Fate.REPEATED)
+        if isinstance(target, Row):
+            return Judgement(row, Fate.NEW)
+        place = target.place if isinstance(target, Version) else target
+        if place in self.places:
+            return Judgement(row, Fate.NEW)
+        if isinstance(target, Version) and target.gone_by is not None:
+            return Judgement(row, Fate.SKIPPED)
+        if place not in model.superseded:
+            return Judgement(row, Fate.SKIPPED if isinstance(target, tuple) else Fate.NEW)
+        if isinstance(target, Version):
+            newer = target.newer
+            was_deleted = newer is None or newer.gone_by is not None or self._may_be_lost(newer)
+            require(was_deleted, "R13: took a deletion for repeated, and its event was corrected:", row, target)
+        return Judgement(row, Fate.REPEATED, ingest_ts=model.superseded[place])
 
-        A place is one of the row's own user, who may have none there.
-        """
-        assert row.target is not None
-        event_id = row.target.row.event_id
-        if self.asked.by_place or event_id is None:
-            target = self.world.model.by_place.get((row.user, *row.target.place[1:]))
-            return target is None or target.gone_by is not None
-        is_above = any(known == event_id for known, _ in above)
-        return not is_above and self.world.model.by_id[event_id][-1].gone_by is not None
+    def _may_be_lost(self, version: Version) -> bool:
+        """Whether retention may have taken a version from where it was looked for: a generation that reaches the floor."""
+        return any(
+            self.state.floor <= generation.watermark
+            and version.ingest_ts < generation.watermark
+            and version.index not in held
+            for generation, held in zip(self.world.generations, self.world.held, strict=True)
+        )
 
     def supersede(self, fresh: list[Judgement]) -> None:
         """R13: what the new rows supersede, in their order."""
@@ -153,14 +164,17 @@ class _Judge:
         require(not left, "R13: superseded what nobody asked for:", left)
 
     def _supersede(self, judgement: Judgement, target: Version | None, place: Place) -> None:
+        assert judgement.ingest_ts is not None
+        self.world.model.superseded[judgement.row.user, *place[1:]] = judgement.ingest_ts
         if target is None:  # there may have been such an event, as far as the tier can know
             require(place[2] < self.before.complete_from, "R13: superseded what is unknown:", judgement)
             return
-        assert judgement.ingest_ts is not None
         require(target.row.user == judgement.row.user, "R13: superseded another user's event:", judgement)
         require(target.ingest_ts <= judgement.ingest_ts, "R13: superseded what came later:", judgement, target)
         if target.gone_by is None:
-            self.world.model.supersede(target, judgement.ingest_ts)
+            is_first = target.superseded_at == NEVER or self._may_be_lost(target)
+            require(is_first, "R13: superseded twice:", target, "by", target.newer, "and", judgement)
+            self.world.model.supersede(target, judgement.ingest_ts, judgement.version)
 
     def _meant(self, judgement: Judgement) -> Version | None:
         """The version that a row supersedes: its user's at a place, or the newest of an id before it."""

@@ -48,6 +48,7 @@ class Version:
     values: dict[int, Any]  # by trait id
     loaded: bool = False  # in bulk: it never was in the mutable tier
     superseded_at: int = NEVER
+    newer: "Version | None" = None  # what took its place; None once it was deleted
     gone_by: int | None = None  # the scrub that took it
 
     @property
@@ -77,6 +78,7 @@ class Model:
     versions: list[Version] = field(default_factory=list)  # in the order of arrival
     by_id: dict[str, list[Version]] = field(default_factory=dict)
     by_place: dict[Place, Version] = field(default_factory=dict)
+    superseded: dict[Place, int] = field(default_factory=dict)  # when last, also where no event is known
     scrubs: list[ModelScrub] = field(default_factory=list)
     logged: list[Logged] = field(default_factory=list)
     changes: int = 0  # grows with whatever the oracle must know
@@ -95,10 +97,23 @@ class Model:
             self.by_id.setdefault(row.event_id, []).append(version)
         return version
 
-    def supersede(self, version: Version, at: int) -> None:
-        """A newer version of an event, or its deletion, was ingested."""
-        version.superseded_at = min(version.superseded_at, at)
+    def supersede(self, version: Version, at: int, newer: Version | None) -> None:
+        """A newer version of an event, or its deletion, was ingested. The first counts."""
+        if at < version.superseded_at:
+            version.superseded_at, version.newer = at, newer
         self.changes += 1
+
+    def named(self, row: Row, above: Sequence[Row], *, by_place: bool) -> "Version | Row | Place":
+        """What a row supersedes (R13): the newest event of an id, in the table above or here, or its user's at a place.
+
+        Where no event is known, the place is all there is to tell.
+        """
+        assert row.target is not None
+        event_id, place = row.target.row.event_id, (row.user, *row.target.place[1:])
+        if by_place or event_id is None:
+            return self.by_place.get(place, place)
+        own = [other for other in above if other.event_id == event_id and not other.is_deletion]
+        return own[-1] if own else self.by_id[event_id][-1]
 
     def scrub(self, scrub: ModelScrub, taken: Iterable[Version]) -> None:
         """A scrub's moment is fixed: these are gone."""

@@ -6,13 +6,14 @@ from typing import Any
 import pyarrow as pa
 
 from latewood.compaction import bulk_load
+from latewood.events import NEVER
 from latewood.intake import read_events
 from latewood.mutable import AppendReceipt, Late
 from latewood.schema import Schema, Trait
 from latewood.testing.simulation import admission
 from latewood.testing.simulation.admission import Fate
 from latewood.testing.simulation.broken import require
-from latewood.testing.simulation.model import NUMBER, Row, Version, append_table
+from latewood.testing.simulation.model import NUMBER, Model, Place, Row, Version, append_table
 from latewood.testing.simulation.process import Asked, Process
 
 WORDS = [None, "", "like", "share", "🌲"]
@@ -121,11 +122,13 @@ def correct(process: Process) -> None:
     chance, world = process.chance, process.world
     by_place, schema = chance.happens(0.5), draw_schema(process)
     known = [v for v in world.model.versions[-40:] if by_place or v.row.event_id is not None]
+    if not chance.happens(0.1):  # what is superseded is refused
+        known = [version for version in known if version.superseded_at == NEVER]
     if not known:
         return
     rows = draw_rows(process, chance.between(1, 4), schema)
     for row in rows:
-        if chance.happens(0.8):
+        if known and chance.happens(0.8):
             row.target = chance.among(known)
             row.user = row.target.row.user if chance.happens(0.95) else row.user
             row.is_deletion = chance.happens(0.4)
@@ -135,6 +138,8 @@ def correct(process: Process) -> None:
                 row.event_ts = row.target.row.event_ts
             if not row.is_deletion and chance.happens(0.4):  # ... and often goes by its id
                 row.event_id = row.target.row.event_id
+            if row.event_id is None and not chance.happens(0.1):
+                known.remove(row.target)  # one that has a newer version of another id is not corrected again
         elif chance.happens(0.5):
             row.event_id = f"id-{row.number}"
     if chance.happens(0.2):
@@ -142,8 +147,28 @@ def correct(process: Process) -> None:
     submit(process, Asked(rows, schema, stamp_late=chance.happens(0.5), by_place=by_place))
 
 
-def submit(process: Process, asked: Asked) -> None:
-    """Append, and check the answer."""
+def correct_twice(process: Process) -> None:
+    """R13: a correction of what is superseded, by its place or by its id. It must be refused, wherever that lies by now."""
+    chance, model = process.chance, process.world.model
+    by_place, schema = chance.happens(0.5), draw_schema(process)
+    known = [v for v in model.versions[-80:] if v.superseded_at != NEVER and (by_place or _is_newest(model, v))]
+    if not known:
+        return
+    [row] = draw_rows(process, 1, schema)
+    row.target = chance.among(known)
+    row.user = row.target.row.user
+    row.event_id = chance.among([None, f"id-{row.number}", None if by_place else row.target.row.event_id])
+    asked = Asked([row], schema, by_place=by_place)
+    receipt = submit(process, asked)  # should it be taken in, the commit is judged
+    require(receipt is None or receipt.skipped > 0 or asked.judged is not None, "R13: taken for a repetition:", row)
+
+
+def _is_newest(model: Model, version: Version) -> bool:
+    return version.row.event_id is not None and model.by_id[version.row.event_id][-1] is version
+
+
+def submit(process: Process, asked: Asked) -> AppendReceipt | None:
+    """Append, and check the answer. Returns: None if it was refused."""
     process.asked = asked
     table = append_table(asked.rows, asked.schema, by_place=asked.by_place)
     late: Late = "stamp" if asked.stamp_late else "raise"
@@ -156,10 +181,11 @@ def submit(process: Process, asked: Asked) -> None:
         check_receipt(asked, receipt)
     elif asked.judged is not None:
         require(process.host.errors > 0, "an append was refused, and is there all the same:", asked)
+    return receipt
 
 
 def may_refuse(process: Process, asked: Asked) -> bool:
-    """Whether an append gives a reason to refuse it: what is too old, too far ahead, used otherwise, or unknown."""
+    """Whether there is a reason to refuse an append: rows too old or too far ahead, ids of others, targets that are not."""
     world, state = process.world, process.world.log.head().tier
     given = [row.ingest_ts for row in asked.rows if row.ingest_ts is not None]
     if given and not asked.stamp_late and min(given) < admission.earliest_import(state):
@@ -167,7 +193,26 @@ def may_refuse(process: Process, asked: Asked) -> bool:
     latest = max([state.last + len(asked.rows), process.told + len(asked.rows), *given])
     if latest + len(asked.rows) > process.told + world.settings.max_ahead_us:
         return True
+    if _is_superseded(process, asked):
+        return True
     return any(_is_other(process, asked, row) or _is_doubtful(process, row) for row in asked.rows)
+
+
+def _is_superseded(process: Process, asked: Asked) -> bool:
+    """Whether a row supersedes what is superseded already, or what a row above supersedes."""
+    model, met = process.world.model, list[Version | Row | Place]()
+    for i, row in enumerate(asked.rows):
+        if row.target is None:
+            continue
+        for above in (asked.rows[:i], []):  # those above may be left out themselves
+            named = model.named(row, above, by_place=asked.by_place)
+            place = named.place if isinstance(named, Version) else named
+            if not isinstance(place, Row) and place in model.superseded:
+                return True
+        if named in met:
+            return True
+        met.append(named)
+    return False
 
 
 def _is_other(process: Process, asked: Asked, row: Row) -> bool:
@@ -200,7 +245,7 @@ def check_receipt(asked: Asked, receipt: AppendReceipt) -> None:
         if version is not None:
             place = version.ingest_ts, version.ordinal
             require(told == place, "the receipt says", told, "and not", place, judgement)
-        elif judgement.fate is Fate.NEW:
+        elif judgement.ingest_ts is not None:
             require(told == (judgement.ingest_ts, -1), "the receipt says", told, "of a deletion", judgement)
 
 
