@@ -17,7 +17,7 @@ WRITERS: dict[Action, float] = {
     writing.append_with_times: 3,
     writing.append_again: 1.5,
     writing.correct: 4,
-    writing.correct_twice: 0.8,
+    writing.correct_twice: 1.5,
     writing.load_in_bulk: 1,
     reading.capture: 5,
     reading.backfill_requests: 3,

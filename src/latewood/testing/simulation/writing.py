@@ -152,6 +152,9 @@ def correct_twice(process: Process) -> None:
     chance, model = process.chance, process.world.model
     by_place, schema = chance.happens(0.5), draw_schema(process)
     known = [v for v in model.versions[-80:] if v.superseded_at != NEVER and (by_place or _is_newest(model, v))]
+    floor = process.world.log.head().tier.floor
+    if (stored := [v for v in known if v.superseded_at < floor]) and chance.happens(0.7):
+        known = stored  # what only a generation knows
     if not known:
         return
     [row] = draw_rows(process, 1, schema)
