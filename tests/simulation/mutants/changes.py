@@ -7,7 +7,7 @@ from unittest.mock import patch
 import numpy as np
 
 from latewood.capture import examples
-from latewood.compaction import bulk, forget, recipe, rows, runs
+from latewood.compaction import bulk, forget, publish, recipe, rows, runs
 from latewood.compaction.parent import OldShard
 from latewood.compaction.recipe import Recipe
 from latewood.events import Suppressions
@@ -19,10 +19,11 @@ from latewood.mutable import admission
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.schema import Schema
-from latewood.stripes import StripeColumn
-from latewood.vocabulary import Vocabulary
+from latewood.stripes import StripeColumn, layout, writer
+from latewood.stripes.layout import NO_COLUMN
+from latewood.testing.simulation import changing, writing
 
-from .mutant import Patches, mutant
+from .mutant import Patches, busy, look_around, mutant, often
 
 
 @mutant("R13", within=300)
@@ -35,7 +36,7 @@ def corrected_rows_are_dropped() -> Patches:
             return after
         return after.without(after.superseded_at < 2**63 - 1)
 
-    return [patch.object(runs, "marked", dropped)]
+    return [patch.object(runs, "marked", dropped), patch.object(publish, "_check_counts", lambda *arguments: None)]
 
 
 @mutant("R13", within=300)
@@ -198,10 +199,19 @@ def compaction_forgets_nothing() -> Patches:
     return [patch.object(Recipe, "touched", lambda self, users: None)]
 
 
-@mutant("R16", within=1000)
+@mutant("R16", within=1000, story=(often(changing.scrub_users),))
 def scrubs_after_the_cut_count_as_applied() -> Patches:
     """A generation says that it has applied a scrub whose events are not all below its cut."""
-    return [patch.object(recipe, "applied_by", lambda scrubs, watermark: len(scrubs))]
+    make_recipe = publish.make_recipe
+
+    def late(store: Any, *arguments: Any) -> Recipe:
+        look_around(store.tier)
+        return make_recipe(store, *arguments)
+
+    return [
+        patch.object(recipe, "applied_by", lambda scrubs, watermark: len(scrubs)),
+        patch.object(publish, "make_recipe", late),
+    ]
 
 
 @mutant("R16", within=300)
@@ -216,18 +226,19 @@ def values_are_not_blanked() -> Patches:
     return [patch.object(forget, "_blank_unused", lambda store, generation: None)]
 
 
-@mutant("R16", within=400)
+@mutant("R16", within=400, story=(often(changing.scrub_users), busy(3)))
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
+    blank = LoggedTier.blank
 
-    def blank(self: Vocabulary, tier: Any, candidates: Any, still: Any = None) -> int:
-        codes = {trait: some.tolist() for trait, some in candidates.items() if len(some)}
-        if codes:
-            self.put_blanked(self.blanked, codes)
-            self.erase_blanked()
-        return 0
+    def late(self: LoggedTier, *arguments: Any) -> int | None:
+        look_around(self)
+        return blank(self, *arguments)
 
-    return [patch.object(Vocabulary, "blank", blank)]
+    return [
+        patch.object(LoggedTier, "blank", late),
+        patch.object(Arena, "codes_in_use", lambda self, trait_id: np.zeros(0, np.int32)),
+    ]
 
 
 @mutant("R16", within=600)
@@ -269,7 +280,7 @@ def a_scrub_of_the_dead_is_left() -> Patches:
     ]
 
 
-@mutant("R17", within=600)
+@mutant("R17", within=600, story=(often(changing.alter), busy(4)))
 def a_name_is_always_the_same_trait() -> Patches:
     """Compaction finds stored traits by name, too: one that was dropped and added again has its old values."""
     tails = OldShard.tails
@@ -279,10 +290,17 @@ def a_name_is_always_the_same_trait() -> Patches:
         is_new = column.role == "trait" and column.id not in self._places
         return tails(self, plan, named.get(column.name, column) if is_new else column)
 
-    return [patch.object(OldShard, "tails", by_name)]
+    def by_names(columns: Any, old: Any) -> list[int]:
+        names = {column.name: place for place, column in enumerate(old) if column.role == "trait"}
+        return [
+            names.get(column.name, place) if place == NO_COLUMN and column.role == "trait" else place
+            for column, place in zip(columns, layout.sources(columns, old), strict=True)
+        ]
+
+    return [patch.object(OldShard, "tails", by_name), patch.object(writer, "sources", by_names)]
 
 
-@mutant("R17", within=600)
+@mutant("R17", within=600, story=(often(changing.alter), busy(4)))
 def labels_are_used_again() -> Patches:
     """Recents name an added trait by its name, though a dropped one was named so."""
     altered = Schema.altered
@@ -301,11 +319,20 @@ def labels_are_used_again() -> Patches:
     return [patch.object(Schema, "altered", relabelled)]
 
 
-@mutant("R17", within=600)
+@mutant("R17", within=600, story=(often(changing.alter, changing.compact, writing.load_in_bulk),))
 def loads_go_by_what_was_asked_before() -> Patches:
     """A bulk load builds by the schema and shards of when its events were read, whatever was asked for since.
 
     There is no such mutant of compaction: it would only apply a change one generation later. Rows of a new schema come
     after the generation that applied it, and whoever chose the change before that generation has lost its number.
     """
-    return [patch.object(bulk, "_check_unaltered", lambda *arguments: None)]
+    begin_load = LoggedTier.begin_load
+
+    def late(self: LoggedTier, *arguments: Any, **options: Any) -> int:
+        look_around(self)
+        return begin_load(self, *arguments, **options)
+
+    return [
+        patch.object(bulk, "_check_unaltered", lambda *arguments: None),
+        patch.object(LoggedTier, "begin_load", late),
+    ]

@@ -16,7 +16,7 @@ from latewood.mutable.arena import Arena
 from latewood.mutable.log import LogState
 from latewood.mutable.logged_tier import LoggedTier
 
-from .mutant import Patches, mutant
+from .mutant import Patches, look_around, mutant
 
 ALL_OF_TIME = 2**62
 
@@ -189,13 +189,14 @@ def coarse_ingest_times() -> Patches:
 
 @mutant("R10", within=300)
 def logged_by_a_second_read() -> Patches:
-    """What is logged is as of a moment after what was read: a few looks at the log later."""
+    """What is logged is as of a moment after what was read."""
 
     def read_twice(store: Any, requests: Any, cutoff: Any) -> Any:
         reading = read_both(store, requests, cutoff)
         if cutoff is not None:
             return reading
-        later = np.full(len(requests), [store.tier.state().closed for _ in range(5)][-1])
+        look_around(store.tier)
+        later = np.full(len(requests), store.tier.state().closed)
         return replace(reading, recent=replace(reading.recent, cutoff=later))
 
     return [patch("latewood.capture.capture.read_both", read_twice)]

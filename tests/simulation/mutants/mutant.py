@@ -5,22 +5,33 @@ If the simulation finds nothing, either the rule is not needed or it is not test
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from unittest.mock import patch
 
-from latewood.testing.simulation import CaseError, run_case
+from latewood.mutable.logged_tier import LoggedTier
+from latewood.testing.simulation import CaseError, plan, run_case
+from latewood.testing.simulation.case import WRITERS
+from latewood.testing.simulation.chance import Chance
+from latewood.testing.simulation.host import Faults
+from latewood.testing.simulation.process import Action
 
 Patches = Iterable[AbstractContextManager[object]]
+Story = AbstractContextManager[object]  # as a patch of what a case is drawn from; entered again and again
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is switched off. `within`: in so many cases it must be found."""
+    """What is switched off. `within`: in so many cases it must be found.
+
+    `story`: what is likelier in these cases than in others, where it would take too long to come about by chance.
+    """
 
     rule: str
     name: str
     what: str
     within: int
     make: Callable[[], Patches]
+    story: tuple[Story, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,11 +49,40 @@ class MisfitError(Exception):
 MUTANTS: list[Mutant] = []
 
 
-def mutant(rule: str, within: int) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
+def often(*actions: Action) -> Story:
+    """Writers do these things ten times as often."""
+    return patch.dict(WRITERS, {action: 10 * WRITERS[action] for action in actions})
+
+
+def faults(**rates: float) -> Story:
+    """What goes wrong, wherever anything does, is this and nothing else."""
+    return patch.object(plan, "_draw_faults", lambda chance: Faults(**rates))
+
+
+def busy(times: int) -> Story:
+    """Processes do so many times as much between two looks at everything."""
+    draw = plan.Plan.draw
+
+    def drawn(chance: Chance) -> plan.Plan:
+        usual = draw(chance)
+        return replace(usual, actions=times * usual.actions)
+
+    return patch.object(plan.Plan, "draw", drawn)
+
+
+def look_around(tier: LoggedTier) -> None:
+    """Take so long that somebody else is likely to come in between, and do no harm otherwise."""
+    for _ in range(30):
+        tier.state()
+
+
+def mutant(
+    rule: str, within: int, *, story: tuple[Story, ...] = ()
+) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
     """Register a function that says which patches make the mutant; its docstring says what it does wrong."""
 
     def register(make: Callable[[], Patches]) -> Callable[[], Patches]:
-        MUTANTS.append(Mutant(rule, make.__name__, " ".join((make.__doc__ or "").split()), within, make))
+        MUTANTS.append(Mutant(rule, make.__name__, " ".join((make.__doc__ or "").split()), within, make, story))
         return make
 
     return register
@@ -53,21 +93,24 @@ def hunt(mutant: Mutant, start: int, cases: int) -> Found:
 
     Raises: MisfitError: the patch does not fit the code that it patches.
     """
-    for seed in range(start, start + cases):
-        if (error := _failure(seed, mutant.make())) is None or _failure(seed, ()) is not None:
-            continue
-        said = f"{type(error).__name__}: {error}"
-        if isinstance(error, (TypeError, AttributeError, NameError)):
-            raise MisfitError(f"{mutant.name}: no law was broken by seed {seed}, but {said}") from error
-        return Found(seed - start + 1, said)
+    with ExitStack() as stories:
+        for story in mutant.story:
+            stories.enter_context(story)
+        for seed in range(start, start + cases):
+            if (error := _failure(seed, mutant.make())) is None or _failure(seed, ()) is not None:
+                continue
+            said = f"{type(error).__name__}: {error}"
+            if isinstance(error, (TypeError, AttributeError, NameError)):
+                raise MisfitError(f"{mutant.name}: no law was broken by seed {seed}, but {said}") from error
+            return Found(seed - start + 1, said)
     return Found(None, "")
 
 
 def _failure(seed: int, patches: Patches) -> BaseException | None:
     """What a case fails with under some patches, which last for this case."""
     with ExitStack() as stack:
-        for patch in patches:
-            stack.enter_context(patch)
+        for patched in patches:
+            stack.enter_context(patched)
         try:
             run_case(seed)
         except CaseError as error:
