@@ -12,17 +12,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, conform, first_row, one_array, plain_array, read_table, times_from_arrow
+from latewood.columns import (
+    Column,
+    column_from_arrow,
+    conform,
+    first_row,
+    one_array,
+    plain_array,
+    read_table,
+    times_from_arrow,
+)
 from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.mutable import Places, Supersedes, hash_content, hash_ids
 from latewood.schema import Schema, Trait, is_text
-from latewood.users import UserKeys, user_keys
+from latewood.users import user_keys
 
-# How a trait's values become codes: a vocabulary's `encode`, or `column_from_arrow` where nothing is coded.
+# How a coded trait's values become codes: a vocabulary's `encode`.
 Encode = Callable[[Trait, pa.Array], Column]
-# Which events, by user and event_ts, will be skipped: what they say must not get into a vocabulary.
-Skipped = Callable[[UserKeys, NDArray[np.int64]], NDArray[np.bool_]]
 
 _OURS = ("user_id", "event_ts", "ingest_ts", "event_id", "supersedes")
 _PLACE = ("event_ts", "ingest_ts", "ordinal")
@@ -41,10 +48,16 @@ class Intake:
     ids: NDArray[np.uint64] | None
     content: NDArray[np.uint64] | None
     supersedes: Supersedes | None = None  # None where no row supersedes anything
+    uncoded: NDArray[np.bool_] | None = None  # (n,) rows whose coded traits were taken as null; None: none
 
 
 def read_events(
-    data: Any, schema: Schema, encode: Encode, *, corrections: bool = True, skipped: Skipped | None = None
+    data: Any,
+    schema: Schema,
+    encode: Encode,
+    *,
+    corrections: bool = True,
+    leave_out: Callable[[Intake], NDArray[np.bool_]] | None = None,
 ) -> Intake:
     """Check a table of events against the schema and turn it into columns.
 
@@ -54,9 +67,10 @@ def read_events(
 
     Args:
         data: user_id, event_ts and every trait; optionally ingest_ts, event_id and supersedes.
-        encode: gets coded traits only.
+        encode: writes down values that are new.
         corrections: whether rows may supersede others; not where events are loaded in bulk.
-        skipped: in rows that it chooses, coded traits are taken as null.
+        leave_out: gets everything but the coded traits, and chooses rows that will not be added: what these say must not
+            get into a vocabulary.
     Raises: SchemaError: a missing, extra or repeated column, a wrong type, a null where none may be, a time out of range.
     """
     table = read_table(data)
@@ -70,20 +84,23 @@ def read_events(
     ingest_ts = times_from_arrow(table["ingest_ts"], "ingest_ts") if explicit else np.zeros(len(event_ts), np.int64)
     # All columns are checked before the first value is coded: coding writes to the vocabulary.
     arrays = {trait: _conform(table, name, trait, supersedes) for trait, name in traits.items()}
-    ids = None
-    if "event_id" in table.column_names:
-        # before anything is coded, since an id of a wrong type is an error too
-        ids = hash_ids(table["event_id"])
-    keys = user_keys(users)
-    if skipped is not None and (gone := skipped(keys, event_ts)).any():
-        arrays = {trait: _without(array, gone) if trait.coded else array for trait, array in arrays.items()}
-    columns = {trait.id: encode(trait, array) for trait, array in arrays.items()}
-    ordinal = np.zeros(len(event_ts), np.int32)
-    events = Events(users, keys, event_ts, ingest_ts, ordinal, columns)
+    ids = hash_ids(table["event_id"]) if "event_id" in table.column_names else None
+    keys, ordinal = user_keys(users), np.zeros(len(event_ts), np.int32)
+    plain = {trait.id: column_from_arrow(array) for trait, array in arrays.items() if not trait.coded}
+    events = Events(users, keys, event_ts, ingest_ts, ordinal, plain)
+    coded = {trait: array for trait, array in arrays.items() if trait.coded}
     content = None
     if ids is not None:
-        content = hash_content(events, supersedes, {trait.id: a for trait, a in arrays.items() if trait.coded})
-    return Intake(events, explicit, ids, content, supersedes)
+        content = hash_content(events, supersedes, {trait.id: array for trait, array in coded.items()})
+    intake = Intake(events, explicit, ids, content, supersedes)
+    uncoded = None if leave_out is None or not coded else leave_out(intake)
+    if uncoded is not None and supersedes is not None:
+        uncoded = uncoded & ~supersedes.deletions  # they say nothing
+    if uncoded is not None and uncoded.any():
+        coded = {trait: _without(array, uncoded) for trait, array in coded.items()}
+    columns = plain | {trait.id: encode(trait, array) for trait, array in coded.items()}
+    events = replace(events, traits={trait.id: columns[trait.id] for trait in arrays})
+    return replace(intake, events=events, uncoded=uncoded)
 
 
 def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array:

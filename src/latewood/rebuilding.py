@@ -16,19 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, read_table, times_from_arrow
+from latewood.columns import Column
 from latewood.compaction import bulk_load
 from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.histories import scan_histories
 from latewood.immutable import Scrubs
-from latewood.intake import read_events
+from latewood.intake import Intake, read_events
 from latewood.schema import Trait
 from latewood.store import Store
-from latewood.users import UserKeys
 
 
 def rebuild(
@@ -67,21 +65,18 @@ def _everything(store: Store, new: Store, feeds: Iterable[Any]) -> Iterator[Even
         traits = {trait.id: _recoded(store, new, events, trait) for trait in store.schema if trait.id in events.traits}
         yield replace(events, traits=traits)
     for number, feed in enumerate(feeds):
-        table = read_table(feed)
-        forgotten = partial(_forgotten, store.scrubs, table)
-        intake = read_events(table, new.schema, new.encode, skipped=forgotten)
+        forgotten = partial(_forgotten, store.scrubs)
+        intake = read_events(feed, new.schema, new.encode, leave_out=forgotten)
         if not intake.explicit or intake.supersedes is not None:
             raise SchemaError(f"feed {number}: a feed brings its ingest_ts, and no corrections")
-        yield intake.events.take(np.flatnonzero(~forgotten(intake.events.keys, intake.events.event_ts)))
+        yield intake.events.take(np.flatnonzero(~forgotten(intake)))
 
 
-def _forgotten(scrubs: Scrubs, feed: pa.Table, users: UserKeys, event_ts: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _forgotten(scrubs: Scrubs, feed: Intake) -> NDArray[np.bool_]:
     """Which events of a checked feed are of users who were scrubbed since they happened, or were learned of."""
-    scrub_ts = scrubs.scrubbed_at(users)
-    gone = event_ts < scrub_ts
-    if "ingest_ts" in feed.column_names:
-        gone |= times_from_arrow(feed["ingest_ts"], "ingest_ts") <= scrub_ts
-    return gone
+    scrub_ts = scrubs.scrubbed_at(feed.events.keys)
+    gone: NDArray[np.bool_] = feed.events.event_ts < scrub_ts
+    return gone | (feed.events.ingest_ts <= scrub_ts) if feed.explicit else gone
 
 
 def _recoded(store: Store, new: Store, events: Events, trait: Trait) -> Column:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import Clock, as_clock, show_ts, to_us
-from latewood.columns import Column, column_from_arrow, read_table
+from latewood.columns import Column, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
 from latewood.corrections import look_up
@@ -45,7 +45,6 @@ from latewood.retention import Retention
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
 from latewood.tiers import align_tier, close_tier, forget_in_memory, open_tier, refuse_used, tier_folder
-from latewood.users import UserKeys
 from latewood.vocabulary import Vocabulary, check_extent
 
 
@@ -209,6 +208,7 @@ class Store:
                     late=late,
                     now=self.clock.now(),
                     blanked=blanked,
+                    uncoded=intake.uncoded,
                     stored=stored,
                 )
             except UnseenTargetsError as asked:
@@ -221,18 +221,24 @@ class Store:
     def _read_events(self, table: pa.Table) -> Intake:
         schema = self.schema
         try:
-            return read_events(table, schema, self.encode, skipped=self._will_be_skipped)
+            return read_events(table, schema, self.encode, leave_out=self._known)
         except SchemaError:
             if self.refresh().generation.schema == schema:
                 raise
-            return read_events(table, self.schema, self.encode, skipped=self._will_be_skipped)
+            return read_events(table, self.schema, self.encode, leave_out=self._known)
 
-    def _will_be_skipped(self, users: UserKeys, event_ts: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Events from before their user's scrub: the tier will skip them, and the vocabulary must not learn their words."""
-        if self._writable().state().scrubs > len(self.scrubs):
+    def _known(self, intake: Intake) -> NDArray[np.bool_]:
+        """Rows that will not be added, so that the vocabulary does not learn again what it had to forget.
+
+        They are from before their user's scrub, or repeat an event id.
+        """
+        tier = self._writable()
+        if tier.state().scrubs > len(self.scrubs):
             self.scrubs.refresh()
-        before: NDArray[np.bool_] = event_ts < self.scrubs.scrubbed_at(users)
-        return before
+        known: NDArray[np.bool_] = intake.events.event_ts < self.scrubs.scrubbed_at(intake.events.keys)
+        if intake.ids is not None and intake.content is not None and self.vocabulary.blanked:
+            known = known | tier.repeats(intake.ids, intake.content)
+        return known
 
     def compact(
         self,
@@ -425,7 +431,7 @@ class Store:
         return tier
 
     def encode(self, trait: Trait, values: pa.Array) -> Column:
-        return self.vocabulary.encode(trait, values) if trait.coded else column_from_arrow(values)
+        return self.vocabulary.encode(trait, values)
 
     def _one_user(self, user_id: int | str) -> pa.Table:
         try:

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "histories": {"immutable", "mutable"},
     "explain": {"capture", "histories", "immutable", "intake", "materialize", "store", "stripes"},
     "verification": {"examples", "histories", "immutable", "materialize", "mutable", "storage", "store", "stripes"},
-    "exporting": {"examples", "files", "histories", "loading", "store", "stripes"},
+    "exporting": {"examples", "files", "histories", "loading", "store"},
     "migration": {"capture", "examples", "histories", "immutable", "intake", "materialize", "store", "verification"},
     "files": set(),
     "progress": set(),

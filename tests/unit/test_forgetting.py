@@ -220,6 +220,7 @@ def test_an_event_id_is_known_again_though_its_value_was_blanked(store: lw.Store
     store.scrub(where=lw.col("shop") == "hidden shop")
     again = store.append(batch)
     assert (again.count, again.duplicates) == (0, 2)
+    assert not any(b"hidden shop" in data for data in files_of(store).values())
     assert store.history("u2")["item"].to_pylist() == [2, 4]
     with pytest.raises(lw.ConflictError, match="row 1: its event_id was used for an event with other content"):
         store.append(batch.set_column(1, "shop", pa.array(["hidden shop", "little shop"])))

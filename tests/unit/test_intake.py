@@ -338,10 +338,10 @@ def test_a_trait_goes_by_a_former_name() -> None:
         read(without("score") | {"other": GOOD["score"]}, twice)
 
 
-def test_words_of_rows_that_will_be_skipped_are_not_coded() -> None:
+def test_words_of_rows_that_are_left_out_are_not_coded() -> None:
     table = GOOD | {"action": pa.array(["secret", "view"]).dictionary_encode()}
     coder = Coder()
-    intake = read_events(table, SCHEMA, coder, skipped=lambda users, event_ts: event_ts < 20)
+    intake = read_events(table, SCHEMA, coder, leave_out=lambda intake: intake.events.event_ts < 20)
     assert coder.words == ["view"]
     action = next(trait.id for trait in SCHEMA if trait.name == "action")
     assert intake.events.traits[action].mask.tolist() == [True, False]  # type: ignore[union-attr]

@@ -33,6 +33,7 @@ class Appending:
     explicit: bool
     late: Late
     blanked: int | None
+    uncoded: NDArray[np.bool_] | None
     stored: StoredTargets | None
     now: int
     max_ahead_us: int
@@ -66,6 +67,8 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
         entry.skipped[pointless], fresh[pointless] = True, False
         targets, again = check_once(targets, appending.events, appending.supersedes, known, appending.stored)
         fresh[again.rows] = False
+    if appending.uncoded is not None and (appending.uncoded & fresh).any():
+        raise StaleCodesError(appending.blanked, known.state.tier.blanked, known.state.blanking)
     batch = _enter(appending, np.flatnonzero(fresh), targets, entry, known) if fresh.any() else None
     if repeats is not None:
         repeats.fill(entry, known.arena)
@@ -182,14 +185,7 @@ class _Repeats:
         if appending.ids is None or appending.content is None:
             return None
         ids = np.where(skipped[:, None], np.uint64(0), appending.ids) if skipped.any() else appending.ids
-        content = appending.content
-        found, clash = known.arena.ids.match(ids, content)
-        run = np.full(len(found), -1, np.int64)
-        for number, remembered in enumerate(known.runs):
-            asked = np.flatnonzero((found < 0) & (run < 0) & ids.any(axis=1))
-            place, before = remembered.find(ids[asked, 0], ids[asked, 1], content[asked])
-            clash[asked] |= before
-            found[asked[place >= 0]], run[asked[place >= 0]] = place[place >= 0], number
+        found, run, clash = find_repeats(ids, appending.content, known)
         if (conflict := clash & (found == -1) & ~_of_itself(appending)).any():
             raise ConflictError(
                 f"row {np.argmax(conflict)}: its event_id was used for an event with other content, and the row does not "
@@ -211,6 +207,20 @@ class _Repeats:
         within = np.flatnonzero(self.found <= -2)
         originals = -2 - self.found[within]
         entry.ingest_ts[within], entry.ordinal[within] = entry.ingest_ts[originals], entry.ordinal[originals]
+
+
+def find_repeats(
+    ids: NDArray[np.uint64], content: NDArray[np.uint64], known: Known
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """`found` and `run` of `_Repeats`, and which ids are known with other content."""
+    found, clash = known.arena.ids.match(ids, content)
+    run = np.full(len(found), -1, np.int64)
+    for number, remembered in enumerate(known.runs):
+        asked = np.flatnonzero((found < 0) & (run < 0) & ids.any(axis=1))
+        place, before = remembered.find(ids[asked, 0], ids[asked, 1], content[asked])
+        clash[asked] |= before
+        found[asked[place >= 0]], run[asked[place >= 0]] = place[place >= 0], number
+    return found, run, clash
 
 
 def _of_itself(appending: Appending) -> NDArray[np.bool_]:

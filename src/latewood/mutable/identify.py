@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from latewood.columns import plain_array
+from latewood.columns import Column, plain_array
 from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.mutable.supersedes import Supersedes
@@ -62,28 +62,28 @@ def hash_content(
 
     A trait added later is null in earlier events and changes nothing.
 
-    Args: coded: what coded traits say. Their codes would not do: a value whose code was blanked gets another one (R16).
+    Args: coded: what coded traits say, by id, instead of their codes: a value whose code was blanked gets another (R16).
     """
-    coded = coded or {}
     h = splitmix(events.keys.hash ^ (events.keys.check * _PHI)) + events.event_ts.view(np.uint64)
     total = splitmix(h)
-    for trait, column in events.traits.items():
+    said = dict(events.traits) | {trait: _hash_values(array) for trait, array in (coded or {}).items()}
+    for trait, column in said.items():
         seed = np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64)
-        values = _hash_values(coded[trait]) if trait in coded else _bits(column.values)
-        said = splitmix(splitmix(values + seed) ^ seed)
-        total = total + (said if column.mask is None else np.where(column.mask, np.uint64(0), said))
+        hashes = splitmix(splitmix(_bits(column.values) + seed) ^ seed)
+        total = total + (hashes if column.mask is None else np.where(column.mask, np.uint64(0), hashes))
     if supersedes is not None:
         total = total + np.where(supersedes.chosen, _superseded(supersedes), np.uint64(0))
     return splitmix(total)
 
 
-def _hash_values(array: pa.Array) -> NDArray[np.uint64]:
-    """A hash of each text, or the bits of each integer; anything where null."""
+def _hash_values(array: pa.Array) -> Column:
+    """A hash of each text, or the integers as they are."""
+    mask = pc.is_null(array).to_numpy(zero_copy_only=False) if array.null_count else None
     if not is_text(array.type):
-        return _bits(array.fill_null(0).to_numpy())
+        return Column(array.fill_null(0).to_numpy(), mask)
     texts = array.fill_null("").dictionary_encode()
     hashes = [xxhash.xxh3_64_intdigest(text.encode()) for text in texts.dictionary.to_pylist()]
-    return np.array(hashes, np.uint64)[texts.indices.to_numpy()]
+    return Column(np.array(hashes, np.uint64)[texts.indices.to_numpy()], mask)
 
 
 def _superseded(supersedes: Supersedes) -> NDArray[np.uint64]:

@@ -19,7 +19,7 @@ from latewood.clock import DAY_US, HOUR_US, show_ts
 from latewood.errors import ConflictError
 from latewood.events import Events, Suppressions
 from latewood.mutable import rules
-from latewood.mutable.admission import Appending, admit
+from latewood.mutable.admission import Appending, admit, find_repeats
 from latewood.mutable.book import PendingScrub, ScrubBook, read_up_to
 from latewood.mutable.event_ids import remember
 from latewood.mutable.log import Log, LogState, LogTransaction
@@ -87,6 +87,7 @@ class LoggedTier:
         explicit: bool = False,
         late: Late = "raise",
         blanked: int | None = None,
+        uncoded: NDArray[np.bool_] | None = None,
         stored: StoredTargets | None = None,
         now: int,
     ) -> AppendReceipt:
@@ -95,7 +96,7 @@ class LoggedTier:
         if (ids is None) != (content is None):
             raise ValueError("ids= and content= come together")
         ahead = self._settings.max_ahead_us
-        appending = Appending(events, ids, content, supersedes, explicit, late, blanked, stored, now, ahead)
+        appending = Appending(events, ids, content, supersedes, explicit, late, blanked, uncoded, stored, now, ahead)
         self._queue.append(appending)
         with self._writing:
             if appending.outcome is None:
@@ -104,6 +105,13 @@ class LoggedTier:
             raise appending.outcome
         assert isinstance(appending.outcome, AppendReceipt)
         return appending.outcome
+
+    def repeats(self, ids: NDArray[np.uint64], content: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        with self._reading:
+            state = self._replica.refresh()
+            known = Known(state, self._replica.arena, self._replica.runs, self._book)
+            found, _, _ = find_repeats(ids, content, known)
+            return found >= 0
 
     def _append_queued(self) -> None:
         group: list[Appending] = []

@@ -102,12 +102,12 @@ class Blanking(NamedTuple):
 
 
 class StaleCodesError(Exception):
-    """Values were blanked since the rows were coded: refresh the vocabulary, code them again, append again.
+    """Values were blanked since the rows were coded, or a row that was not is new: refresh, code again, append again.
 
     `blanking` is the latest, which may not be written down yet, if who made it died just then: write it down first.
     """
 
-    def __init__(self, coded: int, blanked: int, blanking: Blanking | None) -> None:
+    def __init__(self, coded: int | None, blanked: int, blanking: Blanking | None) -> None:
         super().__init__(f"rows coded as of blanking {coded}; it is at {blanked}")
         self.blanking = blanking
 
@@ -136,6 +136,7 @@ class MutableTier(Protocol):
         explicit: bool = False,
         late: Late = "raise",
         blanked: int | None = None,
+        uncoded: NDArray[np.bool_] | None = None,
         stored: StoredTargets | None = None,
         now: int,
     ) -> AppendReceipt:
@@ -154,14 +155,19 @@ class MutableTier(Protocol):
             explicit: keep `events.ingest_ts` instead of stamping.
             late: what to do with an explicit ingest time that is too old (R7): refuse, or stamp the event now.
             blanked: how many blankings the coder of the rows knew of; None: the rows hold no codes.
+            uncoded: (n,), rows whose coded traits were left out, since they would not be added.
             stored: what a generation says of the events to supersede that are elsewhere; None: whether they are there,
                 and have no newer version, is taken on trust.
             now: the clock's time.
         Raises: ConflictError: an ingest time that is too old or too far ahead of `now`, a known event_id with other
             content, an event to supersede that is unknown, superseded, another user's or newer than the row, or a bulk
-            load under way. StaleCodesError: values were blanked meanwhile. UnseenTargetsError: `stored` is not of what
-            the rows supersede, or too old. OSError: the disk is full. Nothing is added then.
+            load under way. StaleCodesError: values were blanked meanwhile, or an uncoded row is new. UnseenTargetsError:
+            `stored` is not of what the rows supersede, or too old. OSError: the disk is full. Nothing is added then.
         """
+        ...
+
+    def repeats(self, ids: NDArray[np.uint64], content: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which rows repeat an event id with its content, as far as is known now. Shapes: (n, 2), (n,) → (n,)."""
         ...
 
     def state(self) -> TierState:

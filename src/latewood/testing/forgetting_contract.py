@@ -10,7 +10,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.columns import Column
 from latewood.errors import ConflictError
 from latewood.immutable import Scrubs
-from latewood.mutable import MutableTier, StaleCodesError
+from latewood.mutable import MutableTier, StaleCodesError, hash_content, hash_ids
 from latewood.testing.recent_events import (
     ALL_OF_TIME,
     NOW,
@@ -201,6 +201,18 @@ class ForgettingContract(TierTests):
         assert len(scanned(tier)) == 1
         assert tier.append(make_events([1], [6]), blanked=1, now=NOW).count == 1
         assert tier.append(make_events([1], [7]), now=NOW).count == 1  # no codes
+
+    def test_rows_that_were_not_coded_as_repeats_are_coded_if_they_are_new(self, tier: MutableTier) -> None:
+        append_ids(tier, ["a"], make_events([1], [5]))
+        both = make_events([1, 1], [5, 6])
+        content = hash_content(both)
+        assert tier.repeats(hash_ids(pa.array(["a", "b"])), content).tolist() == [True, False]
+        assert tier.repeats(hash_ids(pa.array(["b", "a"])), content).tolist() == [False, False]
+        with pytest.raises(StaleCodesError):
+            append_ids(tier, ["a", "b"], both, uncoded=np.array([False, True]))
+        assert len(scanned(tier)) == 1
+        receipt = append_ids(tier, ["a", "b"], both, uncoded=np.array([True, False]))
+        assert (receipt.count, receipt.duplicates) == (1, 1)
 
     def test_a_tier_that_is_new_catches_up_with_what_is_written_down(self, tier: MutableTier) -> None:
         tier.catch_up(scrubs=2, blanked=3)
