@@ -135,7 +135,9 @@ def test_a_killed_process_loses_nothing_it_acknowledged(folder: Path, spawn: Spa
     for i in range(acknowledged):
         expect(worker, f"appended {i}")
     worker.send_signal(signal.SIGKILL)
-    rest, _ = worker.communicate()
+    assert worker.stdout is not None
+    rest = worker.stdout.read()  # and not `communicate`, which does not see what was read ahead
+    worker.wait()
     said = acknowledged + rest.count("appended")
     with_tier = LmdbTier(folder, pa.int64(), SETTINGS)
     counts = Counter(row[4] for row in scanned(with_tier))
