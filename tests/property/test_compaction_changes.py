@@ -8,7 +8,7 @@ coarse, so that histories span several stripes, tie, and are torn open by late e
 import itertools
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -55,14 +55,14 @@ def is_looser(now: Retention | None, before: Retention | None) -> bool:
 
 @dataclass(eq=False)
 class Row:
-    """One event: its place, its values by trait id, and when each of its newer versions came."""
+    """One event: its place, its values by trait id, and when its newer version came."""
 
     user: int
     event_ts: int
     ingest_ts: int
     ordinal: int
     values: dict[int, Any]
-    superseded: list[int] = field(default_factory=list)
+    superseded_at: int = NEVER
     forgotten: bool = False
 
     @property
@@ -94,11 +94,11 @@ class World:
         self.admit(events, self.tier.append(events, now=self.clock.now()))
 
     def supersede(self, rng: np.random.Generator, n: int) -> None:
-        """Corrections and deletions of rows that are there."""
-        there = [row for row in self.recent if not row.forgotten]
+        """Corrections and deletions of rows that are there, each once."""
+        there = [row for row in self.recent if not row.forgotten and row.superseded_at == NEVER]
         if not there:
             return
-        targets = [there[i] for i in rng.integers(0, len(there), rng.choice([1, 2, 30]))]
+        targets = [there[i] for i in rng.permutation(len(there))[: rng.choice([1, 2, 30])]]
         events = self.events(rng, np.array([row.user for row in targets]))
         moved = rng.random(len(targets)) < 0.3
         columns = ([getattr(row, name) for row in targets] for name in ("event_ts", "ingest_ts", "ordinal"))
@@ -111,7 +111,7 @@ class World:
         self.admit(events, receipt, deletions)
         for target, at, ordinal_, deletes in zip(targets, receipt.ingest_ts, receipt.ordinal, deletions, strict=True):
             if deletes or ordinal_ >= 0:
-                target.superseded.append(int(at))
+                target.superseded_at = int(at)
 
     def scrub(self, rng: np.random.Generator, n: int) -> None:
         """Some users, or some events."""
@@ -160,7 +160,7 @@ class World:
                 continue
             key = (row.user, row.event_ts, row.ingest_ts)
             row.ordinal, taken[key] = taken[key], taken[key] + 1
-            row.superseded = [at] if at < NEVER else []
+            row.superseded_at = at
             self.recent.append(row)
         self.check(generation, parent)
 
@@ -252,8 +252,8 @@ class World:
         for row, superseded_at in found:
             mine = wanted[row.place]
             places[row.user].append(row.place)
-            before = [at for at in mine.superseded if at < generation.watermark]
-            assert superseded_at == min(before, default=NEVER), row.place
+            is_known = mine.superseded_at < generation.watermark
+            assert superseded_at == (mine.superseded_at if is_known else NEVER), row.place
             assert row.values == {trait.id: mine.values.get(trait.id) for trait in generation.schema}
         assert all(sorted(mine) == mine for mine in places.values())
         for number, file in enumerate(generation.shards):
