@@ -22,6 +22,7 @@ RESERVED = frozenset(
         *("request_ts", "uih", "recent", "cutoff", "history"),
         "anchor",  # the column by which `lw.anchors` tells backfill which event a request is
         "ordinal",  # stands beside the traits in an example's recent events
+        "superseded_at",  # stands beside them where events are exported
     ]
 )
 EVENT_TS = "event_ts"

@@ -127,6 +127,10 @@ class TestExport:
         found = answer(run("export", "store", "--events", "out.parquet", "--json"))
         assert (found["events"], found["written"]) == (8, "out.parquet")
         columns = ("--user", "user_id", "--time", "event_ts", "--ingest-time", "ingest_ts")
+        code, _, err = run("ingest", "out.parquet", "--store", "again", *columns)
+        assert code == 1
+        assert "'superseded_at' has a reserved name: name it with" in err
+        columns += ("--superseded-time", "superseded_at")
         assert run("ingest", "out.parquet", "--store", "again", *columns)[0] == 0
         with lw.Store.open("store") as store, lw.Store.open("again") as again:
             assert again.history(7).equals(store.history(7))

@@ -13,14 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from latewood.columns import plain_array, times_to_arrow
-from latewood.errors import ConflictError, SchemaError
+from latewood.errors import ConflictError
 from latewood.events import NEVER, Events
 from latewood.files import write_parquet
 from latewood.histories import scan_histories, superseded
 from latewood.schema import TIME_TYPE, Trait
 from latewood.store import Store
-
-SUPERSEDED_AT = "superseded_at"
 
 
 def export_events(
@@ -36,8 +34,7 @@ def export_events(
         store: opened read-only, only what generations hold is written.
         progress: called with (events written, about how many there are).
     Returns: how many events were written.
-    Raises: ConflictError: the file exists. SchemaError: a trait has the name of a column of ours. CorruptionError: damaged
-        bytes.
+    Raises: ConflictError: the file exists. CorruptionError: damaged bytes.
     """
     path = Path(path)
     if path.exists() and not overwrite:
@@ -53,14 +50,12 @@ def export_events(
 
 
 def _schema(store: Store) -> pa.Schema:
-    if SUPERSEDED_AT in store.schema:
-        raise SchemaError(f"the store has a trait {SUPERSEDED_AT!r}, which is a column of its own: rename the trait")
     ours = pa.schema(
         [
             pa.field("user_id", store.schema.user_id, nullable=False),
             pa.field("event_ts", TIME_TYPE, nullable=False),
             pa.field("ingest_ts", TIME_TYPE, nullable=False),
-            pa.field(SUPERSEDED_AT, TIME_TYPE),
+            pa.field("superseded_at", TIME_TYPE),
         ]
     )
     return pa.schema([*ours, *(pa.field(trait.name, trait.type, trait.nullable) for trait in store.schema)])

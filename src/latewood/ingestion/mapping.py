@@ -71,7 +71,10 @@ class Mapping:
         """The schema of a store that keeps these columns. Raises: SchemaError: names one that a store cannot keep."""
         fields = [self._columns.field(name) for name in self.traits]
         if clash := [field.name for field in fields if field.name in RESERVED]:
-            raise SchemaError(f"column {clash[0]!r} has a reserved name: rename it, or leave it out with traits=[...]")
+            meant = "name it with superseded_time=, " if clash[0] == "superseded_at" else ""
+            raise SchemaError(
+                f"column {clash[0]!r} has a reserved name: {meant}rename it, or leave it out with traits=[...]"
+            )
         type_ = self._columns.field(self.user).type
         try:
             user_type = Schema(user_id=_value_type(type_), traits=[]).user_id

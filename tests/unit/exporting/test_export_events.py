@@ -175,13 +175,6 @@ def test_what_was_scrubbed_does_not_go_out(tmp_path: Path) -> None:
     assert set(pq.read_table(tmp_path / "events.parquet")["user_id"].to_pylist()) == {2}
 
 
-def test_a_trait_with_the_name_of_the_column_of_corrections(tmp_path: Path) -> None:
-    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("superseded_at", pa.int64())]))
-    store = lw.Store.create(tmp_path / "store", schema, clock=ManualClock(START))
-    with pytest.raises(lw.SchemaError, match="rename the trait"):
-        lw.export_events(store, tmp_path / "events.parquet")
-
-
 @pytest.mark.parametrize(("at", "message"), [(START - 1, "superseded before it was learned of"), (10**18, "outside")])
 def test_a_time_of_supersession_that_cannot_be(at: int, message: str, tmp_path: Path) -> None:
     table = pa.table(
