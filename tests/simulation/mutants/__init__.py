@@ -4,6 +4,9 @@
     python -m tests.simulation.mutants R11 R16      those of some rules
     python -m tests.simulation.mutants no_cutoff    one of them
 
+Some are hunted in cases in which something is likelier than in others (`story`): what writers do ten times as often, one
+kind of fault alone, more of everything. The code, the laws and the seeds are the same; it would only take too long.
+
 R18 is not here: checksums find accidents, and the simulated disk has none; see tests/damage. R21 is about a mutable tier
 that there is not.
 """

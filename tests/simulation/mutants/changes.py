@@ -23,7 +23,7 @@ from latewood.stripes import StripeColumn, layout, writer
 from latewood.stripes.layout import NO_COLUMN
 from latewood.testing.simulation import changing, writing
 
-from .mutant import Patches, busy, look_around, mutant, often
+from .mutant import Patches, look_around, mutant, often, planned
 
 
 @mutant("R13", within=300)
@@ -199,7 +199,7 @@ def compaction_forgets_nothing() -> Patches:
     return [patch.object(Recipe, "touched", lambda self, users: None)]
 
 
-@mutant("R16", within=1000, story=(often(changing.scrub_users),))
+@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=4)))
 def scrubs_after_the_cut_count_as_applied() -> Patches:
     """A generation says that it has applied a scrub whose events are not all below its cut."""
     make_recipe = publish.make_recipe
@@ -226,7 +226,7 @@ def values_are_not_blanked() -> Patches:
     return [patch.object(forget, "_blank_unused", lambda store, generation: None)]
 
 
-@mutant("R16", within=400, story=(often(changing.scrub_users), busy(3)))
+@mutant("R16", within=400, story=(often(changing.scrub_users), planned(busy=3)))
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
     blank = LoggedTier.blank
@@ -280,7 +280,7 @@ def a_scrub_of_the_dead_is_left() -> Patches:
     ]
 
 
-@mutant("R17", within=600, story=(often(changing.alter), busy(4)))
+@mutant("R17", within=600, story=(often(changing.alter), planned(busy=4)))
 def a_name_is_always_the_same_trait() -> Patches:
     """Compaction finds stored traits by name, too: one that was dropped and added again has its old values."""
     tails = OldShard.tails
@@ -300,7 +300,7 @@ def a_name_is_always_the_same_trait() -> Patches:
     return [patch.object(OldShard, "tails", by_name), patch.object(writer, "sources", by_names)]
 
 
-@mutant("R17", within=600, story=(often(changing.alter), busy(4)))
+@mutant("R17", within=600, story=(often(changing.alter), planned(busy=4)))
 def labels_are_used_again() -> Patches:
     """Recents name an added trait by its name, though a dropped one was named so."""
     altered = Schema.altered
@@ -319,7 +319,7 @@ def labels_are_used_again() -> Patches:
     return [patch.object(Schema, "altered", relabelled)]
 
 
-@mutant("R17", within=600, story=(often(changing.alter, changing.compact, writing.load_in_bulk),))
+@mutant("R17", within=600, story=(often(changing.alter, writing.load_in_bulk), planned(busy=4)))
 def loads_go_by_what_was_asked_before() -> Patches:
     """A bulk load builds by the schema and shards of when its events were read, whatever was asked for since.
 

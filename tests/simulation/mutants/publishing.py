@@ -15,7 +15,7 @@ from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.storage import SimulatedStorage
 from latewood.users import UserKeys, shard_of
 
-from .mutant import Patches, faults, mutant, often
+from .mutant import Patches, faults, mutant, often, planned
 
 
 @mutant("R19", within=600)
@@ -76,7 +76,7 @@ def a_denied_put_has_lost() -> Patches:
     return [patch.object(Catalog, "publish", publish_denied)]
 
 
-@mutant("R19", within=600, story=(often(changing.compact, changing.scrub_users), faults(delay=0.04)))
+@mutant("R19", within=600, story=(often(changing.compact, changing.scrub_users), planned(busy=4)))
 def undecided_attempts_are_collected() -> Patches:
     """Collection deletes the files of attempts that are still under way."""
     return [patch("latewood.immutable.catalog._decided", lambda key, newest: True)]
@@ -88,7 +88,7 @@ def nothing_is_collected() -> Patches:
     return [patch.object(Catalog, "collect", lambda self, keep=2, *, now=None: [])]
 
 
-@mutant("R19", within=600, story=(often(writing.load_in_bulk), faults(crash=0.01)))
+@mutant("R19", within=600, story=(often(writing.load_in_bulk), faults(crash=0.005), planned(busy=4)))
 def a_dead_load_never_happened() -> Patches:
     """A bulk load whose owner died counts as not published."""
     return [

@@ -18,8 +18,9 @@ from latewood.materialize import Materializer, materializer
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.store import Store
+from latewood.testing.simulation import changing
 
-from .mutant import Patches, mutant
+from .mutant import Patches, mutant, often, planned
 
 ALL_OF_TIME = 2**62
 
@@ -95,7 +96,7 @@ def append_instead_of_merge() -> Patches:
     return [patch("latewood.materialize.materializer.merge_places", append)]
 
 
-@mutant("R11", within=200)
+@mutant("R11", within=600, story=(often(changing.compact),))
 def floor_after_delete() -> Patches:
     """Eviction frees the segments first, and raises the floor afterwards."""
     evict = LoggedTier.evict
@@ -184,7 +185,7 @@ def seal_before_it_is_covered() -> Patches:
     return [patch.object(sealing, "_at_cutoff", at_cutoff)]
 
 
-@mutant("R12", within=3000)
+@mutant("R12", within=1500, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
 def seal_what_is_short() -> Patches:
     """An example is sealed though retention has taken some of what it means."""
     at_cutoff = sealing._at_cutoff
