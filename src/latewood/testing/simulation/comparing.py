@@ -72,6 +72,7 @@ def expect(
         )
         is_fixed = saw.cutoff <= model.scrubbed_at(saw.user)  # its moment is past, its record may not be there
         unsure = before != after or (is_fixed and after is not Outcome.SCRUBBED)
+        unsure |= saw.request["anchor"] is not None and saw.has_other_end(model)
         outcomes.append(Outcome.UNSURE if unsure else after)
     return outcomes
 

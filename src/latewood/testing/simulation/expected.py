@@ -38,6 +38,13 @@ class Seen:
     stored: tuple["Version", ...]  # what the pointer means, oldest first
     recent: tuple["Version", ...]
     hidden: frozenset[int]  # what it would have seen, had retention or a scrub not taken it before
+    request: dict[str, Any]
+    end: Order  # before which it saw events
+
+    def has_other_end(self, model: "Model") -> bool:
+        """Whether an anchor would end elsewhere by now: an import may tie with it, and pass for a version of it."""
+        mine = [version for version in model.of(self.user) if version.index not in self.hidden]
+        return end_of(mine, self.request, self.cutoff) != self.end
 
     def outcome(self, scrub_ts: int, held: Collection[int], max_len: int | None) -> Outcome:
         """What a generation that holds some versions can do for it, for a user last scrubbed then."""
@@ -80,7 +87,7 @@ def see(model: "Model", base: Base, request: dict[str, Any], cutoff: int, pointe
     """What a request saw of a generation and the mutable tier, and that its pointer says so."""
     user, scrub_ts = request["user_id"], model.scrubbed_at(request["user_id"])
     if cutoff <= scrub_ts:
-        return Seen(user, cutoff, (), (), frozenset())
+        return Seen(user, cutoff, (), (), frozenset(), request, (request["request_ts"], END_OF_TIES, 0))
     hidden, mine = set(), []
     for version in model.of(user):
         is_withheld = base.watermark <= scrub_ts and version.ingest_ts <= scrub_ts
@@ -89,7 +96,7 @@ def see(model: "Model", base: Base, request: dict[str, Any], cutoff: int, pointe
             hidden.add(version.index)
         else:
             mine.append(version)
-    end, watermark = _end(mine, request, cutoff), pointer["watermark"]
+    end, watermark = end_of(mine, request, cutoff), pointer["watermark"]
     stored = tuple(v for v in mine if v.place[1:] < end and v.ingest_ts < watermark <= v.superseded_at)
     recent = tuple(
         v for v in mine if v.place[1:] < end and watermark <= v.ingest_ts < cutoff and v.superseded_at >= cutoff
@@ -98,10 +105,10 @@ def see(model: "Model", base: Base, request: dict[str, Any], cutoff: int, pointe
     said = pointer["length"], pointer["end_ties"]
     require(said == (len(stored), ties), "R3: length and ties", said, "for", stored, "of", request, cutoff, pointer)
     require(not stored or pointer["start_ts"] == stored[0].row.event_ts, "R3: start", pointer, stored)
-    return Seen(user, cutoff, stored, recent, frozenset(hidden))
+    return Seen(user, cutoff, stored, recent, frozenset(hidden), request, end)
 
 
-def _end(mine: list["Version"], request: dict[str, Any], cutoff: int) -> Order:
+def end_of(mine: list["Version"], request: dict[str, Any], cutoff: int) -> Order:
     """Before which place events are seen (R2): of an anchor, the first of its versions that was known by then."""
     if request["anchor"] is None:
         return request["request_ts"], END_OF_TIES, 0
