@@ -10,14 +10,13 @@ the same answer.
 """
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from latewood.capture.doubts import Histories, doubt_of_grids
-from latewood.capture.examples import Reading, read_both, to_examples
+from latewood.capture.examples import make_examples
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts
@@ -50,11 +49,13 @@ def backfill(
     if len(checked):
         _fix_the_past(store, store.tier, checked, complete)
     histories, tables, doubt = Histories(store.tier), list[pa.Table](), None
-    for part, reading in _read(store, checked, at_once):
+    for start in range(0, max(1, len(checked)), at_once):
+        part = checked.slice(start, start + at_once)
+        reading, examples = make_examples(store, part, part.cutoff)
         if not tables:
             doubt = doubt_of_grids(part, reading)
         histories.add(part, reading)
-        tables.append(to_examples(store, part, reading))
+        tables.append(examples)
     if not allow_empty:
         histories.require_few()
     histories.warn_if_none()
@@ -77,9 +78,3 @@ def _fix_the_past(store: CaptureStore, tier: MutableTier, requests: Requests, co
         raise ConflictError(f"{what} is later than the store's clock, {show_ts(now)}: more events may come")
     tier.raise_frontier(cutoff, last=cutoff - 1 if complete else None)
     store.refresh()  # a bulk load may have been published since; from here on none can add below the cutoffs
-
-
-def _read(store: CaptureStore, requests: Requests, at_once: int) -> Iterator[tuple[Requests, Reading]]:
-    for start in range(0, max(1, len(requests)), at_once):
-        part = requests.slice(start, start + at_once)
-        yield part, read_both(store, part, part.cutoff)

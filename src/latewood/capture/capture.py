@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from latewood.batch import Batch
-from latewood.capture.examples import read_both, to_examples
+from latewood.capture.examples import make_examples
 from latewood.capture.requests import read_requests
 from latewood.capture.store import CaptureStore
 from latewood.errors import ConflictError
@@ -49,4 +49,4 @@ def capture(store: CaptureStore, requests: Any, materialize: Materialize) -> Cap
         raise ConflictError("capture reads recent events, and this store was opened without its mutable tier")
     checked = read_requests(requests, store.schema)
     store.tier.mark_captured()  # before the first read: from here on no import can change what we see (R7)
-    return Capture(to_examples(store, checked, read_both(store, checked, None)), materialize)
+    return Capture(make_examples(store, checked, None)[1], materialize)

@@ -20,7 +20,7 @@ from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import LATEST_TS
 from latewood.columns import times_to_arrow
-from latewood.errors import ConflictError
+from latewood.errors import ConflictError, ScrubbedError
 from latewood.events import no_events, no_suppressions
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
@@ -143,7 +143,23 @@ def _read_recent(store: CaptureStore, requests: Requests, watermark: int, cutoff
     )
 
 
-def to_examples(store: CaptureStore, requests: Requests, reading: Reading) -> pa.Table:
+def make_examples(
+    store: CaptureStore, requests: Requests, cutoff: NDArray[np.int64] | None
+) -> tuple[Reading, pa.Table]:
+    """What was read, by `read_both`, and the examples made of it: read again if a value was blanked in between.
+
+    Raises: ConflictError: as `read_both`, or values are blanked faster than they can be read.
+    """
+    for _ in range(_TRIES):
+        reading = read_both(store, requests, cutoff)
+        try:
+            return reading, _to_examples(store, requests, reading)
+        except ScrubbedError:  # a recent event was evicted meanwhile, and its value forgotten
+            store.refresh()
+    raise ConflictError(f"values were forgotten {_TRIES} times in a row while they were read; try again")
+
+
+def _to_examples(store: CaptureStore, requests: Requests, reading: Reading) -> pa.Table:
     """The requests' columns, and `uih`, `recent` and `cutoff`: what to log."""
     measured, recent = reading.measured, reading.recent
     pointers = Pointers(
@@ -177,4 +193,4 @@ def read_examples(store: CaptureStore, users: pa.Table, *, end_ts: int | None, c
         last = np.full(len(users), LATEST_TS, np.int64), np.full(len(users), np.iinfo(np.int32).max, np.int32)
         requests = replace(requests, tie_ingest=last[0], tie_ordinal=last[1])
     cutoffs = None if cutoff is None else np.full(len(users), cutoff, np.int64)
-    return to_examples(store, requests, read_both(store, requests, cutoffs))
+    return make_examples(store, requests, cutoffs)[1]

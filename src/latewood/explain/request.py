@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.capture import read_requests
-from latewood.capture.examples import read_both, to_examples
+from latewood.capture.examples import make_examples
 from latewood.clock import to_us
 from latewood.columns import read_table
 from latewood.errors import SchemaError
@@ -76,7 +76,7 @@ class Request:
         if self.anchor is not None:
             columns["anchor"] = pa.array([self._anchor(events)])
         requests = read_requests(pa.table(columns), store.schema)
-        return to_examples(store, requests, read_both(store, requests, np.array([self.cutoff])))
+        return make_examples(store, requests, np.array([self.cutoff]))[1]
 
     def _anchor(self, events: Events) -> pa.StructScalar:
         assert self.anchor is not None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.capture import read_requests
-from latewood.capture.examples import read_both, to_examples
+from latewood.capture.examples import make_examples
 from latewood.clock import DAY_US, HOUR_US, LATEST_TS
 from latewood.columns import plain_array
 from latewood.errors import CorruptionError, SchemaError
@@ -171,9 +171,7 @@ class _Run:
         """That a model would be given just these events. Raises: CorruptionError."""
         times = pa.array(theirs.end_ts).view(TIME_TYPE)
         requests = read_requests(pa.table({"user_id": theirs.user_ids, "request_ts": times}), self.store.schema)
-        made = to_examples(
-            self.store, requests, read_both(self.store, requests, np.minimum(theirs.cutoff, self.closed))
-        )
+        _, made = make_examples(self.store, requests, np.minimum(theirs.cutoff, self.closed))
         projection = Projection(max_len=self.max_len, traits=[EVENT_TS, *self.mapping.traits])
         batch = Materializer(self.store, projection, on_missing="mask")(made)
         for i, ours in enumerate(visible):

@@ -294,13 +294,14 @@ class Arena:
         ingest = self._ingest_ts.array[: self._committed.rows]
         return np.flatnonzero((ingest >= start_ingest) & (ingest < end_ingest))
 
-    def codes_in_use(self, trait: int) -> NDArray[np.int32]:
-        """The values of a coded trait that any row has, pending ones too."""
+    def rows_with(self, trait: int, codes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The committed rows that have one of these codes of a trait."""
         if (column := self._traits.arrays().get(trait)) is None:
-            return np.zeros(0, np.int32)
-        values, mask = column[0][: self.rows], column[1]
-        used: NDArray[np.int32] = np.unique(values if mask is None else values[~mask[: self.rows]])
-        return used
+            return np.zeros(0, np.int64)
+        count = self._committed.rows
+        values, mask = column[0][:count], column[1]
+        found = np.isin(values, codes)
+        return np.flatnonzero(found if mask is None else found & ~mask[:count])
 
     # Forgetting
 

@@ -359,8 +359,9 @@ class LoggedTier:
             if state.blanking is not None:
                 put(*state.blanking)  # before there is a later one
             with self._reading:
-                arena = self._replica.arena
-                left = {trait: np.setdiff1d(codes, arena.codes_in_use(trait)) for trait, codes in candidates.items()}
+                left = {
+                    trait: np.setdiff1d(codes, self._codes_in_use(trait, codes)) for trait, codes in candidates.items()
+                }
             codes = {trait: unused.tolist() for trait, unused in left.items() if len(unused)}
             if not codes:
                 return state, None
@@ -372,6 +373,12 @@ class LoggedTier:
             return None
         put(*blanking)
         return blanking.number
+
+    def _codes_in_use(self, trait: int, among: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The codes that events here have. What was scrubbed and not evicted yet does not count: nobody reads it again."""
+        rows = self._replica.arena.rows_with(trait, among)
+        column = self._remembered(self._replica.arena.view().take(rows)).traits.get(trait)
+        return np.zeros(0, np.int32) if column is None else np.unique(column.values)
 
     def catch_up(self, *, scrubs: int, blanked: int) -> None:
         def change(transaction: LogTransaction) -> tuple[LogState, None]:

@@ -193,6 +193,15 @@ class ForgettingContract(TierTests):
         tier.evict(tier.cut())
         assert blanks(tier, {3: [6, 4]}) == (2, [(1, {3: [5]}), (2, {3: [4, 6]})])
 
+    def test_values_are_blanked_though_scrubbed_events_that_have_them_wait_for_eviction(
+        self, forgetful: MutableTier, book: Scrubs
+    ) -> None:
+        events = make_events([1, 2], [5, 6])
+        events.traits[3] = Column(np.array([4, 5], np.int32))
+        forgetful.append(events, now=NOW)
+        scrub_users(forgetful, book, [1])
+        assert blanks(forgetful, {3: [4, 5]}) == (0, [(0, {3: [4]})])
+
     def test_rows_coded_before_a_blanking_are_coded_again(self, tier: MutableTier) -> None:
         assert tier.append(make_events([1], [5]), blanked=0, now=NOW).count == 1
         blanks(tier, {3: [1]})

@@ -67,8 +67,11 @@ def backfill_requests(process: Process) -> None:
 def backfill_anchors(process: Process) -> None:
     """R2, R8: events as requests."""
     chance, model = process.chance, process.world.model
-    changes = model.changes
-    found = process.attempt(lambda: anchors(process.store, None, min_history=chance.between(0, 2)))
+    changes, blanked = model.changes, process.world.log.head().tier.blanked
+    found = process.attempt(
+        lambda: anchors(process.store, None, min_history=chance.between(0, 2)),
+        forgot=lambda: process.world.log.head().tier.blanked > blanked,
+    )
     if found is None or not len(found):
         return
     picked = found.take(pa.array(sorted({chance.below(len(found)) for _ in range(4)})))

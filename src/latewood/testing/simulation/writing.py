@@ -181,7 +181,7 @@ def submit(process: Process, asked: Asked) -> AppendReceipt | None:
         fits={name for name in table.column_names if name not in ("user_id", "event_ts")},
     )
     if receipt is not None:
-        check_receipt(asked, receipt)
+        check_receipt(process.world.model, asked, receipt)
     elif asked.judged is not None:
         require(process.host.errors > 0, "an append was refused, and is there all the same:", asked)
     return receipt
@@ -234,7 +234,7 @@ def _is_doubtful(process: Process, row: Row) -> bool:
     return row.ingest_ts is not None or target.row.user != row.user or target.gone_by is not None or not is_known
 
 
-def check_receipt(asked: Asked, receipt: AppendReceipt) -> None:
+def check_receipt(model: Model, asked: Asked, receipt: AppendReceipt) -> None:
     """R13, R14, R16: a receipt tells each row's place, or that of what it repeats; and what was left out."""
     if asked.judged is None:  # nothing was new
         require(receipt.count == 0, "not committed:", receipt, asked)
@@ -247,7 +247,12 @@ def check_receipt(asked: Asked, receipt: AppendReceipt) -> None:
         version: Version | None = judgement.version
         if version is not None:
             place = version.ingest_ts, version.ordinal
-            require(told == place, "the receipt says", told, "and not", place, judgement)
+            # of what a scrub took, only its hashes are remembered, and when a scrub took it
+            scrubs = [
+                scrub for scrub in model.scrubs if version.gone_by is not None and version.row.user in scrub.users
+            ]
+            places = {place, *((scrub.scrub_ts, -1) for scrub in scrubs)}
+            require(told in places, "the receipt says", told, "and not", place, judgement)
         elif judgement.ingest_ts is not None:
             require(told == (judgement.ingest_ts, -1), "the receipt says", told, "of a deletion", judgement)
 
