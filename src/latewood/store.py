@@ -237,7 +237,7 @@ class Store:
             self.scrubs.refresh()
         known: NDArray[np.bool_] = intake.events.event_ts < self.scrubs.scrubbed_at(intake.events.keys)
         if intake.ids is not None and intake.content is not None and self.vocabulary.blanked:
-            known = known | tier.repeats(intake.ids, intake.content)
+            known = known | tier.repeats(intake.ids, intake.content, intake.supersedes)
         return known
 
     def compact(

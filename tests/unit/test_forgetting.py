@@ -224,6 +224,9 @@ def test_an_event_id_is_known_again_though_its_value_was_blanked(store: lw.Store
     assert store.history("u2")["item"].to_pylist() == [2, 4]
     with pytest.raises(lw.ConflictError, match="row 1: its event_id was used for an event with other content"):
         store.append(batch.set_column(1, "shop", pa.array(["hidden shop", "little shop"])))
+    with pytest.raises(lw.ConflictError, match="row 0: its event_id was used for an event with other content"):
+        store.append(batch.set_column(3, "item", pa.array([7, 6])))
+    assert not any(b"hidden shop" in data for data in files_of(store).values())
 
 
 def test_a_reader_of_an_older_generation_does_not_take_a_blanked_value_for_null(

@@ -186,7 +186,7 @@ class _Repeats:
             return None
         ids = np.where(skipped[:, None], np.uint64(0), appending.ids) if skipped.any() else appending.ids
         found, run, clash = find_repeats(ids, appending.content, known)
-        if (conflict := clash & (found == -1) & ~_of_itself(appending)).any():
+        if (conflict := clash & (found == -1) & ~of_itself(appending.ids, appending.supersedes)).any():
             raise ConflictError(
                 f"row {np.argmax(conflict)}: its event_id was used for an event with other content, and the row does not "
                 f"supersede that very event_id"
@@ -223,8 +223,8 @@ def find_repeats(
     return found, run, clash
 
 
-def _of_itself(appending: Appending) -> NDArray[np.bool_]:
+def of_itself(ids: NDArray[np.uint64], supersedes: Supersedes | None) -> NDArray[np.bool_]:
     """Which rows supersede an event of their own event id."""
-    if appending.ids is None or appending.supersedes is None or appending.supersedes.ids is None:
-        return np.zeros(len(appending.events), np.bool_)
-    return appending.supersedes.chosen & (appending.supersedes.ids == appending.ids).all(axis=1)
+    if supersedes is None or supersedes.ids is None:
+        return np.zeros(len(ids), np.bool_)
+    return supersedes.chosen & (supersedes.ids == ids).all(axis=1)

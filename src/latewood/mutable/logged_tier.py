@@ -19,7 +19,7 @@ from latewood.clock import DAY_US, HOUR_US, show_ts
 from latewood.errors import ConflictError
 from latewood.events import Events, Suppressions
 from latewood.mutable import rules
-from latewood.mutable.admission import Appending, admit, find_repeats
+from latewood.mutable.admission import Appending, admit, find_repeats, of_itself
 from latewood.mutable.book import PendingScrub, ScrubBook, read_up_to
 from latewood.mutable.event_ids import remember
 from latewood.mutable.log import Log, LogState, LogTransaction
@@ -106,12 +106,14 @@ class LoggedTier:
         assert isinstance(appending.outcome, AppendReceipt)
         return appending.outcome
 
-    def repeats(self, ids: NDArray[np.uint64], content: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def repeats(
+        self, ids: NDArray[np.uint64], content: NDArray[np.uint64], supersedes: Supersedes | None = None
+    ) -> NDArray[np.bool_]:
         with self._reading:
             state = self._replica.refresh()
             known = Known(state, self._replica.arena, self._replica.runs, self._book)
-            found, _, _ = find_repeats(ids, content, known)
-            return found >= 0
+            found, _, clash = find_repeats(ids, content, known)
+        return (found >= 0) | (clash & (found == -1) & ~of_itself(ids, supersedes))
 
     def _append_queued(self) -> None:
         group: list[Appending] = []

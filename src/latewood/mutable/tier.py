@@ -166,8 +166,13 @@ class MutableTier(Protocol):
         """
         ...
 
-    def repeats(self, ids: NDArray[np.uint64], content: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Which rows repeat an event id with its content, as far as is known now. Shapes: (n, 2), (n,) → (n,)."""
+    def repeats(
+        self, ids: NDArray[np.uint64], content: NDArray[np.uint64], supersedes: Supersedes | None = None
+    ) -> NDArray[np.bool_]:
+        """Which rows repeat an event id, as far as is known now: with its content, or with another and are refused.
+
+        Shapes: ids (n, 2), content (n,) → (n,).
+        """
         ...
 
     def state(self) -> TierState:

@@ -216,7 +216,9 @@ class ForgettingContract(TierTests):
         both = make_events([1, 1], [5, 6])
         content = hash_content(both)
         assert tier.repeats(hash_ids(pa.array(["a", "b"])), content).tolist() == [True, False]
-        assert tier.repeats(hash_ids(pa.array(["b", "a"])), content).tolist() == [False, False]
+        other = hash_ids(pa.array(["b", "a"]))  # what "a" is used for here is refused, unless it corrects "a"
+        assert tier.repeats(other, content).tolist() == [False, True]
+        assert tier.repeats(other, content, of_ids([None, "a"])).tolist() == [False, False]
         with pytest.raises(StaleCodesError):
             append_ids(tier, ["a", "b"], both, uncoded=np.array([False, True]))
         assert len(scanned(tier)) == 1
