@@ -62,7 +62,7 @@ def captures_log_no_suppressions() -> Patches:
     return [patch.object(Arena, "suppressed", none)]
 
 
-@mutant("R13", within=300)
+@mutant("R13", within=500)
 def superseded_at_once() -> Patches:
     """A superseded recent event is gone for every request, whatever its cutoff."""
 
@@ -171,7 +171,7 @@ def readers_do_not_ask_for_scrubs() -> Patches:
     ]
 
 
-@mutant("R16", within=400)
+@mutant("R16", within=400, story=(often(changing.scrub_users),))
 def captures_withhold_nothing() -> Patches:
     """Until compaction the stored history of a scrubbed user is captured as before."""
 
@@ -226,7 +226,7 @@ def values_are_not_blanked() -> Patches:
     return [patch.object(forget, "_blank_unused", lambda store, generation: None)]
 
 
-@mutant("R16", within=400, story=(often(changing.scrub_users), planned(busy=3)))
+@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=3)))
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
     blank = LoggedTier.blank
@@ -258,7 +258,7 @@ def pins_hold_what_was_scrubbed() -> Patches:
     return [patch.object(Catalog, "collect", keep_all)]
 
 
-@mutant("R16", within=600)
+@mutant("R16", within=900)
 def a_scrub_of_the_dead_is_left() -> Patches:
     """A scrub whose process died before it was recorded is not finished by the next."""
     finish = LoggedTier._finish_scrub
@@ -280,7 +280,7 @@ def a_scrub_of_the_dead_is_left() -> Patches:
     ]
 
 
-@mutant("R17", within=600, story=(often(changing.alter), planned(busy=4)))
+@mutant("R17", within=300, story=(often(changing.alter), planned(busy=4)))
 def a_name_is_always_the_same_trait() -> Patches:
     """Compaction finds stored traits by name, too: one that was dropped and added again has its old values."""
     tails = OldShard.tails
@@ -300,7 +300,7 @@ def a_name_is_always_the_same_trait() -> Patches:
     return [patch.object(OldShard, "tails", by_name), patch.object(writer, "sources", by_names)]
 
 
-@mutant("R17", within=600, story=(often(changing.alter), planned(busy=4)))
+@mutant("R17", within=300, story=(often(changing.alter), planned(busy=4)))
 def labels_are_used_again() -> Patches:
     """Recents name an added trait by its name, though a dropped one was named so."""
     altered = Schema.altered
@@ -319,7 +319,7 @@ def labels_are_used_again() -> Patches:
     return [patch.object(Schema, "altered", relabelled)]
 
 
-@mutant("R17", within=600, story=(often(changing.alter, writing.load_in_bulk), planned(busy=4)))
+@mutant("R17", within=1100, story=(often(changing.alter, writing.load_in_bulk), planned(busy=4)))
 def loads_go_by_what_was_asked_before() -> Patches:
     """A bulk load builds by the schema and shards of when its events were read, whatever was asked for since.
 

@@ -84,7 +84,7 @@ def cutoff_past_closed() -> Patches:
     return [patch.object(LoggedTier, "recent", ahead)]
 
 
-@mutant("R6", within=400)
+@mutant("R6", within=1100)
 def cut_outside_the_transaction() -> Patches:
     """The cut is chosen from a state that was read before, and the frontier is raised to it afterwards."""
 

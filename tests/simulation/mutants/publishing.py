@@ -18,7 +18,7 @@ from latewood.users import UserKeys, shard_of
 from .mutant import Patches, faults, mutant, often, planned
 
 
-@mutant("R19", within=600)
+@mutant("R19", within=700)
 def attempts_share_a_name() -> Patches:
     """Every attempt at a generation writes to the same files."""
     token = Chance.token
@@ -42,7 +42,7 @@ def manifests_are_overwritten() -> Patches:
     return [patch.object(SimulatedStorage, "create", put)]
 
 
-@mutant("R19", within=600, story=(faults(after=0.02),))
+@mutant("R19", within=400, story=(faults(after=0.02),))
 def an_ambiguous_put_has_failed() -> Patches:
     """After an error of the put the manifest counts as not published, and its files are deleted."""
     publish = Catalog.publish
@@ -59,7 +59,7 @@ def an_ambiguous_put_has_failed() -> Patches:
     return [patch.object(Catalog, "publish", publish_once)]
 
 
-@mutant("R19", within=600)
+@mutant("R19", within=300)
 def a_denied_put_has_lost() -> Patches:
     """Who is told that the manifest is there already believes to have lost, and deletes its files."""
     publish = Catalog.publish
@@ -88,7 +88,7 @@ def nothing_is_collected() -> Patches:
     return [patch.object(Catalog, "collect", lambda self, keep=2, *, now=None: [])]
 
 
-@mutant("R19", within=600, story=(often(writing.load_in_bulk), faults(crash=0.005), planned(busy=4)))
+@mutant("R19", within=1700, story=(often(writing.load_in_bulk), faults(crash=0.005), planned(busy=4)))
 def a_dead_load_never_happened() -> Patches:
     """A bulk load whose owner died counts as not published."""
     return [

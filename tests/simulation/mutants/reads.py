@@ -96,7 +96,7 @@ def append_instead_of_merge() -> Patches:
     return [patch("latewood.materialize.materializer.merge_places", append)]
 
 
-@mutant("R11", within=600, story=(often(changing.compact),))
+@mutant("R11", within=1400, story=(often(changing.compact),))
 def floor_after_delete() -> Patches:
     """Eviction frees the segments first, and raises the floor afterwards."""
     evict = LoggedTier.evict
@@ -111,7 +111,7 @@ def floor_after_delete() -> Patches:
     return [patch.object(LoggedTier, "evict", delete_first)]
 
 
-@mutant("R11", within=400)
+@mutant("R11", within=900)
 def captures_without_a_look_at_the_floor() -> Patches:
     """A capture takes what it read, whatever was evicted or loaded in between."""
     return [patch("latewood.capture.examples._newest", lambda store, reader, recent: reader)]
@@ -153,7 +153,7 @@ def readers_find_older_generations() -> Patches:
     return [patch.object(Store, "refresh", lambda self: self.reader())]
 
 
-@mutant("R12", within=1500)
+@mutant("R12", within=700, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
 def seal_by_recount() -> Patches:
     """A sealed pointer counts what is there, not what the example says."""
 
@@ -185,7 +185,7 @@ def seal_before_it_is_covered() -> Patches:
     return [patch.object(sealing, "_at_cutoff", at_cutoff)]
 
 
-@mutant("R12", within=1500, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
+@mutant("R12", within=700, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
 def seal_what_is_short() -> Patches:
     """An example is sealed though retention has taken some of what it means."""
     at_cutoff = sealing._at_cutoff
