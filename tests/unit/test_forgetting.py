@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
+from latewood.histories import read_histories
 from latewood.storage import keys
 from latewood.testing import ManualClock
+from latewood.users import user_keys
 
 SCHEMA = lw.Schema(user_id=pa.string(), traits=pa.schema([("item", pa.int64()), ("shop", pa.string())]))
 EVERYTHING = lw.Projection()
@@ -247,3 +249,15 @@ def test_a_reader_of_an_older_generation_does_not_take_a_blanked_value_for_null(
     reader.vocabulary.refresh_blanked()  # as other examples may make it do
     with pytest.raises(lw.ExpiredError, match="u3"):
         trainer.batch(resolved)
+
+
+def test_a_scrub_that_another_finished_and_settled_is_the_same_scrub(store: lw.Store, clock: ManualClock) -> None:
+    """Found by the simulation: its own process slept from the commit to the record."""
+    users = user_keys(pa.array(["u1"]))
+    events = read_histories(store, users).events.slice(0, 1)
+    body = store.scrubs.body(users, events)
+    receipt = store.scrub(where=lw.col("item") == 1)
+    assert receipt.scrub_ts is not None
+    store.scrubs.write(0, receipt.scrub_ts, body)
+    with pytest.raises(lw.ConflictError, match="another scrub's"):
+        store.scrubs.write(0, receipt.scrub_ts + 1, body)

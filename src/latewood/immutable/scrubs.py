@@ -117,8 +117,12 @@ class Scrubs:
         return body
 
     def write(self, number: int, scrub_ts: int, body: dict[str, Any]) -> None:
-        """Put a record, durably. Writing the same one again is fine. Raises: ConflictError: another has that number."""
-        if not self._records.ensure(number, {"scrub_ts": scrub_ts, **body}):
+        """Put a record, durably. Writing the same one again is fine, though it was settled meanwhile.
+
+        Raises: ConflictError: another has that number.
+        """
+        record = {"scrub_ts": scrub_ts, **body}
+        if not self._records.ensure(number, record) and not self._records.has(number, record | _settled(body)):
             raise ConflictError(f"{keys.scrub(number)} is another scrub's")
         self.refresh()
 
@@ -134,6 +138,10 @@ class Scrubs:
         first = splitmix(splitmix(users.hash ^ self._key[0]) + users.check)
         second = splitmix(splitmix(users.check ^ self._key[1]) + users.hash + first)
         return np.stack([first, second], axis=1)
+
+
+def _settled(body: dict[str, Any]) -> dict[str, Any]:
+    return {"events": []} if "events" in body else {}
 
 
 def _to_hex(hashed: NDArray[np.uint64]) -> list[str]:

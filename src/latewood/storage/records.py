@@ -52,7 +52,11 @@ class Records:
 
     def ensure(self, number: int, body: Mapping[str, Any]) -> bool:
         """Put a record as `create` does. Returns: whether it is there now, by this call or an earlier one."""
-        return self.create(number, body) or self._storage.read(self._key(number)) == self._encode(number, body)
+        return self.create(number, body) or self.has(number, body)
+
+    def has(self, number: int, body: Mapping[str, Any]) -> bool:
+        """Whether that is the record of that number. Raises: FileNotFoundError: there is none."""
+        return self._storage.read(self._key(number)) == self._encode(number, body)
 
     def replace(self, number: int, body: Mapping[str, Any]) -> None:
         """Write a record anew, durably."""

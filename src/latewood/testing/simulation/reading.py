@@ -21,7 +21,7 @@ from latewood.testing.simulation.writing import draw_user
 def draw_projection(chance: Chance, schema: Schema) -> Projection:
     """All there is, or a few of the newest, or a few traits."""
     names = ["event_ts", *(chance.among([trait.name, *trait.former[-1:]]) for trait in schema)]
-    some = [name for name in names if chance.happens(0.5)]
+    some = list(dict.fromkeys(name for name in names if chance.happens(0.5)))  # two traits may have had one name
     return Projection(chance.among([None, None, 0, 1, 2, 3, 5]), traits=chance.among([None, None, some]))
 
 
