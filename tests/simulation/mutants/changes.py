@@ -237,7 +237,7 @@ def values_in_use_are_blanked() -> Patches:
 
     return [
         patch.object(LoggedTier, "blank", late),
-        patch.object(Arena, "codes_in_use", lambda self, trait_id: np.zeros(0, np.int32)),
+        patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32)),
     ]
 
 
