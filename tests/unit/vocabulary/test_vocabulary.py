@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import tracemalloc
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -311,6 +312,15 @@ def test_a_listing_that_is_overtaken_is_no_damage(tmp_path: Path) -> None:
     LocalStorage(tmp_path).delete([keys.vocabulary_chunk(WORD.id, 1)])
     with pytest.raises(CorruptionError, match=keys.vocabulary_chunk(WORD.id, 1)):
         check_extent(overtaken, whole)
+
+
+def test_a_forged_extent_costs_no_memory(damaged: Storage) -> None:
+    """Found by forging manifests: a count of 2**31 took all the memory there was."""
+    tracemalloc.start()
+    with pytest.raises(CorruptionError, match="is missing"):
+        check_extent(damaged, [(WORD.id, 2**20)])
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_a_chunk_that_is_damaged_later_does_not_touch_what_was_read(damaged: Storage) -> None:
