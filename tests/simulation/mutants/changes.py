@@ -19,6 +19,7 @@ from latewood.mutable import admission
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.schema import Schema
+from latewood.store import Store
 from latewood.stripes import StripeColumn, layout, writer
 from latewood.stripes.layout import NO_COLUMN
 from latewood.testing.simulation import changing, writing
@@ -190,7 +191,13 @@ def a_replay_brings_the_past_back() -> Patches:
         entry = skip(*arguments)
         return replace(entry, skipped=np.zeros_like(entry.skipped))
 
-    return [patch.object(admission, "_skip", skip_none)]
+    known = Store._known
+
+    def known_but_for_scrubs(self: Store, intake: Any) -> Any:
+        with patch.object(self.scrubs, "scrubbed_at", lambda keys: np.full(len(keys.hash), NOT_SCRUBBED)):
+            return known(self, intake)
+
+    return [patch.object(admission, "_skip", skip_none), patch.object(Store, "_known", known_but_for_scrubs)]
 
 
 @mutant("R16", within=300)
