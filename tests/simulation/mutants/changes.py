@@ -221,7 +221,7 @@ def scrubs_after_the_cut_count_as_applied() -> Patches:
     ]
 
 
-@mutant("R16", within=300)
+@mutant("R16", within=500)
 def scans_give_what_was_scrubbed() -> Patches:
     """The mutable tier hands scrubbed events on to compaction."""
     return [patch.object(LoggedTier, "_remembered", lambda self, events: events)]

@@ -6,9 +6,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from latewood.capture.examples import read_both
+from latewood.capture.examples import make_examples
 from latewood.capture.places import read_anchors
 from latewood.clock import LATEST_TS
+from latewood.columns import times_to_arrow
 from latewood.compaction import merge
 from latewood.events import Events
 from latewood.mutable import rules
@@ -192,11 +193,10 @@ def logged_by_a_second_read() -> Patches:
     """What is logged is as of a moment after what was read."""
 
     def read_twice(store: Any, requests: Any, cutoff: Any) -> Any:
-        reading = read_both(store, requests, cutoff)
-        if cutoff is not None:
-            return reading
+        reading, table = make_examples(store, requests, cutoff)
         look_around(store.tier)
-        later = np.full(len(requests), store.tier.state().closed)
-        return replace(reading, recent=replace(reading.recent, cutoff=later))
+        place = table.column_names.index("cutoff")
+        later = times_to_arrow(np.full(len(table), store.tier.state().closed))
+        return reading, table.set_column(place, table.schema.field(place), later)
 
-    return [patch("latewood.capture.capture.read_both", read_twice)]
+    return [patch("latewood.capture.capture.make_examples", read_twice)]

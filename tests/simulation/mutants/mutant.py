@@ -78,10 +78,11 @@ def look_around(tier: LoggedTier) -> None:
 def mutant(
     rule: str, within: int, *, story: tuple[Story, ...] = ()
 ) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
-    """Register a function that says which patches make the mutant; its docstring says what it does wrong."""
+    """Register a function that says which patches make the mutant; its docstring says what it does wrong, and then why."""
 
     def register(make: Callable[[], Patches]) -> Callable[[], Patches]:
-        MUTANTS.append(Mutant(rule, make.__name__, " ".join((make.__doc__ or "").split()), within, make, story))
+        what = (make.__doc__ or "").split("\n\n")[0]
+        MUTANTS.append(Mutant(rule, make.__name__, " ".join(what.split()), within, make, story))
         return make
 
     return register
@@ -96,7 +97,7 @@ def hunt(mutant: Mutant, start: int, cases: int) -> Found:
         for story in mutant.story:
             stories.enter_context(story)
         for seed in range(start, start + cases):
-            if (error := _failure(seed, mutant.make())) is None or _failure(seed, ()) is not None:
+            if (error := _failure(seed, mutant.make)) is None or _failure(seed, tuple) is not None:
                 continue
             if isinstance(error, KeyError):
                 continue  # a simulated place trips over what it was not made for: no law says so
@@ -107,13 +108,15 @@ def hunt(mutant: Mutant, start: int, cases: int) -> Found:
     return Found(None, "")
 
 
-def _failure(seed: int, patches: Patches) -> BaseException | None:
+def _failure(seed: int, make: Callable[[], Patches]) -> BaseException | None:
     """What a case fails with under some patches, which last for this case."""
     with ExitStack() as stack:
-        for patched in patches:
-            stack.enter_context(patched)
         try:
+            for patched in make():
+                stack.enter_context(patched)
             run_case(seed)
         except CaseError as error:
             return error.error
+        except AttributeError as error:  # what is to be patched is not there
+            return error
     return None
