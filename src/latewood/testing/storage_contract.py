@@ -73,9 +73,9 @@ class StorageContract:
         stop = threading.Event()
 
         def write() -> None:
-            i = 0
-            while not stop.is_set():
-                i += 1
+            for i in range(2_000):  # a reader that has to wait for the processor must not wait for ever
+                if stop.is_set():
+                    break
                 storage.write("a", versions[i % 4])
 
         with ThreadPoolExecutor(1) as pool:
