@@ -192,8 +192,9 @@ class Server(Role):
         super().run()
 
     def act(self) -> None:
-        if self.rng.random() < 0.3 and self.store.tier is not None:
-            closed = self.store.tier.state().closed // real_stores.TICK * real_stores.TICK
+        closed = -1 if self.store.tier is None else self.store.tier.state().closed
+        if self.rng.random() < 0.3 and closed >= 0:  # before the first append there is no past
+            closed = closed // real_stores.TICK * real_stores.TICK
             self._log(lambda requests: lw.backfill(self.store, requests, allow_empty=True), closed)
         else:
             self._log(lambda requests: self.store.capture(requests).columns, self.now())
