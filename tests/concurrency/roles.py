@@ -226,6 +226,7 @@ class Trainer(Role):
         check(self.place, self.store, log.take(self.rng.integers(0, len(log), min(SAMPLE, len(log)))))
         where, view = str(self.place.examples), real_stores.EVERYTHING
         for batch in lw.Loader(self.store, where, view, batch_size=32, seed=self.count, on_missing="mask"):
+            watch()  # an epoch grows with the log
             compare(self.place, batch, batch.features["served"].to_pylist())
 
 
