@@ -24,7 +24,7 @@ from latewood.stripes import StripeColumn, layout, writer
 from latewood.stripes.layout import NO_COLUMN
 from latewood.testing.simulation import changing, writing
 
-from .mutant import Patches, look_around, mutant, often, planned
+from .mutant import Patches, mutant, never, often, planned, slow
 
 
 @mutant("R13", within=300)
@@ -206,19 +206,10 @@ def compaction_forgets_nothing() -> Patches:
     return [patch.object(Recipe, "touched", lambda self, users: None)]
 
 
-@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=4)))
+@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=4), slow(publish, "make_recipe")))
 def scrubs_after_the_cut_count_as_applied() -> Patches:
     """A generation says that it has applied a scrub whose events are not all below its cut."""
-    make_recipe = publish.make_recipe
-
-    def late(store: Any, *arguments: Any) -> Recipe:
-        look_around(store.tier)
-        return make_recipe(store, *arguments)
-
-    return [
-        patch.object(recipe, "applied_by", lambda scrubs, watermark: len(scrubs)),
-        patch.object(publish, "make_recipe", late),
-    ]
+    return [patch.object(recipe, "applied_by", lambda scrubs, watermark: len(scrubs))]
 
 
 @mutant("R16", within=500)
@@ -233,19 +224,10 @@ def values_are_not_blanked() -> Patches:
     return [patch.object(forget, "_blank_unused", lambda store, generation: None)]
 
 
-@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=3)))
+@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=3), slow(LoggedTier, "blank")))
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
-    blank = LoggedTier.blank
-
-    def late(self: LoggedTier, *arguments: Any) -> int | None:
-        look_around(self)
-        return blank(self, *arguments)
-
-    return [
-        patch.object(LoggedTier, "blank", late),
-        patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32)),
-    ]
+    return [patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32))]
 
 
 @mutant("R16", within=600)
@@ -326,20 +308,20 @@ def labels_are_used_again() -> Patches:
     return [patch.object(Schema, "altered", relabelled)]
 
 
-@mutant("R17", within=1100, story=(often(changing.alter, writing.load_in_bulk), planned(busy=4)))
+@mutant(
+    "R17",
+    within=1100,
+    story=(
+        often(changing.alter, writing.load_in_bulk),
+        planned(busy=4),
+        slow(LoggedTier, "begin_load"),
+        never(changing.scrub_users, changing.scrub_events),
+    ),
+)
 def loads_go_by_what_was_asked_before() -> Patches:
     """A bulk load builds by the schema and shards of when its events were read, whatever was asked for since.
 
     There is no such mutant of compaction: it would only apply a change one generation later. Rows of a new schema come
     after the generation that applied it, and whoever chose the change before that generation has lost its number.
     """
-    begin_load = LoggedTier.begin_load
-
-    def late(self: LoggedTier, *arguments: Any, **options: Any) -> int:
-        look_around(self)
-        return begin_load(self, *arguments, **options)
-
-    return [
-        patch.object(bulk, "_check_unaltered", lambda *arguments: None),
-        patch.object(LoggedTier, "begin_load", late),
-    ]
+    return [patch.object(bulk, "_check_unaltered", lambda *arguments: None)]

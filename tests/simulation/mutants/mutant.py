@@ -6,6 +6,7 @@ If the simulation finds nothing, either the rule is not needed or it is not test
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 from unittest.mock import patch
 
 from latewood.mutable.logged_tier import LoggedTier
@@ -52,6 +53,11 @@ def often(*actions: Action) -> Story:
     return patch.dict(WRITERS, {action: 10 * WRITERS[action] for action in actions})
 
 
+def never(*actions: Action) -> Story:
+    """Writers do none of these things."""
+    return patch.dict(WRITERS, dict.fromkeys(actions, 0.0))
+
+
 def faults(**rates: float) -> Story:
     """What goes wrong, wherever anything does, is this and nothing else."""
     return patch.object(plan, "_draw_faults", lambda chance: Faults(**rates))
@@ -67,6 +73,17 @@ def planned(*, busy: int = 1, max_events: int | None = None) -> Story:
         return replace(usual, actions=busy * usual.actions, retention=retention)
 
     return patch.object(Plan, "draw", drawn)
+
+
+def slow(owner: Any, name: str) -> Story:
+    """So much time passes before this method of the mutable tier, or this function of a store, that others come first."""
+    call = getattr(owner, name)
+
+    def late(first: Any, *arguments: Any, **options: Any) -> Any:
+        look_around(first if isinstance(first, LoggedTier) else first.tier)
+        return call(first, *arguments, **options)
+
+    return patch.object(owner, name, late)
 
 
 def look_around(tier: LoggedTier) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 from latewood.compaction import bulk
 from latewood.immutable import Catalog, Generation, GenerationReader, lookup
 from latewood.immutable.resolve import Located
+from latewood.mutable.logged_tier import LoggedTier
 from latewood.storage import keys
 from latewood.testing.simulation import changing, writing
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.storage import SimulatedStorage
 from latewood.users import UserKeys, shard_of
 
-from .mutant import Patches, faults, mutant, often, planned
+from .mutant import Patches, faults, mutant, often, planned, slow
 
 
 @mutant("R19", within=700)
@@ -88,7 +89,7 @@ def nothing_is_collected() -> Patches:
     return [patch.object(Catalog, "collect", lambda self, keep=2, *, now=None: [])]
 
 
-@mutant("R19", within=1700, story=(often(writing.load_in_bulk), faults(crash=0.005), planned(busy=4)))
+@mutant("R19", within=1000, story=(often(writing.load_in_bulk), faults(crash=0.005), slow(LoggedTier, "end_load")))
 def a_dead_load_never_happened() -> Patches:
     """A bulk load whose owner died counts as not published."""
     return [

@@ -20,7 +20,7 @@ from latewood.mutable.logged_tier import LoggedTier
 from latewood.store import Store
 from latewood.testing.simulation import changing
 
-from .mutant import Patches, mutant, often, planned
+from .mutant import Patches, look_around, mutant, often, planned
 
 ALL_OF_TIME = 2**62
 
@@ -96,7 +96,7 @@ def append_instead_of_merge() -> Patches:
     return [patch("latewood.materialize.materializer.merge_places", append)]
 
 
-@mutant("R11", within=1400, story=(often(changing.compact),))
+@mutant("R11", within=600, story=(often(changing.compact),))
 def floor_after_delete() -> Patches:
     """Eviction frees the segments first, and raises the floor afterwards."""
     evict = LoggedTier.evict
@@ -106,6 +106,7 @@ def floor_after_delete() -> Patches:
             state = self._replica.refresh()
         if state.tier.floor < floor <= state.tier.frontier:
             self._log.forget(replace(state, tier=replace(state.tier, floor=floor)).evicted())
+            look_around(self)
         evict(self, floor)
 
     return [patch.object(LoggedTier, "evict", delete_first)]
