@@ -46,13 +46,13 @@ def corrected_rows_are_not_marked() -> Patches:
     return [patch.object(runs, "marked", lambda of, keys, suppressions: of)]
 
 
-@mutant("R13", within=300)
+@mutant("R13", within=400)
 def recent_corrections_leave_stored_events() -> Patches:
     """What recents say was superseded is not taken out of the stored part."""
     return [patch.object(materializer, "find_hits", lambda *arguments: None)]
 
 
-@mutant("R13", within=300)
+@mutant("R13", within=400)
 def captures_log_no_suppressions() -> Patches:
     """Recents do not say which stored events they supersede."""
     from latewood.events import no_suppressions
@@ -95,7 +95,7 @@ def ids_are_not_looked_up() -> Patches:
     return [patch.object(admission._Repeats, "find", lambda *arguments: None)]
 
 
-@mutant("R14", within=600)
+@mutant("R14", within=1700)
 def ids_go_with_eviction() -> Patches:
     """Event ids are forgotten with the events of evicted segments."""
     return [patch.object(LoggedTier, "_remember_ids", lambda self, before, after: None)]
@@ -112,7 +112,7 @@ def expired_is_served_short() -> Patches:
     return [patch.object(materializer, "serve_retained", serve)]
 
 
-@mutant("R15", within=1500)
+@mutant("R15", within=2200)
 def enough_events_so_serve() -> Patches:
     """Served if there are enough, stored and recent together, however old the recent ones are."""
 
@@ -224,7 +224,7 @@ def values_are_not_blanked() -> Patches:
     return [patch.object(forget, "_blank_unused", lambda store, generation: None)]
 
 
-@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=3), slow(LoggedTier, "blank")))
+@mutant("R16", within=1100, story=(often(changing.scrub_users), planned(busy=3), slow(LoggedTier, "blank")))
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
     return [patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32))]

@@ -67,7 +67,7 @@ def last_is_not_kept() -> Patches:
     return [patch.object(LogState, "appended", forgetful)]
 
 
-@mutant("R5", within=300)
+@mutant("R5", within=400)
 def any_time_ahead() -> Patches:
     """An ingest time far ahead of the clock is accepted."""
     return [patch.object(rules, "check_not_ahead", lambda *arguments: None)]
@@ -97,7 +97,7 @@ def cut_outside_the_transaction() -> Patches:
     return [patch.object(LoggedTier, "cut", cut)]
 
 
-@mutant("R6", within=300)
+@mutant("R6", within=400)
 def stamps_outside_the_transaction() -> Patches:
     """Stamps go by the state that was known before the write lock was held."""
     append_group = LoggedTier._append_group

@@ -89,7 +89,7 @@ def nothing_is_collected() -> Patches:
     return [patch.object(Catalog, "collect", lambda self, keep=2, *, now=None: [])]
 
 
-@mutant("R19", within=1000, story=(often(writing.load_in_bulk), faults(crash=0.005), slow(LoggedTier, "end_load")))
+@mutant("R19", within=1100, story=(often(writing.load_in_bulk), faults(crash=0.005), slow(LoggedTier, "end_load")))
 def a_dead_load_never_happened() -> Patches:
     """A bulk load whose owner died counts as not published."""
     return [

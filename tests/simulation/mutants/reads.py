@@ -46,7 +46,7 @@ def anchors_end_at_their_own_place() -> Patches:
     return [patch("latewood.capture.anchors._ends", own)]
 
 
-@mutant("R2", within=300)
+@mutant("R2", within=400)
 def anchors_end_before_their_ties() -> Patches:
     """An anchor sees nothing of its own time."""
 
@@ -83,7 +83,7 @@ def pointers_without_a_watermark() -> Patches:
     return [patch.object(Materializer, "_look_up", look_up)]
 
 
-@mutant("R4", within=200)
+@mutant("R4", within=300)
 def append_instead_of_merge() -> Patches:
     """Recent events come after the stored ones, wherever they sort."""
     merge = materializer.merge_places
