@@ -7,8 +7,9 @@ manifest names (collected later) and a frontier, which is a promise that does no
 two places, of which readers take one by the watermark. Of several who build the same generation one wins; the others
 get a ConflictError and their files are deleted.
 
-What was asked for meanwhile is read after the cut, never before it: a change of the schema, since rows below the cut
-may have been written by it; scrubs and corrections, since those from before the cut have to be applied.
+Scrubs and corrections are read after the cut, never before it, since those from before the cut have to be applied. For a
+change of the schema it does not matter: rows of the new one are appended only once a generation has applied it, and who
+builds by the older one then loses the race for that number.
 """
 
 import numpy as np
