@@ -369,9 +369,16 @@ class Store:
         Returns: event_ts and every trait; empty for a user without events.
         Raises: SchemaError: a user id of another type than the store's.
         """
-        moment = None if as_of is None else to_us(as_of)
-        examples = read_examples(self, self._one_user(user_id), end_ts=moment, cutoff=moment)
-        history = self._materialize(examples, Projection()).to_arrow()["history"].combine_chunks()
+        moment, user = None if as_of is None else to_us(as_of), self._one_user(user_id)
+        while True:
+            generation = self.generation.id
+            examples = read_examples(self, user, end_ts=moment, cutoff=moment)
+            try:
+                history = self._materialize(examples, Projection()).to_arrow()["history"].combine_chunks()
+                break
+            except ExpiredError:  # a newer generation came between the two, and it has less
+                if self.generation.id == generation:
+                    raise
         lists = history.chunk(0) if isinstance(history, pa.ChunkedArray) else history
         names = [field.name for field in lists.type]
         return pa.table({name: column.flatten() for name, column in zip(names, lists.flatten(), strict=True)})

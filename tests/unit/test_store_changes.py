@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
+from latewood import store as store_module
 from latewood.immutable import Catalog, Pin
 from latewood.storage import keys
 from latewood.testing import ManualClock
@@ -122,6 +123,28 @@ def test_retention_is_set_at_creation_and_changed_later(tmp_path: Path, clock: M
 def test_a_retention_that_is_none_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(lw.SchemaError, match="max_"):
         lw.Retention(**bad)
+
+
+def test_a_history_is_read_again_where_retention_took_some_of_it_meanwhile(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation: a reader was told ExpiredError of a history that it had not asked for by a pointer."""
+    for _ in range(3):
+        append(store, clock)
+    store.compact()
+    reader, read = lw.Store.open(store.path, read_only=True), store_module.read_examples
+
+    def read_slowly(*arguments: Any, **options: Any) -> pa.Table:
+        examples = read(*arguments, **options)
+        if reader.generation.id == 1:
+            store.alter(retention=lw.Retention(max_events=1))
+            append(store, clock)
+            store.compact()
+            reader.refresh()  # as another thread may, or a value that was blanked asks for
+        return examples
+
+    monkeypatch.setattr(store_module, "read_examples", read_slowly)
+    assert reader.history(1)["item"].to_pylist() == [clock.now()]
 
 
 def test_a_pin_keeps_its_generation_readable(store: lw.Store, clock: ManualClock) -> None:

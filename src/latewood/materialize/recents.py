@@ -7,7 +7,7 @@ an event that the request could not have seen is refused.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +81,9 @@ def _spread(offsets: NDArray[np.int64], rows: NDArray[np.int64], count: int) -> 
 def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
     """Read the `recent` column. A trait that was added since is null for all of these events.
 
+    Where there are no events, no trait has to be there either: sealed examples are read as of a pin from before a trait
+    was dropped.
+
     Raises: SchemaError: not a struct of lists of equal lengths, a null, or a missing trait.
     """
     if not pa.types.is_struct(column.type):
@@ -89,13 +92,13 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
         )
     if column.null_count:
         raise SchemaError(f"column 'recent' has a null in row {column.is_null().index(True).as_py()}")
-    names = [field.name for field in column.type]
-    labels = [trait.label for trait in traits if trait.label in names or not trait.added]
+    lists = dict(zip([field.name for field in column.type], column.flatten(), strict=True))
+    _require(["event_ts", "ingest_ts", "ordinal"], lists)
+    labels = [trait.label for trait in traits if trait.label in lists or not trait.added]
     wanted = ["event_ts", "ingest_ts", "ordinal", *labels]
-    if missing := [name for name in wanted if name not in names]:
-        raise SchemaError(f"column 'recent' lacks {', '.join(missing)}; it has: {', '.join(names)}")
-    lists = dict(zip(names, column.flatten(), strict=True))
-    places, flat = _flat({name: lists[name] for name in wanted})
+    places, flat = _flat({name: lists[name] for name in wanted if name in lists})
+    if len(flat["event_ts"]):
+        _require(labels, lists)
     order = np.empty((3, len(flat["event_ts"])), np.int64)
     order[0] = times_from_arrow(flat["event_ts"], "recent.event_ts")
     order[1] = times_from_arrow(flat["ingest_ts"], "recent.ingest_ts")
@@ -103,6 +106,11 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     columns = {trait.id: _trait_column(flat.get(trait.label), order.shape[1], trait, vocabulary) for trait in traits}
     supersedes = read_places(lists[SUPERSEDES]) if SUPERSEDES in lists else None
     return _in_order(Recents(places, order, columns, supersedes))
+
+
+def _require(wanted: Sequence[str], lists: Collection[str]) -> None:
+    if missing := [name for name in wanted if name not in lists]:
+        raise SchemaError(f"column 'recent' lacks {', '.join(missing)}; it has: {', '.join(lists)}")
 
 
 def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.Array]]:

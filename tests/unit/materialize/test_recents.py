@@ -154,6 +154,13 @@ def test_a_malformed_column_is_named(vocabulary: Vocabulary, changes: dict[str, 
         read(recent([[1, 2], [3]], **changes), vocabulary)
 
 
+def test_a_trait_that_is_not_there_is_fine_where_no_event_is(vocabulary: Vocabulary) -> None:
+    """Examples sealed after a trait was dropped are read as of a pin from before, which has it still."""
+    recents = read(recent([[], []], item=None), vocabulary)
+    assert recents.offsets.tolist() == [0, 0, 0]
+    assert [len(column.values) for column in recents.columns.values()] == [0, 0]
+
+
 def test_a_null_example_is_named(vocabulary: Vocabulary) -> None:
     rows = recent([[1], [2]])
     column = pa.StructArray.from_arrays(rows.flatten(), fields=list(rows.type), mask=pa.array([False, True]))

@@ -30,6 +30,7 @@ class Fate(Enum):
     NEW = "new"
     REPEATED = "repeated"  # or deletes what is deleted
     SKIPPED = "skipped"
+    LEFT_OUT = "repeated or skipped"  # deletes what is deleted and scrubbed: which of the two is known, nobody can tell
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class _Judge:
         if place in self.places:
             return Judgement(row, Fate.NEW)
         if isinstance(target, Version) and target.gone_by is not None:
-            return Judgement(row, Fate.SKIPPED)
+            return Judgement(row, Fate.LEFT_OUT if place in model.superseded else Fate.SKIPPED)
         if place not in model.superseded:
             return Judgement(row, Fate.SKIPPED if isinstance(target, tuple) else Fate.NEW)
         if isinstance(target, Version):

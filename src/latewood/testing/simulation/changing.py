@@ -122,10 +122,10 @@ def train_pinned(process: Process) -> None:
     view = process.attempt(lambda: process.store.at(process.name), lacks=is_over)
     if view is None:
         return
-    watermark = view.generation.watermark
-    known = [item for item in world.model.logged if item.watermark <= watermark]
+    watermark, schema = view.generation.watermark, view.generation.schema
+    known = [item for item in world.model.logged if item.watermark <= watermark and item.has_traits_of(schema)]
     if known:
-        compare(process, view, chance.some(known, 3), draw_projection(chance, view.schema), lacks=is_over)
+        compare(process, view, chance.some(known, 3), draw_projection(chance, schema), lacks=is_over)
 
 
 def seal_examples(process: Process) -> None:

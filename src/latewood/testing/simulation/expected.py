@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from latewood.schema import Schema
 from latewood.testing.simulation.broken import require
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ class Logged:
         """The latest of its pointers."""
         pointers = self.examples["uih"].combine_chunks().field("watermark").cast(pa.int64())
         return max(pointers.to_pylist())
+
+    def has_traits_of(self, schema: Schema) -> bool:
+        """Whether a schema can tell what its recent events say: a newer one, with the same watermark, may lack a trait."""
+        recent = self.examples["recent"].combine_chunks()
+        names = {field.name for field in recent.type}
+        is_empty = not sum(map(len, recent.field("event_ts").to_pylist()))
+        return is_empty or all(trait.label in names or trait.added for trait in schema)
 
 
 @dataclass(frozen=True, slots=True)
