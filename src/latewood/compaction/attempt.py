@@ -20,19 +20,30 @@ def attempt_uuid() -> str:
 
 @contextmanager
 def attempt(store: CompactionStore, number: int, uuid: str) -> Iterator[None]:
-    """While the files of generation `number` are written: an error deletes them.
+    """While the files of generation `number` are written: an error deletes them. See `race`."""
+    try:
+        with race(store, number):
+            yield
+    except BaseException:
+        delete_attempt(store.storage, number, uuid)
+        raise
 
-    It is a conflict where someone else has published that generation meanwhile: the winner may have collected the files
-    of the parent under our hands, which looks like a missing file.
+
+@contextmanager
+def race(store: CompactionStore, number: int) -> Iterator[None]:
+    """While generation `number` is prepared: an error is a conflict where someone else has published it meanwhile.
+
+    The winner may have collected the files of the parent under our hands, which looks like a missing file.
     """
     try:
         yield
-    except BaseException as error:
-        delete_attempt(store.storage, number, uuid)
+    except ConflictError:
+        raise
+    except (LatewoodError, OSError) as error:
         newest = number - 1
         with suppress(LatewoodError, OSError):
             newest = store.catalog.latest().id
-        if newest >= number and isinstance(error, LatewoodError | OSError) and not isinstance(error, ConflictError):
+        if newest >= number:
             raise ConflictError(f"generation {newest} was published by another compaction first") from error
         raise
 

@@ -99,7 +99,12 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
         if store.catalog.load(generation).uuid == uuid:
             codes = _read_note(store.storage, stored.key, newest.epoch)
             if generation != newest.id:  # whoever published since should have seen to it; look again all the same
-                codes = _still_unused(store.storage, newest, codes)
+                try:
+                    codes = _still_unused(store.storage, newest, codes)
+                except FileNotFoundError:  # collected
+                    if still():
+                        raise
+                    return
             store.vocabulary.blank(tier_of(store), codes, still)
             if not still():
                 return

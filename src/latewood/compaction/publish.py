@@ -55,8 +55,9 @@ def compact(
     tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
     parent = store.catalog.latest()
     finish_forgetting(store, parent, keep)
-    if not anything_to_do(store, parent, watermark):
-        return parent
+    with attempt.race(store, parent.id + 1):
+        if not anything_to_do(store, parent, watermark):
+            return parent
     cut = tier.cut(watermark)
     generation = build(store, parent, parent.id + 1, cut, "compaction", settings, progress)
     retire(store, generation, parent, keep)

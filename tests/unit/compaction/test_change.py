@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latewood.compaction import attempt, bulk_load, compact, parent
+from latewood.compaction import attempt, bulk_load, compact, parent, publish
+from latewood.compaction.pending import anything_to_do
 from latewood.errors import ConflictError
 from latewood.events import NEVER
 from latewood.immutable import Change, Generation, GenerationReader
@@ -138,6 +139,28 @@ def test_time_alone_lets_events_expire(make_parts: Callable[..., Parts]) -> None
     last = generation.watermark + 3700 * SECOND
     parts.tier.raise_frontier(last, last=last)
     assert compact(parts).event_count == 1
+
+
+def test_files_collected_while_it_is_asked_what_expires_are_a_conflict(
+    make_parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation: a missing file, where another compaction had published and collected."""
+    parts = make_parts(ITEMS, 3, Retention(timedelta(hours=1)))
+    parts.append([1, 2], [parts.clock.now(), parts.clock.now() + 1000 * SECOND])
+    last = compact(parts).watermark + 1800 * SECOND
+    parts.tier.raise_frontier(last, last=last)
+
+    def overtaken(*arguments: Any) -> bool:
+        with monkeypatch.context() as patched:
+            patched.setattr(publish, "anything_to_do", anything_to_do)
+            other = parts.beside()
+            other.append([1], [parts.clock.now()])
+            compact(other, keep=1)
+        return anything_to_do(*arguments)
+
+    monkeypatch.setattr(publish, "anything_to_do", overtaken)
+    with pytest.raises(ConflictError, match="generation 2 was published by another compaction first"):
+        compact(parts, watermark=last)  # no new event is before this cut
 
 
 def test_who_loses_nothing_is_not_decoded(make_parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from latewood.columns import Column
-from latewood.compaction import bulk_load, compact
+from latewood.compaction import bulk_load, compact, forget, publish
 from latewood.errors import ConflictError, CorruptionError
 from latewood.events import Events
-from latewood.immutable import GenerationReader
+from latewood.immutable import Generation, GenerationReader
 from latewood.immutable.pins import Pin
 from latewood.schema import Schema
 from latewood.storage import keys
@@ -243,6 +243,33 @@ def test_a_lost_attempts_note_is_nobodys(parts: Parts) -> None:
     compact(parts)
     assert parts.storage.list(keys.UNUSED) == []
     assert parts.vocabulary.encode(SCHEMA["word"], pa.array(["common"])).values.tolist() == kept
+
+
+def test_a_generation_collected_while_an_older_note_is_looked_at_leaves_it_to_the_winner(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_store_to_scrub(parts)
+    scrub(parts, [1])
+    other = parts.beside()
+    with monkeypatch.context() as patched:  # two that publish and die, the second without a look at what the first left
+        patched.setattr(publish, "finish_forgetting", lambda *_: None)
+        patched.setattr(parts.catalog, "collect", lambda *_, **__: [])
+        compact(parts)
+        append(parts, [2], ["other"], 30)
+        newest = compact(parts)
+    look = forget._still_unused
+
+    def overtaken(storage: Any, generation: Generation, codes: Any) -> Any:
+        monkeypatch.setattr(forget, "_still_unused", look)
+        append(other, [2], ["common"], 40)
+        compact(other, keep=1)
+        return look(storage, generation, codes)
+
+    monkeypatch.setattr(forget, "_still_unused", overtaken)
+    parts.vocabulary.refresh_blanked()
+    forget.finish_forgetting(parts, newest, 1)
+    assert holds(parts, SECRET) == []
+    assert other.catalog.latest().id == newest.id + 1
 
 
 def test_a_damaged_note_is_damage(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

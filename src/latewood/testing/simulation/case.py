@@ -119,6 +119,8 @@ def _allowed(world: World, weights: dict[Action, float]) -> dict[Action, float]:
     }
     if world.plan.many and writing.append in weights:
         allowed[writing.append_many] = 2
+    for _ in range(world.plan.favoured):
+        allowed[world.chance.among(list(allowed))] *= 10
     return allowed
 
 

@@ -91,6 +91,8 @@ def check_publication(world: "World", generation: Generation) -> None:
     if change is not None:
         require(generation.schema == change.schema, "R17: another schema than was asked for:", generation, change)
         require(len(generation.shards) == change.shards, "R20: another number of shards:", generation, change)
+        require(generation.retention == change.retention, "R15: another retention:", generation, change)
+    require(generation.change >= previous.change, "R17: changes were undone:", generation, previous)
 
 
 def check_contents(world: "World", generation: Generation, stored: list[Events]) -> frozenset[int]:

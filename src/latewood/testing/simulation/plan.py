@@ -33,6 +33,7 @@ class Plan:
     retention: Retention | None
     many: bool  # whether there are appends of several stripes
     left_out: float  # how many of the actions are left out
+    favoured: int  # how many of the actions come ten times as often
 
     @classmethod
     def draw(cls, chance: Chance) -> "Plan":
@@ -44,7 +45,7 @@ class Plan:
             writers=chance.among([1, 2, 2, 3]),
             readers=chance.between(0, 2),
             rounds=chance.between(2, 5),
-            actions=chance.between(1, 4),
+            actions=chance.between(1, 4) * chance.among([1, 1, 1, 1, 4]),
             switching=chance.among([0.02, 0.1, 0.3, 0.7]),
             faults=_draw_faults(chance) if faulty else Faults(),
             clock_error=chance.among([0, 0, 3, 12]),
@@ -53,6 +54,7 @@ class Plan:
             retention=draw_retention(chance) if chance.happens(0.25) else None,
             many=chance.happens(0.12),
             left_out=chance.among([0.0, 0.2, 0.5]),
+            favoured=chance.among([0, 0, 1, 2]),
         )
 
 
@@ -63,6 +65,9 @@ def draw_retention(chance: Chance) -> Retention:
 
 
 def _draw_faults(chance: Chance) -> Faults:
+    """A little of each of several kinds, or much of one."""
+    if chance.happens(0.25):
+        return chance.among([Faults(crash=0.01), Faults(after=0.03), Faults(refused=0.03), Faults(delay=0.2)])
     often = chance.among([0.001, 0.004, 0.02])
 
     def rate() -> float:

@@ -84,6 +84,7 @@ def check_end(world: World) -> None:
     """Live on without faults, and nothing of what went wrong is left: no file that nothing names, no one forgotten."""
     store = world.look(read_only=False)
     store.compact(workers=1)
+    require(world.generations[-1].change == len(world.changes), "R17: not applied:", world.changes[-1:])
     store.catalog.collect(2)
     check_generation(world, store)
     check_tier(world, store)
