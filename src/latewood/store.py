@@ -416,7 +416,9 @@ class Store:
             raise PointerError(f"{self.path} has no pin {self._pin!r}: it expired, or was never set")
         if pin.expires_ts <= self.clock.now():
             raise ExpiredError(f"pin {pin.name!r} expired at {show_ts(pin.expires_ts)}")
-        return self.catalog.load(pin.generation)
+        pinned, newest = self.catalog.load(pin.generation), self.catalog.latest()
+        # the pin moves when files are collected; values that only the pinned generation uses are blanked before
+        return pinned if pinned.scrubs == newest.scrubs else newest
 
     def _open_generation(self, generation: Generation) -> GenerationReader:
         check_extent(self.storage, generation.vocabulary)
