@@ -7,7 +7,7 @@ import pytest
 
 from simulation.mutants import MUTANTS, Mutant, hunt
 
-SOON = 100  # cases, most of which are not needed
+SOON = 50  # cases, most of which are not needed
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.within <= SOON], ids=lambda m: f"{m.rule} {m.name}")

@@ -27,7 +27,7 @@ from latewood.testing.simulation import changing, writing
 from .mutant import Patches, mutant, never, often, planned, slow
 
 
-@mutant("R13", within=300)
+@mutant("R13", within=50)
 def corrected_rows_are_dropped() -> Patches:
     """Compaction drops the row that a newer version took the place of."""
 
@@ -40,19 +40,19 @@ def corrected_rows_are_dropped() -> Patches:
     return [patch.object(runs, "marked", dropped), patch.object(publish, "_check_counts", lambda *arguments: None)]
 
 
-@mutant("R13", within=300)
+@mutant("R13", within=50)
 def corrected_rows_are_not_marked() -> Patches:
     """Compaction keeps the old row as it was."""
     return [patch.object(runs, "marked", lambda of, keys, suppressions: of)]
 
 
-@mutant("R13", within=400)
+@mutant("R13", within=200)
 def recent_corrections_leave_stored_events() -> Patches:
     """What recents say was superseded is not taken out of the stored part."""
     return [patch.object(materializer, "find_hits", lambda *arguments: None)]
 
 
-@mutant("R13", within=400)
+@mutant("R13", within=200)
 def captures_log_no_suppressions() -> Patches:
     """Recents do not say which stored events they supersede."""
     from latewood.events import no_suppressions
@@ -63,7 +63,7 @@ def captures_log_no_suppressions() -> Patches:
     return [patch.object(Arena, "suppressed", none)]
 
 
-@mutant("R13", within=500)
+@mutant("R13", within=450)
 def superseded_at_once() -> Patches:
     """A superseded recent event is gone for every request, whatever its cutoff."""
 
@@ -76,7 +76,7 @@ def superseded_at_once() -> Patches:
     return [patch.object(Arena, "_drop_superseded", drop)]
 
 
-@mutant("R13", within=1500)
+@mutant("R13", within=200)
 def corrections_name_no_ordinal() -> Patches:
     """A correction names an event by its two times alone: it meets the first of a tie."""
     versions = admission._versions
@@ -89,19 +89,19 @@ def corrections_name_no_ordinal() -> Patches:
     return [patch.object(admission, "_versions", without_ordinal)]
 
 
-@mutant("R14", within=300)
+@mutant("R14", within=150)
 def ids_are_not_looked_up() -> Patches:
     """A repeated event_id is a new event."""
     return [patch.object(admission._Repeats, "find", lambda *arguments: None)]
 
 
-@mutant("R14", within=1700)
+@mutant("R14", within=850)
 def ids_go_with_eviction() -> Patches:
     """Event ids are forgotten with the events of evicted segments."""
     return [patch.object(LoggedTier, "_remember_ids", lambda self, before, after: None)]
 
 
-@mutant("R15", within=400)
+@mutant("R15", within=150)
 def expired_is_served_short() -> Patches:
     """What retention left is served, though it is less than the pointer means."""
 
@@ -112,7 +112,7 @@ def expired_is_served_short() -> Patches:
     return [patch.object(materializer, "serve_retained", serve)]
 
 
-@mutant("R15", within=2200)
+@mutant("R15", within=150)
 def enough_events_so_serve() -> Patches:
     """Served if there are enough, stored and recent together, however old the recent ones are."""
 
@@ -127,7 +127,7 @@ def enough_events_so_serve() -> Patches:
     return [patch.object(materializer, "serve_retained", serve)]
 
 
-@mutant("R15", within=400)
+@mutant("R15", within=150)
 def retention_cuts_inside_a_time() -> Patches:
     """Retention by count keeps exactly so many, in the middle of a tie."""
 
@@ -142,7 +142,7 @@ def retention_cuts_inside_a_time() -> Patches:
     return [patch.object(runs, "expired", expired)]
 
 
-@mutant("R16", within=200)
+@mutant("R16", within=50)
 def readers_do_not_ask_for_scrubs() -> Patches:
     """Materializing does not look at the records of scrubs."""
     resolve, batch = Materializer.resolve, Materializer.batch
@@ -172,7 +172,7 @@ def readers_do_not_ask_for_scrubs() -> Patches:
     ]
 
 
-@mutant("R16", within=400, story=(often(changing.scrub_users),))
+@mutant("R16", within=50, story=(often(changing.scrub_users),))
 def captures_withhold_nothing() -> Patches:
     """Until compaction the stored history of a scrubbed user is captured as before."""
 
@@ -182,7 +182,7 @@ def captures_withhold_nothing() -> Patches:
     return [patch.object(examples, "_scrubbed_at", never)]
 
 
-@mutant("R16", within=400)
+@mutant("R16", within=50)
 def a_replay_brings_the_past_back() -> Patches:
     """Rows from before a scrub are taken in again."""
     skip = admission._skip
@@ -200,37 +200,37 @@ def a_replay_brings_the_past_back() -> Patches:
     return [patch.object(admission, "_skip", skip_none), patch.object(Store, "_known", known_but_for_scrubs)]
 
 
-@mutant("R16", within=300)
+@mutant("R16", within=50)
 def compaction_forgets_nothing() -> Patches:
     """Rows of forgotten users are carried on."""
     return [patch.object(Recipe, "touched", lambda self, users: None)]
 
 
-@mutant("R16", within=1000, story=(often(changing.scrub_users), planned(busy=4), slow(publish, "make_recipe")))
+@mutant("R16", within=450, story=(often(changing.scrub_users), planned(busy=4), slow(publish, "make_recipe")))
 def scrubs_after_the_cut_count_as_applied() -> Patches:
     """A generation says that it has applied a scrub whose events are not all below its cut."""
     return [patch.object(recipe, "applied_by", lambda scrubs, watermark: len(scrubs))]
 
 
-@mutant("R16", within=500)
+@mutant("R16", within=100)
 def scans_give_what_was_scrubbed() -> Patches:
     """The mutable tier hands scrubbed events on to compaction."""
     return [patch.object(LoggedTier, "_remembered", lambda self, events: events)]
 
 
-@mutant("R16", within=400)
+@mutant("R16", within=50)
 def values_are_not_blanked() -> Patches:
     """Values that only forgotten events had stay in the vocabulary."""
     return [patch.object(forget, "_blank_unused", lambda store, generation: None)]
 
 
-@mutant("R16", within=1100, story=(often(changing.scrub_users), planned(busy=3), slow(LoggedTier, "blank")))
+@mutant("R16", within=950, story=(often(changing.scrub_users), planned(busy=3), slow(LoggedTier, "blank")))
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
     return [patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32))]
 
 
-@mutant("R16", within=600)
+@mutant("R16", within=150)
 def pins_hold_what_was_scrubbed() -> Patches:
     """Generations that do not know a scrub are kept, as many as asked for, and pinned ones."""
     collect = Catalog.collect
@@ -247,7 +247,7 @@ def pins_hold_what_was_scrubbed() -> Patches:
     return [patch.object(Catalog, "collect", keep_all)]
 
 
-@mutant("R16", within=900)
+@mutant("R16", within=350)
 def a_scrub_of_the_dead_is_left() -> Patches:
     """A scrub whose process died before it was recorded is not finished by the next."""
     finish = LoggedTier._finish_scrub
@@ -269,7 +269,7 @@ def a_scrub_of_the_dead_is_left() -> Patches:
     ]
 
 
-@mutant("R17", within=300, story=(often(changing.alter), planned(busy=4)))
+@mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))
 def a_name_is_always_the_same_trait() -> Patches:
     """Compaction finds stored traits by name, too: one that was dropped and added again has its old values."""
     tails = OldShard.tails
@@ -289,7 +289,7 @@ def a_name_is_always_the_same_trait() -> Patches:
     return [patch.object(OldShard, "tails", by_name), patch.object(writer, "sources", by_names)]
 
 
-@mutant("R17", within=300, story=(often(changing.alter), planned(busy=4)))
+@mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))
 def labels_are_used_again() -> Patches:
     """Recents name an added trait by its name, though a dropped one was named so."""
     altered = Schema.altered
@@ -310,7 +310,7 @@ def labels_are_used_again() -> Patches:
 
 @mutant(
     "R17",
-    within=1100,
+    within=550,
     story=(
         often(changing.alter, writing.load_in_bulk),
         planned(busy=4),

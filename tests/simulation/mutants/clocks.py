@@ -28,7 +28,7 @@ def one_stamp_per_batch() -> Patches:
     return [patch.object(Arena, "rank", lambda self, users, chosen: np.zeros(len(users), np.int64))]
 
 
-@mutant("R1", within=300)
+@mutant("R1", within=50)
 def no_ordinals() -> Patches:
     """Events that are equal in both times get no place by arrival."""
     add = Arena.add
@@ -39,7 +39,7 @@ def no_ordinals() -> Patches:
     return [patch.object(Arena, "add", add_unplaced)]
 
 
-@mutant("R1", within=300)
+@mutant("R1", within=50)
 def order_by_event_ts_alone() -> Patches:
     """Compaction sorts by event_ts alone: ties stand as they arrived."""
 
@@ -49,7 +49,7 @@ def order_by_event_ts_alone() -> Patches:
     return [patch.object(merge, "_order", order)]
 
 
-@mutant("R5", within=100)
+@mutant("R5", within=50)
 def clock_goes_back() -> Patches:
     """A stamp is the wall clock's time, whatever was stamped before."""
     return [patch.object(rules, "first_stamp", lambda state, now, kept: now)]
@@ -67,7 +67,7 @@ def last_is_not_kept() -> Patches:
     return [patch.object(LogState, "appended", forgetful)]
 
 
-@mutant("R5", within=400)
+@mutant("R5", within=150)
 def any_time_ahead() -> Patches:
     """An ingest time far ahead of the clock is accepted."""
     return [patch.object(rules, "check_not_ahead", lambda *arguments: None)]
@@ -85,7 +85,7 @@ def cutoff_past_closed() -> Patches:
     return [patch.object(LoggedTier, "recent", ahead)]
 
 
-@mutant("R6", within=1100)
+@mutant("R6", within=250)
 def cut_outside_the_transaction() -> Patches:
     """The cut is chosen from a state that was read before, and the frontier is raised to it afterwards."""
 
@@ -97,7 +97,7 @@ def cut_outside_the_transaction() -> Patches:
     return [patch.object(LoggedTier, "cut", cut)]
 
 
-@mutant("R6", within=400)
+@mutant("R6", within=100)
 def stamps_outside_the_transaction() -> Patches:
     """Stamps go by the state that was known before the write lock was held."""
     append_group = LoggedTier._append_group
@@ -120,7 +120,7 @@ def stamps_outside_the_transaction() -> Patches:
     ]
 
 
-@mutant("R7", within=200)
+@mutant("R7", within=50)
 def no_frontier() -> Patches:
     """Imports below what generations and backfills have seen are accepted."""
     return [patch.object(rules, "too_old", lambda state, ingest_ts: np.zeros(len(ingest_ts), np.bool_))]
@@ -132,7 +132,7 @@ def imports_below_captures() -> Patches:
     return [patch.object(rules, "too_old", lambda state, ingest_ts: ingest_ts < state.frontier)]
 
 
-@mutant("R7", within=200)
+@mutant("R7", within=50)
 def cut_keeps_no_frontier() -> Patches:
     """The cut is chosen, and not written down."""
 
@@ -145,13 +145,13 @@ def cut_keeps_no_frontier() -> Patches:
     return [patch.object(LoggedTier, "cut", cut)]
 
 
-@mutant("R8", within=200)
+@mutant("R8", within=50)
 def backfill_keeps_no_frontier() -> Patches:
     """A backfill's cutoffs do not become the frontier."""
     return [patch.object(LoggedTier, "raise_frontier", lambda self, cutoff, *, last=None: self.state())]
 
 
-@mutant("R8", within=200)
+@mutant("R8", within=150)
 def backfill_of_the_future() -> Patches:
     """Requests past the closed time are answered without a word."""
 
@@ -162,7 +162,7 @@ def backfill_of_the_future() -> Patches:
     return [patch("latewood.capture.backfill._fix_the_past", fix)]
 
 
-@mutant("R8", within=300)
+@mutant("R8", within=50)
 def anchors_see_what_came_late() -> Patches:
     """An anchor's cutoff is past the later of its two times, not the earlier."""
 
@@ -174,7 +174,7 @@ def anchors_see_what_came_late() -> Patches:
     return [patch("latewood.capture.requests.read_anchors", read)]
 
 
-@mutant("R9", within=100)
+@mutant("R9", within=50)
 def coarse_ingest_times() -> Patches:
     """Compaction keeps ingest times to 4 µs."""
     scan = LoggedTier.scan
@@ -188,7 +188,7 @@ def coarse_ingest_times() -> Patches:
     return [patch.object(LoggedTier, "scan", coarse)]
 
 
-@mutant("R10", within=300)
+@mutant("R10", within=50)
 def logged_by_a_second_read() -> Patches:
     """What is logged is as of a moment after what was read."""
 

@@ -19,7 +19,7 @@ from latewood.users import UserKeys, shard_of
 from .mutant import Patches, faults, mutant, often, planned, slow
 
 
-@mutant("R19", within=700)
+@mutant("R19", within=900)
 def attempts_share_a_name() -> Patches:
     """Every attempt at a generation writes to the same files."""
     token = Chance.token
@@ -30,7 +30,7 @@ def attempts_share_a_name() -> Patches:
     return [patch.object(Chance, "token", same)]
 
 
-@mutant("R19", within=300)
+@mutant("R19", within=100)
 def manifests_are_overwritten() -> Patches:
     """The manifest is put, whatever is there."""
     create = SimulatedStorage.create
@@ -43,7 +43,7 @@ def manifests_are_overwritten() -> Patches:
     return [patch.object(SimulatedStorage, "create", put)]
 
 
-@mutant("R19", within=400, story=(faults(after=0.02),))
+@mutant("R19", within=450, story=(faults(after=0.02),))
 def an_ambiguous_put_has_failed() -> Patches:
     """After an error of the put the manifest counts as not published, and its files are deleted."""
     publish = Catalog.publish
@@ -60,7 +60,7 @@ def an_ambiguous_put_has_failed() -> Patches:
     return [patch.object(Catalog, "publish", publish_once)]
 
 
-@mutant("R19", within=300)
+@mutant("R19", within=250)
 def a_denied_put_has_lost() -> Patches:
     """Who is told that the manifest is there already believes to have lost, and deletes its files."""
     publish = Catalog.publish
@@ -77,19 +77,19 @@ def a_denied_put_has_lost() -> Patches:
     return [patch.object(Catalog, "publish", publish_denied)]
 
 
-@mutant("R19", within=600, story=(often(changing.compact, changing.scrub_users), planned(busy=4)))
+@mutant("R19", within=150, story=(often(changing.compact, changing.scrub_users), planned(busy=4)))
 def undecided_attempts_are_collected() -> Patches:
     """Collection deletes the files of attempts that are still under way."""
     return [patch("latewood.immutable.catalog._decided", lambda key, newest: True)]
 
 
-@mutant("R19", within=600)
+@mutant("R19", within=50)
 def nothing_is_collected() -> Patches:
     """What lost races and crashes leave stays for ever."""
     return [patch.object(Catalog, "collect", lambda self, keep=2, *, now=None: [])]
 
 
-@mutant("R19", within=1100, story=(often(writing.load_in_bulk), faults(crash=0.005), slow(LoggedTier, "end_load")))
+@mutant("R19", within=2200, story=(often(writing.load_in_bulk), faults(crash=0.005), slow(LoggedTier, "end_load")))
 def a_dead_load_never_happened() -> Patches:
     """A bulk load whose owner died counts as not published."""
     return [

@@ -25,7 +25,7 @@ from .mutant import Patches, look_around, mutant, often, planned
 ALL_OF_TIME = 2**62
 
 
-@mutant("R2", within=100)
+@mutant("R2", within=50)
 def no_cutoff() -> Patches:
     """Recent events are read whenever they were ingested."""
     gather = Arena.gather
@@ -46,7 +46,7 @@ def anchors_end_at_their_own_place() -> Patches:
     return [patch("latewood.capture.anchors._ends", own)]
 
 
-@mutant("R2", within=400)
+@mutant("R2", within=200)
 def anchors_end_before_their_ties() -> Patches:
     """An anchor sees nothing of its own time."""
 
@@ -57,7 +57,7 @@ def anchors_end_before_their_ties() -> Patches:
     return [patch("latewood.capture.requests.read_anchors", without_ties)]
 
 
-@mutant("R3", within=300)
+@mutant("R3", within=50)
 def capped_at_capture() -> Patches:
     """The pointer counts no more than what today's model wants: 3 events."""
     read_once = examples._read_once
@@ -70,7 +70,7 @@ def capped_at_capture() -> Patches:
     return [patch("latewood.capture.examples._read_once", capped)]
 
 
-@mutant("R3", within=200)
+@mutant("R3", within=50)
 def pointers_without_a_watermark() -> Patches:
     """A pointer means what the generation holds that it is resolved in, whenever ingested."""
     resolve = Materializer._look_up
@@ -83,7 +83,7 @@ def pointers_without_a_watermark() -> Patches:
     return [patch.object(Materializer, "_look_up", look_up)]
 
 
-@mutant("R4", within=300)
+@mutant("R4", within=100)
 def append_instead_of_merge() -> Patches:
     """Recent events come after the stored ones, wherever they sort."""
     merge = materializer.merge_places
@@ -96,7 +96,7 @@ def append_instead_of_merge() -> Patches:
     return [patch("latewood.materialize.materializer.merge_places", append)]
 
 
-@mutant("R11", within=600, story=(often(changing.compact),))
+@mutant("R11", within=100, story=(often(changing.compact),))
 def floor_after_delete() -> Patches:
     """Eviction frees the segments first, and raises the floor afterwards."""
     evict = LoggedTier.evict
@@ -112,13 +112,13 @@ def floor_after_delete() -> Patches:
     return [patch.object(LoggedTier, "evict", delete_first)]
 
 
-@mutant("R11", within=900)
+@mutant("R11", within=100)
 def captures_without_a_look_at_the_floor() -> Patches:
     """A capture takes what it read, whatever was evicted or loaded in between."""
     return [patch("latewood.capture.examples._newest", lambda store, reader, recent: reader)]
 
 
-@mutant("R11", within=100)
+@mutant("R11", within=50)
 def evict_before_publishing() -> Patches:
     """The mutable tier lets go of events before the generation that holds them is there."""
     publish_ = Catalog.publish
@@ -137,7 +137,7 @@ def evict_before_publishing() -> Patches:
     return [patch.object(publish, "build", noting), patch.object(Catalog, "publish", evict_first)]
 
 
-@mutant("R11", within=300)
+@mutant("R11", within=200)
 def readers_stay_where_they_are() -> Patches:
     """A reader looks for no newer generation, whatever a pointer asks for."""
 
@@ -148,13 +148,13 @@ def readers_stay_where_they_are() -> Patches:
     return [patch.object(Materializer, "_look_up", look_up)]
 
 
-@mutant("R11", within=300)
+@mutant("R11", within=50)
 def readers_find_older_generations() -> Patches:
     """Another look at the catalog finds what was found before."""
     return [patch.object(Store, "refresh", lambda self: self.reader())]
 
 
-@mutant("R12", within=700, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
+@mutant("R12", within=100, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
 def seal_by_recount() -> Patches:
     """A sealed pointer counts what is there, not what the example says."""
 
@@ -172,7 +172,7 @@ def seal_by_recount() -> Patches:
     return [patch("latewood.sealing._summed", counted)]
 
 
-@mutant("R12", within=800)
+@mutant("R12", within=150)
 def seal_before_it_is_covered() -> Patches:
     """An example is sealed by a generation that does not hold its recents yet."""
 
@@ -186,7 +186,7 @@ def seal_before_it_is_covered() -> Patches:
     return [patch.object(sealing, "_at_cutoff", at_cutoff)]
 
 
-@mutant("R12", within=700, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
+@mutant("R12", within=200, story=(often(changing.seal_examples), planned(busy=5, max_events=3)))
 def seal_what_is_short() -> Patches:
     """An example is sealed though retention has taken some of what it means."""
     at_cutoff = sealing._at_cutoff
