@@ -44,12 +44,11 @@ from latewood.stripes.entries import (
     identity_before,
     latest_ingest,
     stripe_events,
-    table_field,
     user_events,
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.layout import DELAY, ORDINAL, PAYLOAD, STRIPE_EVENTS
+from latewood.stripes.layout import DELAY, ORDINAL, STRIPE_EVENTS
 from latewood.stripes.stripe import decode_values, table_at, verify_block
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
@@ -176,8 +175,7 @@ def decode_rows(table: Any, user: Any, column: Any, stripe: Any, itemsize: Any, 
     if verify_block(table, user, column, stripe):
         return uint64(1)
     entry = load_u64(first_entry(table, user, column) + stripe * uint64(8))
-    payload, events = table_field(table, PAYLOAD), stripe_events(table, user, stripe)
-    decode_values(payload, entry, events, itemsize, rows[0], rows[1], out)
+    decode_values(table, entry, stripe_events(table, user, stripe), itemsize, rows[0], rows[1], out)
     return uint64(0)
 
 

@@ -25,6 +25,7 @@ from latewood.stripes.layout import (
     STRIPES,
     SUPERSEDED,
     TABLE_FIELDS,
+    UNPACKERS,
     USER_COUNT,
     USERS,
     VERIFIED,
@@ -32,6 +33,7 @@ from latewood.stripes.layout import (
     are_possible,
     superseded_index,
 )
+from latewood.stripes.unroll import ADDRESSES
 from latewood.users import UserKeys, user_keys
 
 
@@ -63,7 +65,7 @@ class Shard:
         self.table[PAYLOAD] = base + HEADER_BYTES
         for field, name in ((USERS, "users"), (STRIPES, "stripes"), (ENTRIES, "entries"), (CHECKSUMS, "checksums")):
             self.table[field] = base + footer.sections[name].offset
-        self.table[VERIFIED] = self.verified.ctypes.data
+        self.table[VERIFIED], self.table[UNPACKERS] = self.verified.ctypes.data, ADDRESSES.ctypes.data
         self.table[USER_COUNT], self.table[COLUMN_COUNT] = self.user_count, len(self.columns)
         superseded = superseded_index(self.columns)
         self.table[SUPERSEDED] = NO_COLUMN if superseded is None else superseded
