@@ -43,6 +43,7 @@ from latewood.stripes.entries import (
     first_ts,
     identity_before,
     latest_ingest,
+    latest_until,
     stripe_events,
     user_events,
     user_stripes,
@@ -215,6 +216,19 @@ def sum_clean(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: An
 
 
 @kernel
+def sum_all_clean(table: Any, user: Any, key: Any, start: Any, stop: Any, desk: Any) -> Any:
+    """The sum of the identities of the rows [start, stop) where all stripes are clean: the ends, and between the index."""
+    first, last = start // uint64(STRIPE_EVENTS), (stop - uint64(1)) // uint64(STRIPE_EVENTS)
+    from_first, to_last = start - first * uint64(STRIPE_EVENTS), stop - last * uint64(STRIPE_EVENTS)
+    if first == last:
+        return sum_clean(table, user, first, key, from_first, to_last, desk)
+    # the last first: its times lie on the desk
+    total = sum_clean(table, user, last, key, uint64(0), to_last, desk)
+    total += identity_before(table, user, last) - identity_before(table, user, first + uint64(1))
+    return total + sum_clean(table, user, first, key, from_first, uint64(STRIPE_EVENTS), desk)
+
+
+@kernel
 def take_newest(last: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
     """The newest `wanted` visible rows among the desk's [0, last): how many, and their hull [first, last)."""
     while last > uint64(0) and not is_visible(desk, last - uint64(1), watermark):
@@ -236,7 +250,7 @@ def take_newest(last: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
 
 @kernel
 def walk_back(table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
-    """Take the newest `wanted` visible rows before `row`.
+    """Take the newest `wanted` visible rows before `row`, stripe by stripe as far as any of the rest may be invisible.
 
     Returns: how many there are, the sum of their identities, and their hull [start, stop).
     """
@@ -245,6 +259,11 @@ def walk_back(table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark:
         stripe = (row - uint64(1)) // uint64(STRIPE_EVENTS)
         base = stripe * uint64(STRIPE_EVENTS)
         last = row - base
+        if latest_until(table, user, stripe) < watermark:  # nearly always: all that is left is visible
+            start, stop = row - min(row, wanted - count), row if count == uint64(0) else stop
+            total += sum_all_clean(table, user, key, start, row, desk)
+            count += row - start
+            break
         if latest_ingest(table, user, stripe) < watermark:
             taken = min(last, wanted - count)
             first = last - taken

@@ -16,6 +16,7 @@ from latewood.stripes.layout import (
     EXCEPTIONS_SHIFT,
     HAS_NULLS_SHIFT,
     HAS_REFERENCE_SHIFT,
+    LATEST_UNTIL,
     MODE_BITS,
     MODE_SHIFT,
     NULLS,
@@ -200,6 +201,13 @@ def first_ts(table: Any, user: Any, stripe: Any) -> Any:
 def latest_ingest(table: Any, user: Any, stripe: Any) -> Any:
     """The largest ingest_ts in a stripe, int64."""
     return load_i64(stripe_record(table, user, stripe) + uint64(STRIPE_LATEST_INGEST))
+
+
+@kernel
+def latest_until(table: Any, user: Any, stripe: Any) -> Any:
+    """The largest latest ingest time among a user's stripes up to and including this one, int64. Not in the file."""
+    first = load_u64(user_record(table, user) + uint64(USER_FIRST_STRIPE))
+    return load_i64(table_field(table, LATEST_UNTIL) + (first + stripe) * uint64(8))
 
 
 @kernel
