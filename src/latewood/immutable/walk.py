@@ -17,7 +17,7 @@ as blocks are decoded; a kernel that meets a broken one stops, and its note says
 from typing import Any
 
 import numpy as np
-from numba import uint64
+from numba import int64, uint64
 
 from latewood.clock import EARLIEST_TS
 from latewood.immutable import ahead
@@ -49,7 +49,7 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.layout import DELAY, ORDINAL, STRIPE_EVENTS
+from latewood.stripes.layout import DELAY, NEVER_CLEAN, ORDINAL, STRIPE_EVENTS
 from latewood.stripes.stripe import decode_values, table_at, verify_block
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
@@ -182,22 +182,28 @@ def decode_rows(table: Any, user: Any, column: Any, stripe: Any, itemsize: Any, 
 
 @kernel
 def sum_part(table: Any, user: Any, stripe: Any, key: Any, start: Any, stop: Any, desk: Any) -> Any:
-    """The sum of the identities of the rows [start, stop) of the stripe whose times lie on the desk."""
+    """The sum of the identities of the rows [start, stop) of the stripe whose times lie on the desk.
+
+    Returns: the sum, and the latest ingest time of these rows.
+    """
+    latest = int64(EARLIEST_TS)
     if start >= stop:
-        return uint64(0)
+        return uint64(0), latest
     write_note(desk, IS_WHOLE, 0)  # only these rows are decoded, and delays stay delays
     rows, delays, ordinals = (start, stop), desk + uint64(INGESTS), desk + uint64(ORDINALS)
     if decode_rows(table, user, uint64(DELAY), stripe, uint64(8), rows, delays):
         write_note(desk, DAMAGED, DELAY)
-        return uint64(0)
+        return uint64(0), latest
     if decode_rows(table, user, uint64(ORDINAL), stripe, uint64(4), rows, ordinals):
         write_note(desk, DAMAGED, ORDINAL)
-        return uint64(0)
+        return uint64(0), latest
     total = uint64(0)
     for row in range(start, stop):
         time = time_at(desk, row)
-        total += identity(key[0], key[1], time, time + ingest_at(desk, row), ordinal_at(desk, row))
-    return total
+        ingest = time + ingest_at(desk, row)
+        latest = max(latest, ingest)
+        total += identity(key[0], key[1], time, ingest, ordinal_at(desk, row))
+    return total, latest
 
 
 @kernel
@@ -210,9 +216,9 @@ def sum_clean(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: An
     if lay_out_times(table, user, stripe, desk) == uint64(0):
         return uint64(0)
     if uint64(2) * (last - first) <= rows:
-        return sum_part(table, user, stripe, key, first, last, desk)
-    before = sum_part(table, user, stripe, key, uint64(0), first, desk)
-    return of_all - before - sum_part(table, user, stripe, key, last, rows, desk)
+        return sum_part(table, user, stripe, key, first, last, desk)[0]
+    before = sum_part(table, user, stripe, key, uint64(0), first, desk)[0]
+    return of_all - before - sum_part(table, user, stripe, key, last, rows, desk)[0]
 
 
 @kernel
@@ -226,6 +232,19 @@ def sum_all_clean(table: Any, user: Any, key: Any, start: Any, stop: Any, desk: 
     total = sum_clean(table, user, last, key, uint64(0), to_last, desk)
     total += identity_before(table, user, last) - identity_before(table, user, first + uint64(1))
     return total + sum_clean(table, user, first, key, from_first, uint64(STRIPE_EVENTS), desk)
+
+
+@kernel
+def sum_if_known(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
+    """The sum of the identities of the rows [first, last) of a stripe that is not clean, if all of them are visible.
+
+    Such is where a pointer of a request long past ends: what came after the request makes the stripe unclean.
+    Returns: whether they are, and the sum.
+    """
+    if latest_ingest(table, user, stripe) == NEVER_CLEAN or lay_out_times(table, user, stripe, desk) == uint64(0):
+        return False, uint64(0)
+    total, latest = sum_part(table, user, stripe, key, first, last, desk)
+    return latest < watermark, total
 
 
 @kernel
@@ -264,14 +283,17 @@ def walk_back(table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark:
             total += sum_all_clean(table, user, key, start, row, desk)
             count += row - start
             break
+        taken = min(last, wanted - count)
+        first = last - taken
         if latest_ingest(table, user, stripe) < watermark:
-            taken = min(last, wanted - count)
-            first = last - taken
             total += sum_clean(table, user, stripe, key, first, last, desk)
         else:
-            lay_out(table, user, stripe, desk)
-            taken, first, last = take_newest(last, wanted - count, watermark, desk)
-            total += sum_visible(key, first, last, watermark, desk)
+            are_known, part = sum_if_known(table, user, stripe, key, first, last, watermark, desk)
+            if not are_known:
+                lay_out(table, user, stripe, desk)
+                taken, first, last = take_newest(last, wanted - count, watermark, desk)
+                part = sum_visible(key, first, last, watermark, desk)
+            total += part
         if noted(desk, DAMAGED) != NOWHERE:
             break
         if taken:

@@ -204,10 +204,16 @@ def latest_ingest(table: Any, user: Any, stripe: Any) -> Any:
 
 
 @kernel
-def latest_until(table: Any, user: Any, stripe: Any) -> Any:
-    """The largest latest ingest time among a user's stripes up to and including this one, int64. Not in the file."""
+def until_record(table: Any, user: Any, stripe: Any) -> Any:
+    """The address of what `latest_until` says of a stripe. Not in the file: see `Shard`."""
     first = load_u64(user_record(table, user) + uint64(USER_FIRST_STRIPE))
-    return load_i64(table_field(table, LATEST_UNTIL) + (first + stripe) * uint64(8))
+    return table_field(table, LATEST_UNTIL) + (first + stripe) * uint64(8)
+
+
+@kernel
+def latest_until(table: Any, user: Any, stripe: Any) -> Any:
+    """The largest latest ingest time among a user's stripes up to and including this one, int64."""
+    return load_i64(until_record(table, user, stripe))
 
 
 @kernel
