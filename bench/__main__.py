@@ -20,9 +20,9 @@ from bench.suites import SUITES, load
 DEFAULT = "loader"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run. Returns: the exit code."""
-    args = _parse(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") -> int:
+    """Run. Args: prog: what the caller is called, for its help. Returns: the exit code."""
+    args = _parse(arguments, prog)
     # a log file has no width of its own, and tables need one
     console = Console(stderr=str(args.json) == "-", width=None if sys.stdout.isatty() else 150)
     before = pa.cpu_count(), pa.io_thread_count()
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed and not args.no_floors else 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench",
+        prog=prog,
         description="Measure latewood beside its peers.",
         epilog="suites: " + "; ".join(f"{name}: {what}" for name, what in SUITES.items()),
     )
@@ -112,11 +112,11 @@ def _run(name: str, session: Session) -> Report:
 def _write(reports: Sequence[Report], target: Path | None) -> None:
     if target is None:
         return
-    text = json.dumps({"reports": [report.to_json() for report in reports]}, indent=2)
+    document = {"reports": [report.to_json() for report in reports]}
     if str(target) == "-":
-        print(text)
+        print(json.dumps(document))
     else:
-        target.write_text(text + "\n")
+        target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

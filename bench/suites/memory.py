@@ -55,7 +55,7 @@ def _watch(store: str, examples: Path, batch_size: int, prefetch: int) -> list[L
     above = peak - before
     name = f"Loader, prefetch {prefetch}"
     details = {"peak_bytes": peak, "before_bytes": before, "batch_bytes": batch_bytes, "examples": examples_count}
-    cell = f"peak memory, {MAX_LEN:,} events, {len(TRAITS)} traits, batches of {batch_size}, prefetch {prefetch}"
+    cell = f"{MAX_LEN:,} events, {len(TRAITS)} traits, batches of {batch_size}, prefetch {prefetch}"
     target = TARGET if prefetch == PREFETCH[0] else None
     return [
         Line(cell, name, above / batch_bytes, "batches", target=target, details=details),

@@ -1,9 +1,11 @@
 """The benchmarks run, small: every suite compares what it times, and every ratio has both sides. No speed is asserted."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # bench lies beside src, and is not installed
 
 from bench import __main__ as bench
-from bench import peers
+from bench import document, peers
 from bench.digests import digest, require_equal
 from bench.dirty import look, soil
 from bench.histories import SEED, TRAITS, draw_distinct, draw_histories, draw_requests, draw_shared
@@ -19,6 +21,8 @@ from bench.report import Bound, Line, absent, at_least, at_most, compare
 from bench.session import TINY
 from bench.suites import SUITES, loader
 from bench.timing import Amount, interleave
+
+from latewood.cli import main as cli
 
 SMALL = ["--tiny", "--passes", "1", "--batches", "2", "--lengths", "256", "--no-floors"]
 
@@ -195,6 +199,30 @@ def test_a_missed_target_is_reported(reports: dict[str, dict[str, Any]], suite: 
 def test_every_contender_has_a_line(reports: dict[str, dict[str, Any]], suite: str, contenders: set[str]) -> None:
     """Also one that is not installed, which says so."""
     assert contenders <= {line["contender"] for line in reports[suite]["lines"]}
+
+
+def test_the_page_has_every_suite_and_its_plots(reports: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    document.write(list(reports.values()), page)
+    text = page.read_text()
+    for name, about in SUITES.items():
+        assert f"\n## {name}: {about}\n" in text
+    linked = re.findall(r"\]\((benchmarks/\w+\.svg)\)", text)
+    assert {"benchmarks/targets.svg", "benchmarks/loader.svg", "benchmarks/scale.svg"} <= set(linked)
+    for path in linked:
+        assert ElementTree.parse(tmp_path / path).getroot().tag.endswith("svg")
+    assert "mean nothing" in text
+
+
+def test_the_verb_runs_the_suites(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli(["bench", "append", "--tiny", "--json"])
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 1
+    assert [report["suite"] for report in json.loads(said.out)["reports"]] == ["append"]
+    with pytest.raises(SystemExit, match="2"):
+        cli(["bench", "speed"])
+    assert "there is no suite 'speed'" in capsys.readouterr().err
 
 
 def test_a_peer_that_is_not_installed_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
