@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from latewood.errors import CorruptionError
 from latewood.events import NO_TIE
 from latewood.immutable import desk as desks
 from latewood.immutable import walk
@@ -54,6 +55,27 @@ class Rows(NamedTuple):
     user: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
+
+
+class Runs(NamedTuple):
+    """Rows of n users, as runs. Shapes: offsets (n + 1,): whose runs are which; start, length (offsets[-1],)."""
+
+    offsets: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    @property
+    def before(self) -> NDArray[np.int64]:
+        """How many rows of the same user are in the runs before each."""
+        before = np.cumsum(self.length) - self.length
+        counts = np.diff(self.offsets)
+        return before - np.repeat(before[self.offsets[:-1][counts > 0]], counts[counts > 0])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many rows each user has. Shapes: (n,)."""
+        until = np.concatenate([[0], np.cumsum(self.length)])
+        return np.diff(until[self.offsets])
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,30 +184,35 @@ def resolve(
     return Resolution(*located, start, stop, count, stop - start != count, status, found, checksum)
 
 
-def visible_rows(
+def visible_runs(
     tables: Tables,
     rows: Rows,
     watermark: NDArray[np.int64] | int,
     newest: NDArray[np.int64] | None = None,
     hidden: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    most: NDArray[np.int64] | None = None,
+) -> Runs:
     """The rows of each range that are visible at its watermark, oldest first; or only the newest n of them.
 
-    Args: hidden: offsets (n + 1,) and rows, ascending within a range: leave these out, and count them not.
-    Shapes: (n,) ranges → offsets (n + 1,), rows (offsets[-1],).
-    Raises: CorruptionError: a block on the way is damaged.
+    Args:
+        hidden: offsets (n + 1,) and rows, ascending within a range: leave these out, and count them not.
+        most: so many runs a range may have, where that is known; otherwise every other row could begin one.
+    Raises: CorruptionError: a block on the way is damaged, or there are more runs.
     """
-    room = rows.stop - rows.start
-    if newest is not None:
-        room = np.minimum(room, newest)
-    offsets, out = np.zeros(len(room) + 1, np.int64), np.empty(room.sum(), np.int64)
+    n = len(rows.start)
+    length = rows.stop - rows.start
+    wanted = length if newest is None else _plain(newest, np.int64)
+    room = int(np.minimum((length + 1) // 2, length if most is None else most).sum())
+    offsets, runs = np.zeros(n + 1, np.int64), np.empty((2, room), np.int64)
     columns = tuple(_plain(column, np.int64) for column in rows)
-    nothing = np.zeros(len(room) + 1, np.int64), np.zeros(0, np.int64)
+    nothing = np.zeros(n + 1, np.int64), np.zeros(0, np.int64)
     left_out = nothing if hidden is None else tuple(_plain(column, np.int64) for column in hidden)
     desk = desks.new_desk()
-    walk.visible_rows(tables.rows, columns, _each(watermark, len(room)), room, left_out, offsets, out, desk)
+    has_room = walk.visible_runs(tables.rows, columns, _each(watermark, n), wanted, left_out, offsets, runs, desk)
     _check(tables, desk)
-    return offsets, out[: offsets[-1]]
+    if not has_room:
+        raise CorruptionError("the index and the ingest times of a stripe disagree on which rows are visible")
+    return Runs(offsets, *runs[:, : offsets[-1]])
 
 
 def find_rows(

@@ -392,45 +392,76 @@ def resolve(tables: Any, keys: Any, place: Any, pointers: Any, partly: Any, out:
 
 
 @kernel
-def reverse(out: Any, start: Any, stop: Any) -> None:
-    """Turn out[start:stop] around."""
-    for k in range((stop - start) // uint64(2)):
-        other = stop - uint64(1) - k
-        out[start + k], out[other] = out[other], out[start + k]
+def visible_below(table: Any, user: Any, row: Any, start: Any, watermark: Any, desk: Any) -> Any:
+    """From which row on all rows before `row` are visible, as far as its stripe tells, but no lower than `start`.
+
+    Returns: `row` where the one before it is not visible, or where bytes are damaged.
+    """
+    stripe = (row - uint64(1)) // uint64(STRIPE_EVENTS)
+    if latest_until(table, user, stripe) < watermark:
+        return start
+    base = stripe * uint64(STRIPE_EVENTS)
+    if latest_ingest(table, user, stripe) < watermark:
+        return max(start, base)
+    if lay_out(table, user, stripe, desk) == uint64(0):
+        return row
+    while row > max(start, base) and is_visible(desk, row - uint64(1) - base, watermark):
+        row -= uint64(1)
+    return row
 
 
 @kernel
-def visible_rows(
-    tables: Any, rows: Any, watermark: Any, newest: Any, hidden: Any, offsets: Any, out: Any, desk_array: Any
-) -> None:
-    """The newest visible rows of each range, oldest first. What went wrong is noted on the desk.
+def visible_runs(
+    tables: Any, rows: Any, watermark: Any, newest: Any, hidden: Any, offsets: Any, runs: Any, desk_array: Any
+) -> Any:
+    """The runs of the newest visible rows of each range, oldest first. What went wrong is noted on the desk.
 
-    `hidden`: offsets and rows, ascending within a range, that are left out. `out` has room for min(newest, stop - start)
-    rows of each range; `offsets` comes out as what was needed.
+    `hidden`: offsets and rows, ascending within a range, that are left out. `runs` (2, room) comes out as the first row
+    of each run and how many there are. Returns: whether there was room.
     """
     shard, user, start, stop = rows
     hidden_offsets, hidden_rows = hidden
     desk = address_of(desk_array)
-    at = uint64(0)
+    at = 0
     for i in range(len(user)):
         offsets[i] = at
-        if user[i] < 0 or newest[i] <= 0:
+        if user[i] < 0:
             continue
         table, u = table_at(tables, shard[i]), uint64(user[i])
-        first, row, h = at, uint64(stop[i]), hidden_offsets[i + 1]
-        while row > uint64(start[i]) and at - first < uint64(newest[i]):
-            row -= uint64(1)
-            while h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) > row:
+        first, low, row, h = at, uint64(start[i]), uint64(stop[i]), hidden_offsets[i + 1]
+        left = uint64(max(newest[i], 0))
+        while row > low and left:
+            while h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) >= row:
                 h -= 1
-            stripe, place = row // uint64(STRIPE_EVENTS), row % uint64(STRIPE_EVENTS)
-            if lay_out(table, u, stripe, desk) == uint64(0):
-                return
-            is_hidden = h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) == row
-            if is_visible(desk, place, watermark[i]) and not is_hidden:
-                out[at] = row
-                at += uint64(1)
-        reverse(out, first, at)
+            floor = max(low, uint64(hidden_rows[h - 1]) + uint64(1)) if h > hidden_offsets[i] else low
+            known = visible_below(table, u, row, floor, watermark[i], desk) if floor < row else row
+            if noted(desk, DAMAGED) != NOWHERE:
+                return True
+            if known == row:
+                row -= uint64(1)
+                continue
+            known = max(known, row - min(row, left))
+            if at > first and uint64(runs[0, at - 1]) == row:
+                runs[1, at - 1] += row - known
+            elif at == runs.shape[1]:
+                return False
+            else:
+                runs[1, at] = row - known
+                at += 1
+            runs[0, at - 1] = known
+            left, row = left - (row - known), known
+        turn_around(runs, first, at)
     offsets[len(user)] = at
+    return True
+
+
+@kernel
+def turn_around(runs: Any, start: Any, stop: Any) -> None:
+    """Turn the columns runs[:, start:stop] around."""
+    for k in range((stop - start) // 2):
+        other = stop - 1 - k
+        for part in range(2):
+            runs[part, start + k], runs[part, other] = runs[part, other], runs[part, start + k]
 
 
 @kernel

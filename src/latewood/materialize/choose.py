@@ -5,8 +5,9 @@ superseded in the recents. Where all recents follow all
 stored events, which is nearly always, arithmetic says exactly how many of each are kept, and nothing more is ever
 decoded. Where they interleave, the newest `limit` of both sides compete, and merging decides.
 
-Stored rows are one stretch unless something inside it is invisible to the example (a late event, an old pointer, one
-that was superseded); then the visible rows are listed.
+Stored rows are one run unless something between them is invisible to the example (a late event, an old pointer, one that
+was superseded): then there is a run on each side of it. Late events are late by hours or days, so that nearly all of a
+history is in its first run.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from latewood.errors import CorruptionError
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Resolution, Rows
+from latewood.immutable.resolve import Resolution, Rows, Runs
 from latewood.materialize.recents import Recents
 from latewood.materialize.suppress import Hits
 from latewood.stripes.decode import decode_column
@@ -30,27 +31,19 @@ NO_LIMIT = np.int64(2**62)
 class Candidates:
     """What competes for the output of n examples.
 
-    Shapes: offsets, row_offsets (n + 1,); rows (row_offsets[-1],); merging (k,); all others (n,).
+    Shapes: offsets (n + 1,); merging (k,); all others (n,).
 
-    Stored candidates are the rows start, start + 1, … below stop, or, where `row_offsets` gives an example a stretch,
-    the `rows` in it; recent candidates are the `recent_count` before `recent_stop` in the batch's recents.
+    Stored candidates are the rows of an example's runs; `rows` is their hull. Recent candidates are the `recent_count`
+    before `recent_stop` in the batch's recents.
     """
 
     offsets: NDArray[np.int64]  # of the output
     rows: Rows
     stored_count: NDArray[np.int64]
-    row_offsets: NDArray[np.int64]
-    listed: NDArray[np.int64]
+    runs: Runs
     recent_stop: NDArray[np.int64]
     recent_count: NDArray[np.int64]
     merging: NDArray[np.int64]  # the examples whose recents do not all follow their stored events
-
-    @property
-    def direct(self) -> NDArray[np.bool_]:
-        """Whether an output begins with exactly its stretch of rows."""
-        direct = np.diff(self.row_offsets) == 0
-        direct[self.merging] = False
-        return direct
 
 
 def choose(
@@ -79,8 +72,8 @@ def choose(
     merging = _merging(reader, resolution, recents, stored, recent_stop, recent_count, verify)
     wanted = np.minimum(stored, limit - recent_count)
     wanted[merging] = np.minimum(stored[merging], limit)
-    rows, row_offsets, listed = _rows(reader, resolution, watermark, hits, wanted)
-    return Candidates(offsets, rows, wanted, row_offsets, listed, recent_stop, recent_count, merging)
+    rows, runs = _runs(reader, resolution, watermark, hits, wanted)
+    return Candidates(offsets, rows, wanted, runs, recent_stop, recent_count, merging)
 
 
 def _merging(
@@ -104,29 +97,48 @@ def _merging(
     return both[oldest_recent <= newest_stored]
 
 
-def _rows(
+def _runs(
     reader: GenerationReader,
     resolution: Resolution,
     watermark: NDArray[np.int64],
     hits: Hits | None,
     wanted: NDArray[np.int64],
-) -> tuple[Rows, NDArray[np.int64], NDArray[np.int64]]:
-    """The newest `wanted` visible rows, without hits: as stretches, and listed where one would hold another row."""
+) -> tuple[Rows, Runs]:
+    """The newest `wanted` visible rows, without hits: their hull, and in which runs they lie."""
     start, stop = resolution.stop - wanted, resolution.stop.copy()
     stop[wanted == 0] = start[wanted == 0]
-    row_offsets, listed = np.zeros(len(wanted) + 1, np.int64), np.zeros(0, np.int64)
+    clean = Runs(np.arange(len(wanted) + 1), start, wanted)
+    rows = Rows(resolution.shard, resolution.user, start, stop)
     dirty = np.flatnonzero((resolution.dirty if hits is None else resolution.dirty | (hits.counts > 0)) & (wanted > 0))
-    if len(dirty):
-        hulls = Rows(*(column[dirty] for column in resolution.rows))
-        hidden = None if hits is None else (hits.take(dirty).offsets, hits.take(dirty).rows)
-        offsets, visible = reader.visible_rows(hulls, watermark[dirty], wanted[dirty], hidden)
-        if not np.array_equal(np.diff(offsets), wanted[dirty]):
-            raise CorruptionError("the index and the ingest times of a stripe disagree on which rows are visible")
-        first, last = visible[offsets[:-1]], visible[offsets[1:] - 1]
-        start[dirty], stop[dirty] = first, last + 1
-        gaps = last + 1 - first > wanted[dirty]  # elsewhere the newest rows are one stretch after all
-        counts = np.zeros(len(wanted), np.int64)
-        counts[dirty[gaps]] = wanted[dirty[gaps]]
-        np.cumsum(counts, out=row_offsets[1:])
-        listed = visible[np.repeat(gaps, wanted[dirty])]
-    return Rows(resolution.shard, resolution.user, start, stop), row_offsets, listed
+    if not len(dirty):
+        return rows, clean
+    found = _visible_runs(reader, resolution, watermark, hits, wanted, dirty)
+    if not np.array_equal(found.counts, wanted[dirty]):
+        raise CorruptionError("the index and the ingest times of a stripe disagree on which rows are visible")
+    last = found.offsets[1:] - 1
+    start[dirty], stop[dirty] = found.start[found.offsets[:-1]], found.start[last] + found.length[last]
+    counts = np.ones(len(wanted), np.int64)
+    counts[dirty] = np.diff(found.offsets)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    runs = Runs(offsets, np.repeat(start, counts), np.repeat(wanted, counts))
+    at = np.arange(len(found.start)) + np.repeat(offsets[:-1][dirty] - found.offsets[:-1], counts[dirty])
+    runs.start[at], runs.length[at] = found.start, found.length
+    return rows, runs
+
+
+def _visible_runs(
+    reader: GenerationReader,
+    resolution: Resolution,
+    watermark: NDArray[np.int64],
+    hits: Hits | None,
+    wanted: NDArray[np.int64],
+    some: NDArray[np.int64],
+) -> Runs:
+    """Those of some examples. Each row that is not to be seen begins at most one more run."""
+    hulls = Rows(*(column[some] for column in resolution.rows))
+    most = (hulls.stop - hulls.start) - resolution.count[some] + 1
+    if hits is None:
+        return reader.visible_runs(hulls, watermark[some], wanted[some], None, most)
+    hidden = hits.take(some)
+    most += hidden.counts
+    return reader.visible_runs(hulls, watermark[some], wanted[some], (hidden.offsets, hidden.rows), most)

@@ -24,6 +24,7 @@ from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import plan
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
+from latewood.materialize.split import split
 from latewood.materialize.statistics import Statistics
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
@@ -193,9 +194,11 @@ class Materializer:
         candidates = choose(
             reader, resolved.resolution, watermark, resolved.hits, logged.recents, max_len, self._verify
         )
-        planned = plan(candidates.rows, candidates.direct, candidates.offsets)
-        segments = assemble(candidates, planned.base, *merge_places(reader, candidates, logged.recents, self._verify))
-        wanted, events = view.wanted(reader), int(candidates.offsets[-1])
+        places = merge_places(reader, candidates, logged.recents, self._verify)
+        parts, events = split(candidates, *places), int(candidates.offsets[-1])
+        planned = plan(parts, events)
+        segments = assemble(candidates, parts, planned.base, *places)
+        wanted = view.wanted(reader)
         recents = [_recents_of(logged, want) for want in wanted]
         columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, events, _POOL, self._verify)
         self._count(len(logged), events, planned.ranges, touched)

@@ -120,9 +120,7 @@ def test_packed_bytes_are_those_of_the_format(itemsize: int, width: int) -> None
 
 
 @kernel
-def unpack_both(
-    table: Any, itemsize: Any, packed: Any, width: Any, reference: Any, by_rows: Any, at_once: Any
-) -> Any:
+def unpack_both(table: Any, itemsize: Any, packed: Any, width: Any, reference: Any, by_rows: Any, at_once: Any) -> Any:
     unpack_rows(itemsize, address_of(packed), width, np.uint64(0), np.uint64(256), address_of(by_rows), reference)
     unpack_stripe(address_of(table), itemsize, address_of(packed), width, address_of(at_once), reference)
 
