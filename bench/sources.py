@@ -41,6 +41,12 @@ def events_table(histories: Histories) -> pa.Table:
     return pa.table({"user_id": pa.array(owner), "event_ts": times} | traits)
 
 
+def tick_of(events: pa.Table, row: int) -> int:
+    """The first row that is as old as this one: a compaction closes its whole tick. Args: events: sorted by time."""
+    times = events["event_ts"].cast(pa.int64()).to_numpy()
+    return int(np.searchsorted(times, times[row]))
+
+
 def requests_table(histories: Histories, requests: Requests) -> pa.Table:
     """The requests, in the order in which they were drawn, which `example` numbers, with a label."""
     label = (requests.visible % 2).astype(np.int8)

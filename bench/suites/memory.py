@@ -1,11 +1,13 @@
 """Suite `memory`: how much memory a loader takes beyond the mapped files, at its peak, in batches.
 
-A process of its own opens the store as a trainer does and takes some batches of 512 with all traits, one after another,
-as a trainer that holds one while it works. It has made one small batch before, so that kernels are loaded; what it held
-then is subtracted. Counted is anonymous memory, sampled from outside (`bench.apart`): the mapped generation is page
-cache, and does not count. One batch is what the largest of them has in its arrays.
+A process of its own opens the store as a trainer does and takes some batches of 512 with all traits. It holds each for a
+while, as a trainer that is slower than the loader, so that all batches that may be made ahead are. It has made one small
+batch before, so that kernels are loaded; what it held then is subtracted. Counted is anonymous memory, sampled from
+outside (`bench.apart`): the mapped generation is page cache, and does not count. One batch is what the largest of them
+has in its arrays.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from bench.session import Session
 MAX_LEN, BATCH_SIZE, BATCHES = 65_536, 512, 8
 TARGET = Bound(3, at_most=True, of_figure=True)
 PREFETCH = (2, 0)  # the default is judged
+STEP_S = 0.5  # a training step
 _MIB = 1 << 20
 
 
@@ -46,12 +49,14 @@ def run(session: Session, folder: Path) -> Results:
     lines: list[Line] = []
     for prefetch in PREFETCH:
         session.tell(f"memory: watching a loader with prefetch={prefetch}")
-        lines += _watch(str(store.path), folder / "examples.parquet", batch_size, prefetch)
+        lines += _watch(str(store.path), folder / "examples.parquet", batch_size, prefetch, settings.size(STEP_S, 0.01))
     return Results(lines, compared, "peak of anonymous memory, sampled every 2 ms from another process")
 
 
-def _watch(store: str, examples: Path, batch_size: int, prefetch: int) -> list[Line]:
-    (before, batch_bytes, examples_count), peak = watch_memory(_load, store, str(examples), batch_size, prefetch)
+def _watch(store: str, examples: Path, batch_size: int, prefetch: int, step_s: float) -> list[Line]:
+    (before, batch_bytes, examples_count), peak = watch_memory(
+        _load, store, str(examples), batch_size, prefetch, step_s
+    )
     above = peak - before
     name = f"Loader, prefetch {prefetch}"
     details = {"peak_bytes": peak, "before_bytes": before, "batch_bytes": batch_bytes, "examples": examples_count}
@@ -64,7 +69,7 @@ def _watch(store: str, examples: Path, batch_size: int, prefetch: int) -> list[L
     ]
 
 
-def _load(path: str, examples: str, batch_size: int, prefetch: int) -> tuple[int, int, int]:
+def _load(path: str, examples: str, batch_size: int, prefetch: int, step_s: float) -> tuple[int, int, int]:
     """In the process that is watched. Returns: bytes before, bytes of the largest batch, examples."""
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -75,5 +80,6 @@ def _load(path: str, examples: str, batch_size: int, prefetch: int) -> tuple[int
         for batch in lw.Loader(store, examples, projection, batch_size=batch_size, seed=1, prefetch=prefetch):
             largest = max(largest, sum(np.asarray(values).nbytes for values in batch.values.values()))
             count += len(batch)
+            time.sleep(step_s)
             del batch
     return before, largest, count

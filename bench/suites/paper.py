@@ -14,13 +14,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import latewood as lw
-from bench.report import Line, Results, absent, at_most
+from bench.report import Line, Results, absent, at_most, compare
 from bench.session import Session
 from latewood.demo import TENANTS, Purchases, Replay, compare_tenants, load_purchases, replay
-from latewood.examples import FatRowWriter
 from latewood.examples.source import ParquetSource
 
-OURS, FAT, PAPER = "latewood", "Fat Rows", "the paper"
+OURS, SEALED, FAT, PAPER = "latewood", "latewood, sealed", "Fat Rows", "the paper"
 BY_USER = "Fat Rows, user order"
 TARGETS = {FAT: at_most(0.10), BY_USER: at_most(0.50)}  # bytes: at least 90 % and 50 % less
 TINY_DAYS = 8
@@ -72,33 +71,42 @@ def _sides(cell: str, mine: float, theirs: float, unit: str, quoted: float) -> l
 
 
 def _by_user(session: Session, purchases: Purchases, year: Replay, folder: Path, table: dict[str, Any]) -> list[Line]:
-    """Bytes of the long tenant, everything read once, by user."""
+    """Bytes of the long tenant, everything read once, by user; also of examples sealed since, which are pointers alone."""
     session.tell("paper: the long tenant in user order")
-    projection = TENANTS["long"]
-    with lw.ExampleLog(folder / "by-user", days=_ALL_DAYS) as log:  # what batch training sorts once
-        for part in sorted(year.examples.rglob("*.parquet")):
-            log.append(pq.ParquetFile(part).read())
+    window = len(purchases.requests)
+    for name in ("by-user", "sealed"):
+        with lw.ExampleLog(folder / name, days=_ALL_DAYS) as log:  # what batch training sorts once
+            for part in sorted(year.examples.rglob("*.parquet")):
+                log.append(pq.ParquetFile(part).read())
     with lw.Store.open(year.store, read_only=True) as store:
-        loader = lw.Loader(
-            store, folder / "by-user", projection, order="user", window=len(purchases.requests), prefetch=0
-        )
-        with FatRowWriter(folder / "by-user.parquet", nullable=("department", "category", "brand")) as writer:
-            for batch in loader:
-                writer.write(batch)
-    source = loader.source
-    assert isinstance(source, ParquetSource)
-    primary, lookup = source.bytes_read, loader.materializer.stats.lookup_bytes
-    fat = lw.FatRows(folder / "by-user.parquet")
+        lw.seal(store, folder / "sealed")
+        fat = _write_fat_rows(store, folder, window)
+        ours = {
+            OURS: _read_all(store, folder / "by-user", window),
+            SEALED: _read_all(store, folder / "sealed", window),
+        }
     for _ in fat.batches():
         pass
     read = {FAT: table["tenants"]["long"]["fat_row"]["primary_read_bytes"], BY_USER: fat.bytes_read}
-    ours = (primary + lookup) / _MB
-    details = {"primary_bytes": primary, "lookup_bytes": lookup}
     lines = []
     for peer, theirs in read.items():
-        cell = f"long, user order, primary + lookup, against {peer}"
-        lines += [
-            Line(cell, OURS, ours, "MB", ours * _MB / theirs, peer, TARGETS[peer], details=details),
-            Line(cell, peer, theirs / _MB, "MB", 1.0, peer),
-        ]
+        figures = {name: sum(parts.values()) / _MB for name, parts in ours.items()} | {peer: theirs / _MB}
+        cell = f"long, user order, primary + lookup: {peer}"
+        lines += compare(cell, figures, "MB", peer, targets={OURS: TARGETS[peer]}, details=ours)
     return lines
+
+
+def _read_all(store: lw.Store, examples: Path, window: int) -> dict[str, float]:
+    """Bytes requested of the examples and of the store, for one epoch in the log's order."""
+    loader = lw.Loader(store, examples, TENANTS["long"], order="user", window=window, prefetch=0)
+    for _ in loader:
+        pass
+    source = loader.source
+    assert isinstance(source, ParquetSource)
+    return {"primary_bytes": source.bytes_read, "lookup_bytes": loader.materializer.stats.lookup_bytes}
+
+
+def _write_fat_rows(store: lw.Store, folder: Path, window: int) -> lw.FatRows:
+    """The long tenant's, in the order of the log that is sorted by user."""
+    loader = lw.Loader(store, folder / "by-user", TENANTS["long"], order="user", window=window, prefetch=0)
+    return lw.write_fat_rows(folder / "by-user.parquet", loader, nullable=("department", "category", "brand"))

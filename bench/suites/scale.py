@@ -127,8 +127,8 @@ def _generations(session: Session, folder: Path) -> Iterable[Size]:
     events = sources.events_table(histories).take(pa.array(order)).combine_chunks()
     for count in session.settings.size(GENERATIONS, (1, 3)):
         store = empty_store(folder / f"generations-{count}", events)
-        bounds = np.linspace(0, len(events), count + 1).astype(int).tolist()
-        for start, stop in pairwise(bounds):
+        inner = [sources.tick_of(events, len(events) * i // count) for i in range(1, count)]
+        for start, stop in pairwise([0, *inner, len(events)]):
             part = events.slice(start, stop - start)
             store.append(part.append_column("ingest_ts", part["event_ts"]))
             store.compact()
