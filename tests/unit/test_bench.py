@@ -1,6 +1,8 @@
 """The benchmarks run, small: every suite compares what it times, and every ratio has both sides. No speed is asserted."""
 
+import fcntl
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -145,9 +147,13 @@ def test_a_ratio_is_to_the_peer_in_the_same_unit() -> None:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Every suite, run once."""
-    target = tmp_path_factory.mktemp("bench") / "results.json"
-    assert bench.main(["all", "--tiny", "--no-floors", "--json", str(target)]) == 0
+    """Every suite, run once, by whichever test process is first: it takes half a minute."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    target = tmp_path_factory.getbasetemp().parent / f"bench-{run}.json"
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            assert bench.main(["all", "--tiny", "--no-floors", "--json", str(target)]) == 0
     return {report["suite"]: report for report in json.loads(target.read_text())["reports"]}
 
 
