@@ -17,7 +17,7 @@ from latewood.events import NEVER, Events
 from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
 from latewood.immutable.refusals import require
-from latewood.immutable.resolve import Located, Measured, Resolution, Rows, Runs
+from latewood.immutable.resolve import Located, Measured, Resolution, Rows
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.storage import Storage
@@ -123,17 +123,6 @@ class GenerationReader:
     ) -> None:
         """Accept only pointers that resolved in full; see `refusals.require`."""
         require(resolution, pointers, user_ids, self.generation, self.tables, scrub_ts)
-
-    def visible_runs(
-        self,
-        rows: Rows,
-        watermark: NDArray[np.int64] | int,
-        newest: NDArray[np.int64] | None = None,
-        hidden: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-        most: NDArray[np.int64] | None = None,
-    ) -> Runs:
-        """The rows of dirty ranges that a pointer means; see `resolve.visible_runs`."""
-        return resolve.visible_runs(self.tables, rows, watermark, newest, hidden, most)
 
     def find_rows(
         self,

@@ -27,13 +27,17 @@ from latewood.immutable.desk import (
     IS_WHOLE,
     NOWHERE,
     ORDINALS,
+    SUPERSEDED_AT,
+    hole_at,
     ingest_at,
     is_visible,
     lay_out,
     lay_out_times,
     noted,
     ordinal_at,
+    superseded_at,
     time_at,
+    write_hole,
     write_note,
 )
 from latewood.kernels import kernel
@@ -45,12 +49,13 @@ from latewood.stripes.entries import (
     latest_ingest,
     latest_until,
     stripe_events,
+    table_field,
     user_events,
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.layout import DELAY, NEVER_CLEAN, ORDINAL, STRIPE_EVENTS
-from latewood.stripes.stripe import decode_values, table_at, verify_block
+from latewood.stripes.layout import DELAY, NEVER_CLEAN, ORDINAL, STRIPE_EVENTS, SUPERSEDED
+from latewood.stripes.stripe import decode_superseded, decode_values, table_at, verify_block
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
 
@@ -161,16 +166,6 @@ def end_of_ties(table: Any, user: Any, row: Any, ties: Any, end_ts: Any, waterma
 
 
 @kernel
-def sum_visible(key: Any, start: Any, stop: Any, watermark: Any, desk: Any) -> Any:
-    """The sum of the identities of the visible ones among the desk's rows [start, stop)."""
-    total = uint64(0)
-    for row in range(start, stop):
-        one = identity(key[0], key[1], time_at(desk, row), ingest_at(desk, row), ordinal_at(desk, row))
-        total += one if is_visible(desk, row, watermark) else uint64(0)
-    return total
-
-
-@kernel
 def decode_rows(table: Any, user: Any, column: Any, stripe: Any, itemsize: Any, rows: Any, out: Any) -> Any:
     """Decode some rows of a column to their places. Returns: 0, or 1 where the block is damaged."""
     if verify_block(table, user, column, stripe):
@@ -235,74 +230,88 @@ def sum_all_clean(table: Any, user: Any, key: Any, start: Any, stop: Any, desk: 
 
 
 @kernel
-def sum_if_known(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
-    """The sum of the identities of the rows [first, last) of a stripe that is not clean, if all of them are visible.
+def sum_visible(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
+    """The sum of the identities of the visible ones among the rows [first, last) of a stripe that is not clean.
 
-    Such is where a pointer of a request long past ends: what came after the request makes the stripe unclean.
-    Returns: whether they are, and the sum.
+    Where a request long past ends, most stripes are not, for what came after it, and all rows before it are visible.
+    Returns: the sum, and how many rows are not visible; which those are lies on the desk.
     """
-    if latest_ingest(table, user, stripe) == NEVER_CLEAN or lay_out_times(table, user, stripe, desk) == uint64(0):
-        return False, uint64(0)
+    if lay_out_times(table, user, stripe, desk) == uint64(0):
+        return uint64(0), uint64(0)
     total, latest = sum_part(table, user, stripe, key, first, last, desk)
-    return latest < watermark, total
+    is_marked = latest_ingest(table, user, stripe) == NEVER_CLEAN
+    if noted(desk, DAMAGED) != NOWHERE or (latest < watermark and not is_marked):
+        return total, uint64(0)
+    if is_marked and decode_superseded(table, user, stripe, desk + uint64(SUPERSEDED_AT)):
+        write_note(desk, DAMAGED, table_field(table, SUPERSEDED))
+        return uint64(0), uint64(0)
+    holes = uint64(0)
+    for row in range(first, last):
+        time = time_at(desk, row)
+        ingest = time + ingest_at(desk, row)
+        if ingest >= watermark or (is_marked and superseded_at(desk, row) < watermark):
+            total -= identity(key[0], key[1], time, ingest, ordinal_at(desk, row))
+            write_hole(desk, holes, row)
+            holes += uint64(1)
+    return total, holes
 
 
 @kernel
-def take_newest(last: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
-    """The newest `wanted` visible rows among the desk's [0, last): how many, and their hull [first, last)."""
-    while last > uint64(0) and not is_visible(desk, last - uint64(1), watermark):
-        last -= uint64(1)
-    count, first = uint64(0), last
-    for row in range(last):
-        count += uint64(1) if is_visible(desk, row, watermark) else uint64(0)
-    if count > wanted:  # the oldest one taken is the wanted-th from the end
-        count = uint64(0)
-        while count < wanted:
-            first -= uint64(1)
-            count += uint64(1) if is_visible(desk, first, watermark) else uint64(0)
-        return count, first, last
-    first = uint64(0)
-    while first < last and not is_visible(desk, first, watermark):
-        first += uint64(1)
-    return count, first, last
+def push_run(runs: Any, at: Any, continues: Any, start: Any, stop: Any) -> Any:
+    """Add a run before those that there are, or let it continue the last one. Returns: how many there are now.
+
+    Runs past the room are only counted.
+    """
+    if continues:
+        at -= 1
+    if at < runs.shape[1]:
+        runs[1, at] = stop - start + (runs[1, at] if continues else 0)
+        runs[0, at] = start
+    return at + 1
 
 
 @kernel
-def walk_back(table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
+def walk_back(
+    table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark: Any, runs: Any, at: Any, desk: Any
+) -> Any:
     """Take the newest `wanted` visible rows before `row`, stripe by stripe as far as any of the rest may be invisible.
 
-    Returns: how many there are, the sum of their identities, and their hull [start, stop).
+    Returns: how many there are, the sum of their identities, their hull [start, stop), and the number of runs, to which
+    theirs were added, the newest first.
     """
     count, total, start, stop = uint64(0), uint64(0), row, row
     while row > uint64(0) and count < wanted:
         stripe = (row - uint64(1)) // uint64(STRIPE_EVENTS)
         base = stripe * uint64(STRIPE_EVENTS)
-        last = row - base
         if latest_until(table, user, stripe) < watermark:  # nearly always: all that is left is visible
-            start, stop = row - min(row, wanted - count), row if count == uint64(0) else stop
-            total += sum_all_clean(table, user, key, start, row, desk)
-            count += row - start
-            break
-        taken = min(last, wanted - count)
-        first = last - taken
-        if latest_ingest(table, user, stripe) < watermark:
-            total += sum_clean(table, user, stripe, key, first, last, desk)
+            low, holes = row - min(row, wanted - count), uint64(0)
+            total += sum_all_clean(table, user, key, low, row, desk)
         else:
-            are_known, part = sum_if_known(table, user, stripe, key, first, last, watermark, desk)
-            if not are_known:
-                lay_out(table, user, stripe, desk)
-                taken, first, last = take_newest(last, wanted - count, watermark, desk)
-                part = sum_visible(key, first, last, watermark, desk)
+            low = max(base, row - min(row, wanted - count))
+            part, holes = sum_unclean(table, user, stripe, key, low - base, row - base, watermark, desk)
             total += part
         if noted(desk, DAMAGED) != NOWHERE:
             break
-        if taken:
-            stop = base + last if count == uint64(0) else stop
-            start = base + first
-        count, row = count + taken, base
+        top = row
+        for hole in range(holes + uint64(1)):  # the run above each, from the newest on, and the one below the last
+            bottom = base + hole_at(desk, holes - uint64(1) - hole) + uint64(1) if hole < holes else low
+            if bottom < top:
+                at = push_run(runs, at, count > uint64(0) and top == start, bottom, top)
+                stop = stop if count else top
+                start, count = bottom, count + top - bottom
+            top = bottom - uint64(1)
+        row = low
     if count == uint64(0):
         start = stop
-    return count, total, start, stop
+    return count, total, start, stop, at
+
+
+@kernel
+def sum_unclean(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
+    """`sum_visible` of a stripe that may be clean all the same: only one before it is not."""
+    if latest_ingest(table, user, stripe) < watermark:
+        return sum_clean(table, user, stripe, key, first, last, desk), uint64(0)
+    return sum_visible(table, user, stripe, key, first, last, watermark, desk)
 
 
 @kernel
@@ -322,7 +331,7 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
     shard, user = place
     end_ts, watermark, tie_ingest, tie_ordinal = requests
     start_ts, end_ties, length, checksum, stored_before = out
-    desk = address_of(desk_array)
+    desk, no_runs = address_of(desk_array), np.empty((2, 0), np.int64)
     stripes = find_ends(tables, shard, user, end_ts)
     for i in range(len(user)):
         ahead.end_stripe(tables, shard, user, stripes, i)
@@ -334,7 +343,7 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
         if tie_ingest[i] >= EARLIEST_TS:
             anchor = (tie_ingest[i], tie_ordinal[i])
             end_ties[i], row = ties_before(table, u, row, end_ts[i], anchor, watermark[i], desk)
-        count, total, start, _ = walk_back(table, u, key, row, uint64(ALL), watermark[i], desk)
+        count, total, start, _, _ = walk_back(table, u, key, row, uint64(ALL), watermark[i], no_runs, 0, desk)
         if count:
             start_ts[i] = time_of(table, u, start, desk)
         elif not any_unknown(table, u, uint64(stored_before[i]), watermark[i], desk):
@@ -345,114 +354,67 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
 
 
 @kernel
-def resolve(tables: Any, keys: Any, place: Any, pointers: Any, partly: Any, out: Any, desk_array: Any) -> None:
+def resolve(
+    tables: Any, keys: Any, place: Any, pointers: Any, partly: Any, out: Any, offsets: Any, runs: Any, desk_array: Any
+) -> None:
     """See `resolve.resolve`. What went wrong is noted on the desk. Rows whose status is not OK already are left alone.
 
     `partly`: of pointers that find fewer events than they mean, give the rows of those found.
+    `offsets` (n + 1,), `runs` (2, room): each pointer's runs, oldest first, at least one, which may be empty. If there
+    was not room enough, offsets[n] tells what is needed, and the runs mean nothing.
     """
     hashes, checks = keys
     shard, user = place
-    watermark, start_ts, end_ts, end_ties, length, checksum = pointers
-    status, starts, stops, found, sums = out
-    desk = address_of(desk_array)
-    stripes = find_ends(tables, shard, user, end_ts)
+    status, starts, stops, found, sums, last_ts = out
+    desk, at = address_of(desk_array), 0
+    stripes = find_ends(tables, shard, user, pointers[2])
     for i in range(len(user)):
         ahead.end_stripe(tables, shard, user, stripes, i)
-        if status[i] != OK:
-            continue
-        wanted, ties = uint64(length[i]), uint64(end_ties[i])
-        if user[i] < 0 or wanted == uint64(0):
-            if wanted:
-                status[i] = UNKNOWN_USER
-            elif checksum[i]:
-                status[i] = CHECKSUM
-            continue
-        table, u, key = table_at(tables, shard[i]), uint64(user[i]), (hashes[i], checks[i])
-        row = end_before(table, u, stripes[i], end_ts[i], desk)
-        if ties:
-            end = end_of_ties(table, u, row, ties, end_ts[i], watermark[i], desk)
-            if end:
-                row = end
-            else:
-                status[i] = SHORT
-        count, total, start, stop = walk_back(table, u, key, row, wanted, watermark[i], desk)
-        found[i], sums[i] = count, total
-        if count < wanted:
-            if partly and status[i] == OK:
-                starts[i], stops[i] = start, stop
-            status[i] = SHORT
-        elif total != checksum[i]:
-            status[i] = CHECKSUM
-        elif time_of(table, u, start, desk) < start_ts[i]:
-            status[i] = SHORT
-        if status[i] == OK:
-            starts[i], stops[i] = start, stop
-        if noted(desk, DAMAGED) != NOWHERE:
-            break
-
-
-@kernel
-def visible_below(table: Any, user: Any, row: Any, start: Any, watermark: Any, desk: Any) -> Any:
-    """From which row on all rows before `row` are visible, as far as its stripe tells, but no lower than `start`.
-
-    Returns: `row` where the one before it is not visible, or where bytes are damaged.
-    """
-    stripe = (row - uint64(1)) // uint64(STRIPE_EVENTS)
-    if latest_until(table, user, stripe) < watermark:
-        return start
-    base = stripe * uint64(STRIPE_EVENTS)
-    if latest_ingest(table, user, stripe) < watermark:
-        return max(start, base)
-    if lay_out(table, user, stripe, desk) == uint64(0):
-        return row
-    while row > max(start, base) and is_visible(desk, row - uint64(1) - base, watermark):
-        row -= uint64(1)
-    return row
-
-
-@kernel
-def visible_runs(
-    tables: Any, rows: Any, watermark: Any, newest: Any, hidden: Any, offsets: Any, runs: Any, desk_array: Any
-) -> Any:
-    """The runs of the newest visible rows of each range, oldest first. What went wrong is noted on the desk.
-
-    `hidden`: offsets and rows, ascending within a range, that are left out. `runs` (2, room) comes out as the first row
-    of each run and how many there are. Returns: whether there was room.
-    """
-    shard, user, start, stop = rows
-    hidden_offsets, hidden_rows = hidden
-    desk = address_of(desk_array)
-    at = 0
-    for i in range(len(user)):
         offsets[i] = at
-        if user[i] < 0:
-            continue
-        table, u = table_at(tables, shard[i]), uint64(user[i])
-        first, low, row, h = at, uint64(start[i]), uint64(stop[i]), hidden_offsets[i + 1]
-        left = uint64(max(newest[i], 0))
-        while row > low and left:
-            while h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) >= row:
-                h -= 1
-            floor = max(low, uint64(hidden_rows[h - 1]) + uint64(1)) if h > hidden_offsets[i] else low
-            known = visible_below(table, u, row, floor, watermark[i], desk) if floor < row else row
+        if status[i] == OK and user[i] >= 0 and pointers[4][i] > 0:
+            table, u, key = table_at(tables, shard[i]), uint64(user[i]), (hashes[i], checks[i])
+            status[i], start, stop, found[i], sums[i], pushed = find_meant(
+                table, u, key, stripes[i], pointers, i, partly, runs, at, desk
+            )
+            if stop > start:
+                starts[i], stops[i], at = start, stop, pushed
+                last_ts[i] = time_of(table, u, stop - uint64(1), desk)
             if noted(desk, DAMAGED) != NOWHERE:
-                return True
-            if known == row:
-                row -= uint64(1)
-                continue
-            known = max(known, row - min(row, left))
-            if at > first and uint64(runs[0, at - 1]) == row:
-                runs[1, at - 1] += row - known
-            elif at == runs.shape[1]:
-                return False
-            else:
-                runs[1, at] = row - known
-                at += 1
-            runs[0, at - 1] = known
-            left, row = left - (row - known), known
-        turn_around(runs, first, at)
+                break
+        elif status[i] == OK and pointers[4][i] > 0:
+            status[i] = UNKNOWN_USER
+        elif status[i] == OK and pointers[5][i]:
+            status[i] = CHECKSUM
+        if at == offsets[i]:
+            at = push_run(runs, at, False, uint64(0), uint64(0))
+        elif at <= runs.shape[1]:
+            turn_around(runs, offsets[i], at)
     offsets[len(user)] = at
-    return True
+
+
+@kernel
+def find_meant(
+    table: Any, user: Any, key: Any, stripes: Any, pointers: Any, i: Any, partly: Any, runs: Any, at: Any, desk: Any
+) -> Any:
+    """What pointer i means.
+
+    Returns: its status, the hull, empty where none is to be given, the count and checksum found, and the number of runs.
+    """
+    watermark, start_ts, end_ts, end_ties, length, checksum = pointers
+    wanted, ties = uint64(length[i]), uint64(end_ties[i])
+    row, status = end_before(table, user, stripes, end_ts[i], desk), OK
+    if ties:
+        end = end_of_ties(table, user, row, ties, end_ts[i], watermark[i], desk)
+        row, status = (end, OK) if end else (row, SHORT)
+    count, total, start, stop, at = walk_back(table, user, key, row, wanted, watermark[i], runs, at, desk)
+    is_given = status == OK
+    if count < wanted:
+        status, is_given = SHORT, is_given and partly
+    elif total != checksum[i]:
+        status, is_given = CHECKSUM, False
+    elif time_of(table, user, start, desk) < start_ts[i]:
+        status, is_given = SHORT, False
+    return status, start, stop if is_given else start, count, total, at
 
 
 @kernel

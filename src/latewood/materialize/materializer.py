@@ -190,10 +190,7 @@ class Materializer:
     def _decode(self, resolved: Resolved) -> Batch:
         self._require(resolved)
         logged, reader, view = resolved.logged, resolved.reader, resolved.view
-        watermark, max_len = logged.pointers.watermark, self.projection.max_len
-        candidates = choose(
-            reader, resolved.resolution, watermark, resolved.hits, logged.recents, max_len, self._verify
-        )
+        candidates = choose(resolved.resolution, resolved.hits, logged.recents, self.projection.max_len)
         places = merge_places(reader, candidates, logged.recents, self._verify)
         parts, events = split(candidates, *places), int(candidates.offsets[-1])
         planned = plan(parts, events)
