@@ -29,6 +29,7 @@ from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
 from latewood.projection import Projection
 from latewood.schema import Schema
+from latewood.users import UserKeys
 from latewood.vocabulary import Vocabulary
 
 # The events are gone; any other status says that something is wrong.
@@ -103,9 +104,8 @@ class Materializer:
         """
         store = self._store
         heads = read_heads(examples, store.schema, store.epoch)
-        known = store.scrubs.refresh()
-        scrub_ts = store.scrubs.scrubbed_at(heads.keys) if known else None
         reader, resolution = self._look_up(heads)
+        known, scrub_ts = self._scrubbed_at(heads.keys)
         view = self._view()  # now that the store has what it is read from
         scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
         logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
@@ -140,6 +140,14 @@ class Materializer:
                 if newest.generation.id == reader.generation.id:
                     raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
                 reader = newest
+
+    def _scrubbed_at(self, users: UserKeys) -> tuple[int, NDArray[np.int64] | None]:
+        """How many scrubs there are, and when users were last scrubbed; None if there is none.
+
+        To be asked after the generation was chosen: for what a scrub took that it has applied, the scrub is the reason.
+        """
+        known = self._store.scrubs.refresh()
+        return known, self._store.scrubs.scrubbed_at(users) if known else None
 
     def _view(self) -> View:
         """The projection on the store's schema of now."""
@@ -180,11 +188,12 @@ class Materializer:
     def _look_up_again(self, resolved: Resolved) -> Resolved:
         """In a newer generation. Raises: SchemaError: it has another trait by a name that is wanted."""
         logged, (reader, resolution), view = resolved.logged, self._look_up(resolved.logged), self._view()
+        scrubs, scrub_ts = self._scrubbed_at(logged.keys)
         if any(trait.id not in logged.recents.columns for trait in view.recent):
             raise SchemaError(
                 "the schema changed while these examples were materialized: a trait has become another one"
             )
-        return self._resolved(logged, resolution, resolved.scrub_ts, resolved.scrubs, reader, view)
+        return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
 
     def _decode(self, resolved: Resolved) -> Batch:
         self._require(resolved)
