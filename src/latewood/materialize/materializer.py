@@ -173,16 +173,24 @@ class Materializer:
             resolved = self._look_up_again(resolved)
 
     def _knows_all_values(self, resolved: Resolved) -> bool:
-        """Whether no code of a batch just made can mean a blanked value.
+        """Whether the codes of a batch just made mean what they meant in its generation.
 
         Codes are blanked that the newest generation does not use; an older one may, for events that it lacks (R15, R16).
+        And the values of a trait that the newest one does not have any more are collected.
+        Raises: CorruptionError: values are missing, and there is no newer generation.
         """
-        generation, blanked = resolved.reader.generation.id, self._store.vocabulary.blanked
-        if not blanked or not resolved.view.coded or (generation, blanked) == self._known_newest:
+        generation, vocabulary, coded = resolved.reader.generation, self._store.vocabulary, resolved.view.coded
+        if not coded:
             return True
-        if self._store.refresh().generation.id != generation:
+        missing = vocabulary.missing(generation.vocabulary, {trait.id for trait in coded.values()})
+        now = generation.id, vocabulary.blanked
+        if missing is None and (not vocabulary.blanked or now == self._known_newest):
+            return True
+        if self._store.refresh().generation.id != generation.id:
             return False
-        self._known_newest = generation, blanked
+        if missing is not None:
+            raise CorruptionError(f"{missing} is missing: generation {generation.id} has values of it")
+        self._known_newest = now
         return True
 
     def _look_up_again(self, resolved: Resolved) -> Resolved:
