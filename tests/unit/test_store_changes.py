@@ -197,6 +197,22 @@ def test_a_reader_moves_on_where_the_values_of_a_dropped_trait_were_collected(
     assert reader.history(1).column_names == ["event_ts", "item"]
 
 
+def test_a_reader_moves_on_where_recent_values_of_a_dropped_trait_were_collected(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: "the store does not know the value"."""
+    append(store, clock)
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]})).columns
+    reader = lw.Store.open(store.path, read_only=True)
+    reader.reader()
+    store.alter(drop=["action"])
+    store.compact(keep=1)
+    history = lw.Materializer(reader, lw.Projection())(examples).to_arrow()["history"]
+    [row] = history.to_pylist()
+    assert list(row) == ["event_ts", "item"]
+    assert row["item"] == [clock.now()]
+
+
 def test_missing_values_of_the_newest_generation_are_damage(store: lw.Store, clock: ManualClock) -> None:
     append(store, clock)
     store.compact()

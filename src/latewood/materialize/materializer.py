@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from latewood.batch import Batch
 from latewood.columns import Column
-from latewood.errors import CorruptionError, SchemaError
+from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
 from latewood.materialize.assemble import assemble
@@ -104,12 +104,18 @@ class Materializer:
         """
         store = self._store
         heads = read_heads(examples, store.schema, store.epoch)
-        reader, resolution = self._look_up(heads)
-        known, scrub_ts = self._scrubbed_at(heads.keys)
-        view = self._view()  # now that the store has what it is read from
-        scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
-        logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
-        return self._resolved(logged, resolution, scrub_ts, known, reader, view)
+        while True:
+            reader, resolution = self._look_up(heads)
+            known, scrub_ts = self._scrubbed_at(heads.keys)
+            view = self._view()  # now that the store has what it is read from
+            scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
+            try:
+                logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
+            except PointerError:  # perhaps of a trait that a newer generation does not have, and whose values are gone
+                if store.refresh().generation.id == reader.generation.id:
+                    raise
+            else:
+                return self._resolved(logged, resolution, scrub_ts, known, reader, view)
 
     def _resolved(
         self,
