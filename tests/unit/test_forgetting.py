@@ -55,6 +55,24 @@ def files_of(store: lw.Store) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in Path(store.path).rglob("*") if path.is_file()}
 
 
+def test_who_is_scrubbed_while_an_example_is_looked_up_is_refused_as_scrubbed(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation: a PointerError, which no mask forgives, of a generation that had forgotten the user."""
+    examples, reader = capture(store, clock, "u1"), lw.Store.open(store.path, read_only=True)
+    look_up = lw.Materializer._look_up
+
+    def scrub_first(self: lw.Materializer, heads: Any) -> Any:
+        monkeypatch.setattr(lw.Materializer, "_look_up", look_up)
+        store.scrub(["u1"])
+        reader.refresh()
+        return look_up(self, heads)
+
+    monkeypatch.setattr(lw.Materializer, "_look_up", scrub_first)
+    with pytest.raises(lw.ScrubbedError, match="row 0, user 'u1': the user was scrubbed at"):
+        items(reader, examples)
+
+
 @pytest.mark.parametrize("compact", [True, False])
 def test_a_user_is_refused_at_once_and_gone_with_compaction(store: lw.Store, clock: ManualClock, compact: bool) -> None:
     examples = capture(store, clock, "u1", "u2")

@@ -182,6 +182,47 @@ def test_a_pinned_view_moves_on_before_values_that_it_uses_are_blanked(
     assert store.at("run").history(2)["action"].to_pylist() == ["new"]
 
 
+def test_a_reader_moves_on_where_the_values_of_a_dropped_trait_were_collected(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: a code without a value, in a generation that was still open."""
+    append(store, clock)
+    store.compact()
+    reader = lw.Store.open(store.path, read_only=True)
+    for number in range(store.shards):
+        reader.reader().shard(number)
+    store.alter(drop=["action"])
+    store.compact(keep=1)
+    assert reader.generation.id < store.generation.id
+    assert reader.history(1).column_names == ["event_ts", "item"]
+
+
+def test_a_reader_moves_on_where_recent_values_of_a_dropped_trait_were_collected(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: "the store does not know the value"."""
+    append(store, clock)
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]})).columns
+    reader = lw.Store.open(store.path, read_only=True)
+    reader.reader()
+    store.alter(drop=["action"])
+    store.compact(keep=1)
+    history = lw.Materializer(reader, lw.Projection())(examples).to_arrow()["history"]
+    [row] = history.to_pylist()
+    assert list(row) == ["event_ts", "item"]
+    assert row["item"] == [clock.now()]
+
+
+def test_missing_values_of_the_newest_generation_are_damage(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    store.compact()
+    reader = lw.Store.open(store.path, read_only=True)
+    reader.reader()
+    store.storage.delete([keys.vocabulary_chunk(store.schema["action"].id, 0)])
+    with pytest.raises(lw.CorruptionError, match=r"vocabulary/1/00000000\.arrow is missing"):
+        reader.history(1)
+
+
 def test_an_expired_pin_is_an_error_and_lets_go(store: lw.Store, clock: ManualClock) -> None:
     append(store, clock)
     store.compact()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from latewood.batch import Batch
 from latewood.columns import Column
-from latewood.errors import CorruptionError, SchemaError
+from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
 from latewood.materialize.assemble import assemble
@@ -30,6 +30,7 @@ from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
 from latewood.projection import Projection
 from latewood.schema import Schema
+from latewood.users import UserKeys
 from latewood.vocabulary import Vocabulary
 
 # The events are gone; any other status says that something is wrong.
@@ -104,13 +105,18 @@ class Materializer:
         """
         store = self._store
         heads = read_heads(examples, store.schema, store.epoch)
-        known = store.scrubs.refresh()
-        scrub_ts = store.scrubs.scrubbed_at(heads.keys) if known else None
-        reader, resolution = self._look_up(heads)
-        view = self._view()  # now that the store has what it is read from
-        scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
-        logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
-        return self._resolved(logged, resolution, scrub_ts, known, reader, view)
+        while True:
+            reader, resolution = self._look_up(heads)
+            known, scrub_ts = self._scrubbed_at(heads.keys)
+            view = self._view()  # now that the store has what it is read from
+            scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
+            try:
+                logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
+            except PointerError:  # perhaps of a trait that a newer generation does not have, and whose values are gone
+                if store.refresh().generation.id == reader.generation.id:
+                    raise
+            else:
+                return self._resolved(logged, resolution, scrub_ts, known, reader, view)
 
     def _resolved(
         self,
@@ -142,6 +148,14 @@ class Materializer:
                     raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
                 reader = newest
 
+    def _scrubbed_at(self, users: UserKeys) -> tuple[int, NDArray[np.int64] | None]:
+        """How many scrubs there are, and when users were last scrubbed; None if there is none.
+
+        To be asked after the generation was chosen: for what a scrub took that it has applied, the scrub is the reason.
+        """
+        known = self._store.scrubs.refresh()
+        return known, self._store.scrubs.scrubbed_at(users) if known else None
+
     def _view(self) -> View:
         """The projection on the store's schema of now."""
         schema, view = self._store.schema, self._latest_view
@@ -166,26 +180,35 @@ class Materializer:
             resolved = self._look_up_again(resolved)
 
     def _knows_all_values(self, resolved: Resolved) -> bool:
-        """Whether no code of a batch just made can mean a blanked value.
+        """Whether the codes of a batch just made mean what they meant in its generation.
 
         Codes are blanked that the newest generation does not use; an older one may, for events that it lacks (R15, R16).
+        And the values of a trait that the newest one does not have any more are collected.
+        Raises: CorruptionError: values are missing, and there is no newer generation.
         """
-        generation, blanked = resolved.reader.generation.id, self._store.vocabulary.blanked
-        if not blanked or not resolved.view.coded or (generation, blanked) == self._known_newest:
+        generation, vocabulary, coded = resolved.reader.generation, self._store.vocabulary, resolved.view.coded
+        if not coded:
             return True
-        if self._store.refresh().generation.id != generation:
+        missing = vocabulary.missing(generation.vocabulary, {trait.id for trait in coded.values()})
+        now = generation.id, vocabulary.blanked
+        if missing is None and (not vocabulary.blanked or now == self._known_newest):
+            return True
+        if self._store.refresh().generation.id != generation.id:
             return False
-        self._known_newest = generation, blanked
+        if missing is not None:
+            raise CorruptionError(f"{missing} is missing: generation {generation.id} has values of it")
+        self._known_newest = now
         return True
 
     def _look_up_again(self, resolved: Resolved) -> Resolved:
         """In a newer generation. Raises: SchemaError: it has another trait by a name that is wanted."""
         logged, (reader, resolution), view = resolved.logged, self._look_up(resolved.logged), self._view()
+        scrubs, scrub_ts = self._scrubbed_at(logged.keys)
         if any(trait.id not in logged.recents.columns for trait in view.recent):
             raise SchemaError(
                 "the schema changed while these examples were materialized: a trait has become another one"
             )
-        return self._resolved(logged, resolution, resolved.scrub_ts, resolved.scrubs, reader, view)
+        return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
 
     def _decode(self, resolved: Resolved) -> Batch:
         self._require(resolved)

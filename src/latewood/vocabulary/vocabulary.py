@@ -1,7 +1,7 @@
 """All coded traits of a store, each with its list of values."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from latewood.errors import PointerError, SchemaError, ScrubbedError
 from latewood.events import Events
 from latewood.pointer import EPOCH_BYTES
 from latewood.schema import EVENT_TS, Schema, Trait
-from latewood.storage import Storage
+from latewood.storage import Storage, keys
 from latewood.vocabulary.blanked import Blanked
 from latewood.vocabulary.wordlist import Wordlist
 
@@ -112,6 +112,16 @@ class Vocabulary:
             name: times_to_arrow(events.event_ts) if name == EVENT_TS else self.trait_to_arrow(schema[name], events)
             for name in names
         }
+
+    def missing(self, extent: Iterable[tuple[int, int]], trait_ids: Collection[int]) -> str | None:
+        """A chunk that was there when a generation was built, and is not known here: the key of the first.
+
+        Args: extent: the generation's. trait_ids: those to look at, of which `values` was asked for.
+        """
+        for trait_id, count in extent:
+            if trait_id in trait_ids and (known := self._lists[trait_id].chunk_count) < count:
+                return keys.vocabulary_chunk(trait_id, known)
+        return None
 
     def refresh(self, trait_id: int) -> None:
         """Read what others have added, so that `values` has every code of the generations published by now."""

@@ -50,6 +50,11 @@ class Wordlist:
         self._loaded = False
         self._lock = threading.RLock()  # held over I/O: one thread reads or writes chunks for all
 
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks were read so far."""
+        return len(self._chunks)
+
     def lookup(self, words: list[str | int]) -> list[int | None]:
         """Codes of what is known here, None for the rest."""
         self._load()

@@ -30,7 +30,7 @@ class Fate(Enum):
     NEW = "new"
     REPEATED = "repeated"  # or deletes what is deleted
     SKIPPED = "skipped"
-    LEFT_OUT = "repeated or skipped"  # deletes what is deleted and scrubbed: which of the two is known, nobody can tell
+    LEFT_OUT = "repeated or skipped"  # deletes what is deleted and scrubbed: which of the two the tier knows, depends
 
 
 @dataclass(slots=True)
@@ -129,7 +129,9 @@ class _Judge:
         if place in self.places:
             return Judgement(row, Fate.NEW)
         if isinstance(target, Version) and target.gone_by is not None:
-            return Judgement(row, Fate.LEFT_OUT if place in model.superseded else Fate.SKIPPED)
+            # by its id an earlier version may be found, which was superseded by what is gone
+            is_deleted = place in model.superseded or target.row.target is not None
+            return Judgement(row, Fate.LEFT_OUT if is_deleted else Fate.SKIPPED)
         if place not in model.superseded:
             return Judgement(row, Fate.SKIPPED if isinstance(target, tuple) else Fate.NEW)
         if isinstance(target, Version):

@@ -57,8 +57,8 @@ def alter(process: Process) -> None:
         change["shards"] = chance.between(1, 3)
     if chance.happens(0.5):
         change["retention"] = draw_retention(chance) if chance.happens(0.8) else None
-    names = {name for name in ("drop", "rename") if change.get(name)}
-    process.attempt(lambda: store.alter(**change), lambda: True, fits=names | set(ADDED))
+    changes = len(process.world.changes)
+    process.attempt(lambda: store.alter(**change), lambda: True, outdated=lambda: len(process.world.changes) > changes)
 
 
 def draw_change(chance: Chance, schema: Schema) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def see(model: "Model", base: Base, request: dict[str, Any], cutoff: int, pointe
             hidden.add(version.index)
         else:
             mine.append(version)
-    end, watermark = end_of(mine, request, cutoff), pointer["watermark"]
+    end, watermark = _end_told(model, mine, request, cutoff), pointer["watermark"]
     stored = tuple(v for v in mine if v.place[1:] < end and v.ingest_ts < watermark <= v.superseded_at)
     recent = tuple(
         v for v in mine if v.place[1:] < end and watermark <= v.ingest_ts < cutoff and v.superseded_at >= cutoff
@@ -114,6 +114,18 @@ def see(model: "Model", base: Base, request: dict[str, Any], cutoff: int, pointe
     require(said == (len(stored), ties), "R3: length and ties", said, "for", stored, "of", request, cutoff, pointer)
     require(not stored or pointer["start_ts"] == stored[0].row.event_ts, "R3: start", pointer, stored)
     return Seen(user, cutoff, stored, recent, frozenset(hidden), request, end)
+
+
+def _end_told(model: "Model", mine: list["Version"], request: dict[str, Any], cutoff: int) -> Order:
+    """Where a request ends. Retention may have taken an anchor's first version since the anchor was offered: it counts."""
+    end = end_of(mine, request, cutoff)
+    if request["anchor"] is None or request["anchor"]["end"] is None:
+        return end
+    told = request["anchor"]["end"]
+    order = told["event_ts"], told["ingest_ts"], told["ordinal"]
+    ends = end, end_of(model.of(request["user_id"]), request, cutoff)
+    require(order in ends, "R2: an anchor ends before", order, "and not", ends, request)
+    return order
 
 
 def end_of(mine: list["Version"], request: dict[str, Any], cutoff: int) -> Order:

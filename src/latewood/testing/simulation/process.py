@@ -98,6 +98,7 @@ class Process:
         refused: Callable[[], bool] = lambda: False,
         *,
         fits: Collection[str] = (),
+        outdated: Callable[[], bool] = lambda: False,
         lacks: Callable[[], bool] = lambda: False,
         forgot: Callable[[], bool] = lambda: False,
     ) -> T | None:
@@ -106,6 +107,7 @@ class Process:
         Args:
             refused: whether there is a reason for a ConflictError; a bulk load always is one.
             fits: names that the schema must have, for there to be no reason for a SchemaError.
+            outdated: whether there is another reason for one.
             lacks: whether there is a reason for a PointerError or an ExpiredError.
             forgot: whether there is one for a ScrubbedError.
         Returns: None if it failed. Raises: BrokenLawError: it failed without a reason.
@@ -119,7 +121,7 @@ class Process:
                 is_excused = self.host.errors > errors or self.world.others_loaded(self.host, claims) or refused()
             elif isinstance(error, SchemaError):
                 newest = self.world.generations[-1].schema
-                is_excused = schema != newest or not all(map(partial(has_name, newest), fits))
+                is_excused = outdated() or schema != newest or not all(map(partial(has_name, newest), fits))
             elif isinstance(error, (PointerError, ExpiredError)):
                 is_excused = lacks()
             elif isinstance(error, ScrubbedError):
