@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from latewood.immutable.resolve import Rows
 from latewood.kernels import kernel
-from latewood.materialize.split import Parts
+from latewood.materialize.split import NOWHERE, Parts
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 
@@ -50,7 +50,7 @@ def plan(parts: Parts, size: int) -> Plan:
     rows, place = parts.heads, parts.place
     if t:
         rows = Rows(*map(np.concatenate, zip(parts.heads, parts.tails, strict=True)))
-        place = np.concatenate([place, np.full(t, -1, np.int64)])
+        place = np.concatenate([place, np.full(t, NOWHERE, np.int64)])
     order = _by_start(rows)
     columns, base = np.empty((5, n + t), np.int64), np.zeros(n + t, np.int64)
     slots = np.full(1 << (2 * (n + t)).bit_length(), -1, np.int64)

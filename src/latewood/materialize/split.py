@@ -16,6 +16,7 @@ from latewood.stripes.layout import STRIPE_EVENTS
 
 # A stripe that both parts need is decoded twice, so that a short head is not worth it.
 _WORTH_IN_PLACE = 2 * STRIPE_EVENTS
+NOWHERE = -1  # as the place of a stretch that is not decoded into the output
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +31,13 @@ class Parts:
     owner: NDArray[np.int64]  # whose each tail is
     place: NDArray[np.int64]  # the element of the output where each head begins
     split: NDArray[np.int64]  # the stored candidates before the tail
+
+
+def are_views(candidates: Candidates, parts: Parts) -> NDArray[np.bool_]:
+    """Which examples are a stretch of stored rows and nothing else, and so can be looked at wherever they are decoded."""
+    views = candidates.recent_count == 0
+    views[parts.owner] = False
+    return views
 
 
 def split(candidates: Candidates, place_offsets: NDArray[np.int64], places: NDArray[np.int64]) -> Parts:

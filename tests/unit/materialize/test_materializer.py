@@ -103,6 +103,36 @@ def test_a_late_event_counts_among_the_newest(store: lw.Store, examples: pa.Tabl
     assert seconds(Materializer(store, lw.Projection(10))(examples.slice(1, 1))) == [[*range(31, 60, 3)]]
 
 
+@pytest.mark.parametrize("max_len", [None, 0, 1, 12, 300])
+def test_shared_histories_are_the_same(store: lw.Store, clock: ManualClock, max_len: int | None) -> None:
+    store.compact()  # a part without recent events, among others
+    stored = store.capture(pa.table({"user_id": [0, 0, 2, 9, 0], "request_ts": times([70, 66, 40, 70, 31])})).columns
+    clock.set(START + 80 * SECOND)
+    store.append(events([0, 1], [71, 2]))
+    both = pa.concat_tables(
+        [stored, store.capture(pa.table({"user_id": [0, 1, 2], "request_ts": times([80, 80, 60])})).columns]
+    )
+    materializer = Materializer(store, lw.Projection(max_len))
+    apart, shared = materializer(both), materializer.shared(both)
+    assert shared.lengths.tolist() == apart.lengths.tolist()
+    for i in range(len(shared)):
+        start, stop = apart.offsets[i : i + 2]
+        assert {k: v.tolist() for k, v in shared.history(i).items()} == {
+            name: values[start:stop].tolist() for name, values in apart.values.items()
+        }
+        assert set(shared.mask(i)) == set(shared.masks)
+    assert len(different_rows(shared.expand().to_arrow(), apart.to_arrow())) == 0
+    assert set(shared.expand().masks) == set(apart.masks)
+    with pytest.raises(IndexError, match="no example 8: the batch has 8"):
+        shared.history(8)
+    if max_len is None:
+        assert len(shared.values["item"]) < len(apart.values["item"])
+        assert (
+            repr(shared)
+            == f"<SharedBatch of 8 examples: {shared.lengths.sum()} events, event_ts, item, action, score, like; 2 features>"
+        )
+
+
 def test_feature_groups_and_order_of_traits(store: lw.Store, examples: pa.Table) -> None:
     grouped = Materializer(store, lw.Projection(groups=["more"]))(examples)
     assert list(grouped.values) == ["event_ts", "score", "like"]
