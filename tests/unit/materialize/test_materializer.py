@@ -127,10 +127,7 @@ def test_shared_histories_are_the_same(store: lw.Store, clock: ManualClock, max_
         shared.history(8)
     if max_len is None:
         assert len(shared.values["item"]) < len(apart.values["item"])
-        assert (
-            repr(shared)
-            == f"<SharedBatch of 8 examples: {shared.lengths.sum()} events, event_ts, item, action, score, like; 2 features>"
-        )
+        assert repr(shared).startswith(f"<SharedBatch of 8 examples: {shared.lengths.sum()} events, event_ts, item,")
 
 
 def test_feature_groups_and_order_of_traits(store: lw.Store, examples: pa.Table) -> None:
