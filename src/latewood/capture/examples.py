@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.capture.recents import recents_to_arrow
+from latewood.capture.message import added_columns
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import LATEST_TS
 from latewood.columns import times_to_arrow
 from latewood.errors import ConflictError, ScrubbedError
-from latewood.events import no_events, no_suppressions
+from latewood.events import no_suppressions
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
-from latewood.mutable import Recent, TierState
+from latewood.mutable import Recent, TierState, no_view
 from latewood.pointer import Pointers
 from latewood.users import UserKeys
 
@@ -74,7 +74,7 @@ def _newest(store: CaptureStore, reader: GenerationReader, recent: Recent) -> Ge
     Events with a trait that the schema does not have yet were appended by who knew a newer generation.
     """
     generation, state = reader.generation, recent.state
-    newest_trait = max(recent.events.traits, default=-1)
+    newest_trait = max(recent.view.traits, default=-1)
     if max(state.floor, state.frontier) <= generation.watermark and newest_trait < generation.schema.next_id:
         return reader
     newest = store.refresh()
@@ -132,7 +132,7 @@ def _read_recent(store: CaptureStore, requests: Requests, watermark: int, cutoff
     if store.tier is None:
         closed = np.full(len(requests), watermark, np.int64) if cutoff is None else cutoff
         none = np.zeros(len(requests) + 1, np.int64)
-        return Recent(TierState(), closed, none, no_events(store.schema), none, no_suppressions())
+        return Recent(TierState(), closed, none, no_view(store.schema), none[:0], none, no_suppressions())
     return store.tier.recent(
         requests.keys,
         end_ts=requests.end_ts,
@@ -171,12 +171,11 @@ def _to_examples(store: CaptureStore, requests: Requests, reading: Reading) -> p
         measured.length,
         measured.checksum,
     )
-    recents = recents_to_arrow(recent, store.schema, store.vocabulary)
-    return (
-        requests.features.append_column(pa.field("uih", pointers.to_arrow().type, nullable=False), pointers.to_arrow())
-        .append_column(pa.field("recent", recents.type, nullable=False), recents)
-        .append_column(pa.field("cutoff", times_to_arrow(recent.cutoff).type, False), times_to_arrow(recent.cutoff))
-    )
+    added = added_columns(pointers, recent, store.schema, store.vocabulary)
+    examples = requests.features
+    for number, field in enumerate(added.schema):
+        examples = examples.append_column(field, added.column(number))
+    return examples
 
 
 def read_examples(store: CaptureStore, users: pa.Table, *, end_ts: int | None, cutoff: int | None) -> pa.Table:
