@@ -97,15 +97,15 @@ def write_values(to: Any, values: Any, rows: Any, bits: Any) -> None:
             store_u8(to + uint64(i), load_u8(values + uint64(rows[i])))
 
 
-@typed_kernel(int64(types.Array(int64, 1, "C"), int64, int64, _TABLE, _IN_I64, _IN_I64, _TABLE, _TABLE))
-def lay_out(words, nodes_at, buffers_at, plan, nodes, counts, columns, ready):  # type: ignore[no-untyped-def]
-    """Write into a message's head where its buffers are and how many elements its nodes have. Returns: the body's bytes.
-
-    Args: words: the head, as words of 8 bytes; nodes_at, buffers_at: where in it its tables begin.
-    """
+@kernel
+def lay_out(
+    head: Any, nodes_at: Any, buffers_at: Any, plan: Any, nodes: Any, counts: Any, columns: Any, ready: Any
+) -> Any:
+    """Write into a message's head where its buffers are and how many elements its nodes have. Returns: the body's bytes."""
     for node in range(len(nodes)):
-        words[nodes_at + 2 * node] = counts[nodes[node]]
-        words[nodes_at + 2 * node + 1] = 0
+        entry = head + uint64(8) * uint64(nodes_at + 2 * node)
+        store_u64(entry, uint64(counts[nodes[node]]))
+        store_u64(entry + uint64(8), uint64(0))
     at = 0
     for buffer in range(len(plan)):
         role, size = plan[buffer, ROLE], (counts[plan[buffer, COUNT]] * plan[buffer, BITS_EACH] + 7) >> 3
@@ -113,33 +113,47 @@ def lay_out(words, nodes_at, buffers_at, plan, nodes, counts, columns, ready):  
             size = 0
         elif role == READY:
             size = ready[buffer, SIZE]
-        words[buffers_at + 2 * buffer] = at
-        words[buffers_at + 2 * buffer + 1] = size
+        entry = head + uint64(8) * uint64(buffers_at + 2 * buffer)
+        store_u64(entry, uint64(at))
+        store_u64(entry + uint64(8), uint64(size))
         at += (size + 7) & ~7
     return at
 
 
 @typed_kernel(
-    types.void(
-        types.Array(uint8, 1, "C"), int64, int64, int64, _TABLE, _TABLE, _TABLE, _IN_I64, _IN_I64, _IN_I64, _IN_U64,
+    int64(
+        types.Array(uint8, 1, "C"), _IN_I64, _IN_I64, _IN_I64, _TABLE, _TABLE, _TABLE, _IN_I64, _IN_I64, _IN_I64, _IN_U64,
         _IN_I64, _IN_I64, _IN_I64, _IN_I32, _IN_I64, _IN_U64, _IN_I64, _IN_I64, _IN_I64, _IN_I32,
     )
 )  # fmt: skip
-def fill(  # type: ignore[no-untyped-def]
-    message, head_bytes, nodes_at, buffers_at, plan, columns, ready, rows, event_offsets, place_offsets, epoch,
+def write(  # type: ignore[no-untyped-def]
+    message, template, where, nodes, plan, columns, ready, rows, event_offsets, place_offsets, epoch,
     watermark, start_ts, end_ts, end_ties, length, checksum, cutoff, place_event_ts, place_ingest_ts, place_ordinal,
 ):  # fmt: skip
-    """Write a message's body behind its head, which `lay_out` wrote, and into the head how many nulls there are."""
-    # the columns that are given, in the order of GIVEN_COLUMNS; a tuple of addresses, since they differ in type
+    """Write a message: the head after its template, then the body.
+
+    Args: message: with room enough, see `Plan.room`; where: in the head, in words: see `Plan`.
+    Returns: its bytes. If there is not that much room, no body was written.
+    """
+    # the columns that are given, in their order; a tuple of addresses, since they differ in type
     given = (
         address_of(watermark), address_of(start_ts), address_of(end_ts), address_of(end_ties), address_of(length),
         address_of(checksum), address_of(cutoff), address_of(place_event_ts), address_of(place_ingest_ts),
         address_of(place_ordinal),
     )  # fmt: skip
-    head = address_of(message)
+    rows_at, body_at, nodes_at, buffers_at = where[0], where[1], where[2], where[3]
+    counts = (len(length), len(length) + 1, len(rows), len(place_ordinal))
+    head, head_bytes = address_of(message), uint64(8 * len(template))
+    copy_bytes(head, address_of(template), head_bytes)
+    body_bytes = lay_out(head, nodes_at, buffers_at, plan, nodes, counts, columns, ready)
+    store_u64(head + uint64(8) * uint64(rows_at), uint64(len(length)))
+    store_u64(head + uint64(8) * uint64(body_at), uint64(body_bytes))
+    message_bytes = 8 * len(template) + body_bytes
+    if message_bytes > len(message):
+        return message_bytes
     for buffer in range(len(plan)):
         entry = head + uint64(8) * uint64(buffers_at + 2 * buffer)
-        to, size = head + uint64(head_bytes) + load_u64(entry), load_u64(entry + uint64(8))
+        to, size = head + head_bytes + load_u64(entry), load_u64(entry + uint64(8))
         role, column = plan[buffer, ROLE], plan[buffer, COLUMN]
         nulls = uint64(0)
         if size == uint64(0):
@@ -166,3 +180,4 @@ def fill(  # type: ignore[no-untyped-def]
             write_values(to, uint64(columns[column, 0]), rows, plan[buffer, BITS_EACH])
         if nulls:
             store_u64(head + uint64(8) * uint64(nodes_at + 2 * plan[buffer, NODE] + 1), nulls)
+    return message_bytes

@@ -4,6 +4,7 @@ A struct of lists is some sixty arrays; made one by one, each costs Arrow a micr
 everything else in a capture. Written into one piece of memory, as Arrow would send them, they are made in one call.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,18 +23,27 @@ _LIST_MAX = 2**31 - 1  # what the offsets of one Arrow list array can count
 _NOTHING_READY = np.zeros((0, 3), np.int64)
 
 
-def added_columns(pointers: Pointers, recent: Recent, schema: Schema, vocabulary: Vocabulary) -> pa.Table:
-    """The columns `uih`, `recent` and `cutoff` of n examples.
+def add_columns(
+    features: pa.Table, pointers: Pointers, recent: Recent, schema: Schema, vocabulary: Vocabulary
+) -> pa.Table:
+    """The features of n examples and their columns `uih`, `recent` and `cutoff`.
 
     Raises: ScrubbedError: a value was blanked since the events were read.
     """
     plan = plan_of(schema)
+    added = pa.Table.from_batches([_write(plan, *part, vocabulary) for part in _portions(pointers, recent)])
+    for number, field in enumerate(plan.fields):
+        features = features.append_column(field, added.column(number))
+    return features
+
+
+def _portions(pointers: Pointers, recent: Recent) -> Iterator[tuple[Pointers, Recent]]:
+    """Examples as many at a time as one list array can hold: all of them, but for a batch beyond measure."""
     if len(recent.rows) + len(recent.suppressed) <= _LIST_MAX:
-        return pa.Table.from_batches([_write(plan, pointers, recent, vocabulary)])
-    runs = portions(np.diff(recent.offsets) + np.diff(recent.suppressed_offsets), _LIST_MAX)
-    parts = [(slice(start, stop), _part(recent, start, stop)) for start, stop in runs]
-    batches = [_write(plan, pointers.take(rows), part, vocabulary) for rows, part in parts]
-    return pa.Table.from_batches(batches)
+        yield pointers, recent
+        return
+    for start, stop in portions(np.diff(recent.offsets) + np.diff(recent.suppressed_offsets), _LIST_MAX):
+        yield pointers.take(slice(start, stop)), _part(recent, start, stop)
 
 
 def _part(recent: Recent, start: int, stop: int) -> Recent:
@@ -50,23 +60,20 @@ def _part(recent: Recent, start: int, stop: int) -> Recent:
 
 
 def _write(plan: Plan, pointers: Pointers, recent: Recent, vocabulary: Vocabulary) -> pa.RecordBatch:
-    rows, places, count = recent.rows, recent.suppressed, len(pointers)
-    columns = recent.view.addresses(plan.wanted)
+    rows, places = recent.rows, recent.suppressed
     words, ready = _decode(plan, recent, vocabulary)
-    head = plan.head.copy()
-    counts = np.array((count, count + 1, len(rows), len(places)), np.int64)
-    body_bytes = body.lay_out(head, plan.nodes_at, plan.buffers_at, plan.buffers, plan.nodes, counts, columns, ready)
-    head[plan.rows_at], head[plan.body_at] = count, body_bytes
-    message = pa.allocate_buffer(head.nbytes + body_bytes)
-    memory = np.frombuffer(message, np.uint8)
-    memory[: head.nbytes] = head.view(np.uint8)
-    body.fill(
-        memory, head.nbytes, plan.nodes_at, plan.buffers_at, plan.buffers, columns, ready,
-        rows, recent.offsets, recent.suppressed_offsets, np.frombuffer(pointers.epoch, np.uint64),
+    room = plan.room(len(pointers), len(rows), len(places))
+    message = pa.allocate_buffer(room + (int(ready[:, body.SIZE].sum()) if words else 0))
+    size = body.write(
+        np.frombuffer(message, np.uint8), plan.head, plan.where, plan.nodes, plan.buffers,
+        recent.view.addresses(plan.wanted), ready, rows, recent.offsets, recent.suppressed_offsets,
+        np.frombuffer(pointers.epoch, np.uint64),
         pointers.watermark, pointers.start_ts, pointers.end_ts, pointers.end_ties, pointers.length, pointers.checksum,
         recent.cutoff, places.event_ts, places.ingest_ts, places.ordinal,
     )  # fmt: skip
     del words  # until here, their memory was read
+    if size > message.size:
+        raise RuntimeError(f"a message of {size} bytes was thought to need {message.size}")
     return pa.ipc.read_record_batch(message, plan.schema)
 
 

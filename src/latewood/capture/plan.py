@@ -32,19 +32,23 @@ _FIRST_PLACE = body.GIVEN_COLUMNS - len(_PLACE)
 class Plan:
     """How to write the columns `uih`, `recent` and `cutoff` of a schema.
 
-    Shapes: buffers (b, 5), nodes (n,): see `body`; head (words,).
+    Shapes: buffers (b, 5), nodes (n,): see `body`; head (words,); where (4,).
     """
 
     schema: pa.Schema  # of the columns
+    fields: tuple[pa.Field, ...]  # likewise
     wanted: tuple[Wanted, ...]  # the traits of the recent events
     coded: tuple[tuple[Trait, int], ...]  # those that are words of the vocabulary, each with its first buffer
     buffers: NDArray[np.int64]
     nodes: NDArray[np.int64]
     head: NDArray[np.int64]
-    rows_at: int  # where in the head: how many rows there are
-    body_at: int  # how many bytes the body has
-    nodes_at: int
-    buffers_at: int
+    where: NDArray[np.int64]  # in the head: how many rows, how many bytes of body, and where nodes and buffers begin
+    bits: tuple[int, int, int]  # at most, for each request, recent event and superseded place
+
+    def room(self, requests: int, events: int, places: int) -> int:
+        """Bytes that a message has at most, besides what lies ready."""
+        bits = (requests + 1) * self.bits[0] + events * self.bits[1] + places * self.bits[2]
+        return int(self.head.nbytes) + bits // 8 + 8 * len(self.buffers)
 
 
 _plans: dict[int, tuple[Schema, Plan]] = {}  # by the schema's id, which stays its own while it is kept here
@@ -72,7 +76,8 @@ def _draw(schema: Schema) -> Plan:
     if (nodes[1], buffers[1]) != (len(sketch.nodes), len(sketch.buffers)):
         raise RuntimeError(f"Arrow {pa.__version__} has other buffers than {columns} were thought to have")
     plan, counts = np.array(sketch.buffers, np.int64), np.array(sketch.nodes, np.int64)
-    return Plan(columns, wanted, coded, plan, counts, head, rows_at, body_at, nodes[0], buffers[0])
+    where = np.array((rows_at, body_at, nodes[0], buffers[0]), np.int64)
+    return Plan(columns, tuple(columns), wanted, coded, plan, counts, head, where, sketch.bits)
 
 
 class _Sketch:
@@ -81,6 +86,15 @@ class _Sketch:
     def __init__(self) -> None:
         self.nodes: list[int] = []
         self.buffers: list[tuple[int, int, int, int, int]] = []
+
+    @property
+    def bits(self) -> tuple[int, int, int]:
+        """Of all buffers together, for each request (or end of one), recent event and superseded place."""
+        of = [
+            sum(bits for _, count, bits, *_ in self.buffers if count in counts)
+            for counts in ((body.REQUESTS, body.OFFSETS), (body.EVENTS,), (body.PLACES,))
+        ]
+        return of[0], of[1], of[2]
 
     def node(self, count: int) -> None:
         self.nodes.append(count)

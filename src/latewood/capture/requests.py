@@ -5,18 +5,31 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numba import types, uint64
 from numpy.typing import NDArray
 
 from latewood.capture.places import read_anchors
-from latewood.columns import one_array, read_table, times_from_arrow
+from latewood.columns import filled, one_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.events import NO_TIE
 from latewood.intake import read_user_ids
+from latewood.kernels import kernel, typed_kernel
 from latewood.schema import Schema
-from latewood.users import UserKeys, user_keys
+from latewood.users import UserKeys, splitmix, user_keys
 
 ANCHOR = "anchor"
+REQUIRED = ("user_id", "request_ts")
 OUTPUT = ("uih", "recent", "cutoff", "history")  # columns that examples get, here or when they are materialized
+
+
+_U64S = types.Array(uint64, 1, "C")
+_splitmix = kernel(splitmix)
+
+
+@typed_kernel(types.void(_U64S.copy(readonly=True), _U64S))
+def _hash_integers(ids, hashes):  # type: ignore[no-untyped-def]
+    for i in range(len(ids)):
+        hashes[i] = _splitmix(ids[i])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +75,32 @@ def read_requests(data: Any, schema: Schema) -> Requests:
     """
     table = read_table(data)
     names = table.column_names
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise SchemaError(f"the requests have two columns {min(repeated)!r}")
-    if missing := [name for name in ("user_id", "request_ts") if name not in names]:
+    _check_names(names)
+    keys = _hash_users(read_user_ids(table["user_id"], schema))
+    end_ts = times_from_arrow(table["request_ts"], "request_ts")
+    if ANCHOR not in names:
+        none = filled(len(end_ts), NO_TIE), np.zeros(len(end_ts), np.int32)
+        return Requests(table, keys, end_ts, *none, cutoff=end_ts)
+    ends, cutoff = read_anchors(one_array(table[ANCHOR]), end_ts)
+    return Requests(table.drop_columns([ANCHOR]), keys, *ends, cutoff=cutoff)
+
+
+def _check_names(names: list[str]) -> None:
+    """Raises: SchemaError: a column is missing, repeated or taken by the output."""
+    if len(set(names)) < len(names):
+        repeated = min(name for name in names if names.count(name) > 1)
+        raise SchemaError(f"the requests have two columns {repeated!r}")
+    if missing := [name for name in REQUIRED if name not in names]:
         columns = f"the column{'s' * (len(missing) > 1)} {' and '.join(missing)}"
         raise SchemaError(f"the requests lack {columns}; they have: {', '.join(names) or 'none'}")
     if taken := [name for name in OUTPUT if name in names]:
         raise SchemaError(f"the requests have a column {taken[0]!r}, which their examples get; rename it")
-    keys = user_keys(read_user_ids(table["user_id"], schema))
-    end_ts = times_from_arrow(table["request_ts"], "request_ts")
-    if ANCHOR not in names:
-        none = np.full(len(end_ts), NO_TIE, np.int64), np.zeros(len(end_ts), np.int32)
-        return Requests(table, keys, end_ts, *none, cutoff=end_ts)
-    ends, cutoff = read_anchors(one_array(table[ANCHOR]), end_ts)
-    return Requests(table.drop_columns([ANCHOR]), keys, *ends, cutoff=cutoff)
+
+
+def _hash_users(user_ids: pa.Array) -> UserKeys:
+    """Like `user_keys`, but that for a few integers the many small steps of numpy would take longer than all else."""
+    if not pa.types.is_integer(user_ids.type):
+        return user_keys(user_ids)
+    keys = UserKeys(np.empty(len(user_ids), np.uint64), np.zeros(len(user_ids), np.uint64))
+    _hash_integers(user_ids.to_numpy().view(np.uint64), keys.hash)
+    return keys

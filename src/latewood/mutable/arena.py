@@ -245,14 +245,15 @@ class Arena:
         self,
         keys: UserKeys,
         end_ts: NDArray[np.int64],
-        min_ingest: NDArray[np.int64],
+        min_ingest: int | NDArray[np.int64],
         earliest: NDArray[np.int64],
         cutoff: NDArray[np.int64],
     ) -> tuple[NDArray[np.int64], Suppressions]:
         """(offsets, places): what each request must not see of the events ingested before `min_ingest`."""
         if not self._committed.superseded:
             return np.zeros(len(end_ts) + 1, np.int64), _NO_SUPPRESSIONS
-        requests = self.find_users(keys), end_ts, min_ingest, earliest, cutoff, self._committed.superseded
+        wanted = np.ascontiguousarray(np.broadcast_to(min_ingest, len(end_ts)), np.int64)
+        requests = self.find_users(keys), end_ts, wanted, earliest, cutoff, self._committed.superseded
         offsets, entries = self._superseded.gather(*requests)
         return offsets, self._suppressions(entries)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import DAY_US, HOUR_US, show_ts
+from latewood.columns import filled
 from latewood.errors import ConflictError
 from latewood.events import Events, Suppressions
 from latewood.mutable import rules
@@ -206,7 +207,7 @@ class LoggedTier:
         tie_ingest: NDArray[np.int64] | None = None,
         tie_ordinal: NDArray[np.int32] | None = None,
     ) -> Recent:
-        end_ts, wanted = np.ascontiguousarray(end_ts, np.int64), _each(min_ingest, len(end_ts))
+        end_ts = np.ascontiguousarray(end_ts, np.int64)
         if tie_ingest is not None:
             tie_ingest = np.ascontiguousarray(tie_ingest, np.int64)
         if tie_ordinal is not None:
@@ -215,10 +216,10 @@ class LoggedTier:
         def read(log_state: LogState) -> Recent:
             state, arena = log_state.tier, self._replica.arena
             rules.check_no_load(state)
-            earliest = self._earliest(keys, np.maximum(wanted, state.floor))
-            cutoffs = _each(state.closed if cutoff is None else cutoff, len(end_ts))
+            earliest = self._earliest(keys, _at_least(min_ingest, state.floor, len(end_ts)))
+            cutoffs = filled(len(end_ts), state.closed) if cutoff is None else np.ascontiguousarray(cutoff, np.int64)
             offsets, rows = arena.gather(keys, end_ts, earliest, cutoffs, tie_ingest, tie_ordinal)
-            suppressed = arena.suppressed(keys, end_ts, wanted, earliest, cutoffs)
+            suppressed = arena.suppressed(keys, end_ts, min_ingest, earliest, cutoffs)
             return Recent(state, cutoffs, offsets, arena.view(), rows, *suppressed)
 
         return self._read(read, settle_load=True)
@@ -466,9 +467,9 @@ class LoggedTier:
         self._log.close()
 
 
-def _each(value: NDArray[np.int64] | int, n: int) -> NDArray[np.int64]:
-    """One for each, as the kernels want it."""
-    return np.full(n, value, np.int64) if not isinstance(value, np.ndarray) else np.ascontiguousarray(value, np.int64)
+def _at_least(value: int | NDArray[np.int64], least: int, n: int) -> NDArray[np.int64]:
+    """One for each, or the same for all."""
+    return np.maximum(value, least) if isinstance(value, np.ndarray) else filled(n, max(value, least))
 
 
 def _check_there(state: TierState, start_ingest: int) -> None:

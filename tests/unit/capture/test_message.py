@@ -9,8 +9,8 @@ import pytest
 
 import latewood.capture.message
 from latewood.capture import recent_type
-from latewood.capture.message import added_columns
-from latewood.capture.plan import plan_of
+from latewood.capture.message import add_columns
+from latewood.capture.plan import Plan, plan_of
 from latewood.columns import times_to_arrow
 from latewood.events import Suppressions
 from latewood.mutable import Recent, TierState, View, no_view
@@ -75,6 +75,13 @@ class Made:
         return Pointers(EPOCH, *times, *counts, self.rng.integers(0, 2**64, requests, np.uint64))
 
 
+def added(made: Made, pointers: Pointers, recent: Recent) -> pa.Table:
+    features = pa.table({"row": np.arange(len(pointers))})
+    table = add_columns(features, pointers, recent, SCHEMA, made.vocabulary)
+    assert table.column_names[0] == "row"
+    return table.drop_columns(["row"])
+
+
 def by_arrow(pointers: Pointers, recent: Recent, vocabulary: Vocabulary) -> pa.Table:
     """What the columns are by definition."""
     view, rows, suppressed = recent.view, recent.rows, recent.suppressed
@@ -127,13 +134,13 @@ def bits(array: pa.Array) -> Any:
 def test_columns_of_every_type(requests: int, nulls: bool) -> None:
     made = Made(requests, nulls=nulls)
     pointers, recent = made.pointers(requests), made.recent(requests)
-    assert_same(added_columns(pointers, recent, SCHEMA, made.vocabulary), by_arrow(pointers, recent, made.vocabulary))
+    assert_same(added(made, pointers, recent), by_arrow(pointers, recent, made.vocabulary))
 
 
 def test_requests_without_recent_events() -> None:
     made = Made(0)
     pointers, recent = made.pointers(3), made.recent(3, most=0, places=0)
-    table = added_columns(pointers, recent, SCHEMA, made.vocabulary)
+    table = added(made, pointers, recent)
     assert_same(table, by_arrow(pointers, recent, made.vocabulary))
     assert table["recent"].to_pylist() == [{field.name: [] for field in recent_type(SCHEMA)}] * 3
 
@@ -142,7 +149,7 @@ def test_traits_that_no_recent_event_has() -> None:
     """They were added to the schema since; `SCHEMA` has one of every kind."""
     made = Made(1, absent=tuple(range(len(SCHEMA.traits))))
     pointers, recent = made.pointers(9), made.recent(9)
-    assert_same(added_columns(pointers, recent, SCHEMA, made.vocabulary), by_arrow(pointers, recent, made.vocabulary))
+    assert_same(added(made, pointers, recent), by_arrow(pointers, recent, made.vocabulary))
 
 
 def test_a_column_without_nulls_among_the_rows_has_no_bitmap() -> None:
@@ -152,7 +159,7 @@ def test_a_column_without_nulls_among_the_rows_has_no_bitmap() -> None:
     assert mask is not None
     mask[:] = False
     pointers, recent = made.pointers(5), made.recent(5)
-    column = added_columns(pointers, recent, SCHEMA, made.vocabulary)["recent"].chunk(0).field("t5")
+    column = added(made, pointers, recent)["recent"].chunk(0).field("t5")
     assert column.flatten().null_count == 0
 
 
@@ -160,7 +167,7 @@ def test_more_events_than_one_list_array_can_count(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(latewood.capture.message, "_LIST_MAX", 20)
     made = Made(3)
     pointers, recent = made.pointers(30), made.recent(30)
-    table = added_columns(pointers, recent, SCHEMA, made.vocabulary)
+    table = added(made, pointers, recent)
     assert table["recent"].num_chunks > 5
     assert_same(table, by_arrow(pointers, recent, made.vocabulary))
 
@@ -169,7 +176,7 @@ def test_what_is_logged_holds_nothing_of_the_tier() -> None:
     """The arena's columns go on growing, and are let go of."""
     made = Made(4, nulls=False)
     pointers, recent = made.pointers(4), made.recent(4)
-    table = added_columns(pointers, recent, SCHEMA, made.vocabulary)
+    table = added(made, pointers, recent)
     before = [bits(column.chunk(0)) for column in table.columns]
     for column in (
         made.view.event_ts,
@@ -185,7 +192,14 @@ def test_a_column_of_another_width_is_not_read() -> None:
     made = Made(5)
     made.view.traits[3] = made.view.traits[1]
     with pytest.raises(ValueError, match="trait 3 is kept as int8, not as int16"):
-        added_columns(made.pointers(2), made.recent(2), SCHEMA, made.vocabulary)
+        added(made, made.pointers(2), made.recent(2))
+
+
+def test_no_byte_is_written_past_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Made(6)
+    monkeypatch.setattr(Plan, "room", lambda plan, *_: plan.head.nbytes + 8)
+    with pytest.raises(RuntimeError, match=r"a message of \d+ bytes was thought to need"):
+        added(made, made.pointers(9), made.recent(9))
 
 
 def test_a_plan_is_drawn_once() -> None:
