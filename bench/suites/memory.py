@@ -24,7 +24,7 @@ from bench.session import Session
 
 MAX_LEN, BATCH_SIZE, BATCHES = 65_536, 512, 8
 TARGET = Bound(3, at_most=True, of_figure=True)
-PREFETCH = (2, 0)  # the default is judged
+PREFETCH = (4, 0)  # the default is judged
 STEP_S = 0.5  # a training step
 _MIB = 1 << 20
 
