@@ -1,7 +1,7 @@
 """The requests that come in: whose history, until when, and the columns that go with them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -74,19 +74,45 @@ def read_requests(data: Any, schema: Schema) -> Requests:
     Raises: SchemaError: a column that is missing, repeated, taken by the output or of the wrong type; a null.
     """
     table = read_table(data)
-    names = table.column_names
-    _check_names(names)
-    keys = _hash_users(read_user_ids(table["user_id"], schema))
-    end_ts = times_from_arrow(table["request_ts"], "request_ts")
-    if ANCHOR not in names:
+    columns = _columns.of(table.schema)
+    keys = _hash_users(read_user_ids(table.column(columns.user_id), schema))
+    end_ts = times_from_arrow(table.column(columns.request_ts), "request_ts")
+    if columns.anchor is None:
         none = filled(len(end_ts), NO_TIE), np.zeros(len(end_ts), np.int32)
         return Requests(table, keys, end_ts, *none, cutoff=end_ts)
-    ends, cutoff = read_anchors(one_array(table[ANCHOR]), end_ts)
+    ends, cutoff = read_anchors(one_array(table.column(columns.anchor)), end_ts)
     return Requests(table.drop_columns([ANCHOR]), keys, *ends, cutoff=cutoff)
 
 
-def _check_names(names: list[str]) -> None:
+class _Columns(NamedTuple):
+    """Which columns of a table of requests are which."""
+
+    schema: pa.Schema
+    user_id: int
+    request_ts: int
+    anchor: int | None
+
+
+class _KnownColumns:
+    """Looks columns up by name, and remembers the latest schema: the requests of one server are all alike."""
+
+    def __init__(self) -> None:
+        self._latest: _Columns | None = None
+
+    def of(self, schema: pa.Schema) -> _Columns:
+        """Raises: SchemaError: see `_find_columns`."""
+        latest = self._latest
+        if latest is None or not latest.schema.equals(schema):
+            latest = self._latest = _find_columns(schema)
+        return latest
+
+
+_columns = _KnownColumns()
+
+
+def _find_columns(schema: pa.Schema) -> _Columns:
     """Raises: SchemaError: a column is missing, repeated or taken by the output."""
+    names = schema.names
     if len(set(names)) < len(names):
         repeated = min(name for name in names if names.count(name) > 1)
         raise SchemaError(f"the requests have two columns {repeated!r}")
@@ -95,6 +121,8 @@ def _check_names(names: list[str]) -> None:
         raise SchemaError(f"the requests lack {columns}; they have: {', '.join(names) or 'none'}")
     if taken := [name for name in OUTPUT if name in names]:
         raise SchemaError(f"the requests have a column {taken[0]!r}, which their examples get; rename it")
+    anchor = names.index(ANCHOR) if ANCHOR in names else None
+    return _Columns(schema, names.index("user_id"), names.index("request_ts"), anchor)
 
 
 def _hash_users(user_ids: pa.Array) -> UserKeys:

@@ -220,10 +220,12 @@ class Arena:
         tie_ordinal: NDArray[np.int32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(offsets, rows): each request's committed rows in the total order; see `chains.gather`."""
-        users, offsets = self.find_users(keys), np.empty(len(end_ts) + 1, np.int64)
+        hashes, checks = map(np.ascontiguousarray, keys)
+        offsets = np.empty(len(end_ts) + 1, np.int64)
         if tie_ingest is None or tie_ordinal is None:
             tie_ingest, tie_ordinal = np.full(len(end_ts), NO_TIE), np.zeros(len(end_ts), np.int32)
-        requests = (users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self._committed.rows)
+        users = hashes, checks, self._users_table, self._user_hash.array, self._user_check.array
+        requests = (*users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self._committed.rows)
         columns = (self._head.array, self._previous.array, self._latest.array)
         order = (self._event_ts.array, self._ingest_ts.array, self._ordinal.array)
         count = chains.gather(*requests, *columns, *order, self._found, self._spare, offsets)
