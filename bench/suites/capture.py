@@ -2,8 +2,9 @@
 
 The requests are of users with 65,536 events in the immutable tier and 64 in the mutable one, whom others' recent events
 surround. A capture checks the request, finds the recent events, resolves the pointer and its checksum, and makes a
-table; the peer opens a transaction and gets one packed value, without a copy. Calls alternate, and each is timed by
-itself, by the wall clock: a server waits. Then the same requests in batches.
+table; the peer opens a transaction and gets one packed value, without a copy. Beside them, what Arrow alone takes to make
+that table of bytes that lie ready: no capture can take less. Calls alternate, and each is timed by itself, by the wall
+clock: a server waits. Then the same requests in batches.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from bench.session import Session
 RECENT, OTHERS = 64, 2_000  # events of each user asked for; other users with as many
 CALLS, BATCH_SIZE = 2_000, 512
 SINGLE, PEER, BATCHED = "Store.capture, one request", "LMDB get", "Store.capture, batches of 512"
+ARROW = "its table, made of bytes that lie ready"
 P99_TARGET, BATCH_TARGET = at_most(5), at_least(10)
 CLOCK = "wall time of single calls, alternating; the machine's other work is in the p99"
 
@@ -49,13 +51,13 @@ def run(session: Session, folder: Path) -> Results:
             _fill(environment, users, recent, histories)
             requests = [_request([user], end + MS) for user in np.resize(longest, settings.size(CALLS, 50)).tolist()]
             session.tell("capture: single requests")
-            single, get = _alternate(store, environment, requests)
+            took = _alternate(store, environment, requests)
         session.tell("capture: batches")
         users_of_batch = np.resize(longest, BATCH_SIZE)
         batch_s = [
             _timed(lambda: store.capture(_request(users_of_batch, end + MS))) for _ in range(settings.passes + 1)
         ]
-    return Results(_lines(single, get, np.array(batch_s[1:]), int(histories.lengths[longest].min())), compared, CLOCK)
+    return Results(_lines(took, np.array(batch_s[1:]), int(histories.lengths[longest].min())), compared, CLOCK)
 
 
 def _split(histories: Histories, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]], int]:
@@ -96,23 +98,38 @@ def _fill(
 
 def _alternate(
     store: lw.Store, environment: lmdb.Environment, requests: list[pa.Table]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds of every call of the two. Shapes: (calls,)."""
+) -> dict[str, NDArray[np.float64]]:
+    """Seconds of every call of each. Shapes: (calls,)."""
     keys = [request["user_id"][0].as_py().to_bytes(8, "big") for request in requests]
 
     def get(key: bytes) -> None:
         with environment.begin(buffers=True) as transaction:
             np.frombuffer(transaction.get(key, b""), np.uint8)
 
-    for request, key in zip(requests[:50], keys, strict=False):
-        store.capture(request)
-        get(key)
-    took = [
-        (_timed(lambda: store.capture(request)), _timed(lambda: get(key)))  # noqa: B023 - called before the next one
-        for request, key in zip(requests, keys, strict=True)
-    ]
-    single, peer = np.array(took).T
-    return single, peer
+    ready = _to_message(store.capture(requests[0]).columns)
+    calls: dict[str, Callable[[pa.Table, bytes], object]] = {
+        SINGLE: lambda request, _: store.capture(request),
+        PEER: lambda _, key: get(key),
+        ARROW: lambda request, _: _from_message(request, *ready),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for request, key in (*zip(requests[:50], keys, strict=False), *zip(requests, keys, strict=True)):
+        for name, call in calls.items():
+            seconds[name].append(_timed(lambda: call(request, key)))  # noqa: B023 - called before the next one
+    return {name: np.array(took[-len(requests) :]) for name, took in seconds.items()}
+
+
+def _to_message(columns: pa.Table) -> tuple[pa.Buffer, pa.Schema]:
+    """What a capture adds to a request, as bytes."""
+    [batch] = columns.select(["uih", "recent", "cutoff"]).combine_chunks().to_batches()
+    return batch.serialize(), batch.schema
+
+
+def _from_message(request: pa.Table, message: pa.Buffer, schema: pa.Schema) -> pa.Table:
+    batch = pa.ipc.read_record_batch(message, schema)
+    for field, column in zip(schema, batch.columns, strict=True):
+        request = request.append_column(field, column)
+    return request
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -121,13 +138,11 @@ def _timed(call: Callable[[], object]) -> float:
     return perf_counter() - began
 
 
-def _lines(
-    single: NDArray[np.float64], get: NDArray[np.float64], batches: NDArray[np.float64], length: int
-) -> list[Line]:
+def _lines(took: dict[str, NDArray[np.float64]], batches: NDArray[np.float64], length: int) -> list[Line]:
     cell = f"history of {length:,} events and {RECENT} recent"
     lines = []
     for name, share, targets in (("p99", 99, {SINGLE: P99_TARGET}), ("median", 50, {})):
-        figures = {SINGLE: 1e6 * float(np.percentile(single, share)), PEER: 1e6 * float(np.percentile(get, share))}
+        figures = {name: 1e6 * float(np.percentile(calls, share)) for name, calls in took.items()}
         lines += compare(f"{cell}, {name}", figures, "µs", PEER, targets=targets)
-    rates = {BATCHED: BATCH_SIZE / float(np.median(batches)), SINGLE: 1 / float(np.median(single))}
+    rates = {BATCHED: BATCH_SIZE / float(np.median(batches)), SINGLE: 1 / float(np.median(took[SINGLE]))}
     return lines + compare(f"{cell}, rate", rates, "requests/s", SINGLE, targets={BATCHED: BATCH_TARGET})
