@@ -1,10 +1,11 @@
 """Suite `compact`: the first compaction, the daily one, and what an event takes on disk.
 
 Events are appended in the order of their times, all users mixed, each learned of when it happened, and compacted with two
-workers. Polars has the same
-events in memory, sorts them by user and time and writes Parquet with zstd, with two threads in a process of its own. Then
-a hundredth as many events come, and are compacted too. Figures are events of the resulting generation per second of wall
-time. Stored bytes are those of all files of the store but the mutable tier's: index, ingest times, checksums, manifests.
+workers. Polars has the same events in memory, sorts them by user and time and writes Parquet with zstd, with two threads
+in a process of its own. Then a hundredth as many events come, and are compacted too, twice: the newest of all, which in
+this data are of the few users who began last, and then a hundredth of every user's, so that every history is opened at its
+end. Figures are events of the resulting generation per second of wall time. Stored bytes are those of all files of the
+store but the mutable tier's: index, ingest times, checksums, manifests.
 """
 
 import shutil
@@ -28,9 +29,10 @@ from bench.suites.append import empty_store
 WORKERS = 2
 NEW_SHARE = 0.01
 AT_ONCE = 100_000  # events per append, which is not timed
-FIRST, DAILY, POLARS, PARQUET = (
+FIRST, DAILY, SPREAD, POLARS, PARQUET = (
     "Store.compact, all",
     "Store.compact, 1 % new",
+    "Store.compact, 1 % new of every user",
     "Polars sort, Parquet zstd",
     "Parquet zstd",
 )
@@ -43,7 +45,8 @@ def run(session: Session, folder: Path) -> Results:
     settings, polars = session.settings, peers.find("polars")
     events = _arriving(session)
     old = sources.tick_of(events, len(events) - round(len(events) * NEW_SHARE / (1 + NEW_SHARE)))
-    first, daily, theirs = list[float](), list[float](), list[float]()
+    next_day = _next_day(session)
+    first, daily, spread, theirs = list[float](), list[float](), list[float](), list[float]()
     compared, stored = 0, 0.0
     for number in range(settings.few_passes):
         session.tell(f"compact: pass {number + 1} of {settings.few_passes}: appending {old:,} events")
@@ -57,6 +60,9 @@ def run(session: Session, folder: Path) -> Results:
             daily.append(_timed(lambda: store.compact(workers=WORKERS)))
             if number == 0:
                 compared = _verify(session, store, events)
+            store.append(next_day)
+            session.tell("compact: and one of every user")
+            spread.append(_timed(lambda: store.compact(workers=WORKERS)))
         shutil.rmtree(folder / "store")
         if polars is not None:
             session.tell("compact: Polars")
@@ -68,8 +74,10 @@ def run(session: Session, folder: Path) -> Results:
         lines = compare(cell, rates, "M events/s", POLARS, targets={FIRST: FIRST_TARGET})
     else:
         lines = [Line(cell, FIRST, rates[FIRST], "M events/s"), absent(cell, POLARS, peers.missing("polars"))]
-    rates = {DAILY: len(events) / median(daily) / 1e6, FIRST: rates[FIRST]}
-    lines += compare(f"daily, {len(events) - old:,} new", rates, "M events/s", FIRST, targets={DAILY: DAILY_TARGET})
+    of_few = {DAILY: len(events) / median(daily) / 1e6, FIRST: rates[FIRST]}
+    lines += compare(f"daily, {len(events) - old:,} new", of_few, "M events/s", FIRST, targets={DAILY: DAILY_TARGET})
+    of_all = {SPREAD: (len(events) + len(next_day)) / median(spread) / 1e6, FIRST: rates[FIRST]}
+    lines += compare(f"daily, {len(next_day):,} new", of_all, "M events/s", FIRST, targets={SPREAD: DAILY_TARGET})
     sizes = {"latewood": stored, PARQUET: _parquet_bytes(session, folder, events.slice(0, old)) / old}
     lines += compare("stored", sizes, "bytes/event", PARQUET, targets={"latewood": BYTES_TARGET})
     return Results(lines, compared, WALL)
@@ -79,6 +87,17 @@ def _arriving(session: Session) -> pa.Table:
     """All events as they come in: by time, all users mixed."""
     order = np.argsort(session.histories.columns["event_ts"], kind="stable")
     return sources.events_table(session.histories).take(pa.array(order)).combine_chunks()
+
+
+def _next_day(session: Session) -> pa.Table:
+    """A hundredth of every user's events once more, and one at least, at times past all others."""
+    histories = session.histories
+    counts = np.maximum(np.rint(histories.lengths * NEW_SHARE), 1).astype(np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    rows = np.arange(offsets[-1]) + np.repeat(histories.offsets[1:] - offsets[1:], counts)
+    events = sources.events_table(histories).take(pa.array(rows))
+    times = pa.array(sources.end_of(histories) + np.arange(len(events))).view(sources.US_UTC)
+    return events.set_column(events.column_names.index("event_ts"), "event_ts", times)
 
 
 def _append(store: lw.Store, events: pa.Table) -> None:
