@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latewood.columns import Column
 from latewood.events import NEVER, Events
 from latewood.schema import Schema
-from latewood.users import UserKeys
+from latewood.users import UserKeys, user_keys
 
 Parts = Sequence[NDArray[Any] | None]  # a column of several runs of events, None where a run lacks it
 _OFFSETS = np.dtype(np.int32)  # of the bytes of text, as Arrow has them
@@ -74,14 +74,15 @@ class SpillFile:
 
     def read(self, run: SpilledRun, start: int, stop: int) -> Events:
         """Some rows of a run, in arrays of their own."""
+        user_ids = self._read_ids(run, start, stop)
         columns = {name: self._read(run[name], start, stop) for name in run if name not in ("user_id", "text")}
         traits = {}
         for trait in self._schema:
             mask = columns.get(f"mask {trait.id}")
             traits[trait.id] = Column(columns[f"values {trait.id}"], mask if mask is not None and mask.any() else None)
-        keys = UserKeys(columns["hash"], columns["check"])
+        keys = UserKeys(columns["hash"], columns["check"]) if "hash" in columns else user_keys(user_ids)
         places = columns["event_ts"], columns["ingest_ts"], columns["ordinal"]
-        return Events(self._read_ids(run, start, stop), keys, *places, traits, columns.get("superseded_at"))
+        return Events(user_ids, keys, *places, traits, columns.get("superseded_at"))
 
     def _map(self, write: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
         if self._threads <= 1:
@@ -128,9 +129,14 @@ class SpillFile:
 
 
 def _columns(events: Events) -> dict[str, NDArray[Any] | None]:
-    """All columns but the user ids, None where events do not have one."""
-    columns: dict[str, NDArray[Any] | None] = {"hash": events.keys.hash, "check": events.keys.check}
-    columns |= {"event_ts": events.event_ts, "ingest_ts": events.ingest_ts, "ordinal": events.ordinal}
+    """All columns but the user ids, None where events do not have one. Keys of integers are sooner computed than read."""
+    columns: dict[str, NDArray[Any] | None] = {
+        "event_ts": events.event_ts,
+        "ingest_ts": events.ingest_ts,
+        "ordinal": events.ordinal,
+    }
+    if not pa.types.is_integer(events.user_ids.type):
+        columns |= {"hash": events.keys.hash, "check": events.keys.check}
     for trait, (values, mask) in events.traits.items():
         columns |= {f"values {trait}": values, f"mask {trait}": mask}
     return columns | {"superseded_at": events.superseded_at}
