@@ -133,7 +133,8 @@ class _Judge:
             is_deleted = place in model.superseded or target.row.target is not None
             return Judgement(row, Fate.LEFT_OUT if is_deleted else Fate.SKIPPED)
         if place not in model.superseded:
-            return Judgement(row, Fate.SKIPPED if isinstance(target, tuple) else Fate.NEW)
+            is_known = isinstance(target, Version) and is_remembered(self.world, target, self.state)
+            return Judgement(row, Fate.NEW if is_known else Fate.SKIPPED)
         if isinstance(target, Version):
             newer = target.newer
             was_deleted = newer is None or newer.gone_by is not None or self._may_be_lost(newer)
