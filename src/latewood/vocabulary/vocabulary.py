@@ -34,13 +34,21 @@ class Blanker(Protocol):
 class Vocabulary:
     """Values to codes and back, for every coded trait of a schema. Thread-safe.
 
-    Args: epoch: the store's; chunks of another are damage. Zeros for a vocabulary that stands alone.
+    Args:
+        epoch: the store's; chunks of another are damage. Zeros for a vocabulary that stands alone.
+        is_live: whether the newest generation has a trait: the chunks of others are collected, in any order.
     """
 
     def __init__(
-        self, storage: Storage, schema: Schema, read_only: bool = False, *, epoch: bytes = bytes(EPOCH_BYTES)
+        self,
+        storage: Storage,
+        schema: Schema,
+        read_only: bool = False,
+        *,
+        epoch: bytes = bytes(EPOCH_BYTES),
+        is_live: Callable[[int], bool] = lambda trait_id: True,
     ) -> None:
-        self._storage, self._epoch, self._read_only = storage, epoch, read_only
+        self._storage, self._epoch, self._read_only, self._is_live = storage, epoch, read_only, is_live
         self._blanked = Blanked(storage, epoch)
         self._lists: dict[int, Wordlist] = {}
         self._lock = threading.Lock()
@@ -55,7 +63,7 @@ class Vocabulary:
         """Take in the coded traits of a schema that are not known here yet."""
         for trait in schema:
             if trait.coded and trait.id not in self._lists:
-                self._lists[trait.id] = Wordlist(self._storage, trait, self._epoch, self._blanked)
+                self._lists[trait.id] = Wordlist(self._storage, trait, self._epoch, self._blanked, self._is_live)
 
     @property
     def blanked(self) -> int:

@@ -293,6 +293,16 @@ def test_a_missing_chunk_is_named(damaged: Storage) -> None:
         Vocabulary(damaged, SCHEMA).values(WORD.id)
 
 
+def test_what_is_left_of_a_dropped_trait_is_no_damage(damaged: Storage) -> None:
+    """Found by the simulation: a writer that did not know yet added a chunk while the others were collected."""
+    damaged.delete([keys.vocabulary_chunk(WORD.id, 0)])
+    live = Vocabulary(damaged, SCHEMA, is_live=lambda trait_id: trait_id != WORD.id)
+    assert live.values(WORD.id).equals(words())
+    with pytest.raises(PointerError, match="'b'"):
+        live.codes(WORD, words("b"))
+    assert live.encode(WORD, words("x")).values.tolist() == [0]
+
+
 class Overtaken(LocalStorage):
     """Lists a folder while others create files in it: what is created behind the reader's back is not listed."""
 
