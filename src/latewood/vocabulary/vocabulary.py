@@ -50,6 +50,7 @@ class Vocabulary:
     ) -> None:
         self._storage, self._epoch, self._read_only, self._is_live = storage, epoch, read_only, is_live
         self._blanked = Blanked(storage, epoch)
+        self._applied = 0  # how many blankings every list goes by; others may be read, and are of no account yet
         self._lists: dict[int, Wordlist] = {}
         self._lock = threading.Lock()
         self.follow(schema)
@@ -68,7 +69,7 @@ class Vocabulary:
     @property
     def blanked(self) -> int:
         """How many blankings codes are given out by. An append says so, and is refused if there are newer ones."""
-        return len(self._blanked)
+        return self._applied
 
     def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
         """Codes of values, adding those that are new (durably, before this returns). Nulls: code 0 and the mask.
@@ -137,11 +138,16 @@ class Vocabulary:
         self._lists[trait_id].refresh()
 
     def refresh_blanked(self) -> None:
-        """Read the blankings that others have made, and go by them."""
+        """Read the blankings that others have made, and go by them; by those that could be read, should reading fail."""
         with self._lock:
-            if self._blanked.refresh():
-                for wordlist in self._lists.values():
-                    wordlist.blank()
+            try:
+                self._blanked.refresh()
+            finally:
+                read = len(self._blanked)
+                if read > self._applied:
+                    for wordlist in self._lists.values():
+                        wordlist.blank()
+                    self._applied = read
 
     def blank(
         self, tier: "Blanker", candidates: Mapping[int, NDArray[np.int32]], still: Callable[[], bool] | None = None
