@@ -58,7 +58,7 @@ class Store:
         self.changes, self.scrubs = Changes(storage, self.epoch), Scrubs(storage, self.epoch)
         self._tier: MutableTier | None = None
         self._closed = False
-        self.vocabulary = Vocabulary(storage, description.schema, read_only=True, epoch=self.epoch)
+        self.vocabulary = self._new_vocabulary(description.schema, read_only=True)
         self._reader: GenerationReader | None = None
         self._pin: str | None = None  # the name of the pin whose generation is read instead of the newest
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ class Store:
     def _open_for_writing(self, mutable: str | Path | None) -> None:
         first = self._description
         self.catalog.ensure_first(first.schema, first.shards, first.retention)
-        self.vocabulary = Vocabulary(self.storage, first.schema, epoch=self.epoch)
+        self.vocabulary = self._new_vocabulary(first.schema, read_only=False)
         self.vocabulary.refresh_blanked()
         self._tier = self._open_tier(mutable)
         try:
@@ -424,6 +424,12 @@ class Store:
         check_extent(self.storage, generation.vocabulary)
         self.vocabulary.follow(generation.schema)
         return GenerationReader(self.storage, generation)
+
+    def _new_vocabulary(self, schema: Schema, *, read_only: bool) -> Vocabulary:
+        def is_live(trait_id: int) -> bool:
+            return any(trait.id == trait_id for trait in self.catalog.latest().schema)
+
+        return Vocabulary(self.storage, schema, read_only, epoch=self.epoch, is_live=is_live)
 
     def _open_tier(self, mutable: str | Path | None) -> MutableTier:
         folder, published = tier_folder(self.path, self.storage, mutable), partial(was_published, self.catalog)

@@ -35,14 +35,23 @@ def rollback(
     newest = store.catalog.latest()
     parent = _parent(store, newest, generation_id)
     cut = tier.cut()
-    generation = build(store, parent, newest.id + 1, cut, "rollback", settings, progress)
+    try:
+        generation = build(store, parent, newest.id + 1, cut, "rollback", settings, progress)
+    except FileNotFoundError as error:
+        if store.catalog.is_stored(parent):
+            raise
+        raise ConflictError(_refused(generation_id) + "its files were deleted meanwhile") from error
     retire(store, generation, parent, keep)
     return generation
 
 
+def _refused(generation_id: int) -> str:
+    return f"cannot go back to generation {generation_id}: "
+
+
 def _parent(store: CompactionStore, newest: Generation, generation_id: int) -> Generation:
     """The generation to go back to. Raises: ConflictError: it cannot be gone back to."""
-    refused = f"cannot go back to generation {generation_id}: "
+    refused = _refused(generation_id)
     if generation_id == newest.id:
         raise ConflictError(refused + "it is the newest")
     try:

@@ -35,14 +35,12 @@ class Blanked:
         """The blanked codes of a trait."""
         return self._codes.get(trait_id, frozenset())
 
-    def refresh(self) -> bool:
-        """Read the lists that were added; whether there were any. Costs one read of a key that is not there."""
-        before = self._count
+    def refresh(self) -> None:
+        """Read the lists that were added. Costs one read of a key that is not there."""
         while (added := self._records.read_if_any(self._count, _from_document)) is not None:
             for trait_id, codes in added.items():
                 self._codes[trait_id] = self.codes(trait_id) | codes
             self._count += 1
-        return self._count > before
 
     def write(self, number: int, codes: Mapping[int, Sequence[int]]) -> None:
         """Put a list, durably. Writing it again is fine. Raises: CorruptionError: another has that number."""

@@ -34,14 +34,23 @@ class Blanker(Protocol):
 class Vocabulary:
     """Values to codes and back, for every coded trait of a schema. Thread-safe.
 
-    Args: epoch: the store's; chunks of another are damage. Zeros for a vocabulary that stands alone.
+    Args:
+        epoch: the store's; chunks of another are damage. Zeros for a vocabulary that stands alone.
+        is_live: whether the newest generation has a trait: the chunks of others are collected, in any order.
     """
 
     def __init__(
-        self, storage: Storage, schema: Schema, read_only: bool = False, *, epoch: bytes = bytes(EPOCH_BYTES)
+        self,
+        storage: Storage,
+        schema: Schema,
+        read_only: bool = False,
+        *,
+        epoch: bytes = bytes(EPOCH_BYTES),
+        is_live: Callable[[int], bool] = lambda trait_id: True,
     ) -> None:
-        self._storage, self._epoch, self._read_only = storage, epoch, read_only
+        self._storage, self._epoch, self._read_only, self._is_live = storage, epoch, read_only, is_live
         self._blanked = Blanked(storage, epoch)
+        self._applied = 0  # how many blankings every list goes by; others may be read, and are of no account yet
         self._lists: dict[int, Wordlist] = {}
         self._lock = threading.Lock()
         self.follow(schema)
@@ -55,12 +64,12 @@ class Vocabulary:
         """Take in the coded traits of a schema that are not known here yet."""
         for trait in schema:
             if trait.coded and trait.id not in self._lists:
-                self._lists[trait.id] = Wordlist(self._storage, trait, self._epoch, self._blanked)
+                self._lists[trait.id] = Wordlist(self._storage, trait, self._epoch, self._blanked, self._is_live)
 
     @property
     def blanked(self) -> int:
         """How many blankings codes are given out by. An append says so, and is refused if there are newer ones."""
-        return len(self._blanked)
+        return self._applied
 
     def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
         """Codes of values, adding those that are new (durably, before this returns). Nulls: code 0 and the mask.
@@ -129,11 +138,16 @@ class Vocabulary:
         self._lists[trait_id].refresh()
 
     def refresh_blanked(self) -> None:
-        """Read the blankings that others have made, and go by them."""
+        """Read the blankings that others have made, and go by them; by those that could be read, should reading fail."""
         with self._lock:
-            if self._blanked.refresh():
-                for wordlist in self._lists.values():
-                    wordlist.blank()
+            try:
+                self._blanked.refresh()
+            finally:
+                read = len(self._blanked)
+                if read > self._applied:
+                    for wordlist in self._lists.values():
+                        wordlist.blank()
+                    self._applied = read
 
     def blank(
         self, tier: "Blanker", candidates: Mapping[int, NDArray[np.int32]], still: Callable[[], bool] | None = None

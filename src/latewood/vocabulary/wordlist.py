@@ -14,7 +14,7 @@ Looking up known values takes no lock: the dictionary only grows, and codes ente
 """
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -32,14 +32,19 @@ CODES_MAX = 2**31 - 1
 class Wordlist:
     """The values of one coded trait, in the order of their codes.
 
-    Args: blanked: the store's; the vocabulary reads on in it.
+    Args:
+        blanked: the store's; the vocabulary reads on in it.
+        is_live: whether a trait was not dropped.
     """
 
-    def __init__(self, storage: Storage, trait: Trait, epoch: bytes, blanked: Blanked) -> None:
+    def __init__(
+        self, storage: Storage, trait: Trait, epoch: bytes, blanked: Blanked, is_live: Callable[[int], bool]
+    ) -> None:
         self._storage = storage
         self._epoch = epoch
         self._trait = trait
         self._blanked = blanked
+        self._is_live = is_live
         self._gone: frozenset[int] = frozenset()  # the blanked codes that were taken out here
         self._codes: dict[str | int, int] = {}
         self._visitors: dict[str | int, int] = {}  # codes that are good for this process only
@@ -166,10 +171,11 @@ class Wordlist:
             last = max((parsed[1] for parsed in found if parsed), default=-1)
             self.blank()
             while (missing := len(self._chunks)) <= last:
-                if not self._read_next():
-                    raise CorruptionError(
-                        f"{keys.vocabulary_chunk(self._trait.id, missing)} is missing; {last} is there"
-                    )
+                if self._read_next():
+                    continue
+                if not self._is_live(self._trait.id):
+                    break  # collected, and what is left of it came from a writer that did not know yet
+                raise CorruptionError(f"{keys.vocabulary_chunk(self._trait.id, missing)} is missing; {last} is there")
             self._loaded = True
 
     def _read_next(self) -> bool:

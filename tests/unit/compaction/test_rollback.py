@@ -59,6 +59,21 @@ def test_what_cannot_be_gone_back_to_is_refused_with_the_reason(parts: Parts, nu
     assert parts.listed() == before
 
 
+def test_files_that_are_deleted_meanwhile_are_a_reason(parts: Parts) -> None:
+    """Found by the simulation: a missing file, where another process collected what was gone back to."""
+    older, _ = days(parts, 2)
+    cut = parts.tier.cut
+
+    def collect_first() -> int:
+        parts.beside().catalog.collect(keep=1)
+        chosen: int = cut()
+        return chosen
+
+    parts.tier.cut = collect_first
+    with pytest.raises(ConflictError, match="cannot go back to generation 1: its files were deleted meanwhile"):
+        rollback(parts, older.id)
+
+
 def test_deleted_files_and_bulk_loads_are_reasons_too(parts: Parts) -> None:
     older, _ = days(parts, 2)
     parts.catalog.collect(keep=1)

@@ -293,6 +293,16 @@ def test_a_missing_chunk_is_named(damaged: Storage) -> None:
         Vocabulary(damaged, SCHEMA).values(WORD.id)
 
 
+def test_what_is_left_of_a_dropped_trait_is_no_damage(damaged: Storage) -> None:
+    """Found by the simulation: a writer that did not know yet added a chunk while the others were collected."""
+    damaged.delete([keys.vocabulary_chunk(WORD.id, 0)])
+    live = Vocabulary(damaged, SCHEMA, is_live=lambda trait_id: trait_id != WORD.id)
+    assert live.values(WORD.id).equals(words())
+    with pytest.raises(PointerError, match="'b'"):
+        live.codes(WORD, words("b"))
+    assert live.encode(WORD, words("x")).values.tolist() == [0]
+
+
 class Overtaken(LocalStorage):
     """Lists a folder while others create files in it: what is created behind the reader's back is not listed."""
 
@@ -394,6 +404,44 @@ def test_a_blanked_value_is_gone_and_its_code_is_not_given_out_again(storage: St
     for known in (vocabulary, other, Vocabulary(storage, SCHEMA)):
         assert known.encode(WORD, words("private words", "keep", "later")).values.tolist() == [3, 0, 2]
         assert known.values(WORD.id).to_pylist() == ["keep", None, "later", "private words"]
+
+
+def test_blankings_count_only_once_codes_go_by_them(
+    storage: Storage, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation: a read that failed after one blanking was read left it counted and without effect."""
+    vocabulary.encode(WORD, words("a", "b"))
+    vocabulary.encode(ACTION, words("buy"))
+    other = Vocabulary(storage, SCHEMA)
+    assert other.encode(WORD, words("b")).values.tolist() == [1]
+    vocabulary.put_blanked(0, {WORD.id: [1], ACTION.id: [0]})
+    read = storage.read
+
+    def fail_at_the_next(key: str) -> bytes:
+        if key == keys.blanked(1):
+            raise OSError("no")
+        return read(key)
+
+    monkeypatch.setattr(storage, "read", fail_at_the_next)
+    with pytest.raises(OSError, match="no"):
+        other.refresh_blanked()
+    assert other.blanked == 1
+    assert other.encode(WORD, words("a", "b")).values.tolist() == [0, 2]
+    assert other.encode(ACTION, words("buy")).values.tolist() == [1]
+
+
+def test_a_blanking_that_a_chunk_shows_is_not_counted_yet(storage: Storage, vocabulary: Vocabulary) -> None:
+    vocabulary.encode(WORD, words("a"))
+    vocabulary.encode(ACTION, words("buy"))
+    other = Vocabulary(storage, SCHEMA)
+    other.encode(ACTION, words("buy"))
+    vocabulary.put_blanked(0, {WORD.id: [0], ACTION.id: [0]})
+    vocabulary.erase_blanked()
+    assert other.encode(WORD, words("b")).values.tolist() == [1]  # its chunk has a null, and so the blanking is read
+    assert other.blanked == 0
+    other.refresh_blanked()
+    assert other.blanked == 1
+    assert other.encode(ACTION, words("buy")).values.tolist() == [1]
 
 
 def test_a_blanked_value_that_an_example_carries_is_read_in_this_process_only(

@@ -129,11 +129,14 @@ class _Judge:
         if place in self.places:
             return Judgement(row, Fate.NEW)
         if isinstance(target, Version) and target.gone_by is not None:
+            if not by_place and any(version.place in self.places for version in self._versions_of(target)):
+                return Judgement(row, Fate.NEW)
             # by its id an earlier version may be found, which was superseded by what is gone
             is_deleted = place in model.superseded or target.row.target is not None
             return Judgement(row, Fate.LEFT_OUT if is_deleted else Fate.SKIPPED)
         if place not in model.superseded:
-            return Judgement(row, Fate.SKIPPED if isinstance(target, tuple) else Fate.NEW)
+            is_known = isinstance(target, Version) and is_remembered(self.world, target, self.state)
+            return Judgement(row, Fate.NEW if is_known else Fate.SKIPPED)
         if isinstance(target, Version):
             newer = target.newer
             was_deleted = newer is None or newer.gone_by is not None or self._may_be_lost(newer)
@@ -155,7 +158,7 @@ class _Judge:
         for judgement in fresh:
             if judgement.row.target is None:
                 continue
-            target = self._meant(judgement)
+            target = self._meant(judgement, left[0] if left else None)
             place = judgement.row.target.place if target is None else target.place
             assert judgement.ingest_ts is not None
             if left and left[0] == (judgement.row.user, *place[1:], judgement.ingest_ts):
@@ -179,13 +182,24 @@ class _Judge:
             require(is_first, "R13: superseded twice:", target, "by", target.newer, "and", judgement)
             self.world.model.supersede(target, judgement.ingest_ts, judgement.version)
 
-    def _meant(self, judgement: Judgement) -> Version | None:
-        """The version that a row supersedes: its user's at a place, or the newest of an id before it."""
+    def _versions_of(self, version: Version) -> list[Version]:
+        """All that have its event id."""
+        return self.world.model.by_id.get(version.row.event_id or "", [])
+
+    def _meant(self, judgement: Judgement, named: Named | None) -> Version | None:
+        """The version that a row supersedes: its user's at a place, or the newest of an id before it.
+
+        Where a scrub took that, it may be an earlier one that retention took too: nobody knows what became of it.
+        Args: named: what is superseded, if it is this row that does it.
+        """
         target, model = judgement.row.target, self.world.model
         assert target is not None
         if self.asked.by_place or target.row.event_id is None:
             return model.by_place.get((judgement.row.user, *target.place[1:]))
-        earlier = [v for v in model.by_id.get(target.row.event_id, ()) if v.index < judgement.known]
+        earlier = [v for v in self._versions_of(target) if v.index < judgement.known]
+        known = [v for v in earlier if named is not None and (judgement.row.user, *v.place[1:]) == named[:4]]
+        if earlier and earlier[-1].gone_by is not None and known:
+            return known[-1]
         return earlier[-1] if earlier else target
 
 

@@ -82,7 +82,8 @@ def backfill_anchors(process: Process) -> None:
         if model.changes != changes:
             kept = pa.array([_ends_as_known(model, request) for request in in_us(requests)], pa.bool_())
             requests, examples = requests.filter(kept), examples.filter(kept)
-        log(process, examples, requests)
+        if len(examples):
+            log(process, examples, requests)
 
 
 def _ends_as_known(model: Model, request: dict[str, Any]) -> bool:
