@@ -30,8 +30,13 @@ FIRST_NOTE = NOTE // 8
 
 
 def new_desk() -> NDArray[np.int64]:
-    """An empty desk. Not made in the kernels: numba would free what it sees only the address of."""
-    return np.full(FIRST_NOTE + 5, NOWHERE, np.int64)
+    """An empty desk. Not made in the kernels: numba would free what it sees only the address of.
+
+    Only the note says something yet: to fill the rest would push everything else out of the nearest cache.
+    """
+    desk = np.empty(FIRST_NOTE + 5, np.int64)
+    desk[FIRST_NOTE:] = NOWHERE
+    return desk
 
 
 @kernel
