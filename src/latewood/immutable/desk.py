@@ -95,7 +95,12 @@ def is_visible(desk: Any, row: Any, watermark: Any) -> Any:
 
 @kernel
 def lay_out_times(table: Any, user: Any, stripe: Any, desk: Any) -> Any:
-    """Put a stripe's times on the desk unless they lie there. Returns how many events it has; 0 if damaged."""
+    """Put a stripe's times on the desk unless they lie there. Returns how many events it has; 0 if damaged.
+
+    Once a block was found damaged nothing else is laid out: the note says which it was.
+    """
+    if noted(desk, DAMAGED) != NOWHERE:
+        return uint64(0)
     place = noted(desk, TABLE) == int64(table) and noted(desk, USER) == int64(user)
     if not place or noted(desk, STRIPE) != int64(stripe):
         write_note(desk, TABLE, table)

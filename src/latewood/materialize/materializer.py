@@ -253,7 +253,9 @@ class Materializer:
         segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
         columns = self._columns(resolved, planned, segments, planned.size, int(lengths.sum()))
         starts = np.where(views, planned.base[: len(lengths)], own[:-1])
-        return SharedBatch(starts=starts, lengths=lengths, **self._fields(resolved, columns))
+        fields = self._fields(resolved, columns)
+        fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
+        return SharedBatch(starts=starts, lengths=lengths, **fields)
 
     def _choose(self, resolved: Resolved) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What competes for the outputs, and where recent events go among stored ones."""
@@ -309,6 +311,12 @@ class Materializer:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats
+
+
+def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:
+    """Whether any null is one that an example sees, and does not lie between them."""
+    before = np.concatenate([[0], np.cumsum(mask)])
+    return bool((before[starts + lengths] > before[starts]).any())
 
 
 def _recents_of(logged: Logged, want: Wanted) -> Column:

@@ -130,6 +130,21 @@ def test_shared_histories_are_the_same(store: lw.Store, clock: ManualClock, max_
         assert repr(shared).startswith(f"<SharedBatch of 8 examples: {shared.lengths.sum()} events, event_ts, item,")
 
 
+def test_a_null_between_shared_histories_is_nobodys(store_path: Path, clock: ManualClock) -> None:
+    clock.set(START + 10 * SECOND)
+    store = lw.Store.create(store_path, SCHEMA, shards=1, clock=clock)
+    store.append(events([1, 1], [5, 8]))
+    store.compact()
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": times([9])})).columns
+    clock.set(START + 20 * SECOND)
+    store.append(events([1], [7]))  # late, and its item is null
+    store.compact()
+    materializer = Materializer(store, lw.Projection(traits=["item"]))
+    shared = materializer.shared(examples)
+    assert shared.history(0)["item"].tolist() == [5, 8]
+    assert shared.mask(0) == shared.masks == materializer(examples).masks == {}
+
+
 def test_feature_groups_and_order_of_traits(store: lw.Store, examples: pa.Table) -> None:
     grouped = Materializer(store, lw.Projection(groups=["more"]))(examples)
     assert list(grouped.values) == ["event_ts", "score", "like"]
