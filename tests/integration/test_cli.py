@@ -37,7 +37,6 @@ VERBS = (
     "export",
     "shadow",
     "warmup",
-    "bench",
     "demo",
 )
 

@@ -25,10 +25,7 @@ from latewood.users import UserKeys
 
 
 def open_shard(storage: Storage, generation: Generation, number: int) -> "OldShard | None":
-    """One shard of a generation; None where it has no file, having no events. Raises: CorruptionError.
-
-    The file may be of an older generation, in whose time the shard changed last: its hash says that it is the one.
-    """
+    """One shard of a generation; None where it has no file, having no events. Raises: CorruptionError."""
     file = generation.shards[number]
     if not file.exists:
         return None
@@ -37,6 +34,7 @@ def open_shard(storage: Storage, generation: Generation, number: int) -> "OldSha
         file.key,
         columns=columns_of(generation.schema),
         epoch=generation.epoch,
+        generation=generation.id,
         number=number,
         footer_xxh3=file.footer_xxh3,
     )

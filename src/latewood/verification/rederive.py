@@ -6,7 +6,7 @@ superseded before the cutoff; does the example carry every recent event that it 
 both are merged by the total order and cut.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,6 @@ from latewood.materialize.logged import Logged
 from latewood.schema import EVENT_TS, Schema
 from latewood.stripes.identity import identities
 
-Unified = Callable[[int, Column], Column]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
@@ -35,18 +33,9 @@ class Expected:
 
 
 def rederive(
-    logged: Logged,
-    i: int,
-    histories: Histories,
-    user: int,
-    scrubbed_at: int,
-    max_len: int | None,
-    unified: Unified,
+    logged: Logged, i: int, histories: Histories, user: int, scrubbed_at: int, max_len: int | None
 ) -> Expected:
-    """Derive one example anew.
-
-    Args: i: its row. user: its user's place in `histories`. unified: a trait's column with one code per value.
-    """
+    """Derive one example anew. Args: i: its row. user: its user's place in `histories`."""
     if int(logged.cutoff[i]) <= scrubbed_at:
         return Expected("scrubbed")
     events, row = histories.of(user)
@@ -60,7 +49,7 @@ def rederive(
     problem = None
     if checksum != example.checksum:
         problem = f"the {length} events of its pointer have the checksum {checksum:#018x}, not {example.checksum:#018x}"
-    problem = problem or example.lacks(events, recents, scrubbed_at) or _misquotes(recents, events, unified)
+    problem = problem or example.lacks(events, recents, scrubbed_at) or _misquotes(recents, events)
     return Expected(None, _merged(events.take(kept), recents, max_len), problem)
 
 
@@ -121,15 +110,14 @@ class _Example:
         return f"it carries {len(recents)} recent events, but not that of {event_ts}, ingested {ingest_ts}"
 
 
-def _misquotes(recents: Events, events: Events, unified: Unified) -> str | None:
-    """A recent event that the store has, too, and with other values. One value may have two codes."""
+def _misquotes(recents: Events, events: Events) -> str | None:
+    """A recent event that the store has, too, and with other values."""
     row_of = {place: row for row, place in enumerate(places(events))}
     known = [(j, row_of[place]) for j, place in enumerate(places(recents)) if place in row_of]
     own, rows = np.array(known, np.int64).reshape(-1, 2).T
     copies, originals = recents.take(own), events.take(rows)
     for trait, column in copies.traits.items():
-        original = originals.traits.get(trait, _nulls(len(rows), column.values.dtype))
-        different = _different(unified(trait, column), unified(trait, original))
+        different = _different(column, originals.traits.get(trait, _nulls(len(rows), column.values.dtype)))
         if len(different):
             event_ts = show_ts(int(copies.event_ts[different[0]]))
             return f"it carries other values than the store has, first in its recent event of {event_ts}"

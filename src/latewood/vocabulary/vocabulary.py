@@ -71,11 +71,6 @@ class Vocabulary:
         """How many blankings codes are given out by. An append says so, and is refused if there are newer ones."""
         return self._applied
 
-    @property
-    def blanked_known(self) -> int:
-        """How many blankings were read here: values that were read since may be null for any of them."""
-        return len(self._blanked)
-
     def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
         """Codes of values, adding those that are new (durably, before this returns). Nulls: code 0 and the mask.
 
@@ -100,21 +95,6 @@ class Vocabulary:
         """
         return self._lists[trait_id].values(at_least)
 
-    def unified(self, trait_id: int, column: Column) -> Column:
-        """A column with each code as the first that means the same: a value may stand in its list twice.
-
-        A column of a trait that is not coded comes back as it is.
-        """
-        if trait_id not in self._lists or not len(column.values):
-            return column
-        values = self.values(trait_id, int(column.values.max()) + 1 if column.mask is None else 0)
-        encoded = pc.dictionary_encode(values, null_encoding="encode").indices.to_numpy()
-        _, first, of = np.unique(encoded, return_index=True, return_inverse=True)
-        table = np.concatenate(
-            [first[of], np.arange(len(values), len(values) + 1)]
-        )  # one more, for nulls without values
-        return Column(table[np.minimum(column.values, len(values))].astype(np.int32), column.mask)
-
     def to_arrow(self, trait: Trait, column: Column) -> pa.DictionaryArray:
         """A coded column as values, each of which is looked at once.
 
@@ -122,9 +102,8 @@ class Vocabulary:
             which was of a generation or segment that is there no more.
         """
         codes = pa.array(column.values, pa.int32(), mask=column.mask)
-        used = column.values if column.mask is None else column.values[~column.mask]
-        # numpy's maximum: Arrow's takes ten times as long, and captures ask for a few codes at a time
-        values = self.values(trait.id, int(used.max()) + 1 if len(used) else 0)
+        largest = pc.max(codes).as_py()
+        values = self.values(trait.id, 0 if largest is None else largest + 1)
         if values.null_count and values.take(codes).null_count > codes.null_count:
             raise ScrubbedError(f"a value of trait {trait.name!r} was forgotten while it was read; read again")
         return pa.DictionaryArray.from_arrays(codes, values)

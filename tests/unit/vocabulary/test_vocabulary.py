@@ -16,14 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latewood.columns import Column
 from latewood.errors import CorruptionError, PointerError, SchemaError
-from latewood.pointer import EPOCH_BYTES
 from latewood.schema import Schema
 from latewood.storage import Storage, StoredObject, keys, open_storage
 from latewood.storage.local import LocalStorage
 from latewood.vocabulary import Vocabulary, check_extent, extent
-from latewood.vocabulary.chunk import Place, encode_chunk
 
 SCHEMA = Schema(
     user_id=pa.int64(),
@@ -306,18 +303,6 @@ def test_what_is_left_of_a_dropped_trait_is_no_damage(damaged: Storage) -> None:
     assert live.encode(WORD, words("x")).values.tolist() == [0]
 
 
-def test_codes_of_one_value_are_unified(storage: Storage, vocabulary: Vocabulary) -> None:
-    """Found by the simulation: verify took a value with two codes for two values."""
-    vocabulary.encode(WORD, words("a"))
-    again = encode_chunk(words("a", "b"), Place(bytes(EPOCH_BYTES), WORD.id, 1, 1))
-    assert storage.create(keys.vocabulary_chunk(WORD.id, 1), again)
-    known, mask = Vocabulary(storage, SCHEMA), np.array([False, False, False, True])
-    column = Column(np.array([0, 1, 2, 0], np.int32), mask)
-    assert known.unified(WORD.id, column).values.tolist() == [0, 0, 2, 0]
-    assert known.unified(ACTION.id, Column(np.zeros(2, np.int32), np.ones(2, np.bool_))).values.tolist() == [0, 0]
-    assert known.unified(SCHEMA["plain"].id, column) is column
-
-
 class Overtaken(LocalStorage):
     """Lists a folder while others create files in it: what is created behind the reader's back is not listed."""
 
@@ -453,7 +438,7 @@ def test_a_blanking_that_a_chunk_shows_is_not_counted_yet(storage: Storage, voca
     vocabulary.put_blanked(0, {WORD.id: [0], ACTION.id: [0]})
     vocabulary.erase_blanked()
     assert other.encode(WORD, words("b")).values.tolist() == [1]  # its chunk has a null, and so the blanking is read
-    assert (other.blanked, other.blanked_known) == (0, 1)
+    assert other.blanked == 0
     other.refresh_blanked()
     assert other.blanked == 1
     assert other.encode(ACTION, words("buy")).values.tolist() == [1]

@@ -45,8 +45,7 @@ def compare(
 
 
 def _masked(store: Store, projection: Projection, examples: pa.Table) -> Batch:
-    materializer = Materializer(store, projection, on_missing="mask")
-    return materializer(examples) if len(examples) % 2 else materializer.shared(examples).expand()
+    return Materializer(store, projection, on_missing="mask")(examples)
 
 
 def of_one_type(logged: Sequence[Logged]) -> list[list[Logged]]:
