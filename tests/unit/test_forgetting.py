@@ -269,6 +269,24 @@ def test_a_reader_of_an_older_generation_does_not_take_a_blanked_value_for_null(
         trainer.batch(resolved)
 
 
+def test_a_blanking_that_shows_in_the_values_alone_makes_a_reader_look_again(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation: a reader of an older generation looks for blankings just before one, for values after it."""
+    append(store, clock, "u3", 5, "hidden shop")
+    store.compact()
+    examples = capture(store, clock, "u3")
+    reader = lw.Store.open(store.path, read_only=True)
+    trainer = lw.Materializer(reader, EVERYTHING)
+    resolved = trainer.resolve(examples)  # maps its files, and reads no values yet
+    append(store, clock, "u3", 6, "big shop")
+    store.alter(retention=lw.Retention(max_events=1))
+    store.scrub(["u1"])
+    monkeypatch.setattr(reader.vocabulary, "refresh_blanked", lambda: None)
+    with pytest.raises(lw.ExpiredError, match="u3"):
+        trainer.batch(resolved)
+
+
 def test_a_scrub_that_another_finished_and_settled_is_the_same_scrub(store: lw.Store, clock: ManualClock) -> None:
     """Found by the simulation: its own process slept from the commit to the record."""
     users = user_keys(pa.array(["u1"]))

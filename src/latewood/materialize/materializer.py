@@ -189,8 +189,8 @@ class Materializer:
         if not coded:
             return True
         missing = vocabulary.missing(generation.vocabulary, {trait.id for trait in coded.values()})
-        now = generation.id, vocabulary.blanked
-        if missing is None and (not vocabulary.blanked or now == self._known_newest):
+        now = generation.id, vocabulary.blanked_known
+        if missing is None and (not vocabulary.blanked_known or now == self._known_newest):
             return True
         if self._store.refresh().generation.id != generation.id:
             return False

@@ -71,6 +71,11 @@ class Vocabulary:
         """How many blankings codes are given out by. An append says so, and is refused if there are newer ones."""
         return self._applied
 
+    @property
+    def blanked_known(self) -> int:
+        """How many blankings were read here: values that were read since may be null for any of them."""
+        return len(self._blanked)
+
     def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
         """Codes of values, adding those that are new (durably, before this returns). Nulls: code 0 and the mask.
 
