@@ -213,6 +213,23 @@ def test_a_reader_moves_on_where_recent_values_of_a_dropped_trait_were_collected
     assert row["item"] == [clock.now()]
 
 
+def test_a_trait_dropped_before_an_example_was_logged_is_not_null_to_a_reader_that_has_it(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: of two generations with one watermark, the reader had the older."""
+    store.alter(add=pa.schema([("city", pa.string())]))
+    store.compact()
+    append(store, clock, city="Oslo")
+    reader = lw.Store.open(store.path, read_only=True)
+    before = reader.generation
+    store.alter(drop=["city"])
+    after = store.compact(before.watermark)
+    assert after.watermark == before.watermark
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]})).columns
+    [row] = lw.Materializer(reader, lw.Projection())(examples).to_arrow()["history"].to_pylist()
+    assert list(row) == ["event_ts", "item", "action"]
+
+
 def test_missing_values_of_the_newest_generation_are_damage(store: lw.Store, clock: ManualClock) -> None:
     append(store, clock)
     store.compact()

@@ -41,6 +41,11 @@ class Heads:
     def __len__(self) -> int:
         return len(self.pointers)
 
+    def lacks(self, traits: Sequence[Trait]) -> bool:
+        """Whether the recent events are without any of some traits."""
+        names = {field.name for field in self.recent.type} if pa.types.is_struct(self.recent.type) else set()
+        return any(trait.label not in names for trait in traits)
+
     def read_recents(
         self, traits: Sequence[Trait], vocabulary: Vocabulary, scrubbed: NDArray[np.bool_] | None = None
     ) -> "Logged":

@@ -108,6 +108,8 @@ class Materializer:
             reader, resolution = self._look_up(heads)
             known, scrub_ts = self._scrubbed_at(heads.keys)
             view = self._view()  # now that the store has what it is read from
+            if self._was_logged_later(heads, reader, view):
+                continue
             scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
             try:
                 logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
@@ -116,6 +118,16 @@ class Materializer:
                     raise
             else:
                 return self._resolved(logged, resolution, scrub_ts, known, reader, view)
+
+    def _was_logged_later(self, heads: Heads, reader: GenerationReader, view: View) -> bool:
+        """Whether there is a newer generation that these examples may be of, though its watermark is the same.
+
+        Their recent events then lack a trait because it was dropped, and not because it was added since.
+        """
+        watermark = int(heads.pointers.watermark.max()) if len(heads) else None
+        if watermark != reader.generation.watermark or not heads.lacks(view.recent):
+            return False
+        return self._store.refresh().generation.id != reader.generation.id
 
     def _resolved(
         self,

@@ -123,7 +123,9 @@ def train_pinned(process: Process) -> None:
     if view is None:
         return
     watermark, schema = view.generation.watermark, view.generation.schema
-    known = [item for item in world.model.logged if item.watermark <= watermark and item.has_traits_of(schema)]
+    known = [
+        item for item in world.model.logged if item.watermark <= watermark and item.has_traits_of(schema, watermark)
+    ]
     if known:
         compare(process, view, chance.some(known, 3), draw_projection(chance, schema), lacks=is_over)
 

@@ -75,12 +75,15 @@ class Logged:
         pointers = self.examples["uih"].combine_chunks().field("watermark").cast(pa.int64())
         return max(pointers.to_pylist())
 
-    def has_traits_of(self, schema: Schema) -> bool:
-        """Whether a schema can tell what its recent events say: a newer one, with the same watermark, may lack a trait."""
+    def has_traits_of(self, schema: Schema, watermark: int) -> bool:
+        """Whether a generation's schema can tell what its recent events say.
+
+        Logged later, as of the same watermark, they may lack a trait that was dropped; earlier, one that was added.
+        """
         recent = self.examples["recent"].combine_chunks()
         names = {field.name for field in recent.type}
         is_empty = not sum(map(len, recent.field("event_ts").to_pylist()))
-        return is_empty or all(trait.label in names or trait.added for trait in schema)
+        return is_empty or all(trait.label in names or (trait.added and self.watermark < watermark) for trait in schema)
 
 
 @dataclass(frozen=True, slots=True)
