@@ -21,6 +21,7 @@ from latewood.histories import RECENT, Histories, places, superseded
 from latewood.materialize.logged import Logged
 from latewood.schema import EVENT_TS, Schema
 from latewood.stripes.identity import identities
+from latewood.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +34,13 @@ class Expected:
 
 
 def rederive(
-    logged: Logged, i: int, histories: Histories, user: int, scrubbed_at: int, max_len: int | None
+    logged: Logged,
+    i: int,
+    histories: Histories,
+    user: int,
+    scrubbed_at: int,
+    max_len: int | None,
+    vocabulary: Vocabulary,
 ) -> Expected:
     """Derive one example anew. Args: i: its row. user: its user's place in `histories`."""
     if int(logged.cutoff[i]) <= scrubbed_at:
@@ -49,7 +56,7 @@ def rederive(
     problem = None
     if checksum != example.checksum:
         problem = f"the {length} events of its pointer have the checksum {checksum:#018x}, not {example.checksum:#018x}"
-    problem = problem or example.lacks(events, recents, scrubbed_at) or _misquotes(recents, events)
+    problem = problem or example.lacks(events, recents, scrubbed_at) or _misquotes(recents, events, vocabulary)
     return Expected(None, _merged(events.take(kept), recents, max_len), problem)
 
 
@@ -110,14 +117,15 @@ class _Example:
         return f"it carries {len(recents)} recent events, but not that of {event_ts}, ingested {ingest_ts}"
 
 
-def _misquotes(recents: Events, events: Events) -> str | None:
-    """A recent event that the store has, too, and with other values."""
+def _misquotes(recents: Events, events: Events, vocabulary: Vocabulary) -> str | None:
+    """A recent event that the store has, too, and with other values. One value may have two codes."""
     row_of = {place: row for row, place in enumerate(places(events))}
     known = [(j, row_of[place]) for j, place in enumerate(places(recents)) if place in row_of]
     own, rows = np.array(known, np.int64).reshape(-1, 2).T
     copies, originals = recents.take(own), events.take(rows)
     for trait, column in copies.traits.items():
-        different = _different(column, originals.traits.get(trait, _nulls(len(rows), column.values.dtype)))
+        original = originals.traits.get(trait, _nulls(len(rows), column.values.dtype))
+        different = _different(vocabulary.unified(trait, column), vocabulary.unified(trait, original))
         if len(different):
             event_ts = show_ts(int(copies.event_ts[different[0]]))
             return f"it carries other values than the store has, first in its recent event of {event_ts}"

@@ -100,6 +100,21 @@ class Vocabulary:
         """
         return self._lists[trait_id].values(at_least)
 
+    def unified(self, trait_id: int, column: Column) -> Column:
+        """A column with each code as the first that means the same: a value may stand in its list twice.
+
+        A column of a trait that is not coded comes back as it is.
+        """
+        if trait_id not in self._lists or not len(column.values):
+            return column
+        values = self.values(trait_id, int(column.values.max()) + 1 if column.mask is None else 0)
+        encoded = pc.dictionary_encode(values, null_encoding="encode").indices.to_numpy()
+        _, first, of = np.unique(encoded, return_index=True, return_inverse=True)
+        table = np.concatenate(
+            [first[of], np.arange(len(values), len(values) + 1)]
+        )  # one more, for nulls without values
+        return Column(table[np.minimum(column.values, len(values))].astype(np.int32), column.mask)
+
     def to_arrow(self, trait: Trait, column: Column) -> pa.DictionaryArray:
         """A coded column as values, each of which is looked at once.
 

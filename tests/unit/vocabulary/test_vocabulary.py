@@ -16,11 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latewood.columns import Column
 from latewood.errors import CorruptionError, PointerError, SchemaError
+from latewood.pointer import EPOCH_BYTES
 from latewood.schema import Schema
 from latewood.storage import Storage, StoredObject, keys, open_storage
 from latewood.storage.local import LocalStorage
 from latewood.vocabulary import Vocabulary, check_extent, extent
+from latewood.vocabulary.chunk import Place, encode_chunk
 
 SCHEMA = Schema(
     user_id=pa.int64(),
@@ -301,6 +304,18 @@ def test_what_is_left_of_a_dropped_trait_is_no_damage(damaged: Storage) -> None:
     with pytest.raises(PointerError, match="'b'"):
         live.codes(WORD, words("b"))
     assert live.encode(WORD, words("x")).values.tolist() == [0]
+
+
+def test_codes_of_one_value_are_unified(storage: Storage, vocabulary: Vocabulary) -> None:
+    """Found by the simulation: verify took a value with two codes for two values."""
+    vocabulary.encode(WORD, words("a"))
+    again = encode_chunk(words("a", "b"), Place(bytes(EPOCH_BYTES), WORD.id, 1, 1))
+    assert storage.create(keys.vocabulary_chunk(WORD.id, 1), again)
+    known, mask = Vocabulary(storage, SCHEMA), np.array([False, False, False, True])
+    column = Column(np.array([0, 1, 2, 0], np.int32), mask)
+    assert known.unified(WORD.id, column).values.tolist() == [0, 0, 2, 0]
+    assert known.unified(ACTION.id, Column(np.zeros(2, np.int32), np.ones(2, np.bool_))).values.tolist() == [0, 0]
+    assert known.unified(SCHEMA["plain"].id, column) is column
 
 
 class Overtaken(LocalStorage):
