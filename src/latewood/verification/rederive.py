@@ -6,7 +6,7 @@ superseded before the cutoff; does the example carry every recent event that it 
 both are merged by the total order and cut.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from latewood.histories import RECENT, Histories, places, superseded
 from latewood.materialize.logged import Logged
 from latewood.schema import EVENT_TS, Schema
 from latewood.stripes.identity import identities
-from latewood.vocabulary import Vocabulary
+
+Unified = Callable[[int, Column], Column]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +41,12 @@ def rederive(
     user: int,
     scrubbed_at: int,
     max_len: int | None,
-    vocabulary: Vocabulary,
+    unified: Unified,
 ) -> Expected:
-    """Derive one example anew. Args: i: its row. user: its user's place in `histories`."""
+    """Derive one example anew.
+
+    Args: i: its row. user: its user's place in `histories`. unified: a trait's column with one code per value.
+    """
     if int(logged.cutoff[i]) <= scrubbed_at:
         return Expected("scrubbed")
     events, row = histories.of(user)
@@ -56,7 +60,7 @@ def rederive(
     problem = None
     if checksum != example.checksum:
         problem = f"the {length} events of its pointer have the checksum {checksum:#018x}, not {example.checksum:#018x}"
-    problem = problem or example.lacks(events, recents, scrubbed_at) or _misquotes(recents, events, vocabulary)
+    problem = problem or example.lacks(events, recents, scrubbed_at) or _misquotes(recents, events, unified)
     return Expected(None, _merged(events.take(kept), recents, max_len), problem)
 
 
@@ -117,7 +121,7 @@ class _Example:
         return f"it carries {len(recents)} recent events, but not that of {event_ts}, ingested {ingest_ts}"
 
 
-def _misquotes(recents: Events, events: Events, vocabulary: Vocabulary) -> str | None:
+def _misquotes(recents: Events, events: Events, unified: Unified) -> str | None:
     """A recent event that the store has, too, and with other values. One value may have two codes."""
     row_of = {place: row for row, place in enumerate(places(events))}
     known = [(j, row_of[place]) for j, place in enumerate(places(recents)) if place in row_of]
@@ -125,7 +129,7 @@ def _misquotes(recents: Events, events: Events, vocabulary: Vocabulary) -> str |
     copies, originals = recents.take(own), events.take(rows)
     for trait, column in copies.traits.items():
         original = originals.traits.get(trait, _nulls(len(rows), column.values.dtype))
-        different = _different(vocabulary.unified(trait, column), vocabulary.unified(trait, original))
+        different = _different(unified(trait, column), unified(trait, original))
         if len(different):
             event_ts = show_ts(int(copies.event_ts[different[0]]))
             return f"it carries other values than the store has, first in its recent event of {event_ts}"
