@@ -139,7 +139,9 @@ class _Checker:
         scrubbed_at = store.scrubs.scrubbed_at(users)
         for i, row in enumerate(rows.tolist()):
             user = int(of[i])
-            expected = rederive(logged, i, histories, user, int(scrubbed_at[user]), self._max_len, store.vocabulary)
+            expected = rederive(
+                logged, i, histories, user, int(scrubbed_at[user]), self._max_len, store.vocabulary.unified
+            )
             if expected.refused is not None:
                 self.refused[expected.refused] += 1
             elif expected.events is not None:
