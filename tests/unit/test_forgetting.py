@@ -249,6 +249,13 @@ def test_an_event_id_is_known_again_though_its_value_was_blanked(store: lw.Store
     assert not any(b"hidden shop" in data for data in files_of(store).values())
 
 
+def take_of_u3(store: lw.Store, clock: ManualClock) -> None:
+    """Retention takes what u3 did in the hidden shop; a scrub of another user then takes the shop's name."""
+    append(store, clock, "u3", 6, "big shop")
+    store.alter(retention=lw.Retention(max_events=1))
+    store.scrub(["u1"])
+
+
 def test_a_reader_of_an_older_generation_does_not_take_a_blanked_value_for_null(
     store: lw.Store, clock: ManualClock
 ) -> None:
@@ -260,9 +267,7 @@ def test_a_reader_of_an_older_generation_does_not_take_a_blanked_value_for_null(
     trainer = lw.Materializer(reader, EVERYTHING)
     resolved = trainer.resolve(examples)
     assert trainer.batch(resolved).to_arrow()["history"].to_pylist()[0]["shop"] == ["hidden shop"]
-    append(store, clock, "u3", 6, "big shop")
-    store.alter(retention=lw.Retention(max_events=1))
-    store.scrub(["u1"])
+    take_of_u3(store, clock)
     assert trainer.batch(resolved).to_arrow()["history"].to_pylist()[0]["shop"] == ["hidden shop"]
     reader.vocabulary.refresh_blanked()  # as other examples may make it do
     with pytest.raises(lw.ExpiredError, match="u3"):
@@ -279,9 +284,7 @@ def test_a_blanking_that_shows_in_the_values_alone_makes_a_reader_look_again(
     reader = lw.Store.open(store.path, read_only=True)
     trainer = lw.Materializer(reader, EVERYTHING)
     resolved = trainer.resolve(examples)  # maps its files, and reads no values yet
-    append(store, clock, "u3", 6, "big shop")
-    store.alter(retention=lw.Retention(max_events=1))
-    store.scrub(["u1"])
+    take_of_u3(store, clock)
     monkeypatch.setattr(reader.vocabulary, "refresh_blanked", lambda: None)
     with pytest.raises(lw.ExpiredError, match="u3"):
         trainer.batch(resolved)

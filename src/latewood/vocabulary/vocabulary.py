@@ -103,17 +103,16 @@ class Vocabulary:
     def unified(self, trait_id: int, column: Column) -> Column:
         """A column with each code as the first that means the same: a value may stand in its list twice.
 
-        A column of a trait that is not coded comes back as it is.
+        A column of a trait that is not coded comes back as it is. Shapes: (n,) → (n,), int32 codes.
+        Raises: CorruptionError: a code without a value.
         """
-        if trait_id not in self._lists or not len(column.values):
+        used = column.values if column.mask is None else column.values[~column.mask]
+        if trait_id not in self._lists or not len(used):
             return column
-        values = self.values(trait_id, int(column.values.max()) + 1 if column.mask is None else 0)
+        values = self.values(trait_id, int(used.max()) + 1)
         encoded = pc.dictionary_encode(values, null_encoding="encode").indices.to_numpy()
         _, first, of = np.unique(encoded, return_index=True, return_inverse=True)
-        table = np.concatenate(
-            [first[of], np.arange(len(values), len(values) + 1)]
-        )  # one more, for nulls without values
-        return Column(table[np.minimum(column.values, len(values))].astype(np.int32), column.mask)
+        return Column(first[of][column.values].astype(np.int32), column.mask)  # nulls have code 0
 
     def to_arrow(self, trait: Trait, column: Column) -> pa.DictionaryArray:
         """A coded column as values, each of which is looked at once.
