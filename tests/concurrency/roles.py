@@ -22,7 +22,8 @@ from latewood.schema import TIME_TYPE
 from real_ledger import Batch
 from real_processes import watch
 
-SHARED_SERIALS = 10**11  # above all of a process's own; both writers are handed them, as two consumers of one topic may be
+# Above all of a process's own. Both writers are handed these batches, as two consumers of one topic may be.
+SHARED_SERIALS = 10**11
 SHARED_EVENTS = 20
 SAMPLE = 200
 
