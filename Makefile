@@ -9,13 +9,14 @@ SECONDS ?= 3600
 KILLS ?= 200
 SEED ?= 1
 
-.PHONY: help demo test check bench simulate mutants crash concurrency damage fuzz format clean
+.PHONY: help demo test check bench benchmarks simulate mutants crash concurrency damage fuzz format clean
 
 help:
 	@echo "make demo    replay a year of purchases and compare every sequence with the oracle"
 	@echo "make test    all tests"
 	@echo "make check   lint, types, import rule: what CI checks besides the tests"
 	@echo "make bench   speed against Fat Rows, as ratios"
+	@echo "make benchmarks    all suites, and docs/benchmarks.md of them; an hour, on a quiet machine"
 	@echo "long proofs, of which make test runs a slice:"
 	@echo "make simulate CASES=100000    the whole store on a simulated disk, log and clock, by seed"
 	@echo "make mutants                  switch each rule of the protocol off: the simulation must find it"
@@ -50,6 +51,13 @@ check: .venv/.developer
 
 bench: .venv/.developer
 	$(BIN)/python -m bench
+
+# FOLDER is where the data lies, so which disk is measured; YARDSTICK a folder with C++ stripes to run beside ours
+benchmarks: .venv/.developer
+	$(BIN)/python -m pip install --quiet --editable '.[peers]'
+	$(BIN)/python -m bench all --no-floors --json docs/benchmarks.json \
+		$(if $(FOLDER),--folder $(FOLDER)) $(if $(YARDSTICK),--yardstick $(YARDSTICK))
+	$(BIN)/python -m bench.document docs/benchmarks.json docs/benchmarks.md
 
 simulate: .venv/.developer
 	$(BIN)/python -m latewood.testing.simulation --cases $(CASES) --start $(START) --processes 2

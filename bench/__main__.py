@@ -1,4 +1,4 @@
-"""`python -m bench [suite]`: run suites, print their tables, exit with 1 where a ratio is under its floor."""
+"""`python -m bench [suite …]`: run suites, print their tables, exit with 1 where a ratio is under its floor."""
 
 import argparse
 import json
@@ -11,92 +11,112 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from bench import loader, machine, scan, sources
-from bench.histories import SEED, Histories, draw_histories
+from bench import machine
+from bench.histories import SEED
 from bench.report import Report, show
+from bench.session import PASSES, TINY_USERS, USERS, Session, Settings
+from bench.suites import SUITES, load
 
-SUITES = ("loader", "scan")
-USERS = 10_000
+DEFAULT = "loader"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run. Returns: the exit code."""
-    args = _parse(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") -> int:
+    """Run. Args: prog: what the caller is called, for its help. Returns: the exit code."""
+    args = _parse(arguments, prog)
+    # a log file has no width of its own, and tables need one
+    console = Console(stderr=str(args.json) == "-", width=None if sys.stdout.isatty() else 150)
+    before = pa.cpu_count(), pa.io_thread_count()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    # a log file has no width of its own, and tables need one
-    console = Console(stderr=str(args.json) == "-", width=None if sys.stdout.isatty() else 120)
-    with tempfile.TemporaryDirectory(prefix="latewood-bench-") as scratch, console.status("") as status:
-        tell: Callable[[str], Any] = status.update
-        tell(f"drawing the histories of {args.users:,} users")
-        histories = draw_histories(args.users, seed=args.seed, **_catalogue(args.tiny))
-        tell(f"ingesting {histories.event_count:,} events")
-        with sources.write_store(histories, Path(scratch) / "store") as store:
-            reports = [_run(suite, args, histories, store, Path(scratch), tell) for suite in args.suites]
-    for report in reports:
-        show(console, report)
+    try:
+        reports = _run_all(args, console)
+    finally:
+        pa.set_cpu_count(before[0])
+        pa.set_io_thread_count(before[1])
     _write(reports, args.json)
-    missed = [line for report in reports for line in report.missed]
-    for line in missed:
-        console.print(f"[red]{line}[/]", highlight=False)
-    return 1 if missed and not args.no_floors else 0
+    for color, lines in (
+        ("yellow", [line for report in reports for line in report.missed]),
+        ("red", failed := [line for report in reports for line in report.failed]),
+    ):
+        for line in lines:
+            console.print(f"[{color}]{line}[/]", highlight=False, soft_wrap=True)
+    return 1 if failed and not args.no_floors else 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure latewood beside its peers.")
-    parser.add_argument("suites", nargs="*", metavar="suite", help=f"of {', '.join(SUITES)}; default: loader")
-    parser.add_argument("--users", type=int, default=USERS, help="10,000 users, the default, are about 19 M events")
-    parser.add_argument("--passes", type=int, default=7, help="timed passes, of which the medians count")
+def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Measure latewood beside its peers.",
+        epilog="suites: " + "; ".join(f"{name}: {what}" for name, what in SUITES.items()),
+    )
+    parser.add_argument(
+        "suites", nargs="*", metavar="suite", help=f"of {', '.join(SUITES)}, or all; default: {DEFAULT}, its quick part"
+    )
+    parser.add_argument("--users", type=int, help=f"default: {USERS:,}, which are about 19 M events")
+    parser.add_argument("--passes", type=int, help=f"timed passes, of which the medians count; default: {PASSES}")
     parser.add_argument("--lengths", type=int, nargs="+", help="events per example (default: the suite's)")
     parser.add_argument("--batches", type=int, help="batches of 512 per pass (default: the suite's)")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--json", type=Path, help="also write the figures there; - is standard output")
+    parser.add_argument("--folder", type=Path, help="make the data under it (default: the system's for such)")
     parser.add_argument(
-        "--yardstick", type=Path, help="scan: a folder with limits.py, whose C++ stripes run beside ours"
+        "--yardstick", type=Path, help="a folder with limits.py, whose C++ stripes run beside ours in scan"
     )
-    parser.add_argument("--tiny", action="store_true", help="small catalogues, short histories: for tests")
+    parser.add_argument("--tiny", action="store_true", help="little data and one pass, for tests: figures mean nothing")
     parser.add_argument("--no-floors", action="store_true", help="exit with 0 even where a ratio is under its floor")
     args = parser.parse_args(arguments)
-    if unknown := [suite for suite in args.suites if suite not in SUITES]:
+    if unknown := [suite for suite in args.suites if suite not in (*SUITES, "all")]:
         parser.error(f"there is no suite {unknown[0]!r}; there are: {', '.join(SUITES)}")
-    if min(args.users, args.passes) < 1:
-        parser.error("--users and --passes must be at least 1")
-    args.suites = args.suites or ["loader"]
+    if min(args.users or 1, args.passes or 1, args.batches or 1, *(args.lengths or [1])) < 1:
+        parser.error("--users, --passes, --batches and --lengths must be at least 1")
+    args.quick = not args.suites
+    args.suites = list(SUITES) if "all" in args.suites else args.suites or [DEFAULT]
     return args
 
 
-def _catalogue(tiny: bool) -> dict[str, int]:
-    return {"longest": 2_000, "items": 10_000, "authors": 1_000} if tiny else {}
-
-
-def _run(
-    suite: str, args: argparse.Namespace, histories: Histories, store: Any, scratch: Path, tell: Callable[[str], Any]
-) -> Report:
-    about = {
-        "machine": machine.describe(), "seed": args.seed, "users": histories.user_count,
-        "events": histories.event_count, "passes": args.passes,
-    }  # fmt: skip
-    if suite == "loader":
-        lines, stored, compared = loader.run(
-            histories, store, scratch, lengths=args.lengths or loader.LENGTHS, passes=args.passes,
-            batches=args.batches or loader.BATCHES, tell=tell,
-        )  # fmt: skip
-        return Report(suite=suite, peer=loader.PEER, lines=lines, storage=stored, compared=compared, **about)
-    lines, compared = scan.run(
-        histories, store, scratch, lengths=args.lengths or scan.LENGTHS, passes=args.passes, batches=args.batches,
-        yardstick=args.yardstick, tell=tell,
+def _settings(args: argparse.Namespace) -> Settings:
+    return Settings(
+        users=args.users or (TINY_USERS if args.tiny else USERS), passes=args.passes or (1 if args.tiny else PASSES),
+        seed=args.seed, lengths=args.lengths, batches=args.batches, yardstick=args.yardstick, tiny=args.tiny,
+        quick=args.quick,
     )  # fmt: skip
-    return Report(suite=suite, peer=scan.PEER, lines=lines, compared=compared, **about)
+
+
+def _run_all(args: argparse.Namespace, console: Console) -> list[Report]:
+    """Run suite after suite on the same data, and show each one's results as they come."""
+    reports = []
+    with (
+        tempfile.TemporaryDirectory(prefix="latewood-bench-", dir=args.folder) as folder,
+        console.status("") as status,
+    ):
+        session = Session(_settings(args), Path(folder), status.update)
+        try:
+            for name in args.suites:
+                reports.append(_run(name, session))
+                show(console, reports[-1])
+        finally:
+            session.close()
+    return reports
+
+
+def _run(name: str, session: Session) -> Report:
+    settings = session.settings
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=session.folder) as folder:
+        tell: Callable[[str], Any] = session.tell
+        tell(f"{name}: {SUITES[name]}")
+        results = load(name).run(session, Path(folder))
+        about = {"seed": settings.seed, "users": settings.users, "passes": settings.passes, "tiny": settings.tiny}
+        return Report(name, SUITES[name], machine.describe(session.folder), about, results)
 
 
 def _write(reports: Sequence[Report], target: Path | None) -> None:
     if target is None:
         return
-    text = json.dumps([report.to_json() for report in reports], indent=2)
+    document = {"reports": [report.to_json() for report in reports]}
     if str(target) == "-":
-        print(text)
+        print(json.dumps(document))
     else:
-        target.write_text(text + "\n")
+        target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,12 +32,12 @@ def collect(batches: Iterable[Any], count: int, traits: tuple[str, ...]) -> Dige
     """
     digests, seen = np.zeros((count, len(traits)), np.uint64), np.zeros(count, np.int64)
     for batch in batches:
-        example = batch.features["example"].to_numpy()
+        example = np.asarray(batch.features["example"])
         digests[example] = digest(batch.offsets, batch.values, traits)
         np.add.at(seen, example, 1)
     if (seen != 1).any():
-        example = int(np.argmax(seen != 1))
-        raise RuntimeError(f"example {example} came {seen[example]} times instead of once")
+        first = int(np.argmax(seen != 1))
+        raise RuntimeError(f"example {first} came {seen[first]} times instead of once")
     return digests
 
 

@@ -42,6 +42,7 @@ TRAITS: dict[str, type[np.generic]] = {
     "creator_cat": np.uint16,
     "score": np.float32,
 }
+EVENTS_APART = 8  # between the requests of one user, where several are drawn
 FEW_TRAITS = ("event_ts", "item_id", "action_type")
 PROJECTIONS: dict[int, tuple[str, ...]] = {len(FEW_TRAITS): FEW_TRAITS, len(TRAITS): tuple(TRAITS)}
 
@@ -103,14 +104,20 @@ class Requests:
 
 
 def draw_histories(
-    user_count: int, *, seed: int = SEED, longest: int = LONGEST, items: int = ITEMS, authors: int = AUTHORS
+    user_count: int,
+    *,
+    seed: int = SEED,
+    shortest: int = SHORTEST,
+    longest: int = LONGEST,
+    items: int = ITEMS,
+    authors: int = AUTHORS,
 ) -> Histories:
     """Draw everybody's history. The defaults are the recipe; smaller catalogues and lengths are for tests."""
     names = ("lengths", "times", "items", "authors", "categories", "shuffles", "small", "watch", "flags", "score")
     seeds = np.random.SeedSequence(seed).spawn(len(names))
     streams = {name: np.random.default_rng(stream) for name, stream in zip(names, seeds, strict=True)}
     offsets = np.zeros(user_count + 1, np.int64)
-    np.cumsum(_lengths(streams["lengths"], user_count, longest), out=offsets[1:])
+    np.cumsum(_lengths(streams["lengths"], user_count, shortest, longest), out=offsets[1:])
     events = int(offsets[-1])
     columns: dict[str, NDArray[Any]] = {"event_ts": _times(streams["times"], offsets)}
     item = _shuffled(streams["shuffles"], items)[_zipf(streams["items"], items, 1.0, events)]
@@ -144,6 +151,15 @@ def draw_distinct(histories: Histories, batch_size: int, batches: int) -> Reques
     return Requests(user, _visible(rng, histories, user))
 
 
+def draw_shared(histories: Histories, users: int, per_user: int) -> Requests:
+    """Users who ask `per_user` times each, a few events apart, as within a day. Sorted by user, oldest first."""
+    rng = np.random.default_rng(np.random.SeedSequence(histories.seed, spawn_key=(1, 3)))
+    user = np.sort(rng.choice(histories.user_count, users, replace=False, p=_activity(histories)))
+    newest = _visible(rng, histories, user)
+    back = EVENTS_APART * np.arange(per_user - 1, -1, -1)
+    return Requests(np.repeat(user, per_user), np.maximum(newest[:, None] - back, 1).ravel())
+
+
 def _activity(histories: Histories) -> NDArray[np.float64]:
     root = np.sqrt(histories.lengths)
     share: NDArray[np.float64] = root / root.sum()
@@ -156,9 +172,9 @@ def _visible(rng: np.random.Generator, histories: Histories, user: NDArray[np.in
     return half + 1 + np.floor(rng.random(len(user)) * (length - half)).astype(np.int64)
 
 
-def _lengths(rng: np.random.Generator, user_count: int, longest: int) -> NDArray[np.int64]:
+def _lengths(rng: np.random.Generator, user_count: int, shortest: int, longest: int) -> NDArray[np.int64]:
     lengths = np.floor(_log_normal(rng, MEDIAN_LENGTH, LENGTH_SPREAD, user_count)).astype(np.int64)
-    lengths = np.clip(lengths, SHORTEST, longest)
+    lengths = np.clip(lengths, shortest, longest)
     lengths[rng.permutation(user_count)[: round(user_count * LONGEST_SHARE)]] = longest
     return lengths
 

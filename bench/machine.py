@@ -6,16 +6,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("latewood", "numpy", "pyarrow", "numba")
+PACKAGES = ("latewood", "numpy", "pyarrow", "numba", "lmdb", "polars", "duckdb", "pylance", "torch")
 
 
-def describe() -> dict[str, Any]:
-    """The machine and the versions, for a report."""
+def describe(scratch: Path) -> dict[str, Any]:
+    """The machine and the versions, for a report. Args: scratch: where the data lies: its file system counts."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.release()}",
+        "filesystem": _filesystem(scratch),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
     }
 
@@ -33,6 +34,19 @@ def _memory_gib() -> float | None:
     except (AttributeError, ValueError, OSError):
         return None
     return round(size_bytes / 2**30, 1)
+
+
+def _filesystem(folder: Path) -> str:
+    """The type of the mount that a folder is on: on one in memory nothing waits for a disk."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return "unknown file system"
+    place, types = folder.resolve(), dict[Path, str]()
+    for line in mounts.read_text().splitlines():
+        _, point, kind, *_ = line.split()
+        if place.is_relative_to(point):
+            types[Path(point)] = kind
+    return types[max(types, key=lambda point: len(point.parts))] if types else "unknown file system"
 
 
 def _version(package: str) -> str:

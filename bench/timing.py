@@ -3,15 +3,20 @@
 Each pass runs every contender once, so that a slow spell of the machine hits all of them and leaves the ratio alone.
 The clock is the processor time of the process: the wall time on an idle machine, and it stands still while others have
 the core. They still take caches and memory bandwidth with them, so `processor_share` tells how busy the machine was.
+What waits for a disk, or uses several cores, is timed by the wall clock instead.
 """
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 Contender = Callable[[], "Amount"]
+Clock = Callable[[], float]  # seconds
+processor_clock: Clock = time.process_time
+wall_clock: Clock = time.perf_counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One contender's median pass, its best and its slowest. Units: seconds of processor time."""
+    """One contender's median pass, its best and its slowest. Units: seconds, of the clock that was used."""
 
     amount: Amount
     seconds: float
@@ -48,25 +53,43 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All contenders' speeds, and the share of the wall time in which we had the processor."""
+    """All contenders' speeds, and the share of the wall time in which we had the processor, where that matters."""
 
     speeds: Mapping[str, Speed]
-    processor_share: float
+    processor_share: float | None
 
 
-def interleave(contenders: Mapping[str, Contender], passes: int) -> Measurement:
-    """Run every contender once per pass and take the medians. The first, untimed pass warms caches."""
-    for run in contenders.values():
-        run()
+def speed_of(amount: Amount, seconds: Iterable[float]) -> Speed:
+    """Of passes that all did the same."""
+    took = list(seconds)
+    return Speed(amount, median(took), min(took), max(took))
+
+
+def interleave(
+    contenders: Mapping[str, Contender], passes: int, clock: Clock = processor_clock, warm: bool = True
+) -> Measurement:
+    """Run every contender once per pass and take the medians. Args: warm: begin with an untimed pass, for the caches."""
+    if warm:
+        for run in contenders.values():
+            run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     amounts: dict[str, Amount] = {}
     wall, processor = time.perf_counter(), time.process_time()
     for _ in range(passes):
         for name, run in contenders.items():
             gc.collect()  # nobody pays for another's garbage
-            began = time.process_time()
+            began = clock()
             amounts[name] = run()
-            seconds[name].append(time.process_time() - began)
+            seconds[name].append(clock() - began)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    speeds = {name: Speed(amounts[name], median(took), min(took), max(took)) for name, took in seconds.items()}
+    speeds = {name: speed_of(amounts[name], took) for name, took in seconds.items()}
     return Measurement(speeds, processor / wall)
+
+
+def drain(batches: Iterable[Any]) -> Amount:
+    """Take every batch and let it go, as a trainer does."""
+    count = examples = events = 0
+    for batch in batches:
+        count, examples, events = count + 1, examples + len(batch), events + int(batch.offsets[-1])
+        del batch
+    return Amount(count, examples, events)

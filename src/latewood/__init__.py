@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latewood import testing as testing
     from latewood.batch import Batch as Batch
+    from latewood.batch import SharedBatch as SharedBatch
     from latewood.capture import Capture as Capture
     from latewood.capture import anchors as anchors
     from latewood.capture import backfill as backfill
@@ -76,6 +77,7 @@ _HOME = {
     "ScrubReceipt": "forgetting",
     "ScrubbedError": "errors",
     "ShadowReport": "migration",
+    "SharedBatch": "batch",
     "Store": "store",
     "StoreNotFoundError": "errors",
     "Verdict": "explain",

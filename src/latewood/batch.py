@@ -112,6 +112,64 @@ class Batch:
             raise CorruptionError(f"trait {name!r} has a code beyond its {len(words)} values: {error}") from None
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SharedBatch:
+    """The histories of n examples in shared memory: what several of them see is there once.
+
+    Example i's events are the `lengths[i]` elements from `starts[i]` on of every column, oldest first. Those of examples
+    of one user overlap; the rest of a column means nothing. `expand` copies every example to a place of its own.
+
+    Shapes: starts, lengths (n,) int64; every column (size,); weights (n,) float32; features n rows. The other fields are
+    as in a `Batch`.
+    """
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    values: dict[str, NDArray[Any]]
+    masks: dict[str, NDArray[np.bool_]]
+    dictionaries: dict[str, pa.Array]
+    weights: NDArray[np.float32]
+    features: pa.Table
+    types: Mapping[str, pa.DataType]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __repr__(self) -> str:
+        features = count_of(self.features.num_columns, "feature")
+        return f"<SharedBatch of {describe_columns(len(self), int(self.lengths.sum()), self.values)}; {features}>"
+
+    def history(self, i: int) -> dict[str, NDArray[Any]]:
+        """One example's columns, as views. Shapes: (lengths[i],)."""
+        return {name: values[self._of(i)] for name, values in self.values.items()}
+
+    def mask(self, i: int) -> dict[str, NDArray[np.bool_]]:
+        """Where one example's columns are null, as views; a column without nulls in the batch is left out."""
+        return {name: mask[self._of(i)] for name, mask in self.masks.items()}
+
+    def expand(self) -> Batch:
+        """The same examples back to back, each with a copy of its own."""
+        offsets = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(self.lengths, out=offsets[1:])
+        at = np.arange(offsets[-1]) + np.repeat(self.starts - offsets[:-1], self.lengths)
+        masks = {name: mask[at] for name, mask in self.masks.items()}
+        return Batch(
+            offsets,
+            {name: values[at] for name, values in self.values.items()},
+            {name: mask for name, mask in masks.items() if mask.any()},
+            self.dictionaries,
+            self.weights,
+            self.features,
+            self.types,
+        )
+
+    def _of(self, i: int) -> slice:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"there is no example {i}: the batch has {len(self)}")
+        start = int(self.starts[i])
+        return slice(start, start + int(self.lengths[i]))
+
+
 def describe_columns(examples: int, events: int, names: Iterable[str]) -> str:
     """What a batch holds, for people."""
     columns = "".join(f", {name}" for name in names)

@@ -126,8 +126,8 @@ def scrub(
         unknown,
         None if where is None else events,
         _first_without(store, numbers[-1]) if numbers else None,
-        tuple(sorted(before.files.keys() - after.files.keys())),
-        len(before.all_files - after.all_files),
+        tuple(sorted(before.generations - after.generations)),
+        len(before.files - after.files),
         scrub_ts is not None and tier.state().floor > scrub_ts,
         after.blanked - before.blanked,
         tuple(sorted(after.moved - before.moved)),
@@ -198,20 +198,18 @@ def _first_without(store: ForgettingStore, number: int) -> int | None:
 class _State:
     """Where data lies, to compare before with after."""
 
-    files: dict[int, set[str]]  # by generation
+    generations: set[int]  # of which all files are there
+    files: set[str]
     blanked: int
     moved: set[str]
 
-    @property
-    def all_files(self) -> set[str]:
-        return set().union(*self.files.values())
-
     @classmethod
     def of(cls, store: ForgettingStore) -> "_State":
-        files: dict[int, set[str]] = {}
-        for stored in store.storage.list(keys.GENERATIONS):
-            if (attempt := keys.parse_attempt_file(stored.key)) is not None:
-                files.setdefault(attempt[0], set()).add(stored.key)
+        files = {stored.key for stored in store.storage.list(keys.GENERATIONS)}
+        newest, attempts = store.catalog.latest().id, (keys.parse_attempt_file(key) for key in files)
+        oldest = min((attempt[0] for attempt in attempts if attempt is not None), default=newest)
+        known = map(store.catalog.load, range(oldest, newest + 1))
+        whole = {one.id for one in known if all(shard.key in files for shard in one.shards if shard.exists)}
         moved = {pin.name for pin in store.catalog.pins.all() if pin.moved}
         store.vocabulary.refresh_blanked()
-        return cls(files, store.vocabulary.blanked_codes, moved)
+        return cls(whole, files, store.vocabulary.blanked_codes, moved)

@@ -108,6 +108,8 @@ def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array
     array = plain_array(array)
     if array.null_count:
         raise SchemaError(f"column 'user_id' has a null in row {first_row(array.is_null())}")
+    if array.type == schema.user_id == pa.int64():
+        return array
     integers = pa.types.is_integer(array.type) and pa.types.is_integer(schema.user_id)
     text = is_text(schema.user_id) and is_text(array.type)
     if not (integers or text or (len(array) == 0 and pa.types.is_null(array.type))):

@@ -47,6 +47,13 @@ def typed_kernel(signature: Any) -> Callable[[Function], Function]:
     return compile_
 
 
+def address(compiled: Any) -> int:
+    """Where the machine code of a typed kernel is, for as long as the process lives; it takes arguments as numba does."""
+    [version] = compiled.overloads.values()
+    where: int = version.library.get_pointer_to_function(version.fndesc.mangled_name)
+    return where
+
+
 def _compiled(function: Callable[..., Any]) -> Any:
     """Where the cache cannot be written, warn and compile in every process anew."""
     compiled: Any = njit(nogil=True, error_model="numpy", boundscheck=False)(function)

@@ -37,6 +37,7 @@ VERBS = (
     "export",
     "shadow",
     "warmup",
+    "bench",
     "demo",
 )
 

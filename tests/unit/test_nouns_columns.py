@@ -17,6 +17,7 @@ from latewood.columns import (
     column_from_arrow,
     column_to_arrow,
     conform,
+    filled,
     one_array,
     plain_array,
     portions,
@@ -200,3 +201,9 @@ def test_portions_are_as_long_as_they_may_be(cost: list[int], most: int) -> None
     assert [k for start, stop in runs for k in range(start, stop)] == list(range(len(cost)))
     assert all(stop - start == 1 or sum(cost[start:stop]) <= most for start, stop in runs)
     assert all(sum(cost[start : stop + 1]) > most for start, stop in runs[:-1])
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_filled(count: int) -> None:
+    array = filled(count, EARLIEST_TS)
+    assert (array.dtype, array.tolist()) == (np.int64, [EARLIEST_TS] * count)

@@ -1,16 +1,17 @@
 """Capture: from requests to examples, that is to recent events and a pointer to the rest (docs/protocol.md R8, R10, R11).
 
 requests    what comes in, checked         capture     as the store knows it now: the serving read
-recents     recent events ↔ Arrow          backfill    as the store knew it at each request's time
-examples    the rows that both make            anchors     events as requests for what preceded them
-places      which event an anchor is           counting    how many events each of many requests sees
+examples    both tiers, read as one            backfill    as the store knew it at each request's time
+message     the columns that are added         anchors     events as requests for what preceded them
+plan, body  ... their layout, their bytes      counting    how many events each of many requests sees
+recents     ... the type of recent events      places      which event an anchor is
 """
 
 from latewood.capture.anchors import anchors
 from latewood.capture.backfill import backfill
 from latewood.capture.capture import Capture, capture
 from latewood.capture.examples import read_examples
-from latewood.capture.recents import recent_type, recents_to_arrow
+from latewood.capture.recents import recent_type
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 
@@ -24,5 +25,4 @@ __all__ = [
     "read_examples",
     "read_requests",
     "recent_type",
-    "recents_to_arrow",
 ]

@@ -47,7 +47,7 @@ class Histories:
         has_recent = np.diff(recent.offsets) > 0
         empty = (reading.measured.length == 0) & ~has_recent
         earlier = reading.measured.stored_before > 0
-        oldest = recent.events.event_ts[recent.offsets[:-1][has_recent]]
+        oldest = recent.event_ts[recent.offsets[:-1][has_recent]]
         earlier[has_recent] |= oldest < requests.end_ts[has_recent]
         unsure = np.flatnonzero(empty & ~earlier)
         earlier[unsure] = self._has_later_news(requests, reading, unsure)
@@ -76,7 +76,7 @@ class Histories:
         after_all = np.full(len(keys.hash), LATEST_TS + 1)
         recent = self._tier.recent(keys, end_ts=after_all, min_ingest=watermark)
         has_any = np.diff(recent.offsets) > 0
-        after_all[has_any] = recent.events.event_ts[recent.offsets[:-1][has_any]]
+        after_all[has_any] = recent.event_ts[recent.offsets[:-1][has_any]]
         return after_all
 
     def require_few(self) -> None:
@@ -125,4 +125,4 @@ def doubt_of_grids(requests: Requests, reading: Reading) -> str | None:
 def _sample_times(requests: Requests, reading: Reading) -> NDArray[np.int64]:
     """Some event times: the newest few of some of the users, stored and recent."""
     stored = reading.reader.sample_times(requests.keys, users=_SAMPLE_USERS, newest=_SAMPLE_EVENTS)
-    return np.concatenate([stored, reading.recent.events.event_ts[: _SAMPLE_USERS * _SAMPLE_EVENTS]])
+    return np.concatenate([stored, reading.recent.event_ts[: _SAMPLE_USERS * _SAMPLE_EVENTS]])

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.capture.recents import recents_to_arrow
+from latewood.capture.message import add_columns
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import LATEST_TS
-from latewood.columns import times_to_arrow
+from latewood.columns import filled, times_to_arrow
 from latewood.errors import ConflictError, ScrubbedError
-from latewood.events import no_events, no_suppressions
+from latewood.events import no_suppressions
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
-from latewood.mutable import Recent, TierState
+from latewood.mutable import Recent, TierState, no_view
 from latewood.pointer import Pointers
 from latewood.users import UserKeys
 
@@ -74,7 +74,7 @@ def _newest(store: CaptureStore, reader: GenerationReader, recent: Recent) -> Ge
     Events with a trait that the schema does not have yet were appended by who knew a newer generation.
     """
     generation, state = reader.generation, recent.state
-    newest_trait = max(recent.events.traits, default=-1)
+    newest_trait = max(recent.view.traits, default=-1)
     if max(state.floor, state.frontier) <= generation.watermark and newest_trait < generation.schema.next_id:
         return reader
     newest = store.refresh()
@@ -89,24 +89,23 @@ def _read_once(
     ends = (requests.end_ts, requests.tie_ingest, requests.tie_ordinal)
     stored_until = reader.generation.watermark
     recent = _read_recent(store, requests, stored_until, cutoff)
-    watermark = np.full(len(requests), stored_until, np.int64)
+    watermark = filled(len(requests), stored_until)
     if cutoff is not None:
         watermark = np.minimum(watermark, cutoff)
     measured = reader.measure(requests.keys, ends[0], watermark, *ends[1:])
     scrub_ts = _scrubbed_at(store, requests.keys, recent.state)
-    withheld = scrub_ts >= stored_until
-    if withheld.any():
+    if scrub_ts is not None and (withheld := scrub_ts >= stored_until).any():
         measured, recent = _without(measured, withheld, requests.end_ts), _without_places(recent, withheld)
         if store.tier is None and cutoff is None:  # all that was known by then of these users is forgotten
             recent = replace(recent, cutoff=np.where(withheld, scrub_ts + 1, recent.cutoff))
     return Reading(reader, watermark, measured, recent)
 
 
-def _scrubbed_at(store: CaptureStore, keys: UserKeys, state: TierState) -> NDArray[np.int64]:
-    """When users were last scrubbed, by all scrubs before the closed time of this state."""
+def _scrubbed_at(store: CaptureStore, keys: UserKeys, state: TierState) -> NDArray[np.int64] | None:
+    """When users were last scrubbed, by all scrubs before the closed time of this state; None if there was none yet."""
     if store.tier is None or state.scrubs > len(store.scrubs):
         store.scrubs.refresh()
-    return store.scrubs.scrubbed_at(keys)
+    return store.scrubs.scrubbed_at(keys) if len(store.scrubs) else None
 
 
 def _without(measured: Measured, withheld: NDArray[np.bool_], end_ts: NDArray[np.int64]) -> Measured:
@@ -132,7 +131,7 @@ def _read_recent(store: CaptureStore, requests: Requests, watermark: int, cutoff
     if store.tier is None:
         closed = np.full(len(requests), watermark, np.int64) if cutoff is None else cutoff
         none = np.zeros(len(requests) + 1, np.int64)
-        return Recent(TierState(), closed, none, no_events(store.schema), none, no_suppressions())
+        return Recent(TierState(), closed, none, no_view(store.schema), none[:0], none, no_suppressions())
     return store.tier.recent(
         requests.keys,
         end_ts=requests.end_ts,
@@ -171,12 +170,7 @@ def _to_examples(store: CaptureStore, requests: Requests, reading: Reading) -> p
         measured.length,
         measured.checksum,
     )
-    recents = recents_to_arrow(recent, store.schema, store.vocabulary)
-    return (
-        requests.features.append_column(pa.field("uih", pointers.to_arrow().type, nullable=False), pointers.to_arrow())
-        .append_column(pa.field("recent", recents.type, nullable=False), recents)
-        .append_column(pa.field("cutoff", times_to_arrow(recent.cutoff).type, False), times_to_arrow(recent.cutoff))
-    )
+    return add_columns(requests.features, pointers, recent, reading.reader.generation.schema, store.vocabulary)
 
 
 def read_examples(store: CaptureStore, users: pa.Table, *, end_ts: int | None, cutoff: int | None) -> pa.Table:

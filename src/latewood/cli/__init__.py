@@ -19,6 +19,7 @@ from latewood.cli.alter import alter
 from latewood.cli.anchors import anchors
 from latewood.cli.append import append
 from latewood.cli.backfill import backfill
+from latewood.cli.bench import bench
 from latewood.cli.compact import compact
 from latewood.cli.demo import demo
 from latewood.cli.examples import examples
@@ -77,6 +78,7 @@ for verb in (
     rollback,
     export,
     shadow,
+    bench,
     warmup,
     demo,
 ):

@@ -55,7 +55,8 @@ def bulk_load(
     current = store.catalog.latest()
     finish_forgetting(store, current, keep)
     target = store.changes.latest(current)
-    with Spill(target.schema, (len(current.shards), target.shards), settings.held_bytes, spill_directory) as new:
+    shards = (len(current.shards), target.shards)
+    with Spill(target.schema, shards, settings.held_bytes, spill_directory, settings.threads) as new:
         for events in batches:
             new.add(events.stamped(events.ingest_ts, np.full(len(events), UNPLACED, np.int32)))
         if new.min_ingest is None or new.max_ingest is None:

@@ -25,7 +25,10 @@ from latewood.users import UserKeys
 
 
 def open_shard(storage: Storage, generation: Generation, number: int) -> "OldShard | None":
-    """One shard of a generation; None where it has no file, having no events. Raises: CorruptionError."""
+    """One shard of a generation; None where it has no file, having no events. Raises: CorruptionError.
+
+    The file may be of an older generation, in whose time the shard changed last: its hash says that it is the one.
+    """
     file = generation.shards[number]
     if not file.exists:
         return None
@@ -34,7 +37,6 @@ def open_shard(storage: Storage, generation: Generation, number: int) -> "OldSha
         file.key,
         columns=columns_of(generation.schema),
         epoch=generation.epoch,
-        generation=generation.id,
         number=number,
         footer_xxh3=file.footer_xxh3,
     )

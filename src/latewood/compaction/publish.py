@@ -77,7 +77,7 @@ def build(
     target = store.changes.latest(parent)
     recipe = make_recipe(store, parent, target, number, attempt.attempt_uuid(), cut, origin)
     shards = (len(parent.shards), target.shards)
-    with Spill(target.schema, shards, settings.held_bytes, settings.spill_directory) as new:
+    with Spill(target.schema, shards, settings.held_bytes, settings.spill_directory, settings.threads) as new:
         for events in tier_of(store).scan(parent.watermark, cut, scrubbed=True):
             new.add(events)
         new.finish()

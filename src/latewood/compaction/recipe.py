@@ -36,6 +36,15 @@ class Recipe:
         return columns_of(self.target.schema)
 
     @property
+    def may_name_again(self) -> bool:
+        """Whether files of the parent may be the new generation's, too: its shards are the same ranges of users.
+
+        And nobody deletes them meanwhile: those of the newest generation go only when there is a newer one, and then this
+        attempt has lost. A rollback's parent is an older one, whose files may be collected at any time.
+        """
+        return len(self.parent.shards) == self.target.shards and self.parent.id == self.number - 1
+
+    @property
     def horizon(self) -> int | None:
         """The time before which events are too old."""
         return None if self.target.retention is None else self.target.retention.horizon(self.watermark)

@@ -68,6 +68,12 @@ class RunMaker:
                 run = self._run(old, piece, events.slice(first, last), suppressions)
                 yield run, int(piece.tail_stop.sum()) + last - first
 
+    def changes(self, old: OldShard, buckets: range) -> bool:
+        """Whether anything becomes of the old users of some buckets, of whom there are no new events."""
+        users = old.users(self.new, buckets.start, buckets.stop)
+        plan = plan_users(users, no_keys(), np.zeros(0, np.int64), self._due(users, self._suppressions(buckets)))
+        return bool(plan.tail_rows.any()) or plan.passed_over > 0
+
     def _admitted(self, events: Events | None) -> Events:
         """New events as read, less those of a bulk load from before their user's scrub (docs/protocol.md R16)."""
         if events is None:

@@ -2,7 +2,8 @@
 
 Shards are independent: each is written by one thread of a pool, or one after the other where there is one worker. Users
 lie in the order of their hash within shards and across them, so where the number of shards changes, a new shard takes
-its users from the old ones that overlap it, in order.
+its users from the old ones that overlap it, in order. A shard in which nothing changes is not written: the new generation
+names the file that the parent has.
 """
 
 import threading
@@ -68,12 +69,24 @@ class _Job:
         """Write one shard; where that fails, the others stop at their next run."""
         maker = RunMaker(self.recipe, self.new, self.rows_max)
         try:
-            file = self._write(shard, self._runs(shard, maker))
+            file = self._unchanged(shard, maker) or self._write(shard, self._runs(shard, maker))
         except BaseException:
             self.stop.set()
             raise
         self.meter.add(maker.tally.skipped)
         return file, maker.tally
+
+    def _unchanged(self, shard: int, maker: RunMaker) -> ShardFile | None:
+        """The parent's file of a shard, where a new one would hold the same columns of the same events."""
+        recipe = self.recipe
+        buckets = self.new.buckets(shard, recipe.target.shards)
+        if not recipe.may_name_again or self.new.counts()[buckets.start : buckets.stop].any():
+            return None
+        old = open_shard(self.storage, recipe.parent, shard)
+        if old is None or old.shard.columns != recipe.columns or maker.changes(old, buckets):
+            return None
+        self.meter.add(old.shard.event_count)
+        return recipe.parent.shards[shard]
 
     def _write(self, shard: int, runs: Iterator[UserRun]) -> ShardFile:
         """Without events a shard has no file."""

@@ -11,7 +11,15 @@ from numba import uint64
 
 from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u64, prefetch
-from latewood.stripes.entries import block_index, entry_offset, first_entry, table_field, user_record
+from latewood.stripes.entries import (
+    block_index,
+    entry_offset,
+    first_entry,
+    stripe_record,
+    table_field,
+    until_record,
+    user_record,
+)
 from latewood.stripes.layout import (
     DELAY,
     EVENT_TS,
@@ -49,6 +57,8 @@ def end_stripe(tables: Any, shard: Any, user: Any, stripes: Any, i: Any) -> None
     later, nearer = i + _INDEX, i + _BYTES
     if later < len(user) and stripes[later] > uint64(0):
         table, u, stripe = table_at(tables, shard[later]), uint64(user[later]), stripes[later] - uint64(1)
+        prefetch(until_record(table, u, stripe))
+        prefetch(stripe_record(table, u, uint64(0)))
         for column in range(uint64(ORDINAL + 1)):
             prefetch(first_entry(table, u, column) + stripe * uint64(8))
             prefetch(table_field(table, VERIFIED) + block_index(table, u, column, stripe))

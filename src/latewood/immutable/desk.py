@@ -1,9 +1,9 @@
 """The desk: one stripe, laid out so that its rows can be looked at.
 
 It is one array of int64: four columns of a stripe (times, ingest times, ordinals, and when each row was superseded),
-scratch for decoding, and a note, which says which stripe lies there, whether all of its columns or only its times, and in
-which of its columns a broken block was met. Kernels pass its address around: as arrays, its parts would cost more at
-every call than the call does.
+scratch for decoding, which rows were found not to be visible, and a note, which says which stripe lies there, whether all
+of its columns or only its times, and in which of its columns a broken block was met. Kernels pass its address around: as
+arrays, its parts would cost more at every call than the call does.
 
 Examples of one user tend to follow one another and to end near each other, so a stripe that lies there already is not
 decoded again.
@@ -23,15 +23,20 @@ from latewood.stripes.layout import DELAY, EVENT_TS, NEVER_CLEAN, ORDINAL, STRIP
 from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_superseded, decode_times
 
 _ROOM = 2 * STRIPE_EVENTS  # decoding writes whole rows
-TIMES, INGESTS, ORDINALS, SUPERSEDED_AT, STEPS, NOTE = (8 * _ROOM * part for part in range(6))  # in bytes
+TIMES, INGESTS, ORDINALS, SUPERSEDED_AT, STEPS, HOLES, NOTE = (8 * _ROOM * part for part in range(7))  # in bytes
 TABLE, USER, STRIPE, IS_WHOLE, DAMAGED = range(5)
 NOWHERE = -1
 FIRST_NOTE = NOTE // 8
 
 
 def new_desk() -> NDArray[np.int64]:
-    """An empty desk. Not made in the kernels: numba would free what it sees only the address of."""
-    return np.full(FIRST_NOTE + 5, NOWHERE, np.int64)
+    """An empty desk. Not made in the kernels: numba would free what it sees only the address of.
+
+    Only the note says something yet: to fill the rest would push everything else out of the nearest cache.
+    """
+    desk = np.empty(FIRST_NOTE + 5, np.int64)
+    desk[FIRST_NOTE:] = NOWHERE
+    return desk
 
 
 @kernel
@@ -65,15 +70,37 @@ def ordinal_at(desk: Any, row: Any) -> Any:
 
 
 @kernel
+def superseded_at(desk: Any, row: Any) -> Any:
+    """When a row on the desk was superseded."""
+    return load_i64(desk + uint64(SUPERSEDED_AT) + uint64(8) * row)
+
+
+@kernel
+def hole_at(desk: Any, number: Any) -> Any:
+    """A row that was found not to be visible."""
+    return uint64(load_i64(desk + uint64(HOLES) + uint64(8) * number))
+
+
+@kernel
+def write_hole(desk: Any, number: Any, row: Any) -> None:
+    """Note a row that is not visible."""
+    store_u64(desk + uint64(HOLES) + uint64(8) * number, uint64(row))
+
+
+@kernel
 def is_visible(desk: Any, row: Any, watermark: Any) -> Any:
     """Whether a row on the desk was known before the watermark, and nothing that supersedes it."""
-    superseded_at = load_i64(desk + uint64(SUPERSEDED_AT) + uint64(8) * row)
-    return ingest_at(desk, row) < watermark <= superseded_at
+    return ingest_at(desk, row) < watermark <= superseded_at(desk, row)
 
 
 @kernel
 def lay_out_times(table: Any, user: Any, stripe: Any, desk: Any) -> Any:
-    """Put a stripe's times on the desk unless they lie there. Returns how many events it has; 0 if damaged."""
+    """Put a stripe's times on the desk unless they lie there. Returns how many events it has; 0 if damaged.
+
+    Once a block was found damaged nothing else is laid out: the note says which it was.
+    """
+    if noted(desk, DAMAGED) != NOWHERE:
+        return uint64(0)
     place = noted(desk, TABLE) == int64(table) and noted(desk, USER) == int64(user)
     if not place or noted(desk, STRIPE) != int64(stripe):
         write_note(desk, TABLE, table)

@@ -52,6 +52,7 @@ class GenerationReader:
         self.tables = Tables(len(generation.shards))
         self._columns = columns_of(generation.schema)
         self._unopened = np.array([shard.exists for shard in generation.shards])
+        self._closed_shards = int(self._unopened.sum())  # how many are yet to be opened
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -72,7 +73,7 @@ class GenerationReader:
         """Where users are: their shard and their index in it, -1 where this generation does not have them."""
         keys = UserKeys(*(np.ascontiguousarray(half, np.uint64) for half in keys))
         located = Located(shard_of(keys.hash, len(self.generation.shards)), np.empty(len(keys.hash), np.int64))
-        if self._unopened.any():
+        if self._closed_shards:
             self._open(np.unique(located.shard).tolist())
         lookup.locate(self.tables.rows, *keys, *located)
         return located
@@ -123,16 +124,6 @@ class GenerationReader:
     ) -> None:
         """Accept only pointers that resolved in full; see `refusals.require`."""
         require(resolution, pointers, user_ids, self.generation, self.tables, scrub_ts)
-
-    def visible_rows(
-        self,
-        rows: Rows,
-        watermark: NDArray[np.int64] | int,
-        newest: NDArray[np.int64] | None = None,
-        hidden: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of dirty ranges that a pointer means; see `resolve.visible_rows`."""
-        return resolve.visible_rows(self.tables, rows, watermark, newest, hidden)
 
     def find_rows(
         self,
@@ -225,6 +216,7 @@ class GenerationReader:
         )
         self.tables.put(number, shard)
         self._unopened[number] = False  # last: other threads look at it without the lock
+        self._closed_shards -= 1
 
     def _user_ids(self, rows: Rows, counts: NDArray[np.int64]) -> pa.Array:
         parts, place = self._per_shard(rows)

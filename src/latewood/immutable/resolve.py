@@ -20,12 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from latewood.clock import EARLIEST_TS
 from latewood.events import NO_TIE
 from latewood.immutable import desk as desks
 from latewood.immutable import walk
 from latewood.pointer import Pointers
 from latewood.stripes import Tables
 from latewood.users import UserKeys
+
+_RUNS = 16  # of a pointer, on average: room that is hardly ever too little
 
 
 class Status(IntEnum):
@@ -56,6 +59,38 @@ class Rows(NamedTuple):
     stop: NDArray[np.int64]
 
 
+class Runs(NamedTuple):
+    """Rows of n users, as runs. Shapes: offsets (n + 1,): whose runs are which; start, length (offsets[-1],)."""
+
+    offsets: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "Runs":
+        """Those of some users; of a slice as views."""
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self.offsets) - 1)
+            first, last = self.offsets[start], self.offsets[stop]
+            return Runs(self.offsets[start : stop + 1] - first, self.start[first:last], self.length[first:last])
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        at = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts)
+        return Runs(offsets, self.start[at], self.length[at])
+
+    @property
+    def before(self) -> NDArray[np.int64]:
+        """How many rows of the same user are in the runs before each."""
+        before = np.cumsum(self.length) - self.length
+        counts = np.diff(self.offsets)
+        return before - np.repeat(before[self.offsets[:-1][counts > 0]], counts[counts > 0])
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many rows each user has. Shapes: (n,)."""
+        until = np.concatenate([[0], np.cumsum(self.length)])
+        return np.diff(until[self.offsets])
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What n requests can see of a generation: the columns of their pointers. Shapes: all (n,).
@@ -76,8 +111,8 @@ class Measured:
 class Resolution:
     """The rows that n pointers mean. Shapes: all (n,).
 
-    [start, stop) is the hull of a pointer's visible rows. A row inside the hull is visible iff `ingest_ts < watermark ≤
-    superseded_at`, with the pointer's watermark; where `dirty` is False all of them are, and `stop - start == count`.
+    [start, stop) is the hull of a pointer's visible rows, `runs` says which of those in it are visible: those with
+    `ingest_ts < watermark ≤ superseded_at`, the watermark being the pointer's. Each has a run, if only an empty one.
     Where status is EXPIRED these are the rows that are left; where it is anything else but OK there are none.
     """
 
@@ -85,8 +120,9 @@ class Resolution:
     user: NDArray[np.int64]
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
-    count: NDArray[np.int64]  # how many visible rows the hull has: the pointer's length, where OK
-    dirty: NDArray[np.bool_]
+    count: NDArray[np.int64]  # how many visible rows there are: the pointer's length, where OK
+    runs: Runs
+    last_ts: NDArray[np.int64]  # of the newest visible row; before all times where there is none
     status: NDArray[np.uint8]  # a Status
     found: NDArray[np.int64]  # visible events found, at most the pointer's length: for messages
     checksum: NDArray[np.uint64]  # of those found
@@ -97,8 +133,11 @@ class Resolution:
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Resolution":
         """Some of the pointers; of a slice as views."""
-        columns: list[NDArray[Any]] = [getattr(self, column.name) for column in fields(self)]
-        return Resolution(*(column[rows] for column in columns))
+        taken: list[Any] = []
+        for field in fields(self):
+            column = getattr(self, field.name)
+            taken.append(column.take(rows) if isinstance(column, Runs) else column[rows])
+        return Resolution(*taken)
 
 
 def measure(
@@ -144,48 +183,42 @@ def resolve(
     Args: expired: whether retention ever took events from it.
     Raises: CorruptionError: a block on the way is damaged.
     """
-    n = len(pointers)
     status = np.where(pointers.watermark > watermark, np.uint8(Status.NEWER), np.uint8(Status.OK))
-    start, stop, found = (np.zeros(n, np.int64) for _ in range(3))
-    checksum = np.zeros(n, np.uint64)
     times = (_plain(column, np.int64) for column in (pointers.watermark, pointers.start_ts, pointers.end_ts))
     ties, length = _plain(pointers.end_ties, np.int32), _plain(pointers.length, np.int64)
     columns = (*times, ties, length, _plain(pointers.checksum, np.uint64))
-    out = (status, start, stop, found, checksum)
-    desk = desks.new_desk()
-    walk.resolve(tables.rows, tuple(keys), tuple(located), columns, expired, out, desk)
-    _check(tables, desk)
+    found, runs = _find_meant(tables, keys, located, columns, status, expired)
+    if runs.offsets[-1] > len(runs.start):  # more runs than there was room for
+        found, runs = _find_meant(tables, keys, located, columns, status, expired, int(runs.offsets[-1]))
+    status, start, stop, count, checksum, last_ts = found
     if expired:
-        missing = np.isin(status, (Status.UNKNOWN_USER, Status.SHORT)) & (found < pointers.length)
+        missing = np.isin(status, (Status.UNKNOWN_USER, Status.SHORT)) & (count < pointers.length)
         status[missing] = Status.EXPIRED
-    count = np.where(stop > start, found, 0)
-    return Resolution(*located, start, stop, count, stop - start != count, status, found, checksum)
+    given = np.where(stop > start, count, 0)
+    return Resolution(*located, start, stop, given, runs, last_ts, status, count, checksum)
 
 
-def visible_rows(
+_Found = tuple[NDArray[np.uint8], Any, Any, Any, Any, Any]
+
+
+def _find_meant(
     tables: Tables,
-    rows: Rows,
-    watermark: NDArray[np.int64] | int,
-    newest: NDArray[np.int64] | None = None,
-    hidden: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of each range that are visible at its watermark, oldest first; or only the newest n of them.
-
-    Args: hidden: offsets (n + 1,) and rows, ascending within a range: leave these out, and count them not.
-    Shapes: (n,) ranges → offsets (n + 1,), rows (offsets[-1],).
-    Raises: CorruptionError: a block on the way is damaged.
-    """
-    room = rows.stop - rows.start
-    if newest is not None:
-        room = np.minimum(room, newest)
-    offsets, out = np.zeros(len(room) + 1, np.int64), np.empty(room.sum(), np.int64)
-    columns = tuple(_plain(column, np.int64) for column in rows)
-    nothing = np.zeros(len(room) + 1, np.int64), np.zeros(0, np.int64)
-    left_out = nothing if hidden is None else tuple(_plain(column, np.int64) for column in hidden)
+    keys: UserKeys,
+    located: Located,
+    pointers: tuple[NDArray[Any], ...],
+    status: NDArray[np.uint8],
+    expired: bool,
+    room: int | None = None,
+) -> tuple[_Found, Runs]:
+    """The kernel's answer: status, start, stop, count, checksum, last_ts; and the runs, of which there may be too many."""
+    n = len(status)
+    start, stop, count = (np.zeros(n, np.int64) for _ in range(3))
+    found = status.copy(), start, stop, count, np.zeros(n, np.uint64), np.full(n, EARLIEST_TS - 1)
+    offsets, runs = np.zeros(n + 1, np.int64), np.empty((2, _RUNS * n if room is None else room), np.int64)
     desk = desks.new_desk()
-    walk.visible_rows(tables.rows, columns, _each(watermark, len(room)), room, left_out, offsets, out, desk)
+    walk.resolve(tables.rows, tuple(keys), tuple(located), pointers, expired, found, offsets, runs, desk)
     _check(tables, desk)
-    return offsets, out[: offsets[-1]]
+    return found, Runs(offsets, *runs[:, : offsets[-1]])
 
 
 def find_rows(

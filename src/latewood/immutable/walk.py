@@ -17,7 +17,7 @@ as blocks are decoded; a kernel that meets a broken one stops, and its note says
 from typing import Any
 
 import numpy as np
-from numba import uint64
+from numba import int64, uint64
 
 from latewood.clock import EARLIEST_TS
 from latewood.immutable import ahead
@@ -27,13 +27,17 @@ from latewood.immutable.desk import (
     IS_WHOLE,
     NOWHERE,
     ORDINALS,
+    SUPERSEDED_AT,
+    hole_at,
     ingest_at,
     is_visible,
     lay_out,
     lay_out_times,
     noted,
     ordinal_at,
+    superseded_at,
     time_at,
+    write_hole,
     write_note,
 )
 from latewood.kernels import kernel
@@ -43,14 +47,15 @@ from latewood.stripes.entries import (
     first_ts,
     identity_before,
     latest_ingest,
+    latest_until,
     stripe_events,
     table_field,
     user_events,
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.layout import DELAY, ORDINAL, PAYLOAD, STRIPE_EVENTS
-from latewood.stripes.stripe import decode_values, table_at, verify_block
+from latewood.stripes.layout import DELAY, NEVER_CLEAN, ORDINAL, STRIPE_EVENTS, SUPERSEDED
+from latewood.stripes.stripe import decode_superseded, decode_values, table_at, verify_block
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
 
@@ -161,44 +166,39 @@ def end_of_ties(table: Any, user: Any, row: Any, ties: Any, end_ts: Any, waterma
 
 
 @kernel
-def sum_visible(key: Any, start: Any, stop: Any, watermark: Any, desk: Any) -> Any:
-    """The sum of the identities of the visible ones among the desk's rows [start, stop)."""
-    total = uint64(0)
-    for row in range(start, stop):
-        one = identity(key[0], key[1], time_at(desk, row), ingest_at(desk, row), ordinal_at(desk, row))
-        total += one if is_visible(desk, row, watermark) else uint64(0)
-    return total
-
-
-@kernel
 def decode_rows(table: Any, user: Any, column: Any, stripe: Any, itemsize: Any, rows: Any, out: Any) -> Any:
     """Decode some rows of a column to their places. Returns: 0, or 1 where the block is damaged."""
     if verify_block(table, user, column, stripe):
         return uint64(1)
     entry = load_u64(first_entry(table, user, column) + stripe * uint64(8))
-    payload, events = table_field(table, PAYLOAD), stripe_events(table, user, stripe)
-    decode_values(payload, entry, events, itemsize, rows[0], rows[1], out)
+    decode_values(table, entry, stripe_events(table, user, stripe), itemsize, rows[0], rows[1], out)
     return uint64(0)
 
 
 @kernel
 def sum_part(table: Any, user: Any, stripe: Any, key: Any, start: Any, stop: Any, desk: Any) -> Any:
-    """The sum of the identities of the rows [start, stop) of the stripe whose times lie on the desk."""
+    """The sum of the identities of the rows [start, stop) of the stripe whose times lie on the desk.
+
+    Returns: the sum, and the latest ingest time of these rows.
+    """
+    latest = int64(EARLIEST_TS)
     if start >= stop:
-        return uint64(0)
+        return uint64(0), latest
     write_note(desk, IS_WHOLE, 0)  # only these rows are decoded, and delays stay delays
     rows, delays, ordinals = (start, stop), desk + uint64(INGESTS), desk + uint64(ORDINALS)
     if decode_rows(table, user, uint64(DELAY), stripe, uint64(8), rows, delays):
         write_note(desk, DAMAGED, DELAY)
-        return uint64(0)
+        return uint64(0), latest
     if decode_rows(table, user, uint64(ORDINAL), stripe, uint64(4), rows, ordinals):
         write_note(desk, DAMAGED, ORDINAL)
-        return uint64(0)
+        return uint64(0), latest
     total = uint64(0)
     for row in range(start, stop):
         time = time_at(desk, row)
-        total += identity(key[0], key[1], time, time + ingest_at(desk, row), ordinal_at(desk, row))
-    return total
+        ingest = time + ingest_at(desk, row)
+        latest = max(latest, ingest)
+        total += identity(key[0], key[1], time, ingest, ordinal_at(desk, row))
+    return total, latest
 
 
 @kernel
@@ -211,59 +211,107 @@ def sum_clean(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: An
     if lay_out_times(table, user, stripe, desk) == uint64(0):
         return uint64(0)
     if uint64(2) * (last - first) <= rows:
-        return sum_part(table, user, stripe, key, first, last, desk)
-    before = sum_part(table, user, stripe, key, uint64(0), first, desk)
-    return of_all - before - sum_part(table, user, stripe, key, last, rows, desk)
+        return sum_part(table, user, stripe, key, first, last, desk)[0]
+    before = sum_part(table, user, stripe, key, uint64(0), first, desk)[0]
+    return of_all - before - sum_part(table, user, stripe, key, last, rows, desk)[0]
 
 
 @kernel
-def take_newest(last: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
-    """The newest `wanted` visible rows among the desk's [0, last): how many, and their hull [first, last)."""
-    while last > uint64(0) and not is_visible(desk, last - uint64(1), watermark):
-        last -= uint64(1)
-    count, first = uint64(0), last
-    for row in range(last):
-        count += uint64(1) if is_visible(desk, row, watermark) else uint64(0)
-    if count > wanted:  # the oldest one taken is the wanted-th from the end
-        count = uint64(0)
-        while count < wanted:
-            first -= uint64(1)
-            count += uint64(1) if is_visible(desk, first, watermark) else uint64(0)
-        return count, first, last
-    first = uint64(0)
-    while first < last and not is_visible(desk, first, watermark):
-        first += uint64(1)
-    return count, first, last
+def sum_all_clean(table: Any, user: Any, key: Any, start: Any, stop: Any, desk: Any) -> Any:
+    """The sum of the identities of the rows [start, stop) where all stripes are clean: the ends, and between the index."""
+    first, last = start // uint64(STRIPE_EVENTS), (stop - uint64(1)) // uint64(STRIPE_EVENTS)
+    from_first, to_last = start - first * uint64(STRIPE_EVENTS), stop - last * uint64(STRIPE_EVENTS)
+    if first == last:
+        return sum_clean(table, user, first, key, from_first, to_last, desk)
+    # the last first: its times lie on the desk
+    total = sum_clean(table, user, last, key, uint64(0), to_last, desk)
+    total += identity_before(table, user, last) - identity_before(table, user, first + uint64(1))
+    return total + sum_clean(table, user, first, key, from_first, uint64(STRIPE_EVENTS), desk)
 
 
 @kernel
-def walk_back(table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
-    """Take the newest `wanted` visible rows before `row`.
+def sum_visible(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
+    """The sum of the identities of the visible ones among the rows [first, last) of a stripe that is not clean.
 
-    Returns: how many there are, the sum of their identities, and their hull [start, stop).
+    Where a request long past ends, most stripes are not, for what came after it, and all rows before it are visible.
+    Returns: the sum, and how many rows are not visible; which those are lies on the desk.
+    """
+    if lay_out_times(table, user, stripe, desk) == uint64(0):
+        return uint64(0), uint64(0)
+    total, latest = sum_part(table, user, stripe, key, first, last, desk)
+    is_marked = latest_ingest(table, user, stripe) == NEVER_CLEAN
+    if noted(desk, DAMAGED) != NOWHERE or (latest < watermark and not is_marked):
+        return total, uint64(0)
+    if is_marked and decode_superseded(table, user, stripe, desk + uint64(SUPERSEDED_AT)):
+        write_note(desk, DAMAGED, table_field(table, SUPERSEDED))
+        return uint64(0), uint64(0)
+    holes = uint64(0)
+    for row in range(first, last):
+        time = time_at(desk, row)
+        ingest = time + ingest_at(desk, row)
+        if ingest >= watermark or (is_marked and superseded_at(desk, row) < watermark):
+            total -= identity(key[0], key[1], time, ingest, ordinal_at(desk, row))
+            write_hole(desk, holes, row)
+            holes += uint64(1)
+    return total, holes
+
+
+@kernel
+def push_run(runs: Any, at: Any, continues: Any, start: Any, stop: Any) -> Any:
+    """Add a run before those that there are, or let it continue the last one. Returns: how many there are now.
+
+    Runs past the room are only counted.
+    """
+    if continues:
+        at -= 1
+    if at < runs.shape[1]:
+        runs[1, at] = stop - start + (runs[1, at] if continues else 0)
+        runs[0, at] = start
+    return at + 1
+
+
+@kernel
+def walk_back(
+    table: Any, user: Any, key: Any, row: Any, wanted: Any, watermark: Any, runs: Any, at: Any, desk: Any
+) -> Any:
+    """Take the newest `wanted` visible rows before `row`, stripe by stripe as far as any of the rest may be invisible.
+
+    Returns: how many there are, the sum of their identities, their hull [start, stop), and the number of runs, to which
+    theirs were added, the newest first.
     """
     count, total, start, stop = uint64(0), uint64(0), row, row
     while row > uint64(0) and count < wanted:
         stripe = (row - uint64(1)) // uint64(STRIPE_EVENTS)
         base = stripe * uint64(STRIPE_EVENTS)
-        last = row - base
-        if latest_ingest(table, user, stripe) < watermark:
-            taken = min(last, wanted - count)
-            first = last - taken
-            total += sum_clean(table, user, stripe, key, first, last, desk)
+        if latest_until(table, user, stripe) < watermark:  # nearly always: all that is left is visible
+            low, holes = row - min(row, wanted - count), uint64(0)
+            total += sum_all_clean(table, user, key, low, row, desk)
         else:
-            lay_out(table, user, stripe, desk)
-            taken, first, last = take_newest(last, wanted - count, watermark, desk)
-            total += sum_visible(key, first, last, watermark, desk)
+            low = max(base, row - min(row, wanted - count))
+            part, holes = sum_unclean(table, user, stripe, key, low - base, row - base, watermark, desk)
+            total += part
         if noted(desk, DAMAGED) != NOWHERE:
             break
-        if taken:
-            stop = base + last if count == uint64(0) else stop
-            start = base + first
-        count, row = count + taken, base
+        top = row
+        for hole in range(holes + uint64(1)):  # the run above each, from the newest on, and the one below the last
+            bottom = base + hole_at(desk, holes - uint64(1) - hole) + uint64(1) if hole < holes else low
+            if bottom < top:
+                at = push_run(runs, at, count > uint64(0) and top == start, bottom, top)
+                stop = stop if count else top
+                start, count = bottom, count + top - bottom
+            top = bottom - uint64(1)
+        row = low
     if count == uint64(0):
         start = stop
-    return count, total, start, stop
+    return count, total, start, stop, at
+
+
+@kernel
+def sum_unclean(table: Any, user: Any, stripe: Any, key: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
+    """`sum_visible` of a stripe that may be clean all the same: only one before it is not."""
+    if latest_ingest(table, user, stripe) < watermark:
+        return sum_clean(table, user, stripe, key, first, last, desk), uint64(0)
+    return sum_visible(table, user, stripe, key, first, last, watermark, desk)
 
 
 @kernel
@@ -283,7 +331,7 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
     shard, user = place
     end_ts, watermark, tie_ingest, tie_ordinal = requests
     start_ts, end_ties, length, checksum, stored_before = out
-    desk = address_of(desk_array)
+    desk, no_runs = address_of(desk_array), np.empty((2, 0), np.int64)
     stripes = find_ends(tables, shard, user, end_ts)
     for i in range(len(user)):
         ahead.end_stripe(tables, shard, user, stripes, i)
@@ -295,7 +343,7 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
         if tie_ingest[i] >= EARLIEST_TS:
             anchor = (tie_ingest[i], tie_ordinal[i])
             end_ties[i], row = ties_before(table, u, row, end_ts[i], anchor, watermark[i], desk)
-        count, total, start, _ = walk_back(table, u, key, row, uint64(ALL), watermark[i], desk)
+        count, total, start, _, _ = walk_back(table, u, key, row, uint64(ALL), watermark[i], no_runs, 0, desk)
         if count:
             start_ts[i] = time_of(table, u, start, desk)
         elif not any_unknown(table, u, uint64(stored_before[i]), watermark[i], desk):
@@ -306,92 +354,76 @@ def measure(tables: Any, keys: Any, place: Any, requests: Any, out: Any, desk_ar
 
 
 @kernel
-def resolve(tables: Any, keys: Any, place: Any, pointers: Any, partly: Any, out: Any, desk_array: Any) -> None:
+def resolve(
+    tables: Any, keys: Any, place: Any, pointers: Any, partly: Any, out: Any, offsets: Any, runs: Any, desk_array: Any
+) -> None:
     """See `resolve.resolve`. What went wrong is noted on the desk. Rows whose status is not OK already are left alone.
 
     `partly`: of pointers that find fewer events than they mean, give the rows of those found.
+    `offsets` (n + 1,), `runs` (2, room): each pointer's runs, oldest first, at least one, which may be empty. If there
+    was not room enough, offsets[n] tells what is needed, and the runs mean nothing.
     """
     hashes, checks = keys
     shard, user = place
-    watermark, start_ts, end_ts, end_ties, length, checksum = pointers
-    status, starts, stops, found, sums = out
-    desk = address_of(desk_array)
-    stripes = find_ends(tables, shard, user, end_ts)
+    status, starts, stops, found, sums, last_ts = out
+    desk, at = address_of(desk_array), 0
+    stripes = find_ends(tables, shard, user, pointers[2])
     for i in range(len(user)):
         ahead.end_stripe(tables, shard, user, stripes, i)
-        if status[i] != OK:
-            continue
-        wanted, ties = uint64(length[i]), uint64(end_ties[i])
-        if user[i] < 0 or wanted == uint64(0):
-            if wanted:
-                status[i] = UNKNOWN_USER
-            elif checksum[i]:
-                status[i] = CHECKSUM
-            continue
-        table, u, key = table_at(tables, shard[i]), uint64(user[i]), (hashes[i], checks[i])
-        row = end_before(table, u, stripes[i], end_ts[i], desk)
-        if ties:
-            end = end_of_ties(table, u, row, ties, end_ts[i], watermark[i], desk)
-            if end:
-                row = end
-            else:
-                status[i] = SHORT
-        count, total, start, stop = walk_back(table, u, key, row, wanted, watermark[i], desk)
-        found[i], sums[i] = count, total
-        if count < wanted:
-            if partly and status[i] == OK:
-                starts[i], stops[i] = start, stop
-            status[i] = SHORT
-        elif total != checksum[i]:
-            status[i] = CHECKSUM
-        elif time_of(table, u, start, desk) < start_ts[i]:
-            status[i] = SHORT
-        if status[i] == OK:
-            starts[i], stops[i] = start, stop
-        if noted(desk, DAMAGED) != NOWHERE:
-            break
-
-
-@kernel
-def reverse(out: Any, start: Any, stop: Any) -> None:
-    """Turn out[start:stop] around."""
-    for k in range((stop - start) // uint64(2)):
-        other = stop - uint64(1) - k
-        out[start + k], out[other] = out[other], out[start + k]
-
-
-@kernel
-def visible_rows(
-    tables: Any, rows: Any, watermark: Any, newest: Any, hidden: Any, offsets: Any, out: Any, desk_array: Any
-) -> None:
-    """The newest visible rows of each range, oldest first. What went wrong is noted on the desk.
-
-    `hidden`: offsets and rows, ascending within a range, that are left out. `out` has room for min(newest, stop - start)
-    rows of each range; `offsets` comes out as what was needed.
-    """
-    shard, user, start, stop = rows
-    hidden_offsets, hidden_rows = hidden
-    desk = address_of(desk_array)
-    at = uint64(0)
-    for i in range(len(user)):
         offsets[i] = at
-        if user[i] < 0 or newest[i] <= 0:
-            continue
-        table, u = table_at(tables, shard[i]), uint64(user[i])
-        first, row, h = at, uint64(stop[i]), hidden_offsets[i + 1]
-        while row > uint64(start[i]) and at - first < uint64(newest[i]):
-            row -= uint64(1)
-            while h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) > row:
-                h -= 1
-            stripe, place = row // uint64(STRIPE_EVENTS), row % uint64(STRIPE_EVENTS)
-            if lay_out(table, u, stripe, desk) == uint64(0):
-                return
-            is_hidden = h > hidden_offsets[i] and uint64(hidden_rows[h - 1]) == row
-            if is_visible(desk, place, watermark[i]) and not is_hidden:
-                out[at] = row
-                at += uint64(1)
-        reverse(out, first, at)
+        if status[i] == OK and user[i] >= 0 and pointers[4][i] > 0:
+            table, u, key = table_at(tables, shard[i]), uint64(user[i]), (hashes[i], checks[i])
+            status[i], start, stop, found[i], sums[i], pushed = find_meant(
+                table, u, key, stripes[i], pointers, i, partly, runs, at, desk
+            )
+            if stop > start:
+                starts[i], stops[i], at = start, stop, pushed
+                last_ts[i] = time_of(table, u, stop - uint64(1), desk)
+            if noted(desk, DAMAGED) != NOWHERE:
+                break
+        elif status[i] == OK and pointers[4][i] > 0:
+            status[i] = UNKNOWN_USER
+        elif status[i] == OK and pointers[5][i]:
+            status[i] = CHECKSUM
+        if at == offsets[i]:
+            at = push_run(runs, at, False, uint64(0), uint64(0))
+        elif at <= runs.shape[1]:
+            turn_around(runs, offsets[i], at)
     offsets[len(user)] = at
+
+
+@kernel
+def find_meant(
+    table: Any, user: Any, key: Any, stripes: Any, pointers: Any, i: Any, partly: Any, runs: Any, at: Any, desk: Any
+) -> Any:
+    """What pointer i means.
+
+    Returns: its status, the hull, empty where none is to be given, the count and checksum found, and the number of runs.
+    """
+    watermark, start_ts, end_ts, end_ties, length, checksum = pointers
+    wanted, ties = uint64(length[i]), uint64(end_ties[i])
+    row, status = end_before(table, user, stripes, end_ts[i], desk), OK
+    if ties:
+        end = end_of_ties(table, user, row, ties, end_ts[i], watermark[i], desk)
+        row, status = (end, OK) if end else (row, SHORT)
+    count, total, start, stop, at = walk_back(table, user, key, row, wanted, watermark[i], runs, at, desk)
+    is_given = status == OK
+    if count < wanted:
+        status, is_given = SHORT, is_given and partly
+    elif total != checksum[i]:
+        status, is_given = CHECKSUM, False
+    elif time_of(table, user, start, desk) < start_ts[i]:
+        status, is_given = SHORT, False
+    return status, start, stop if is_given else start, count, total, at
+
+
+@kernel
+def turn_around(runs: Any, start: Any, stop: Any) -> None:
+    """Turn the columns runs[:, start:stop] around."""
+    for k in range((stop - start) // 2):
+        other = stop - 1 - k
+        for part in range(2):
+            runs[part, start + k], runs[part, other] = runs[part, other], runs[part, start + k]
 
 
 @kernel

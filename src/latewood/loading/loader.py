@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ WINDOW = 16_384  # 32 batches of 512: a few MB of examples
 # Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
 # is then a third of its time; more would leave the processor's caches.
 EVENTS_AT_ONCE = 1 << 19
+AHEAD_BYTES = 32 << 20
 
 
 @dataclass(slots=True)
@@ -33,6 +34,14 @@ class _Place:
 
     epoch: int
     position: int
+
+
+class _Made(NamedTuple):
+    """A batch, or what was made of it, the position after it, and what it takes in memory."""
+
+    position: int
+    item: Any
+    size_bytes: int
 
 
 class Loader:
@@ -50,7 +59,8 @@ class Loader:
         batch_size: examples per batch and rank; the last batch may be shorter.
         order: "shuffle", "user" (the log's own) or "time".
         rank, world_size: this trainer's part. All ranks make equally many steps.
-        prefetch: batches made ahead, in a thread; 0 for none.
+        prefetch: batches made ahead, in a thread; 0 for none. Large ones are made ahead only as far as they fit 32 MiB, at
+            least one: a trainer that is slower than the loader holds two of them in memory, and not all.
         on_missing: "raise", or "mask": an example whose history cannot be had keeps its place, empty, with weight 0.
         remainder: "pad" fills the last step up with examples of weight 0; "drop" leaves an incomplete step out.
         window: so many examples are mixed with each other by "shuffle", and read at a time.
@@ -70,7 +80,7 @@ class Loader:
         order: str = "shuffle",
         rank: int = 0,
         world_size: int = 1,
-        prefetch: int = 2,
+        prefetch: int = 4,
         on_missing: Literal["raise", "mask"] = "raise",
         remainder: str = "pad",
         window: int = WINDOW,
@@ -128,17 +138,18 @@ class Loader:
         return replace(self._settings, epoch=place.epoch, position=place.position, fingerprint=fingerprint)
 
     def _iterate(self, place: _Place) -> Iterator[Batch]:
-        batches = Prefetch(self._batches(place.epoch, place.position), self._prefetch)
+        made = self._batches(place.epoch, place.position)
+        batches = Prefetch(made, self._prefetch, lambda batch: batch.size_bytes, AHEAD_BYTES)
         try:
-            for position, batch in batches:
-                place.position = position
-                yield batch
+            for batch in batches:
+                place.position = batch.position
+                yield batch.item
                 del batch  # not held while the trainer's next step waits: its buffers can be used again
         finally:
             batches.close()
 
-    def _batches(self, epoch: int, position: int) -> Iterator[tuple[int, Batch]]:
-        """Every batch from a position on, each with the position after it."""
+    def _batches(self, epoch: int, position: int) -> Iterator[_Made]:
+        """Every batch from a position on."""
         for steps, table, places in feed(self.source, self._order(epoch), self._share, position, self._window):
             window, start = self._resolve(table, places), 0
             for group in self._groups(window, steps):
@@ -163,9 +174,7 @@ class Loader:
         if group:
             yield group
 
-    def _group(
-        self, epoch: int, steps: list[Step], window: Resolved | pa.Table, start: int
-    ) -> Iterator[tuple[int, Batch]]:
+    def _group(self, epoch: int, steps: list[Step], window: Resolved | pa.Table, start: int) -> Iterator[_Made]:
         """Materialize some steps as one batch and cut it up; if that fails, one by one, so that only the bad one does."""
         if isinstance(window, Resolved) and len(steps) > 1:
             try:
@@ -175,11 +184,11 @@ class Loader:
             else:
                 first = 0
                 for step in steps:
-                    yield step.after, self._finish(step, whole.slice(first, first + len(step)))
+                    yield self._finish(step, whole.slice(first, first + len(step)))
                     first += len(step)
                 return
         for step in steps:
-            yield step.after, self._batch(epoch, step, window, start)
+            yield self._batch(epoch, step, window, start)
             start += len(step)
 
     def _resolve(self, table: pa.Table, places: NDArray[np.int64]) -> Resolved | pa.Table:
@@ -189,7 +198,7 @@ class Loader:
         except LatewoodError:
             return table.take(pa.array(places))
 
-    def _batch(self, epoch: int, step: Step, window: Resolved | pa.Table, start: int) -> Any:
+    def _batch(self, epoch: int, step: Step, window: Resolved | pa.Table, start: int) -> _Made:
         try:
             if isinstance(window, Resolved):
                 batch = self.materializer.batch(window.slice(start, start + len(step)))
@@ -202,11 +211,12 @@ class Loader:
             raise
         return self._finish(step, batch)
 
-    def _finish(self, step: Step, batch: Batch) -> Any:
+    def _finish(self, step: Step, batch: Batch) -> _Made:
         if step.pad:
             real = np.arange(len(batch)) < len(batch) - step.pad
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))
-        return batch if self._transform is None else self._transform(batch)
+        made = batch if self._transform is None else self._transform(batch)
+        return _Made(step.after, made, sum(values.nbytes for values in batch.values.values()))
 
     def _request_times(self) -> Any:
         return times_from_arrow(self.source.column("request_ts"), "request_ts")

@@ -1,4 +1,4 @@
-"""An iterator that works ahead in a thread, a bounded number of items.
+"""An iterator that works ahead in a thread, a bounded number of items of a bounded size.
 
 The thread holds nothing of the iterator that is handed out, so that dropping that, however it happens, stops the
 thread: by `close`, by garbage collection, or at exit. What goes wrong in the thread is raised to the consumer, in its
@@ -8,7 +8,7 @@ place.
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,13 +16,19 @@ _PATIENCE_S = 5.0
 
 
 class Prefetch(Generic[T]):
-    """The items of `source`, up to `depth` of them made ahead; depth 0 works without a thread."""
+    """The items of `source`, up to `depth` of them made ahead; depth 0 works without a thread.
 
-    def __init__(self, source: Iterator[T], depth: int) -> None:
+    Args:
+        size_of: what an item takes. Once those that are ready take `limit` or more, no other is made; so at least one is.
+    """
+
+    def __init__(
+        self, source: Iterator[T], depth: int, size_of: Callable[[T], int] = lambda item: 0, limit: int = 1
+    ) -> None:
         self._source = source
         self._shared: _Shared[T] | None = None
         if depth:
-            self._shared = _Shared(depth)
+            self._shared = _Shared(depth, size_of, limit)
             thread = threading.Thread(target=_work, args=(source, self._shared), name="latewood-prefetch", daemon=True)
             self._stop = weakref.finalize(self, _end, self._shared, thread)
             thread.start()
@@ -42,8 +48,9 @@ class Prefetch(Generic[T]):
 class _Shared(Generic[T]):
     """What the consumer and the thread both see."""
 
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
+    def __init__(self, depth: int, size_of: Callable[[T], int], limit: int) -> None:
+        self._depth, self._size_of, self._limit = depth, size_of, limit
+        self._size = 0  # of the items
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._stopped = False
@@ -55,6 +62,7 @@ class _Shared(Generic[T]):
                 self._changed.wait()
             if self._items and not self._stopped:
                 item = self._items.popleft()
+                self._size -= self._size_of(item)
                 self._changed.notify_all()
                 return item
             ended, self._ended = self._ended, StopIteration()  # an error is raised once; after it there is nothing
@@ -64,8 +72,9 @@ class _Shared(Generic[T]):
         """Returns: whether to go on. Waits for room, so that no more than `depth` items are ever ready."""
         with self._changed:
             self._items.append(item)
+            self._size += self._size_of(item)
             self._changed.notify_all()
-            while len(self._items) >= self._depth and not self._stopped:
+            while (len(self._items) >= self._depth or self._size >= self._limit) and not self._stopped:
                 self._changed.wait()
             return not self._stopped
 

@@ -5,9 +5,11 @@
     suppress          which stored rows the recent events took the place of
     retained          which pointers retention left enough of
     choose            which stored rows and recent events compete for each output
+    merge             where recent events belong among stored ones
+    split             what is decoded straight to where it belongs
     plan              what is decoded once and shared, and where it goes
     fetch             the bytes, to where kernels can read them
-    merge, assemble   where recent events belong; what is copied to complete each output
+    assemble          what is copied to complete each output
     decode            trait by trait, straight into the output
     buffers           memory that is used again
     materializer      all of it, in order

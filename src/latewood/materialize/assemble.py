@@ -22,54 +22,65 @@ from numpy.typing import NDArray
 
 from latewood.kernels import kernel
 from latewood.materialize.choose import Candidates
+from latewood.materialize.split import Parts
 from latewood.stripes.addresses import copy_bytes
 
 Segments = NDArray[np.int64]  # (m, 3)
 
 
 def assemble(
-    candidates: Candidates, base: NDArray[np.int64], place_offsets: NDArray[np.int64], places: NDArray[np.int64]
+    candidates: Candidates,
+    parts: Parts,
+    base: NDArray[np.int64],
+    place_offsets: NDArray[np.int64],
+    places: NDArray[np.int64],
 ) -> Segments:
     """What to copy once the plan's ranges are decoded, so that every output is complete.
 
     Args:
-        base: (n,) element of the decoded buffer that holds row `start` of each example.
+        base: (n + t,) element of the decoded buffer where each head, and then each tail, begins.
         place_offsets, places: (n + 1,), (m,) for the recents of examples that merge, how many stored candidates sort
-        before
-            each; other examples have an empty stretch, and their recents come last.
+            before each; other examples have an empty stretch, and their recents come last.
     """
-    # Stored candidates are at most one run, or one per row where listed, and each recent can split a run.
-    bound = 2 * len(base) + len(candidates.listed) + 2 * len(places)
-    segments = np.empty((bound, 3), np.int64)
-    stored = (candidates.rows.start, candidates.stored_count, candidates.row_offsets, candidates.listed)
+    n, runs = len(parts.split), candidates.runs
+    tail_start, tail_base = np.zeros((2, n), np.int64)
+    tail_start[parts.owner], tail_base[parts.owner] = parts.tails.start, base[n:]
+    # a run may be cut where the tail begins, and each recent can cut one
+    segments = np.empty((len(runs.start) + 2 * n + 2 * len(places), 3), np.int64)
+    stored = (candidates.stored_count, runs.offsets, runs.start, runs.before)
+    decoded = (parts.split, parts.heads.start, base, tail_start, tail_base)
     recent = (candidates.recent_stop, candidates.recent_count, place_offsets, places)
-    count = _segments(base, candidates.offsets, stored, recent, segments)
+    count = _segments(candidates.offsets, stored, decoded, recent, segments)
     return segments[:count]
 
 
 @kernel
-def _segments(base: Any, offsets: Any, stored: Any, recent: Any, segments: Any) -> int:
-    """Walk every example's candidates in order, skip the oldest until the rest fits, and note the runs."""
-    start, stored_count, row_offsets, listed = stored
+def _segments(offsets: Any, stored: Any, decoded: Any, recent: Any, segments: Any) -> int:
+    """Walk every example's candidates in order, skip the oldest until the rest fits, and note the pieces."""
+    stored_count, run_offsets, run_start, run_before = stored
     recent_stop, recent_count, place_offsets, places = recent
     m = 0
-    for i in range(len(base)):
+    for i in range(len(stored_count)):
         target = offsets[i]
         skip = stored_count[i] + recent_count[i] - (offsets[i + 1] - target)
         first_recent = recent_stop[i] - recent_count[i]
         merging = place_offsets[i + 1] > place_offsets[i]
-        k, j = 0, 0  # stored and recent candidates done
+        k, j, run = 0, 0, run_offsets[i]  # stored and recent candidates done
         while k < stored_count[i] or j < recent_count[i]:
             until = stored_count[i]
             if merging and j < recent_count[i]:
                 until = places[place_offsets[i] + j]
             passed = min(skip, until - k)
             k, skip = k + passed, skip - passed
-            if k < until:
-                rows = listed[row_offsets[i] + k : row_offsets[i + 1]]
-                m = _stored_runs(segments, m, base[i], start[i], rows, k, until, target)
-                target += until - k
-                k = until
+            while k < until:
+                while run + 1 < run_offsets[i + 1] and run_before[run + 1] <= k:
+                    run += 1
+                end = min(until, run_before[run + 1]) if run + 1 < run_offsets[i + 1] else until
+                source, length = _source(decoded, i, k, run_start[run] + k - run_before[run], end - k)
+                if source != target:  # else it was decoded where it belongs
+                    segments[m, 0], segments[m, 1], segments[m, 2] = source, target, length
+                    m += 1
+                target, k = target + length, k + length
             stop = j
             while stop < recent_count[i] and (not merging or places[place_offsets[i] + stop] == k):
                 stop += 1
@@ -84,22 +95,12 @@ def _segments(base: Any, offsets: Any, stored: Any, recent: Any, segments: Any) 
 
 
 @kernel
-def _stored_runs(segments: Any, m: int, base: int, start: int, rows: Any, k: int, until: int, target: int) -> int:
-    """Note the runs of stored candidates k to `until`: one, or as many as listed rows have. Returns the new count."""
-    if not len(rows):
-        if base + k != target:  # else it was decoded where it belongs
-            segments[m, 0], segments[m, 1], segments[m, 2] = base + k, target, until - k
-            m += 1
-        return m
-    at, count = 0, until - k
-    while at < count:
-        stop = at + 1
-        while stop < count and rows[stop] == rows[stop - 1] + 1:
-            stop += 1
-        segments[m, 0], segments[m, 1], segments[m, 2] = base + rows[at] - start, target + at, stop - at
-        m += 1
-        at = stop
-    return m
+def _source(decoded: Any, i: int, k: int, row: int, length: int) -> tuple[int, int]:
+    """Where stored candidate k of example i, at `row`, was decoded, and how many of `length` more lie behind it."""
+    split, head_start, base, tail_start, tail_base = decoded
+    if k < split[i]:
+        return base[i] + row - head_start[i], min(length, split[i] - k)
+    return tail_base[i] + row - tail_start[i], length
 
 
 def copy_segments(segments: Segments, columns: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> None:

@@ -9,21 +9,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.batch import Batch
+from latewood.batch import Batch, SharedBatch
 from latewood.columns import Column
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
-from latewood.materialize.assemble import assemble
+from latewood.materialize.assemble import Segments, assemble
 from latewood.materialize.buffers import BufferPool
-from latewood.materialize.choose import choose
+from latewood.materialize.choose import Candidates, choose
 from latewood.materialize.decode import Wanted, decode
 from latewood.materialize.fetch import fetch
 from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.merge import merge_places
-from latewood.materialize.plan import plan
+from latewood.materialize.plan import Plan, plan
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
+from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
@@ -96,6 +97,18 @@ class Materializer:
             holds what its request could not have seen. CorruptionError: damaged bytes.
         """
         return self._batch(self.resolve(examples))
+
+    def shared(self, examples: Any) -> SharedBatch:
+        """As calling it, but what several examples see is in memory once: for many examples per user, nothing is copied.
+
+        An example has a copy of its own where recent or invisible events lie between or behind its stored ones.
+        """
+        resolved = self.resolve(examples)
+        while True:
+            batch = self._decode_shared(resolved)
+            if self._knows_all_values(resolved):
+                return batch
+            resolved = self._look_up_again(resolved)
 
     def resolve(self, examples: Any) -> Resolved:
         """The first half: read the examples and look up their pointers. A loader does it for many batches at once.
@@ -222,19 +235,45 @@ class Materializer:
         return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
 
     def _decode(self, resolved: Resolved) -> Batch:
+        candidates, places = self._choose(resolved)
+        parts, events = split(candidates, *places), int(candidates.offsets[-1])
+        planned = plan(parts, events)
+        segments = assemble(candidates, parts, planned.base, *places)
+        columns = self._columns(resolved, planned, segments, events, events)
+        return Batch(offsets=candidates.offsets, **self._fields(resolved, columns))
+
+    def _decode_shared(self, resolved: Resolved) -> SharedBatch:
+        candidates, places = self._choose(resolved)
+        parts, lengths = split(candidates, *places), np.diff(candidates.offsets)
+        views = are_views(candidates, parts)
+        # only the others have a place of their own
+        own = np.concatenate([[0], np.cumsum(np.where(views, 0, lengths))])
+        parts = replace(parts, place=np.where(views, NOWHERE, own[:-1]))
+        planned = plan(parts, int(own[-1]))
+        segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
+        columns = self._columns(resolved, planned, segments, planned.size, int(lengths.sum()))
+        starts = np.where(views, planned.base[: len(lengths)], own[:-1])
+        fields = self._fields(resolved, columns)
+        fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
+        return SharedBatch(starts=starts, lengths=lengths, **fields)
+
+    def _choose(self, resolved: Resolved) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """What competes for the outputs, and where recent events go among stored ones."""
         self._require(resolved)
-        logged, reader, view = resolved.logged, resolved.reader, resolved.view
-        watermark, max_len = logged.pointers.watermark, self.projection.max_len
-        candidates = choose(
-            reader, resolved.resolution, watermark, resolved.hits, logged.recents, max_len, self._verify
-        )
-        planned = plan(candidates.rows, candidates.direct, candidates.offsets)
-        segments = assemble(candidates, planned.base, *merge_places(reader, candidates, logged.recents, self._verify))
-        wanted, events = view.wanted(reader), int(candidates.offsets[-1])
+        recents = resolved.logged.recents
+        candidates = choose(resolved.resolution, resolved.hits, recents, self.projection.max_len)
+        return candidates, merge_places(resolved.reader, candidates, recents, self._verify)
+
+    def _columns(
+        self, resolved: Resolved, planned: Plan, segments: Segments, size: int, events: int
+    ) -> dict[str, Column]:
+        """The columns, up to `size` elements, in which the examples have `events`."""
+        logged, reader = resolved.logged, resolved.reader
+        wanted = resolved.view.wanted(reader)
         recents = [_recents_of(logged, want) for want in wanted]
-        columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, events, _POOL, self._verify)
+        columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, size, _POOL, self._verify)
         self._count(len(logged), events, planned.ranges, touched)
-        return self._make(resolved, candidates.offsets, columns)
+        return columns
 
     def _require(self, resolved: Resolved) -> None:
         resolution, logged = resolved.resolution, resolved.logged
@@ -245,16 +284,16 @@ class Materializer:
             resolution = replace(resolution, status=np.where(forgiven, np.uint8(Status.OK), resolution.status))
         resolved.reader.require(resolution, logged.pointers, logged.user_ids, resolved.scrub_ts)
 
-    def _make(self, resolved: Resolved, offsets: NDArray[np.int64], columns: dict[str, Column]) -> Batch:
-        return Batch(
-            offsets=offsets,
-            values={name: column.values for name, column in columns.items()},
-            masks={name: column.mask for name, column in columns.items() if column.mask is not None},
-            dictionaries=self._dictionaries(resolved.view, resolved.reader.generation.id),
-            weights=(resolved.resolution.status == Status.OK).astype(np.float32),
-            features=resolved.logged.features,
-            types=resolved.view.types,
-        )
+    def _fields(self, resolved: Resolved, columns: dict[str, Column]) -> dict[str, Any]:
+        """What a batch says, however its examples lie in the columns."""
+        return {
+            "values": {name: column.values for name, column in columns.items()},
+            "masks": {name: column.mask for name, column in columns.items() if column.mask is not None},
+            "dictionaries": self._dictionaries(resolved.view, resolved.reader.generation.id),
+            "weights": (resolved.resolution.status == Status.OK).astype(np.float32),
+            "features": resolved.logged.features,
+            "types": resolved.view.types,
+        }
 
     def _dictionaries(self, view: View, generation: int) -> dict[str, pa.Array]:
         """Code → value of the coded traits."""
@@ -272,6 +311,12 @@ class Materializer:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats
+
+
+def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:
+    """Whether any null is one that an example sees, and does not lie between them."""
+    before = np.concatenate([[0], np.cumsum(mask)])
+    return bool((before[starts + lengths] > before[starts]).any())
 
 
 def _recents_of(logged: Logged, want: Wanted) -> Column:

@@ -45,7 +45,7 @@ def merge_places(
     known_offsets, known = _order_of(reader, rows._replace(start=known_start), verify)
     places = np.empty(offsets[-1], np.int64)
     _places(
-        (merging, candidates.rows.start, candidates.stored_count, candidates.row_offsets, candidates.listed),
+        (merging, candidates.stored_count, candidates.runs.offsets, candidates.runs.start, candidates.runs.before),
         (known_start, known_offsets, known),
         (candidates.recent_stop, candidates.recent_count, recents.order),
         places,
@@ -89,20 +89,19 @@ def _rows_from(tables: Any, shard: Any, user: Any, start: Any, stop: Any, event_
 @kernel
 def _places(candidates: Any, stored: Any, recent: Any, out: Any) -> None:
     """`merge_places`, example by example. Rows before `known_start` sort before every recent."""
-    merging, start, stored_count, row_offsets, listed = candidates
+    merging, stored_count, run_offsets, run_start, run_before = candidates
     known_start, known_offsets, known = stored
     recent_stop, recent_count, recents = recent
     at = 0
     for index in range(len(merging)):
         i = merging[index]
-        first_listed = row_offsets[i]
-        is_listed = row_offsets[i + 1] > first_listed
         low = 0
         for j in range(recent_stop[i] - recent_count[i], recent_stop[i]):
             high = stored_count[i]
             while low < high:
                 middle = (low + high) // 2
-                row = listed[first_listed + middle] if is_listed else start[i] + middle
+                run = run_of(run_before, run_offsets[i], run_offsets[i + 1], middle)
+                row = run_start[run] + middle - run_before[run]
                 k = known_offsets[index] + row - known_start[index]
                 if row < known_start[index] or _before(known, k, recents, j):
                     low = middle + 1
@@ -110,6 +109,18 @@ def _places(candidates: Any, stored: Any, recent: Any, out: Any) -> None:
                     high = middle
             out[at] = low
             at += 1
+
+
+@kernel
+def run_of(run_before: Any, first: int, stop: int, k: int) -> int:
+    """Which of an example's runs [first, stop) holds its stored candidate k."""
+    while stop - first > 1:
+        middle = (first + stop) // 2
+        if run_before[middle] <= k:
+            first = middle
+        else:
+            stop = middle
+    return first
 
 
 @kernel

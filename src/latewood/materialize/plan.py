@@ -2,9 +2,9 @@
 
 Think of a copying desk. Each order asks for a stretch of one user's book. Orders whose stretches overlap are served
 from one copy of the stretch that covers them; an order that stands alone is copied straight onto the customer's
-sheet. So the decoded buffer of a trait is the output of the whole batch followed by scratch for the shared stretches,
-and the plan is two lists: *ranges*, the rows to decode and where in the buffer they go, and *segments*, what to copy
-afterwards, out of scratch or out of the recent events. An example that shares nothing, lacks nothing and has no
+sheet. So the decoded buffer of a trait is the output of the whole batch followed by scratch, for what is shared or needed
+in pieces, and the plan is two lists: *ranges*, the rows to decode and where in the buffer they go, and *segments*, what to
+copy afterwards, out of scratch or out of the recent events. An example that shares nothing, lacks nothing and has no
 recent events has no segment.
 
 Stretches are shared only where that saves more decoding than the copying costs: they must overlap, in stripes, by a
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from latewood.immutable.resolve import Rows
 from latewood.kernels import kernel
+from latewood.materialize.split import NOWHERE, Parts
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 
@@ -32,7 +33,7 @@ _ROW_BITS = 31  # two row numbers of so many bits fit into one int64
 class Plan:
     """What to decode, and where.
 
-    Shapes: base (n,): the element of the decoded buffer that holds an example's row `start`.
+    Shapes: base (n + t,): the element of the decoded buffer that holds the first row of each head, and of each tail.
     """
 
     ranges: Ranges
@@ -40,20 +41,21 @@ class Plan:
     size: int  # elements of the decoded buffer: the output, then scratch
 
 
-def plan(rows: Rows, direct: NDArray[np.bool_], offsets: NDArray[np.int64]) -> Plan:
-    """Group the examples by user, share overlapping stretches, and give every stretch its place in the buffer.
+def plan(parts: Parts, size: int) -> Plan:
+    """Group the stretches by user, share overlapping ones, and give every one its place in the buffer.
 
-    Args:
-        rows: what each of n examples needs; start = stop where nothing.
-        direct: whether an example's output begins with exactly its stretch: no row inside is invisible, and no recent
-            event sorts between them.
-        offsets: (n + 1,) of the output.
+    Args: size: elements of the output.
     """
+    n, t = len(parts.heads.start), len(parts.owner)
+    rows, place = parts.heads, parts.place
+    if t:
+        rows = Rows(*map(np.concatenate, zip(parts.heads, parts.tails, strict=True)))
+        place = np.concatenate([place, np.full(t, NOWHERE, np.int64)])
     order = _by_start(rows)
-    n = len(order)
-    columns, base = np.empty((5, n), np.int64), np.zeros(n, np.int64)
-    slots = np.full(1 << (2 * n).bit_length(), -1, np.int64)
-    count, size = _share(order, tuple(rows), direct, offsets, slots, np.full(n, -1, np.int64), columns, base)
+    columns, base = np.empty((5, n + t), np.int64), np.zeros(n + t, np.int64)
+    slots = np.full(1 << (2 * (n + t)).bit_length(), -1, np.int64)
+    newer = np.full(n + t, -1, np.int64)
+    count, size = _share(order, tuple(rows), place, n, size, slots, newer, columns, base)
     return Plan(Ranges(*(column[:count] for column in columns)), base, int(size))
 
 
@@ -66,12 +68,13 @@ def _by_start(rows: Rows) -> NDArray[np.int64]:
 
 @kernel
 def _share(
-    order: Any, rows: Any, direct: Any, place: Any, slots: Any, newer: Any, columns: Any, base: Any
+    order: Any, rows: Any, place: Any, heads: int, size: int, slots: Any, newer: Any, columns: Any, base: Any
 ) -> tuple[int, int]:
     """One range per group of stretches that share; returns the number of ranges and the size of the buffer.
 
-    `slots` becomes a hash table of users: each slot the user's open group, as the example that opened it.
-    `newer` chains the members of a group. Since examples come by start, a user's next stretch either joins the open
+    `slots` becomes a hash table of users: each slot the user's open group, as the stretch that opened it. Heads share
+    with heads and tails with tails: else each tail would draw its own head out of its place.
+    `newer` chains the members of a group. Since stretches come by start, a user's next one either joins the open
     group or comes after it, and opens another.
     """
     shard, user, start, stop = rows
@@ -82,7 +85,7 @@ def _share(
     for i in order:
         if stop[i] <= start[i]:
             continue
-        slot = _slot_of(slots, shard, user, i)
+        slot = _slot_of(slots, shard, user, heads, i)
         group = slots[slot]
         if group >= 0 and _pays(hull[group], start[i], stop[i]):
             newer[last[group]] = i
@@ -93,10 +96,9 @@ def _share(
             hull[i], last[i] = stop[i], i
             opened[count] = i
             count += 1
-    size = place[-1]
     for k in range(count):
         first = opened[k]
-        target = _place_of(first, hull[first], start, stop, newer, direct, place)
+        target = _place_of(first, hull[first], start, stop, newer, place)
         if target < 0:
             target = size
             size += hull[first] - start[first]
@@ -110,11 +112,14 @@ def _share(
 
 
 @kernel
-def _slot_of(slots: Any, shard: Any, user: Any, i: int) -> int:
-    """Where in the hash table the user of example i is, or would be."""
+def _slot_of(slots: Any, shard: Any, user: Any, heads: int, i: int) -> int:
+    """Where in the hash table the user of stretch i, a head or a tail, is, or would be."""
     mask = len(slots) - 1
-    slot = ((user[i] * 2_654_435_761 + shard[i] * 40_503) >> 7) & mask
-    while slots[slot] >= 0 and (user[slots[slot]] != user[i] or shard[slots[slot]] != shard[i]):
+    slot = ((user[i] * 2_654_435_761 + shard[i] * 40_503 + (i < heads) * 977) >> 7) & mask
+    while slots[slot] >= 0:
+        other = slots[slot]
+        if user[other] == user[i] and shard[other] == shard[i] and (other < heads) == (i < heads):
+            break
         slot = (slot + 1) & mask
     return slot
 
@@ -129,11 +134,11 @@ def _pays(hull_stop: int, start: int, stop: int) -> bool:
 
 
 @kernel
-def _place_of(first: int, hull_stop: int, start: Any, stop: Any, newer: Any, direct: Any, place: Any) -> int:
-    """Where in the output a direct example needs just the group's hull, or -1: then the group goes to scratch."""
+def _place_of(first: int, hull_stop: int, start: Any, stop: Any, newer: Any, place: Any) -> int:
+    """Where in the output just the group's hull is needed, or -1: then the group goes to scratch."""
     i = first
     while i >= 0 and start[i] == start[first]:
-        if direct[i] and stop[i] == hull_stop:
+        if place[i] >= 0 and stop[i] == hull_stop:
             return place[i]
         i = newer[i]
     return -1

@@ -8,6 +8,7 @@ Nearly no example lists any, and then nothing here costs anything.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ from latewood.clock import show_ts
 from latewood.columns import times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Located, Resolution
+from latewood.immutable.resolve import Located, Resolution, Runs
+from latewood.kernels import kernel
 from latewood.pointer import Pointers
 
 SUPERSEDES = "supersedes"
@@ -67,10 +69,36 @@ class Hits:
         offsets, at = take_runs(self.offsets, rows)
         return Hits(offsets, self.rows[at])
 
+    def left_out_of(self, runs: Runs) -> Runs:
+        """Runs without these rows. Every example keeps one, if only an empty one."""
+        room = len(runs.start) + len(self.rows)
+        offsets, out = np.zeros(len(runs.offsets), np.int64), np.empty((2, room), np.int64)
+        _leave_out(tuple(runs), self.offsets, self.rows, offsets, out)
+        return Runs(offsets, *out[:, : offsets[-1]])
+
     def slice(self, start: int, stop: int) -> "Hits":
         """The hits of the examples from `start` to `stop`."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         return Hits(self.offsets[start : stop + 1] - first, self.rows[first:last])
+
+
+@kernel
+def _leave_out(runs: Any, hit_offsets: Any, hits: Any, offsets: Any, out: Any) -> None:
+    run_offsets, starts, lengths = runs
+    at = 0
+    for i in range(len(offsets) - 1):
+        offsets[i], hit = at, hit_offsets[i]
+        for run in range(run_offsets[i], run_offsets[i + 1]):
+            start, stop = starts[run], starts[run] + lengths[run]
+            while hit < hit_offsets[i + 1] and hits[hit] < stop:
+                if hits[hit] > start:
+                    out[0, at], out[1, at] = start, hits[hit] - start
+                    at += 1
+                start, hit = max(start, hits[hit] + 1), hit + 1
+            if start < stop or (at == offsets[i] and run + 1 == run_offsets[i + 1]):
+                out[0, at], out[1, at] = start, stop - start
+                at += 1
+    offsets[len(offsets) - 1] = at
 
 
 def take_runs(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -6,6 +6,7 @@ lmdb_tier      ... over a segmented log      memory_tier     ... over a log with
 admission      an append, row by row         supersedes      which rows are newer versions of others ▸ targets: which
 once           ... and that they are the only ones
 replica        the log's copy for reading    arena           ... its columns: chains, id_table, suppressed
+view           ... as a read leaves with them
 event_batch    what the log holds, as bytes  event_ids       ids that outlive their events
 rules          of time, as functions         book            the scrubs, which lie elsewhere
 """
@@ -25,6 +26,7 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
+from latewood.mutable.view import View, Wanted, no_view
 
 __all__ = [
     "GONE",
@@ -43,7 +45,10 @@ __all__ = [
     "Supersedes",
     "TierState",
     "UnseenTargetsError",
+    "View",
+    "Wanted",
     "WasPublished",
     "hash_content",
     "hash_ids",
+    "no_view",
 ]

@@ -5,15 +5,13 @@ order. The newest rows may be *pending*: entered, so that the next append of the
 durable; readers do not see them until `commit`. The owner holds a lock around every call; arrays handed out need none.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column
-from latewood.events import NEVER, NO_TIE, Events, Suppressions, no_suppressions
+from latewood.events import NEVER, NO_TIE, Suppressions, no_suppressions
 from latewood.mutable import chains
 from latewood.mutable.event_batch import EventBatch, Versions
 from latewood.mutable.event_ids import NO_EVENT, IdRun
@@ -21,36 +19,10 @@ from latewood.mutable.growable import Growable, IntegerIds, TextIds, Traits, pow
 from latewood.mutable.id_table import IdTable
 from latewood.mutable.supersedes import GONE, SEVERAL, Newer, Places, first_of_equal
 from latewood.mutable.suppressed import Suppressed, locate
+from latewood.mutable.view import View
 from latewood.users import UserKeys
 
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The columns at one moment: rows that were committed then can be taken from it at any later time."""
-
-    user_hash: NDArray[np.uint64]
-    user_check: NDArray[np.uint64]
-    user_ids: IntegerIds | TextIds
-    users: NDArray[np.int64]
-    event_ts: NDArray[np.int64]
-    ingest_ts: NDArray[np.int64]
-    ordinal: NDArray[np.int32]
-    traits: dict[int, tuple[NDArray[Any], NDArray[np.bool_] | None]]
-
-    def take(self, rows: NDArray[np.int64]) -> Events:
-        users = self.users[rows]
-        columns = {}
-        for trait, (values, mask) in self.traits.items():
-            nulls = None if mask is None else mask[rows]
-            columns[trait] = Column(values[rows], nulls if nulls is not None and nulls.any() else None)
-        return Events(
-            self.user_ids.take(users),
-            UserKeys(self.user_hash[users], self.user_check[users]),
-            self.event_ts[rows],
-            self.ingest_ts[rows],
-            self.ordinal[rows],
-            columns,
-        )
+_NO_SUPPRESSIONS = no_suppressions()
 
 
 class _Counts(NamedTuple):
@@ -88,6 +60,7 @@ class Arena:
         self._superseded = Suppressed()
         self._superseded_at = Growable(np.int64, fill=NEVER)  # by row; only as long as it need be
         self._found, self._spare = np.empty(65536, np.int64), np.empty(65536, np.int64)
+        self._view: View | None = None  # of what is committed
 
     # Users
 
@@ -194,6 +167,7 @@ class Arena:
         if self._committed.superseded < self._superseded.count:
             self._mark(self._committed.superseded)
         self._committed, self._committed_batch = self._counts(), self.next_batch
+        self._view = None
 
     def _mark(self, start: int) -> None:
         """Set when rows are superseded, by the entries from `start` on."""
@@ -230,8 +204,11 @@ class Arena:
         return self.keys_of(self._users.array[rows]), places
 
     def view(self) -> View:
-        users = self._user_hash.array, self._user_check.array, self._user_ids, self._users.array
-        return View(*users, self._event_ts.array, self._ingest_ts.array, self._ordinal.array, self._traits.arrays())
+        if self._view is None:
+            users = self._user_hash.array, self._user_check.array, self._user_ids, self._users.array
+            order = self._event_ts.array, self._ingest_ts.array, self._ordinal.array
+            self._view = View(*users, *order, self._traits.arrays())
+        return self._view
 
     def gather(
         self,
@@ -243,10 +220,12 @@ class Arena:
         tie_ordinal: NDArray[np.int32] | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(offsets, rows): each request's committed rows in the total order; see `chains.gather`."""
-        users, offsets = self.find_users(keys), np.empty(len(end_ts) + 1, np.int64)
+        hashes, checks = map(np.ascontiguousarray, keys)
+        offsets = np.empty(len(end_ts) + 1, np.int64)
         if tie_ingest is None or tie_ordinal is None:
             tie_ingest, tie_ordinal = np.full(len(end_ts), NO_TIE), np.zeros(len(end_ts), np.int32)
-        requests = (users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self._committed.rows)
+        users = hashes, checks, self._users_table, self._user_hash.array, self._user_check.array
+        requests = (*users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, self._committed.rows)
         columns = (self._head.array, self._previous.array, self._latest.array)
         order = (self._event_ts.array, self._ingest_ts.array, self._ordinal.array)
         count = chains.gather(*requests, *columns, *order, self._found, self._spare, offsets)
@@ -268,14 +247,15 @@ class Arena:
         self,
         keys: UserKeys,
         end_ts: NDArray[np.int64],
-        min_ingest: NDArray[np.int64],
+        min_ingest: int | NDArray[np.int64],
         earliest: NDArray[np.int64],
         cutoff: NDArray[np.int64],
     ) -> tuple[NDArray[np.int64], Suppressions]:
         """(offsets, places): what each request must not see of the events ingested before `min_ingest`."""
         if not self._committed.superseded:
-            return np.zeros(len(end_ts) + 1, np.int64), no_suppressions()
-        requests = self.find_users(keys), end_ts, min_ingest, earliest, cutoff, self._committed.superseded
+            return np.zeros(len(end_ts) + 1, np.int64), _NO_SUPPRESSIONS
+        wanted = np.ascontiguousarray(np.broadcast_to(min_ingest, len(end_ts)), np.int64)
+        requests = self.find_users(keys), end_ts, wanted, earliest, cutoff, self._committed.superseded
         offsets, entries = self._superseded.gather(*requests)
         return offsets, self._suppressions(entries)
 

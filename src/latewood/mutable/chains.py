@@ -57,19 +57,24 @@ def rehash_users(table, user_hash, count):  # type: ignore[no-untyped-def]
         table[place] = user + 1
 
 
+@typed_kernel(int64(uint64, uint64, _I64, _U64, _U64))
+def find_user(hashed, check, table, user_hash, user_check):  # type: ignore[no-untyped-def]
+    """A user's number, -1 where unknown."""
+    mask = uint64(len(table) - 1)
+    place = hashed & mask
+    while table[place] != 0:
+        entry = table[place] - 1
+        if user_hash[entry] == hashed and user_check[entry] == check:
+            return entry
+        place = (place + uint64(1)) & mask
+    return int64(-1)
+
+
 @typed_kernel(types.void(_IN_U64, _IN_U64, _I64, _U64, _U64, _I64))
 def find_users(hashes, checks, table, user_hash, user_check, users):  # type: ignore[no-untyped-def]
     """Each row's user number, -1 where unknown."""
-    mask = uint64(len(table) - 1)
     for row in range(len(hashes)):
-        place = hashes[row] & mask
-        users[row] = -1
-        while table[place] != 0:
-            entry = table[place] - 1
-            if user_hash[entry] == hashes[row] and user_check[entry] == checks[row]:
-                users[row] = entry
-                break
-            place = (place + uint64(1)) & mask
+        users[row] = find_user(hashes[row], checks[row], table, user_hash, user_check)
 
 
 @typed_kernel(types.void(_IN_I64, _IN_BOOL, _I64, _I64))
@@ -175,12 +180,13 @@ def _sort_rows(rows, spare, start, stop, event_ts, ingest_ts, ordinal):  # type:
 
 @typed_kernel(
     int64(
-        _I64, _IN_I64, _IN_I64, _IN_I64, _IN_I64, _IN_I32, int64, _I64, _I64, _I64, _I64, _I64, _I32, _I64, _I64, _I64
+        _IN_U64, _IN_U64, _I64, _U64, _U64, _IN_I64, _IN_I64, _IN_I64, _IN_I64, _IN_I32, int64, _I64, _I64, _I64, _I64,
+        _I64, _I32, _I64, _I64, _I64,
     ),
-)
+)  # fmt: skip
 def gather(  # type: ignore[no-untyped-def]
-    users, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, limit, head, previous, latest, event_ts, ingest_ts, ordinal,
-    rows, spare, offsets,
+    hashes, checks, table, user_hash, user_check, end_ts, min_ingest, cutoff, tie_ingest, tie_ordinal, limit,
+    head, previous, latest, event_ts, ingest_ts, ordinal, rows, spare, offsets,
 ):  # fmt: skip
     """Each request's rows in the total order: what sorts before its end, ingested in [min_ingest, cutoff).
 
@@ -188,11 +194,12 @@ def gather(  # type: ignore[no-untyped-def]
     `rows` holds, call again with more room.
     """
     count = 0
-    for request in range(len(users)):
+    for request in range(len(hashes)):
         offsets[request] = count
         start = count
         end, earliest, latest_allowed = end_ts[request], min_ingest[request], cutoff[request]
-        row = head[users[request]] if users[request] >= 0 else int64(-1)
+        user = find_user(hashes[request], checks[request], table, user_hash, user_check)
+        row = head[user] if user >= 0 else int64(-1)
         while row >= 0 and latest[row] >= earliest:
             ingest = ingest_ts[row]
             if row < limit and ingest >= earliest and ingest < latest_allowed and event_ts[row] <= end:
@@ -206,5 +213,5 @@ def gather(  # type: ignore[no-untyped-def]
         if count <= len(rows):
             rows[start:count] = rows[start:count][::-1].copy()
             _sort_rows(rows, spare, start, count, event_ts, ingest_ts, ordinal)
-    offsets[len(users)] = count
+    offsets[len(hashes)] = count
     return count

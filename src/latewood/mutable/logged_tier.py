@@ -7,7 +7,7 @@ comes next: the load by asking whether its generation was published, the scrub b
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import DAY_US, HOUR_US, show_ts
+from latewood.columns import filled
 from latewood.errors import ConflictError
 from latewood.events import Events, Suppressions
 from latewood.mutable import rules
@@ -36,6 +37,7 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
+from latewood.mutable.view import View
 from latewood.users import UserKeys
 
 T = TypeVar("T")
@@ -174,18 +176,22 @@ class LoggedTier:
 
     # Reading
 
-    @contextmanager
-    def _settled(self) -> Iterator[LogState]:
-        """The newest state under the read lock, with every scrub that was begun in the book."""
+    def _read(self, read: Callable[[LogState], T], *, settle_load: bool = False) -> T:
+        """Read the newest state under the read lock, with every scrub that was begun in the book.
+
+        Args: settle_load: first see to a bulk load whose owner died; it is no business of who reads what is here anyway.
+        """
         while True:
-            if self._is_behind(self._replica.state):
-                with self._writing:
-                    self._finish_scrub()
             with self._reading:
                 state = self._replica.refresh()
-                if not self._is_behind(state):
-                    yield state
-                    return
+                is_behind, is_loading = self._is_behind(state), state.tier.load_token is not None
+                if not is_behind and not (settle_load and is_loading):
+                    return read(state)
+            with self._writing:
+                if is_loading and settle_load:
+                    self._settle_load()
+                    settle_load = False
+                self._finish_scrub()
 
     def state(self) -> TierState:
         with self._reading:
@@ -201,25 +207,22 @@ class LoggedTier:
         tie_ingest: NDArray[np.int64] | None = None,
         tie_ordinal: NDArray[np.int32] | None = None,
     ) -> Recent:
-        n = len(end_ts)
         end_ts = np.ascontiguousarray(end_ts, np.int64)
         if tie_ingest is not None:
             tie_ingest = np.ascontiguousarray(tie_ingest, np.int64)
         if tie_ordinal is not None:
             tie_ordinal = np.ascontiguousarray(tie_ordinal, np.int32)
-        if self._load_token() is not None:
-            with self._writing:
-                self._settle_load()
-        wanted = np.broadcast_to(np.asarray(min_ingest, np.int64), n)
-        with self._settled() as log_state:
+
+        def read(log_state: LogState) -> Recent:
             state, arena = log_state.tier, self._replica.arena
             rules.check_no_load(state)
-            earliest = self._earliest(keys, np.maximum(wanted, state.floor))
-            cutoffs = np.full(n, state.closed) if cutoff is None else np.ascontiguousarray(cutoff, np.int64)
+            earliest = self._earliest(keys, _at_least(min_ingest, state.floor, len(end_ts)))
+            cutoffs = filled(len(end_ts), state.closed) if cutoff is None else np.ascontiguousarray(cutoff, np.int64)
             offsets, rows = arena.gather(keys, end_ts, earliest, cutoffs, tie_ingest, tie_ordinal)
-            suppressed = arena.suppressed(keys, end_ts, np.ascontiguousarray(wanted), earliest, cutoffs)
-            view = arena.view()
-        return Recent(state, cutoffs, offsets, view.take(rows), *suppressed)
+            suppressed = arena.suppressed(keys, end_ts, min_ingest, earliest, cutoffs)
+            return Recent(state, cutoffs, offsets, arena.view(), rows, *suppressed)
+
+        return self._read(read, settle_load=True)
 
     def _earliest(self, keys: UserKeys, min_ingest: NDArray[np.int64]) -> NDArray[np.int64]:
         """From when on events are wanted, and of scrubbed users only what came after."""
@@ -228,10 +231,12 @@ class LoggedTier:
         return np.maximum(min_ingest, self._book.scrubbed_at(keys) + 1)
 
     def scan(self, start_ingest: int, end_ingest: int, *, scrubbed: bool = False) -> Iterator[Events]:
-        with self._settled() as state:
+        def read(state: LogState) -> tuple[NDArray[np.int64], View]:
             _check_there(state.tier, start_ingest)
             arena = self._replica.arena
-            rows, view = arena.rows_between(start_ingest, end_ingest), arena.view()
+            return arena.rows_between(start_ingest, end_ingest), arena.view()
+
+        rows, view = self._read(read)
         runs = (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
         return runs if scrubbed else map(self._remembered, runs)
 
@@ -243,9 +248,11 @@ class LoggedTier:
         return events.take(np.flatnonzero(~gone)) if gone.any() else events
 
     def suppressions(self, start_ingest: int, end_ingest: int) -> Suppressions:
-        with self._settled() as state:
+        def read(state: LogState) -> Suppressions:
             _check_there(state.tier, start_ingest)
             return self._replica.arena.superseded_between(start_ingest, end_ingest)
+
+        return self._read(read)
 
     # Changing the state
 
@@ -458,6 +465,11 @@ class LoggedTier:
 
     def _close_log(self) -> None:
         self._log.close()
+
+
+def _at_least(value: int | NDArray[np.int64], least: int, n: int) -> NDArray[np.int64]:
+    """One for each, or the same for all."""
+    return np.maximum(value, least) if isinstance(value, np.ndarray) else filled(n, max(value, least))
 
 
 def _check_there(state: TierState, start_ingest: int) -> None:

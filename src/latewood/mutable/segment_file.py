@@ -15,7 +15,7 @@ from pathlib import Path
 import lmdb
 from lmdb import verify
 
-from latewood.errors import CorruptionError, LatewoodError
+from latewood.errors import CorruptionError
 from latewood.mutable.log import LogState
 
 STATE = b"state"
@@ -33,14 +33,16 @@ def lmdb_errors(path: Path) -> Iterator[None]:
     """LMDB's errors as ours: damage is a CorruptionError, anything the system refused an OSError."""
     try:
         yield
-    except (lmdb.MapFullError, lmdb.MapResizedError, LatewoodError):
+    except (lmdb.MapFullError, lmdb.MapResizedError):
         raise
-    except _BROKEN as error:
-        raise CorruptionError(f"{path}: {error}") from error
-    except lmdb.DiskError as error:
-        raise OSError(errno.ENOSPC, str(error), str(path)) from error
     except lmdb.Error as error:
-        raise OSError(errno.EIO, str(error), str(path)) from error
+        raise _translated(error, path) from error
+
+
+def _translated(error: lmdb.Error, path: Path) -> Exception:
+    if isinstance(error, _BROKEN):
+        return CorruptionError(f"{path}: {error}")
+    return OSError(errno.ENOSPC if isinstance(error, lmdb.DiskError) else errno.EIO, str(error), str(path))
 
 
 def batch_key(number: int) -> bytes:
@@ -92,7 +94,7 @@ class SegmentFile:
     """
 
     def __init__(self, path: Path, number: int, map_size: int | None, remap: "Callable[[SegmentFile], None]") -> None:
-        self.path, self.number, self._remap = path, number, remap
+        self.path, self.number, self._remap, self._record = path, number, remap, number_record(number)
         with lmdb_errors(path):
             self.env = lmdb.open(
                 str(path),
@@ -142,11 +144,21 @@ class SegmentFile:
 
     def state(self) -> bytes | None:
         """The state as of the last commit. Raises: CorruptionError: it is another segment's."""
-        with self.reading() as transaction:
-            data: bytes | None = transaction.get(STATE)
-            if data is not None and transaction.get(NUMBER) != number_record(self.number):
-                raise CorruptionError(f"segment {self.path}: it is not the segment of that number")
-            return data
+        data, number = self._heads()
+        if data is not None and number != self._record:
+            raise CorruptionError(f"segment {self.path}: it is not the segment of that number")
+        return data
+
+    def _heads(self) -> tuple[bytes | None, bytes | None]:
+        """The state and the number. Every capture reads them, so no `reading`, which takes longer than to read."""
+        while True:
+            try:
+                with self.env.begin() as transaction:
+                    return transaction.get(STATE), transaction.get(NUMBER)
+            except lmdb.MapResizedError:
+                self._remap(self)
+            except lmdb.Error as error:
+                raise _translated(error, self.path) from error
 
     def decode_state(self, data: bytes | None) -> LogState:
         if data is None:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from latewood.clock import EARLIEST_TS, show_ts
 from latewood.events import Events, Suppressions
 from latewood.mutable.supersedes import Places, StoredTargets, Supersedes
+from latewood.mutable.view import View
 from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
@@ -84,14 +85,27 @@ class Recent:
     Request i has the events `offsets[i]:offsets[i + 1]`, in the total order, and the suppressed places
     `suppressed_offsets[i]:suppressed_offsets[i + 1]`, in the total order, each once, with the earliest `at`. They are
     complete for it only where `state.floor ≤ min_ingest`; otherwise retry with a newer generation (R11).
+
+    The events are rows of a view, which does not change any more: whoever wants only some columns takes only those.
     """
 
     state: TierState
     cutoff: NDArray[np.int64]  # (n,): as given, or `state.closed`
     offsets: NDArray[np.int64]  # (n + 1,)
-    events: Events  # none that was superseded before its request's cutoff
+    view: View
+    rows: NDArray[np.int64]  # (events,): none that was superseded before its request's cutoff
     suppressed_offsets: NDArray[np.int64]  # (n + 1,)
     suppressed: Suppressions  # stored events up to the end that something below the cutoff superseded here
+
+    @property
+    def events(self) -> Events:
+        """All their columns."""
+        return self.view.take(self.rows)
+
+    @property
+    def event_ts(self) -> NDArray[np.int64]:
+        """When they happened."""
+        return self.view.event_ts[self.rows]
 
 
 class Blanking(NamedTuple):

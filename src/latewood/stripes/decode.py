@@ -238,9 +238,9 @@ def _decode_range(
         events, count = min(total - first, uint64(STRIPE_EVENTS)), last - start
         if column == uint64(EVENT_TS):
             time = uint64(first_ts(table, user, stripe))
-            sum_steps(payload, entry, events, time, start - first, last - first, scratch, out)
+            sum_steps(table, entry, events, time, start - first, last - first, scratch, out)
         else:
-            decode_part(payload, entry, events, itemsize, start - first, last - first, out, scratch)
+            decode_part(table, entry, events, itemsize, start - first, last - first, out, scratch)
         if entry_has_nulls(entry):
             nulls = uint64(1)
             mark_nulls(payload, entry, start - first, last - first, itemsize, out, mask)

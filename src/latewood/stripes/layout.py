@@ -59,8 +59,10 @@ STRIPE_BYTES = 24
 STRIPE_FIRST_TS, STRIPE_LATEST_INGEST, STRIPE_IDENTITY = 0, 8, 16  # identity: summed up to and including this stripe
 
 # Fields of an address table's row.
-PAYLOAD, USERS, STRIPES, ENTRIES, CHECKSUMS, VERIFIED, USER_COUNT, COLUMN_COUNT, SUPERSEDED = range(9)
-TABLE_FIELDS = 9
+PAYLOAD, USERS, STRIPES, ENTRIES, CHECKSUMS, VERIFIED, USER_COUNT, COLUMN_COUNT, SUPERSEDED, UNPACKERS, LATEST_UNTIL = (
+    range(11)
+)
+TABLE_FIELDS = 11
 NO_COLUMN = 2**64 - 1  # as SUPERSEDED of a shard without that column, and as the source of a column that none carries
 
 Role = Literal["event_ts", "delay", "ordinal", "trait", "superseded_at"]

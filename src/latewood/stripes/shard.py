@@ -19,12 +19,14 @@ from latewood.stripes.layout import (
     ENTRIES,
     FIRST_TRAIT,
     HEADER_BYTES,
+    LATEST_UNTIL,
     NO_COLUMN,
     PAD_BYTES,
     PAYLOAD,
     STRIPES,
     SUPERSEDED,
     TABLE_FIELDS,
+    UNPACKERS,
     USER_COUNT,
     USERS,
     VERIFIED,
@@ -32,6 +34,7 @@ from latewood.stripes.layout import (
     are_possible,
     superseded_index,
 )
+from latewood.stripes.unroll import ADDRESSES
 from latewood.users import UserKeys, user_keys
 
 
@@ -42,6 +45,7 @@ class Shard:
         table: (TABLE_FIELDS,) uint64, this shard's row of an address table; valid while the shard is alive.
         verified: (blocks * columns,) uint8, 1 once a block's checksum was found right.
         has_nulls: (columns,) bool, whether any event has a null there.
+        latest_until: (stripes,) int64, the largest of the user's `latest_ingests` up to and including each stripe.
     """
 
     def __init__(self, key: str, data: NDArray[np.uint8], footer: Footer, footer_xxh3: int) -> None:
@@ -58,12 +62,14 @@ class Shard:
         self._stripes = self._words("stripes").reshape(-1, 3)
         self.verified = np.zeros(self.block_count * len(self.columns), np.uint8)
         self.has_nulls = np.zeros(len(self.columns), np.bool_)
+        self.latest_until = np.zeros(self.stripe_count, np.int64)
         self.table = np.zeros(TABLE_FIELDS, np.uint64)
         base = data.ctypes.data
         self.table[PAYLOAD] = base + HEADER_BYTES
         for field, name in ((USERS, "users"), (STRIPES, "stripes"), (ENTRIES, "entries"), (CHECKSUMS, "checksums")):
             self.table[field] = base + footer.sections[name].offset
-        self.table[VERIFIED] = self.verified.ctypes.data
+        self.table[VERIFIED], self.table[UNPACKERS] = self.verified.ctypes.data, ADDRESSES.ctypes.data
+        self.table[LATEST_UNTIL] = self.latest_until.ctypes.data
         self.table[USER_COUNT], self.table[COLUMN_COUNT] = self.user_count, len(self.columns)
         superseded = superseded_index(self.columns)
         self.table[SUPERSEDED] = NO_COLUMN if superseded is None else superseded
@@ -205,7 +211,7 @@ class Shard:
             np.array([c.dtype.itemsize for c in self.columns], np.uint64),
             np.array([kinds.get(c.dtype.kind, UNSIGNED) for c in self.columns], np.uint64),
             FIRST_TRAIT, np.uint64(self.footer.counts["payload_bytes"]), np.array(totals, np.uint64), self.has_nulls,
-            where,
+            self.latest_until, where,
         )  # fmt: skip
         if problem:
             user, column, stripe = where.tolist()

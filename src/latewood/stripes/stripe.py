@@ -61,6 +61,9 @@ from latewood.stripes.layout import (
     VERIFIED,
 )
 from latewood.stripes.unpack import scale_rows, sum_pairs, unpack_rows, unpack_scaled_rows
+from latewood.stripes.unroll import unpack_scaled_stripe, unpack_stripe
+
+_FEW = STRIPE_EVENTS // 2  # values that are unpacked row by row
 
 
 @kernel
@@ -109,17 +112,38 @@ def _patch(itemsize: Any, out: Any, entry: Any, highs: Any, factor: Any) -> Any:
 
 
 @kernel
+def _unpack(table: Any, itemsize: Any, packed: Any, width: Any, start: Any, stop: Any, out: Any, reference: Any) -> Any:
+    """Values [start, stop): all of them, where that is as fast as the rows that they lie in."""
+    if stop - start > uint64(_FEW) and width <= uint64(32):
+        unpack_stripe(table, itemsize, packed, width, out, reference)
+    else:
+        unpack_rows(itemsize, packed, width, start, stop, out, reference)
+
+
+@kernel
 def _unpack_scaled(
-    entry: Any, events: Any, itemsize: Any, packed: Any, start: Any, stop: Any, out: Any, reference: Any, factor: Any
+    table: Any,
+    entry: Any,
+    events: Any,
+    itemsize: Any,
+    packed: Any,
+    start: Any,
+    stop: Any,
+    out: Any,
+    reference: Any,
+    factor: Any,
 ) -> Any:
     """Values [start, stop) as reference + packed * factor, exceptions included."""
     width = entry_width(entry)
     highs = packed + packed_bytes(events, itemsize, width)
     if itemsize == uint64(8) and width <= uint64(32) and factor < uint64(1 << 32):
-        unpack_scaled_rows(packed, width, start, stop, out, reference, factor)
+        if stop - start > uint64(_FEW):
+            unpack_scaled_stripe(table, packed, width, out, reference, factor)
+        else:
+            unpack_scaled_rows(packed, width, start, stop, out, reference, factor)
         _patch(itemsize, out, entry, highs, factor)
     else:
-        unpack_rows(itemsize, packed, width, start, stop, out, uint64(0))
+        _unpack(table, itemsize, packed, width, start, stop, out, uint64(0))
         _patch(itemsize, out, entry, highs, uint64(1))
         scale_rows(itemsize, start, stop, out, factor, reference)
 
@@ -131,12 +155,12 @@ def _set_positions(at: Any, count: Any, out: Any) -> Any:
 
 
 @kernel
-def decode_values(payload: Any, entry: Any, events: Any, itemsize: Any, start: Any, stop: Any, out: Any) -> Any:
+def decode_values(table: Any, entry: Any, events: Any, itemsize: Any, start: Any, stop: Any, out: Any) -> Any:
     """Values [start, stop) of a stripe to their places in out[0:256], nulls as whatever was packed.
 
     The other places may be overwritten too.
     """
-    at = payload + entry_offset(entry) + bitmap_bytes(entry, events)
+    at = table_field(table, PAYLOAD) + entry_offset(entry) + bitmap_bytes(entry, events)
     mode = entry_mode(entry)
     if mode == uint64(RAW):
         copy_bytes(out + start * itemsize, at + start * itemsize, (stop - start) * itemsize)
@@ -147,26 +171,26 @@ def decode_values(payload: Any, entry: Any, events: Any, itemsize: Any, start: A
         zero_bytes(out + start * itemsize, (stop - start) * itemsize)
     elif mode == uint64(SCALED):
         reference, factor = load_u64(at), load_u64(at + uint64(8))
-        _unpack_scaled(entry, events, itemsize, at + uint64(16), start, stop, out, reference, factor)
+        _unpack_scaled(table, entry, events, itemsize, at + uint64(16), start, stop, out, reference, factor)
     else:
         reference = uint64(0)
         if entry_has_reference(entry):
             reference = load_u64(at)
             at += uint64(8)
-        unpack_rows(itemsize, at, entry_width(entry), start, stop, out, reference)
+        _unpack(table, itemsize, at, entry_width(entry), start, stop, out, reference)
         if entry_exceptions(entry):
             _patch(itemsize, out, entry, at + packed_bytes(events, itemsize, entry_width(entry)), uint64(1))
 
 
 @kernel
-def sum_steps(payload: Any, entry: Any, events: Any, first: Any, start: Any, stop: Any, steps: Any, out: Any) -> Any:
+def sum_steps(table: Any, entry: Any, events: Any, first: Any, start: Any, stop: Any, steps: Any, out: Any) -> Any:
     """Times [start, stop) of a DELTA stripe to out[0 : stop - start]; `steps` is room for 256 values."""
-    at = payload + entry_offset(entry)
+    at = table_field(table, PAYLOAD) + entry_offset(entry)
     if entry_has_reference(entry):
         factor = load_u64(at)
-        _unpack_scaled(entry, events, uint64(8), at + uint64(8), uint64(0), stop, steps, uint64(0), factor)
+        _unpack_scaled(table, entry, events, uint64(8), at + uint64(8), uint64(0), stop, steps, uint64(0), factor)
     else:
-        unpack_rows(uint64(8), at, entry_width(entry), uint64(0), stop, steps, uint64(0))
+        _unpack(table, uint64(8), at, entry_width(entry), uint64(0), stop, steps, uint64(0))
         _patch(uint64(8), steps, entry, at + packed_bytes(events, uint64(8), entry_width(entry)), uint64(1))
     time = uint64(first)
     for i in range(start):
@@ -207,7 +231,7 @@ def decode_times(table: Any, user: Any, stripe: Any, steps: Any, out: Any) -> An
     events = stripe_events(table, user, stripe)
     entry = _load_entry(table, user, uint64(EVENT_TS), stripe)
     first = uint64(first_ts(table, user, stripe))
-    sum_steps(table_field(table, PAYLOAD), entry, events, first, uint64(0), events, steps, out)
+    sum_steps(table, entry, events, first, uint64(0), events, steps, out)
     return uint64(0)
 
 
@@ -218,7 +242,7 @@ def decode_built_in(table: Any, user: Any, column: Any, stripe: Any, itemsize: A
         return uint64(1)
     events = stripe_events(table, user, stripe)
     entry = _load_entry(table, user, column, stripe)
-    decode_values(table_field(table, PAYLOAD), entry, events, itemsize, uint64(0), events, out)
+    decode_values(table, entry, events, itemsize, uint64(0), events, out)
     return uint64(0)
 
 
@@ -265,7 +289,7 @@ def _fill_never(count: Any, out: Any) -> None:
 
 @kernel
 def decode_part(
-    payload: Any,
+    table: Any,
     entry: Any,
     events: Any,
     itemsize: Any,
@@ -279,9 +303,9 @@ def decode_part(
     Whole stripes are unpacked into place, others through `scratch`, which is room for 256 values of 8 bytes.
     """
     if stop - start == uint64(STRIPE_EVENTS):
-        decode_values(payload, entry, events, itemsize, start, stop, out)
+        decode_values(table, entry, events, itemsize, start, stop, out)
     else:
-        decode_values(payload, entry, events, itemsize, start, stop, scratch)
+        decode_values(table, entry, events, itemsize, start, stop, scratch)
         copy_bytes(out, scratch + start * itemsize, (stop - start) * itemsize)
 
 

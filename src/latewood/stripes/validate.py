@@ -9,6 +9,7 @@ from typing import Any
 
 from numba import int64, uint64
 
+from latewood.clock import EARLIEST_TS
 from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u64
 from latewood.stripes.encode import BOOL
@@ -67,12 +68,20 @@ _COUNTS, _ORDER, _TIMES, _OFFSETS, _ENTRY, _END, _CLEAN = range(1, 8)
 
 @kernel
 def check_index(
-    table: Any, itemsizes: Any, kinds: Any, built_in: Any, end: Any, totals: Any, has_nulls: Any, where: Any
+    table: Any,
+    itemsizes: Any,
+    kinds: Any,
+    built_in: Any,
+    end: Any,
+    totals: Any,
+    has_nulls: Any,
+    latest_until: Any,
+    where: Any,
 ) -> Any:
     """Check a shard's index; `totals` are its events, stripes and blocks, `end` the payload's bytes.
 
-    Returns: 0 or the number of a problem, in `where` the user, column and stripe, and in `has_nulls` which columns
-    have any.
+    Returns: 0 or the number of a problem, in `where` the user, column and stripe, in `has_nulls` which columns
+    have any, and in `latest_until` what `Shard` says.
     """
     users = table_field(table, USER_COUNT)
     for user in range(users + uint64(1)):
@@ -89,6 +98,7 @@ def check_index(
                 if not _is_clean(table, u, uint64(stripe)):
                     where[2] = stripe
                     return _CLEAN
+        _note_latest(table, u, stripes, latest_until)
         for stripe in range(uint64(1), stripes):
             if first_ts(table, u, uint64(stripe)) < first_ts(table, u, uint64(stripe) - uint64(1)):
                 where[2] = stripe
@@ -112,6 +122,14 @@ def check_index(
                 position += stripe_bytes(entry, events, itemsizes[column])
     last = load_u64(table_field(table, ENTRIES) + totals[1] * columns * uint64(8))  # where the last stripe ends
     return _END if position != end or last != end else 0
+
+
+@kernel
+def _note_latest(table: Any, user: Any, stripes: Any, latest_until: Any) -> None:
+    first, latest = load_u64(user_record(table, user) + uint64(USER_FIRST_STRIPE)), int64(EARLIEST_TS)
+    for stripe in range(stripes):
+        latest = max(latest, latest_ingest(table, user, uint64(stripe)))
+        latest_until[first + uint64(stripe)] = latest
 
 
 @kernel

@@ -71,13 +71,15 @@ class World:
         pointers = Pointers.from_arrow(examples["uih"].combine_chunks(), self.store.epoch)
         resolution = reader.resolve(keys, pointers)
         reader.require(resolution, pointers, examples["user_id"].combine_chunks())
-        offsets, numbers = reader.visible_rows(resolution.rows, pointers.watermark)
-        each = np.repeat(np.arange(len(examples)), np.diff(offsets))
+        runs, full = resolution.runs, resolution.runs.length > 0
+        each = np.repeat(np.arange(len(examples)), np.diff(runs.offsets))[full]
+        start, length = runs.start[full], runs.length[full]
         stored = reader.read(
-            Rows(resolution.shard[each], resolution.user[each], numbers, numbers + 1), [SCHEMA["item"]]
+            Rows(resolution.shard[each], resolution.user[each], start, start + length), [SCHEMA["item"]]
         )
         items: Any = [[] for _ in range(len(examples))]
         if len(stored):
+            each = np.repeat(each, length)
             for i, item in zip(each.tolist(), stored.traits[0].values.tolist(), strict=True):
                 items[i].append(item)
         for i, recent in enumerate(examples["recent"].to_pylist()):

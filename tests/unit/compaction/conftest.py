@@ -16,7 +16,7 @@ from latewood.immutable import Catalog, Changes, Generation, Scrubs
 from latewood.mutable import InMemoryTier, MutableTier
 from latewood.retention import Retention
 from latewood.schema import Schema
-from latewood.storage import Storage, open_storage
+from latewood.storage import Storage, keys, open_storage
 from latewood.stripes import Ranges, Shard, Tables, decode_column, superseded_index
 from latewood.testing import ManualClock
 from latewood.users import user_keys
@@ -95,6 +95,15 @@ class Parts:
 
     def listed(self) -> list[str]:
         return [stored.key for stored in self.storage.list("")]
+
+    def shard_files(self) -> set[str]:
+        """The keys of all shard files that are there, whatever names them."""
+        return {key for key in self.listed() if key.startswith(keys.GENERATIONS)}
+
+    @staticmethod
+    def files_of(*generations: Generation) -> set[str]:
+        """The keys of the shard files that generations name."""
+        return {file.key for generation in generations for file in generation.shards if file.exists}
 
     def open(self, generation: Generation) -> list[Shard]:
         return [Shard.open(self.storage, file.key) for file in generation.shards if file.exists]

@@ -1,5 +1,6 @@
 """Measure and resolve against a brute-force reading of docs/protocol.md R2: every row of every user, one by one."""
 
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -7,9 +8,10 @@ import pyarrow as pa
 import pytest
 from plain_histories import EPOCH, Histories, keys_of, random_rows, random_versions, write_generation
 
+from latewood.clock import EARLIEST_TS
 from latewood.errors import ExpiredError, PointerError, ScrubbedError
 from latewood.events import NEVER
-from latewood.immutable.resolve import Measured, Rows, Status
+from latewood.immutable.resolve import Measured, Runs, Status
 from latewood.pointer import Pointers
 from latewood.retention import Retention
 
@@ -109,20 +111,34 @@ def test_ties_over_several_stripes(superseded: dict[int, list[int]]) -> None:
     assert store.reader.resolve(keys_of([1] * len(ordinals)), pointers).status[-1] == Status.SHORT
 
 
+def rows_in(runs: Runs) -> list[list[int]]:
+    """The rows of each user. Runs of one user do not touch, and say how many rows come before them."""
+    found = []
+    for start, stop in pairwise(runs.offsets.tolist()):
+        rows: list[int] = []
+        for k in range(start, stop):
+            assert not rows or runs.start[k] > rows[-1] + 1
+            assert runs.before[k] == len(rows)
+            rows += range(runs.start[k], runs.start[k] + runs.length[k])
+        found.append(rows)
+    assert runs.counts.tolist() == list(map(len, found))
+    return found
+
+
 def check_resolved(store: Histories, users: list[int], pointers: Pointers, ties: list) -> None:
     resolution = store.reader.resolve(keys_of(users), pointers)
     store.reader.require(resolution, pointers, pa.array(users))
-    hulls = Rows(resolution.shard, resolution.user, resolution.start, resolution.stop)
-    offsets, numbers = store.reader.visible_rows(hulls, pointers.watermark)
-    newest_offsets, newest = store.reader.visible_rows(hulls, pointers.watermark, np.full(len(users), 5))
+    numbers = rows_in(resolution.runs)
+    last_ts = [
+        store.rows[user][rows[-1]][0] if rows else EARLIEST_TS - 1 for user, rows in zip(users, numbers, strict=True)
+    ]
+    assert resolution.last_ts.tolist() == last_ts
     for i, user in enumerate(users):
         seen = store.seen(user, pointers.end_ts[i], pointers.watermark[i], ties[i])
         hull = (seen[0], seen[-1] + 1) if seen else (0, 0)
         assert (resolution.start[i], resolution.stop[i]) == hull, (i, user)
         assert resolution.count[i] == len(seen)
-        assert resolution.dirty[i] == (hull[1] - hull[0] != len(seen))
-        assert numbers[offsets[i] : offsets[i + 1]].tolist() == seen
-        assert newest[newest_offsets[i] : newest_offsets[i + 1]].tolist() == seen[-5:]
+        assert numbers[i] == seen
 
 
 @CHANGES
@@ -142,27 +158,17 @@ def test_many_pointers_resolve_as_few_do(monkeypatch: pytest.MonkeyPatch) -> Non
     few = store.reader.resolve(keys_of(users), pointers)
     monkeypatch.setattr("latewood.immutable.reader._WORTH_SORTING", 1)
     many = store.reader.resolve(keys_of(users), pointers)
-    for name in ("shard", "user", "start", "stop", "count", "dirty", "status", "found", "checksum"):
+    for name in ("shard", "user", "start", "stop", "count", "last_ts", "status", "found", "checksum"):
         assert (getattr(few, name) == getattr(many, name)).all(), name
+    assert rows_in(few.runs) == rows_in(many.runs)
 
 
-def test_some_rows_are_hidden() -> None:
-    store = histories(12, corrected=0.3)
-    rng = np.random.default_rng(13)
-    users = list(store.rows) * 3
-    located = store.reader.locate(keys_of(users))
-    stop = np.array([len(store.rows[user]) for user in users])
-    watermark, newest = np.full(len(users), SPAN), rng.integers(0, 700, len(users))
-    hidden = [sorted(rng.choice(n, n // 3, replace=False).tolist()) for n in stop.tolist()]
-    offsets = np.cumsum([0, *map(len, hidden)])
-    places = np.array([row for rows in hidden for row in rows], np.int64)
-    found_offsets, found = store.reader.visible_rows(
-        Rows(*located, np.zeros(len(users), np.int64), stop), watermark, newest, (offsets, places)
-    )
-    for i, user in enumerate(users):
-        seen = [row for row in store.seen(user, 5 * SPAN, SPAN) if row not in set(hidden[i])]
-        expected = seen[max(0, len(seen) - int(newest[i])) :]
-        assert found[found_offsets[i] : found_offsets[i + 1]].tolist() == expected
+def test_more_runs_than_expected_are_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = histories(12, late=0.5, corrected=0.3)
+    users, end_ts, watermark = ask(6, 50, 13)
+    pointers = pointers_of(store.reader.measure(keys_of(users), end_ts, watermark), end_ts, watermark)
+    monkeypatch.setattr("latewood.immutable.resolve._RUNS", 1)
+    check_resolved(store, users, pointers, [None] * len(users))
 
 
 def test_rows_are_found_by_their_places() -> None:
@@ -356,7 +362,6 @@ def test_no_pointers() -> None:
     measured = store.reader.measure(keys_of([]), none, 5)
     pointers = pointers_of(measured, none, none)
     assert len(store.reader.resolve(keys_of([]), pointers).status) == 0
-    assert store.reader.visible_rows(Rows(none, none, none, none), none)[0].tolist() == [0]
 
 
 def test_one_user_of_many_stripes() -> None:

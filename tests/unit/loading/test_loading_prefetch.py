@@ -48,6 +48,23 @@ def test_no_more_than_depth_items_are_ready() -> None:
     assert not threads()
 
 
+def test_large_items_are_made_ahead_one_at_a_time() -> None:
+    made: list[int] = []
+
+    def source() -> Iterator[int]:
+        for i in range(9):
+            made.append(i)
+            yield i
+
+    items = Prefetch(source(), 3, size_of=lambda i: 40 if i < 4 else 100, limit=80)
+    for ready in (2, 3, 4, 5, 5, 6, 7):  # of the small ones two fit; of the large ones there is one all the same
+        assert wait_until(lambda: len(made) == ready)  # noqa: B023 - called within this round
+        time.sleep(0.02)
+        assert len(made) == ready
+        next(items)
+    items.close()
+
+
 @pytest.mark.parametrize("depth", [0, 2])
 def test_an_error_comes_after_the_items_before_it_and_once(depth: int) -> None:
     def source() -> Iterator[int]:

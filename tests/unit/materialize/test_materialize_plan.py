@@ -6,12 +6,11 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
-from latewood.immutable.resolve import Rows
+from latewood.immutable.resolve import Rows, Runs
 from latewood.materialize.assemble import assemble, copy_segments
 from latewood.materialize.choose import Candidates
 from latewood.materialize.plan import Plan, plan
-
-NO_ROWS = np.zeros(0, np.int64)
+from latewood.materialize.split import Parts, split
 
 
 def rows_of(*stretches: tuple[int, int, int, int]) -> Rows:
@@ -19,9 +18,14 @@ def rows_of(*stretches: tuple[int, int, int, int]) -> Rows:
 
 
 def planned(*stretches: tuple[int, int, int, int], direct: bool = True) -> Plan:
-    rows = rows_of(*stretches)
-    offsets = np.concatenate(([0], np.cumsum(rows.stop - rows.start)))
-    return plan(rows, np.full(len(stretches), direct), offsets)
+    """Of heads, or of tails whose heads are empty."""
+    rows, n = rows_of(*stretches), len(stretches)
+    lengths = rows.stop - rows.start
+    offsets = np.cumsum(lengths) - lengths
+    if direct:
+        return plan(Parts(rows, rows_of(), np.zeros(0, np.int64), offsets, lengths), int(lengths.sum()))
+    none = np.zeros(n, np.int64)
+    return plan(Parts(rows._replace(stop=rows.start), rows, np.arange(n), offsets, none), int(lengths.sum()))
 
 
 def ranges_of(plan: Plan) -> list[tuple[int, ...]]:
@@ -67,9 +71,16 @@ def test_small_windows_in_one_stripe_share_its_decoding() -> None:
     assert ranges_of(result) == [(0, 1, 0, 210, 20)]
 
 
-def test_an_indirect_example_is_decoded_in_scratch() -> None:
+def test_a_tail_is_decoded_in_scratch() -> None:
     result = planned((0, 1, 5, 10), direct=False)
     assert ranges_of(result) == [(0, 1, 5, 10, 5)]
+    assert result.base.tolist()[1:] == [5]
+
+
+def test_a_tail_leaves_its_head_in_place() -> None:
+    parts = Parts(rows_of((0, 1, 0, 1000)), rows_of((0, 1, 1000, 1010)), *np.array([[0], [0], [1000]], np.int64))
+    result = plan(parts, 1008)
+    assert ranges_of(result) == [(0, 1, 0, 1000, 0), (0, 1, 1000, 1010, 1008)]
 
 
 def test_nothing_wanted() -> None:
@@ -93,12 +104,23 @@ class Example:
 @st.composite
 def examples(draw: st.DrawFn) -> Example:
     low = draw(st.integers(0, 1500))
-    span = draw(st.integers(0, 900))
+    span = draw(st.integers(0, 2000))
     gaps = draw(st.one_of(st.just(set()), st.sets(st.integers(low, low + span), max_size=20)))
     rows = [row for row in range(low, low + span) if row not in gaps]
     recents = draw(st.one_of(st.just([len(rows)] * 3), st.lists(st.integers(0, len(rows)), max_size=5)))
     keep = draw(st.integers(0, len(rows) + len(recents)))
     return Example(draw(st.integers(0, 1)), draw(st.integers(0, 2)), rows, sorted(recents), keep)
+
+
+def runs_of(stored: list[list[int]]) -> Runs:
+    """The rows of each example as runs, of which every one has at least one."""
+    found = []
+    for rows in stored:
+        starts = [row for i, row in enumerate(rows) if not i or rows[i - 1] + 1 < row] or [0]
+        ends = [row + 1 for i, row in enumerate(rows) if row + 1 not in rows[i + 1 : i + 2]] or [0]
+        found.append([(start, end - start) for start, end in zip(starts, ends, strict=True)])
+    offsets = np.cumsum([0, *map(len, found)])
+    return Runs(offsets, *np.array([run for runs in found for run in runs], np.int64).reshape(-1, 2).T.copy())
 
 
 def value(shard: int, user: int, row: int) -> int:
@@ -124,20 +146,15 @@ def test_every_output_is_complete_whatever_is_shared(batch: list[Example]) -> No
         [min(len(e.recents), e.keep) if appends else len(e.recents) for e, appends in shape], np.int64
     )
     stored = [(e.rows[len(e.rows) - max(e.keep - len(e.recents), 0) :] if appends else e.rows) for e, appends in shape]
-    listed = [bool(rows) and rows[-1] + 1 - rows[0] > len(rows) for rows in stored]
     stretches = [
         (e.shard, e.user, rows[0], rows[-1] + 1) if rows else (e.shard, e.user, 0, 0)
         for e, rows in zip(batch, stored, strict=True)
     ]
-    row_offsets = np.concatenate(
-        ([0], np.cumsum([len(r) if is_listed else 0 for r, is_listed in zip(stored, listed, strict=True)]))
-    ).astype(np.int64)
     candidates = Candidates(
         offsets,
         rows_of(*stretches),
         np.array([len(rows) for rows in stored], np.int64),
-        row_offsets,
-        np.array([row for rows, is_listed in zip(stored, listed, strict=True) if is_listed for row in rows], np.int64),
+        runs_of(stored),
         recent_stop,
         recent_count,
         np.flatnonzero([not appends for _, appends in shape]),
@@ -146,8 +163,9 @@ def test_every_output_is_complete_whatever_is_shared(batch: list[Example]) -> No
     place_offsets = np.concatenate(([0], np.cumsum(place_counts, dtype=np.int64)))
     places = np.array([place for e, appends in shape if not appends for place in e.recents], np.int64)
 
-    result = plan(candidates.rows, candidates.direct, offsets)
-    segments = assemble(candidates, result.base, place_offsets, places)
+    parts = split(candidates, place_offsets, places)
+    result = plan(parts, int(offsets[-1]))
+    segments = assemble(candidates, parts, result.base, place_offsets, places)
     buffer = np.full(result.size, 2**40, np.int64)
     for shard, user, start, stop, target in ranges_of(result):
         buffer[target : target + stop - start] = [value(shard, user, row) for row in range(start, stop)]

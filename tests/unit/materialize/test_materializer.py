@@ -103,6 +103,48 @@ def test_a_late_event_counts_among_the_newest(store: lw.Store, examples: pa.Tabl
     assert seconds(Materializer(store, lw.Projection(10))(examples.slice(1, 1))) == [[*range(31, 60, 3)]]
 
 
+@pytest.mark.parametrize("max_len", [None, 0, 1, 12, 300])
+def test_shared_histories_are_the_same(store: lw.Store, clock: ManualClock, max_len: int | None) -> None:
+    store.compact()  # a part without recent events, among others
+    stored = store.capture(pa.table({"user_id": [0, 0, 2, 9, 0], "request_ts": times([70, 66, 40, 70, 31])})).columns
+    clock.set(START + 80 * SECOND)
+    store.append(events([0, 1], [71, 2]))
+    both = pa.concat_tables(
+        [stored, store.capture(pa.table({"user_id": [0, 1, 2], "request_ts": times([80, 80, 60])})).columns]
+    )
+    materializer = Materializer(store, lw.Projection(max_len))
+    apart, shared = materializer(both), materializer.shared(both)
+    assert shared.lengths.tolist() == apart.lengths.tolist()
+    for i in range(len(shared)):
+        start, stop = apart.offsets[i : i + 2]
+        assert {k: v.tolist() for k, v in shared.history(i).items()} == {
+            name: values[start:stop].tolist() for name, values in apart.values.items()
+        }
+        assert set(shared.mask(i)) == set(shared.masks)
+    assert len(different_rows(shared.expand().to_arrow(), apart.to_arrow())) == 0
+    assert set(shared.expand().masks) == set(apart.masks)
+    with pytest.raises(IndexError, match="no example 8: the batch has 8"):
+        shared.history(8)
+    if max_len is None:
+        assert len(shared.values["item"]) < len(apart.values["item"])
+        assert repr(shared).startswith(f"<SharedBatch of 8 examples: {shared.lengths.sum()} events, event_ts, item,")
+
+
+def test_a_null_between_shared_histories_is_nobodys(store_path: Path, clock: ManualClock) -> None:
+    clock.set(START + 10 * SECOND)
+    store = lw.Store.create(store_path, SCHEMA, shards=1, clock=clock)
+    store.append(events([1, 1], [5, 8]))
+    store.compact()
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": times([9])})).columns
+    clock.set(START + 20 * SECOND)
+    store.append(events([1], [7]))  # late, and its item is null
+    store.compact()
+    materializer = Materializer(store, lw.Projection(traits=["item"]))
+    shared = materializer.shared(examples)
+    assert shared.history(0)["item"].tolist() == [5, 8]
+    assert shared.mask(0) == shared.masks == materializer(examples).masks == {}
+
+
 def test_feature_groups_and_order_of_traits(store: lw.Store, examples: pa.Table) -> None:
     grouped = Materializer(store, lw.Projection(groups=["more"]))(examples)
     assert list(grouped.values) == ["event_ts", "score", "like"]

@@ -86,6 +86,20 @@ def test_pending_rows_are_counted_but_not_seen() -> None:
     assert add(back, make_events([1], [5])) == [1]
 
 
+def test_a_view_stays_what_it_was() -> None:
+    """And there is one for every commit: pending rows and a mask that they bring are not in it."""
+    arena = Arena(pa.int64())
+    add(arena, make_events([1, 2], [5, 6], item=[10, 20]))
+    view = arena.view()
+    assert arena.view() is view
+    pending = make_events([1] * 5_000, [7] * 5_000, item=[None] * 5_000)
+    arena.add(EventBatch(pending, None, None), assign(arena, pending), place_ties=True)
+    arena.commit()
+    assert arena.view() is not view
+    assert [row[4] for row in rows_of(view.take(np.array([0, 1])))] == [10, 20]
+    assert [row[4] for row in rows_of(arena.view().take(np.array([1, 2, 5_001])))] == [20, None, None]
+
+
 def test_rebuilding_drops_batches_from_the_front() -> None:
     arena = Arena(pa.int64(), first_batch=10)
     for i in range(5):

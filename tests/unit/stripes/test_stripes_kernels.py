@@ -11,8 +11,10 @@ from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of
 from latewood.stripes.checksum import xxh64
 from latewood.stripes.identity import identities, identity
+from latewood.stripes.layout import TABLE_FIELDS, UNPACKERS
 from latewood.stripes.pack import choose_width, count_bits, pack_values
-from latewood.stripes.unpack import scale_rows, unpack_rows
+from latewood.stripes.unpack import scale_rows, unpack_rows, unpack_scaled_rows
+from latewood.stripes.unroll import ADDRESSES, unpack_scaled_stripe, unpack_stripe
 from latewood.users import UserKeys
 
 
@@ -115,6 +117,38 @@ def test_packed_bytes_are_those_of_the_format(itemsize: int, width: int) -> None
         assert packed[: len(expected)].tobytes() == expected
         assert not packed[len(expected) :].any()
         assert (out[start:stop] == (values[start:stop] + u(reference)).astype(dtype)).all()
+
+
+@kernel
+def unpack_both(table: Any, itemsize: Any, packed: Any, width: Any, reference: Any, by_rows: Any, at_once: Any) -> Any:
+    unpack_rows(itemsize, address_of(packed), width, np.uint64(0), np.uint64(256), address_of(by_rows), reference)
+    unpack_stripe(address_of(table), itemsize, address_of(packed), width, address_of(at_once), reference)
+
+
+@kernel
+def unpack_both_scaled(
+    table: Any, packed: Any, width: Any, reference: Any, factor: Any, by_rows: Any, at_once: Any
+) -> Any:
+    start, stop = np.uint64(0), np.uint64(256)
+    unpack_scaled_rows(address_of(packed), width, start, stop, address_of(by_rows), reference, factor)
+    unpack_scaled_stripe(address_of(table), address_of(packed), width, address_of(at_once), reference, factor)
+
+
+@pytest.mark.parametrize("itemsize", [1, 2, 4, 8])
+def test_unrolled_code_unpacks_like_rows_at_every_width(itemsize: int) -> None:
+    rng = np.random.default_rng(itemsize)
+    table, u = np.zeros(TABLE_FIELDS, np.uint64), np.uint64
+    table[UNPACKERS] = ADDRESSES.ctypes.data
+    for width in range(min(itemsize * 8, 32) + 1):
+        packed = rng.integers(0, 256, 4096).astype(np.uint8)
+        by_rows, at_once = np.zeros((2, 257 * itemsize), np.uint8)
+        unpack_both(table, u(itemsize), packed, u(width), u(300), by_rows, at_once)
+        assert (by_rows == at_once).all()
+        assert not at_once[-itemsize:].any()
+        assert at_once.any()
+        if itemsize == 8:
+            unpack_both_scaled(table, packed, u(width), u(2**63 - 9), u(2**32 - 3), by_rows, at_once)
+            assert (by_rows == at_once).all()
 
 
 @kernel

@@ -1,0 +1,107 @@
+"""Peers that are not ours: readers of the same examples in other libraries, all optional.
+
+Each gives batches that look like latewood's where it matters: `offsets`, `values` by trait, `features`, a length.
+"""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import latewood as lw
+from bench.timing import Amount
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """n histories, as arrays or tensors. Shapes: offsets (n + 1,), every value (offsets[-1],), every feature (n,)."""
+
+    offsets: Any
+    values: Any
+    features: Any
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def find(module: str) -> Any:
+    """A peer's module, or None where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
+
+
+def missing(package: str) -> str:
+    """What a line says of a peer that is not there."""
+    return f"not installed: pip install {package}"
+
+
+def read_bare(path: Path, traits: tuple[str, ...], batch_size: int) -> Amount:
+    """The histories of Fat Rows with pyarrow alone: no features, nothing checked."""
+    file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    count = examples = events = 0
+    columns = [f"history.{trait}.list.element" for trait in traits]
+    for rows in file.iter_batches(batch_size, columns=columns, use_threads=False):
+        for lists in rows.column("history").flatten():
+            values = lists.flatten().to_numpy(zero_copy_only=False)
+        count, examples, events = count + 1, examples + len(rows), events + len(values)
+    return Amount(count, examples, events)
+
+
+class LanceLists:
+    """A Lance data set with one list column per trait, read in its own order."""
+
+    def __init__(self, lance: Any, path: Path, batches: Iterator[pa.Table]) -> None:
+        first = next(batches)
+        rest = (batch for table in (first, *batches) for batch in _flat(table).to_batches())
+        self._dataset = lance.write_dataset(rest, str(path), schema=_flat(first).schema)
+        self._features = [name for name in first.column_names if name != "history"]
+
+    def batches(self, batch_size: int, traits: tuple[str, ...]) -> Iterator[Rows]:
+        """The traits asked for, and all features."""
+        for rows in self._dataset.to_batches(columns=[*self._features, *traits], batch_size=batch_size):
+            lists = {trait: rows.column(trait) for trait in traits}
+            offsets = lists[traits[0]].offsets.to_numpy().astype(np.int64)
+            values = {trait: _numbers(array.flatten()) for trait, array in lists.items()}
+            yield Rows(offsets - offsets[0], values, {name: rows.column(name) for name in self._features})
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Fat Rows with `history` taken apart."""
+    return table.flatten().rename_columns([name.removeprefix("history.") for name in table.flatten().column_names])
+
+
+def _numbers(array: pa.Array) -> Any:
+    if pa.types.is_timestamp(array.type):
+        array = array.view(pa.int64())
+    return array.to_numpy(zero_copy_only=False)
+
+
+def torch_fat_rows(torch: Any, fat: lw.FatRows, batch_size: int, traits: tuple[str, ...]) -> Iterator[Rows]:
+    """Fat Rows as a team feeds them to torch: a data set that reads Parquet in batches, in a DataLoader, in process."""
+
+    class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for batch in fat.batches(batch_size, traits):
+                example = batch.features["example"].to_numpy()
+                yield {"offsets": batch.offsets, "example": example, "values": dict(batch.values)}
+
+    # Arrow's memory is read-only, and stays so: a copy would be the peer's loss
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+    for tensors in torch.utils.data.DataLoader(FatRowDataset(), batch_size=None):
+        yield Rows(tensors["offsets"], tensors["values"], {"example": tensors["example"]})
+
+
+def as_tensors(batch: lw.Batch) -> Rows:
+    """Our batch as tensors, which share its memory."""
+    tensors = batch.to_torch()
+    return Rows(tensors.offsets, tensors.values, batch.features)

@@ -1,0 +1,151 @@
+"""Unpacking whole stripes, at a speed that knows the width: code of its own for every width, without loops.
+
+`unpack` shifts by what it reads; here every shift and mask is written into the instructions, which takes a half to a
+quarter of the time (docs/decisions/0018-unrolled-unpackers.md). As a part of every kernel that decodes, so much code
+would have to be compiled over and over. So it stands alone, compiled once, and kernels call it by its address, which
+the address table of a shard gives them.
+
+All 256 values are written, whatever the stripe holds, so `out` has room for them; up to 1024 bytes are read from
+`packed` on, which the padding of the payload allows.
+"""
+
+# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types, uint64
+from numba.core import cgutils
+
+from latewood.kernels import address, intrinsic, kernel, typed_kernel
+from latewood.stripes.addresses import I32, I64, load_u64, pointer
+from latewood.stripes.entries import table_field
+from latewood.stripes.layout import STRIPE_EVENTS, UNPACKERS
+from latewood.stripes.unpack import ROW_BYTES, narrow, splat
+
+_ARGUMENTS = [types.uint64] * 5  # packed, width, out, reference, factor
+_SIGNATURE = types.void(*_ARGUMENTS)
+
+
+def _unroller(bits: int, out_bits: int, scaled: bool = False) -> Any:
+    """An instruction that unpacks the values of a stripe, and the rows' code for every width up to `bits`."""
+    lanes = 8 * ROW_BYTES // bits
+    row_type, out_type = (ir.VectorType(ir.IntType(size), lanes) for size in (bits, out_bits))
+
+    def each(value: int) -> Any:
+        return ir.Constant(row_type, [value] * lanes)
+
+    def unpack_width(builder: Any, width: int, packed: Any, store: Any) -> None:
+        words: dict[int, Any] = {}
+
+        def word(k: int) -> Any:
+            if k not in words:
+                at = builder.add(packed, I64(k * ROW_BYTES))
+                words[k] = builder.load(pointer(builder, at, row_type), align=1)
+            return words[k]
+
+        for row in range(STRIPE_EVENTS // lanes):
+            k, shift = divmod(row * width, bits)
+            value = word(k) if width else each(0)
+            if shift:
+                value = builder.lshr(value, each(shift))
+            if shift + width > bits:  # it straddles two words
+                value = builder.or_(value, builder.shl(word(k + 1), each(bits - shift)))
+            if shift + width != bits:
+                value = builder.and_(value, each((1 << width) - 1))
+            store(row, value)
+
+    @intrinsic
+    def unpack_all(typing_context: Any, packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            packed, width, out, reference, factor = arguments
+            plus = splat(builder, narrow(builder, reference, out_bits), out_type)
+            # known to have 32 bits, the product is one instruction; of 64 bits it would be eight
+            times = splat(builder, builder.zext(builder.trunc(factor, I32), I64), out_type) if scaled else None
+
+            def store(row: int, value: Any) -> None:
+                if out_bits > bits:
+                    value = builder.zext(value, out_type)
+                if times is not None:
+                    value = builder.mul(value, times)
+                place = builder.add(out, I64(row * lanes * out_bits // 8))
+                builder.store(builder.add(value, plus), pointer(builder, place, out_type), align=1)
+
+            done = builder.append_basic_block("done")
+            choice = builder.switch(width, done)
+            for possible in range(bits + 1):
+                block = builder.append_basic_block(f"width_{possible}")
+                choice.add_case(I64(possible), block)
+                builder.position_at_end(block)
+                unpack_width(builder, possible, packed, store)
+                builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        return _SIGNATURE, generate
+
+    return unpack_all
+
+
+_all_8, _all_16, _all_32 = _unroller(8, 8), _unroller(16, 16), _unroller(32, 32)
+_all_32_to_64, _all_scaled = _unroller(32, 64), _unroller(32, 64, scaled=True)
+
+
+@typed_kernel(_SIGNATURE)
+def _unpack_8(packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> None:
+    _all_8(packed, width, out, reference, factor)
+
+
+@typed_kernel(_SIGNATURE)
+def _unpack_16(packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> None:
+    _all_16(packed, width, out, reference, factor)
+
+
+@typed_kernel(_SIGNATURE)
+def _unpack_32(packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> None:
+    _all_32(packed, width, out, reference, factor)
+
+
+@typed_kernel(_SIGNATURE)
+def _unpack_32_to_64(packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> None:
+    _all_32_to_64(packed, width, out, reference, factor)
+
+
+@typed_kernel(_SIGNATURE)
+def _unpack_scaled(packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> None:
+    _all_scaled(packed, width, out, reference, factor)
+
+
+# Where they are, by half the bytes of a value; at 3 the one that scales.
+_COMPILED = {0: _unpack_8, 1: _unpack_16, 2: _unpack_32, 4: _unpack_32_to_64, 3: _unpack_scaled}
+_SCALED = 3
+ADDRESSES = np.array([address(_COMPILED[place]) for place in range(5)], np.uint64)
+
+
+@intrinsic
+def _call(typing_context: Any, function: Any, packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> Any:
+    """Call one of them by its address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function, *rest = arguments
+        type_ = context.call_conv.get_function_type(types.none, _ARGUMENTS)
+        returned, failure = (cgutils.alloca_once(builder, part.pointee, zfill=True) for part in type_.args[:2])
+        builder.call(pointer(builder, function, type_), [returned, failure, *rest])
+        return context.get_dummy_value()
+
+    return types.void(*[types.uint64] * 6), generate
+
+
+@kernel
+def unpack_stripe(table: Any, itemsize: Any, packed: Any, width: Any, out: Any, reference: Any) -> Any:
+    """Unpack all values of a stripe of at most 32 bits each, `reference` added."""
+    function = load_u64(table_field(table, UNPACKERS) + ((itemsize >> uint64(1)) << uint64(3)))
+    _call(function, packed, width, out, reference, uint64(1))
+
+
+@kernel
+def unpack_scaled_stripe(table: Any, packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> Any:
+    """Likewise values of 8 bytes, times `factor`, where width and factor have at most 32 bits."""
+    function = load_u64(table_field(table, UNPACKERS) + uint64(_SCALED << 3))
+    _call(function, packed, width, out, reference, factor)
