@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from latewood.clock import show_ts
 from latewood.errors import ConflictError
 from latewood.events import NEVER
-from latewood.immutable import GenerationReader, Scrubs
+from latewood.immutable import GenerationReader, Scrubs, read_newest
 from latewood.immutable.resolve import Located, Rows
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.intake import Intake
@@ -41,14 +41,7 @@ def look_up(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) ->
     watermark = reader.generation.watermark
     if watermark < asked.floor or (asked.places.ingest_ts >= watermark).any():
         reader = store.refresh()  # which may have it by now, and the tier no more
-    while True:
-        try:
-            return _look_in(reader, asked, intake, store.scrubs)
-        except FileNotFoundError:  # the generation was collected: a newer one holds what it held
-            newest = store.refresh()
-            if newest.generation.id == reader.generation.id:
-                raise
-            reader = newest
+    return read_newest(store, lambda reader: _look_in(reader, asked, intake, store.scrubs), reader)[1]
 
 
 def _look_in(reader: GenerationReader, asked: UnseenTargetsError, intake: Intake, scrubs: Scrubs) -> StoredTargets:

@@ -21,7 +21,7 @@ from latewood.conditions import Condition, check_condition
 from latewood.errors import ConflictError, SchemaError
 from latewood.events import Events, concat_events, no_events
 from latewood.histories import HistoryStore, scan_histories
-from latewood.immutable import Generation
+from latewood.immutable import Generation, read_newest
 from latewood.intake import read_user_ids
 from latewood.schema import EVENT_TS
 from latewood.storage import keys
@@ -148,7 +148,7 @@ def _users(store: ForgettingStore, user_ids: Iterable[int | str]) -> Iterator[tu
 
 def _count_unknown(store: ForgettingStore, users: UserKeys) -> int:
     """How many of some users have no event in either tier."""
-    located = store.refresh().locate(users)
+    _, located = read_newest(store, lambda reader: reader.locate(users))
     recent = tier_of(store).recent(users, end_ts=np.full(len(located.user), LATEST_TS + 1), min_ingest=EARLIEST_TS)
     return int(((located.user < 0) & (np.diff(recent.offsets) == 0)).sum())
 

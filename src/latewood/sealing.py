@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.columns import one_array, read_table
-from latewood.errors import ConflictError, SchemaError
+from latewood.errors import SchemaError
 from latewood.examples import rewrite_log
-from latewood.immutable import GenerationReader
+from latewood.immutable import GenerationReader, read_newest
 from latewood.immutable.resolve import Resolution, Status
 from latewood.materialize import MaterializeStore
 from latewood.materialize.logged import UIH, Heads, Logged, read_heads
@@ -32,7 +32,6 @@ from latewood.stripes import identities
 from latewood.users import UserKeys
 
 _AT_ONCE = 1 << 14  # examples
-_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +181,13 @@ def _at_cutoff(store: MaterializeStore, logged: Logged, rows: NDArray[np.int64])
     """The examples at `rows` as pointers at their cutoffs: what became of each, and those that were sealed."""
     keys, pointers, cutoff = logged.keys.take(rows), logged.pointers.take(rows), logged.cutoff[rows]
     recents = logged.recents.take(rows)
-    for _ in range(_TRIES):
-        reader = store.refresh()
-        try:
-            old = reader.resolve(keys, pointers)
-            new = _summed(reader, keys, pointers, cutoff, recents, old)
-            found = reader.resolve(keys, new)
-            break
-        except FileNotFoundError:  # collected: a newer generation holds what this one held
-            if store.refresh().generation.id == reader.generation.id:
-                raise
-    else:
-        raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
+
+    def looked_up(reader: GenerationReader) -> tuple[Resolution, Pointers, Resolution]:
+        old = reader.resolve(keys, pointers)
+        new = _summed(reader, keys, pointers, cutoff, recents, old)
+        return old, new, reader.resolve(keys, new)
+
+    reader, (old, new, found) = read_newest(store, looked_up)
     covered = cutoff <= reader.generation.watermark
     whole = (old.status == Status.OK) & (found.status == Status.OK) & (new.length >= new.end_ties)
     became = np.where(covered, np.where(whole, _SEALED, _REFUSED), _NOT_COVERED)

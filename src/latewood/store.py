@@ -237,7 +237,11 @@ class Store:
             self.scrubs.refresh()
         known: NDArray[np.bool_] = intake.events.event_ts < self.scrubs.scrubbed_at(intake.events.keys)
         if intake.ids is not None and intake.content is not None and self.vocabulary.blanked:
-            known = known | tier.repeats(intake.ids, intake.content, intake.supersedes)
+            skipped = known if intake.supersedes is None else known & ~intake.supersedes.deletions
+            ids = np.where(
+                skipped[:, None], np.uint64(0), intake.ids
+            )  # as when it is appended, no later row repeats one
+            known = known | tier.repeats(ids, intake.content, intake.supersedes)
         return known
 
     def compact(

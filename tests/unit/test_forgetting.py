@@ -9,9 +9,11 @@ import pytest
 
 import latewood as lw
 from latewood.histories import read_histories
+from latewood.immutable import GenerationReader
+from latewood.immutable.resolve import Located
 from latewood.storage import keys
 from latewood.testing import ManualClock
-from latewood.users import user_keys
+from latewood.users import UserKeys, user_keys
 
 SCHEMA = lw.Schema(user_id=pa.string(), traits=pa.schema([("item", pa.int64()), ("shop", pa.string())]))
 EVERYTHING = lw.Projection()
@@ -247,6 +249,39 @@ def test_an_event_id_is_known_again_though_its_value_was_blanked(store: lw.Store
     with pytest.raises(lw.ConflictError, match="row 0: its event_id was used for an event with other content"):
         store.append(batch.set_column(3, "item", pa.array([7, 6])))
     assert not any(b"hidden shop" in data for data in files_of(store).values())
+
+
+def test_a_row_of_before_the_scrub_does_not_claim_its_event_id_for_a_later_one(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: the row was taken for a repetition and not coded, and as a new one refused, for ever."""
+    append(store, clock, "u1", 5, "hidden shop")
+    scrubbed_at = store.scrub(["u1"]).scrub_ts
+    assert scrubbed_at is not None
+    clock.advance(10)
+    times = {"event_ts": [scrubbed_at - 5, clock.now()], "item": [6, 7], "event_id": ["a", "a"]}
+    receipt = store.append(pa.table({"user_id": ["u1", "u1"], "shop": ["hidden shop", "new shop"], **times}))
+    assert (receipt.count, receipt.skipped) == (1, 1)
+    assert store.history("u1")["shop"].to_pylist() == ["new shop"]
+    assert not any(b"hidden shop" in data for data in files_of(store).values())
+
+
+def test_users_are_counted_though_their_generation_is_collected_meanwhile(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the simulation: a FileNotFoundError, where the scrub only wants to know who is unknown."""
+    locate = GenerationReader.locate
+
+    def collect_first(self: GenerationReader, keys: UserKeys) -> Located:
+        monkeypatch.setattr(GenerationReader, "locate", locate)
+        for item in (5, 6):
+            append(store, clock, "u2", item, "big shop")
+            store.compact(keep=1)
+        return locate(self, keys)
+
+    with lw.Store.open(store.path, clock=clock) as other:
+        monkeypatch.setattr(GenerationReader, "locate", collect_first)
+        assert other.scrub(["u1", "u9"]).unknown_users == 1
 
 
 def take_of_u3(store: lw.Store, clock: ManualClock) -> None:

@@ -8,6 +8,7 @@ from latewood.immutable.catalog import Catalog
 from latewood.immutable.changes import Alteration, Change, Changes
 from latewood.immutable.description import StoreDescription
 from latewood.immutable.manifest import Generation, ShardFile
+from latewood.immutable.newest import read_newest
 from latewood.immutable.pins import Pin, Pins
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.scrubs import Scrub, Scrubs
@@ -25,4 +26,5 @@ __all__ = [
     "Scrubs",
     "ShardFile",
     "StoreDescription",
+    "read_newest",
 ]
