@@ -238,9 +238,7 @@ class Store:
         known: NDArray[np.bool_] = intake.events.event_ts < self.scrubs.scrubbed_at(intake.events.keys)
         if intake.ids is not None and intake.content is not None and self.vocabulary.blanked:
             skipped = known if intake.supersedes is None else known & ~intake.supersedes.deletions
-            ids = np.where(
-                skipped[:, None], np.uint64(0), intake.ids
-            )  # as when it is appended, no later row repeats one
+            ids = np.where(skipped[:, None], np.uint64(0), intake.ids)  # they claim none, and a later row may have it
             known = known | tier.repeats(ids, intake.content, intake.supersedes)
         return known
 

@@ -8,7 +8,6 @@ import typer
 import latewood as lw
 from latewood.cli.arguments import parse_user
 from latewood.cli.output import Debug, Json, Mutable, Output, moment
-from latewood.immutable import GenerationReader, read_newest
 
 ROWS_SHOWN = 20
 
@@ -37,6 +36,8 @@ def inspect(
 
 def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
     """What `inspect` shows of a store; `raw` for machines: times in µs."""
+    from latewood.immutable import GenerationReader, read_newest
+
     reader, lengths = read_newest(store, GenerationReader.history_lengths)
     generation, pins = reader.generation, store.catalog.pins.all()
     p50, p99, longest = (np.quantile(lengths, [0.5, 0.99, 1]) if len(lengths) else np.zeros(3)).astype(int).tolist()
