@@ -6,6 +6,7 @@ hold the values are written anew without them after that, by whoever made the li
 compacts.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ FORMAT_VERSION = 1
 
 
 class Blanked:
-    """The blanked codes of one store, as far as they were read.
+    """The blanked codes of one store, as far as they were read. Thread-safe.
 
     Args: epoch: the store's; a list of another is damage.
     """
@@ -27,6 +28,7 @@ class Blanked:
         self._records = Records(storage, epoch, KIND, FORMAT_VERSION, keys.blanked)
         self._count = 0
         self._codes: dict[int, frozenset[int]] = {}
+        self._lock = threading.Lock()  # held over I/O: a list that two threads read at once would count twice
 
     def __len__(self) -> int:
         return self._count
@@ -37,10 +39,11 @@ class Blanked:
 
     def refresh(self) -> None:
         """Read the lists that were added. Costs one read of a key that is not there."""
-        while (added := self._records.read_if_any(self._count, _from_document)) is not None:
-            for trait_id, codes in added.items():
-                self._codes[trait_id] = self.codes(trait_id) | codes
-            self._count += 1
+        with self._lock:
+            while (added := self._records.read_if_any(self._count, _from_document)) is not None:
+                for trait_id, codes in added.items():
+                    self._codes[trait_id] = self.codes(trait_id) | codes
+                self._count += 1
 
     def write(self, number: int, codes: Mapping[int, Sequence[int]]) -> None:
         """Put a list, durably. Writing it again is fine. Raises: CorruptionError: another has that number."""

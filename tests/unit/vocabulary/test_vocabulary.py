@@ -459,6 +459,29 @@ def test_a_blanking_that_a_chunk_shows_is_not_counted_yet(storage: Storage, voca
     assert other.encode(ACTION, words("buy")).values.tolist() == [1]
 
 
+def test_a_blanking_that_two_threads_read_at_once_counts_once(
+    storage: Storage, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vocabulary would take the next one for read, and give out codes that it blanks."""
+    vocabulary.encode(WORD, words("a"))
+    other, read = Vocabulary(storage, SCHEMA), storage.read
+    vocabulary.put_blanked(0, {WORD.id: [0]})
+    vocabulary.erase_blanked()
+    thread = threading.Thread(target=other.values, args=[WORD.id])  # its chunk has a null, and so the blanking is read
+
+    def read_both(key: str) -> bytes:
+        data = read(key)
+        if key == keys.blanked(0) and thread.ident is None:
+            thread.start()
+            thread.join(0.2)  # it waits, if all is well
+        return data
+
+    monkeypatch.setattr(storage, "read", read_both)
+    other.refresh_blanked()
+    thread.join()
+    assert (other.blanked, other.blanked_known) == (1, 1)
+
+
 def test_a_blanked_value_that_an_example_carries_is_read_in_this_process_only(
     storage: Storage, vocabulary: Vocabulary
 ) -> None:
