@@ -51,7 +51,7 @@ class Vocabulary:
         self._storage, self._epoch, self._read_only, self._is_live = storage, epoch, read_only, is_live
         self._blanked = Blanked(storage, epoch)
         self._applied = 0  # how many blankings every list goes by; others may be read, and are of no account yet
-        self._lists: dict[int, Wordlist] = {}
+        self._lists: Mapping[int, Wordlist] = {}
         self._lock = threading.Lock()
         self.follow(schema)
 
@@ -62,9 +62,12 @@ class Vocabulary:
 
     def follow(self, schema: Schema) -> None:
         """Take in the coded traits of a schema that are not known here yet."""
-        for trait in schema:
-            if trait.coded and trait.id not in self._lists:
-                self._lists[trait.id] = Wordlist(self._storage, trait, self._epoch, self._blanked, self._is_live)
+        if all(trait.id in self._lists for trait in schema if trait.coded):
+            return
+        with self._lock:
+            new = [trait for trait in schema if trait.coded and trait.id not in self._lists]
+            made = {trait.id: Wordlist(self._storage, trait, self._epoch, self._blanked, self._is_live) for trait in new}
+            self._lists = self._lists | made  # another dictionary: threads may be going through the old one
 
     @property
     def blanked(self) -> int:

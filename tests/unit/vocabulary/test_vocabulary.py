@@ -583,3 +583,22 @@ def test_a_schema_that_gained_a_trait_is_followed(storage: Storage, vocabulary: 
     vocabulary.follow(after)
     assert vocabulary.encode(after["city"], words("Oslo")).values.tolist() == [0]
     assert vocabulary.encode(WORD, words("Oslo", "Bergen")).values.tolist() == [0, 1]
+
+
+def test_a_schema_is_followed_while_another_thread_goes_through_the_lists(
+    storage: Storage, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary.encode(WORD, words("a"))
+    after = SCHEMA.altered(add=pa.schema([("city", pa.string())]))
+    vocabulary.put_blanked(0, {WORD.id: [0]})
+    write = storage.write
+
+    def follow_first(key: str, data: bytes) -> None:
+        thread = threading.Thread(target=vocabulary.follow, args=[after])
+        thread.start()
+        thread.join()
+        write(key, data)
+
+    monkeypatch.setattr(storage, "write", follow_first)
+    vocabulary.erase_blanked()
+    assert vocabulary.values(after["city"].id).equals(words())
