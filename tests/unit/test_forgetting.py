@@ -335,3 +335,19 @@ def test_a_scrub_that_another_finished_and_settled_is_the_same_scrub(store: lw.S
     store.scrubs.write(0, receipt.scrub_ts, body)
     with pytest.raises(lw.ConflictError, match="another scrub's"):
         store.scrubs.write(0, receipt.scrub_ts + 1, body)
+
+
+def test_who_compacts_erases_values_of_a_trait_that_it_did_not_know(store: lw.Store, clock: ManualClock) -> None:
+    with lw.Store.open(store.path, clock=clock) as behind:
+        assert "city" not in behind.schema
+        store.alter(add=pa.schema([("city", pa.string())]))
+        store.compact()
+        for user, city in (("u1", "hidden town"), ("u2", "Oslo")):
+            clock.advance(10)
+            row = {"user_id": [user], "event_ts": [clock.now()], "item": [5], "shop": ["big shop"], "city": [city]}
+            store.append(pa.table(row))
+        store.scrub(["u1"], compact=False)
+        behind.compact()
+    assert store.storage.list(keys.UNUSED) == []
+    assert not any(b"hidden town" in data for data in files_of(store).values())
+    assert store.history("u2")["city"].to_pylist() == [None, None, "Oslo"]

@@ -96,7 +96,9 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
         if attempt is None or attempt[0] > newest.id:  # of an attempt under way
             continue
         generation, uuid = attempt
-        if store.catalog.load(generation).uuid == uuid:
+        noted = store.catalog.load(generation)
+        if noted.uuid == uuid:
+            store.vocabulary.follow(noted.schema)  # who compacts need not have known its traits, and erases their values
             codes = _read_note(store.storage, stored.key, newest.epoch)
             if generation != newest.id:  # whoever published since should have seen to it; look again all the same
                 try:
