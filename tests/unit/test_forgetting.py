@@ -351,3 +351,39 @@ def test_who_compacts_erases_values_of_a_trait_that_it_did_not_know(store: lw.St
     assert store.storage.list(keys.UNUSED) == []
     assert not any(b"hidden town" in data for data in files_of(store).values())
     assert store.history("u2")["city"].to_pylist() == [None, None, "Oslo"]
+
+
+def test_a_scrub_finds_values_of_rows_that_were_coded_and_not_added(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = store.tier
+    assert tier is not None
+    add, before = tier.append, clock.now()
+
+    def scrub_first(*args: Any, **how: Any) -> Any:
+        monkeypatch.setattr(tier, "append", add)
+        with lw.Store.open(store.path, clock=clock) as other:
+            other.scrub(["u1"])
+        return add(*args, **how)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tier, "append", scrub_first)
+    assert append(store, clock, "u1", 5, "skipped shop", event_ts=before).skipped == 1
+    capture(store, clock, "u1")
+    row = {"user_id": ["u1"], "event_ts": [clock.now()], "item": [6], "shop": ["refused shop"]}
+    with pytest.raises(lw.ConflictError, match="ingest"):
+        store.append(pa.table(row | {"ingest_ts": [5]}))
+    with monkeypatch.context() as patched:
+        patched.setattr(tier, "append", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.append(pa.table(row | {"shop": ["lost shop"]}))
+    append(store, clock, "u2", 7, "new shop")
+    store.scrub(["u1"])
+    for shop in (b"skipped shop", b"refused shop", b"lost shop"):
+        assert not any(shop in data for data in files_of(store).values())
+    assert store.history("u2")["shop"].to_pylist() == ["big shop", "big shop", "new shop"]
+    blanked = store.vocabulary.blanked
+    store.scrub(["u1"])
+    assert store.vocabulary.blanked == blanked, "what is blanked is not blanked again"

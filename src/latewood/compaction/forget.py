@@ -3,8 +3,8 @@
     publish ▸ evict the mutable tier ▸ blank the values nobody else had ▸ delete older files ▸ settle the records
 
 Every step can be done again, and each compaction first does what an earlier one, that broke off after publishing, has
-left undone. Only one of them cannot be found out later: which values nobody else had, since the rows that used them are
-gone. So that is noted before the generation is published, and the note is deleted when it is done.
+left undone. Only one of them cannot be found out later: which values nobody had any more when it was published. So that
+is noted before, and the note is deleted when it is done.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,27 +42,34 @@ def finish_forgetting(store: CompactionStore, generation: Generation, keep: int)
     store.scrubs.settle(generation.scrubs)
 
 
-def note_unused(storage: Storage, generation: Generation, codes: Mapping[int, set[int]]) -> None:
-    """Note which codes of forgotten rows no row of the new generation uses. Its files are written, its manifest is not."""
-    reader = GenerationReader(storage, generation)
-    unused = {}
-    for trait in generation.schema:
-        if candidates := codes.get(trait.id):
-            unused[str(trait.id)] = _unused(reader, trait, candidates)
+def note_unused(storage: Storage, generation: Generation, candidates: Mapping[int, NDArray[np.int32]]) -> None:
+    """Note which of some codes no row of the new generation uses. Its files are written, its manifest is not."""
+    unused = {str(trait): codes.tolist() for trait, codes in _not_used(storage, generation, candidates).items()}
     if any(unused.values()):
         body = {"epoch": generation.epoch.hex(), "generation": generation.id, "codes": unused}
         key = keys.unused(generation.id, generation.uuid)
         storage.write(key, encode_document(KIND, FORMAT_VERSION, body))
 
 
-def _unused(reader: GenerationReader, trait: Trait, candidates: set[int]) -> list[int]:
-    left = np.array(sorted(candidates), np.int32)
+def _not_used(
+    storage: Storage, generation: Generation, candidates: Mapping[int, NDArray[np.int32]]
+) -> dict[int, NDArray[np.int32]]:
+    """Those of some codes, by trait id, that no row of a generation uses; all of them of a trait that it does not have."""
+    reader, left = GenerationReader(storage, generation), dict(candidates)
+    for trait in generation.schema:
+        if len(left.get(trait.id, ())):
+            left[trait.id] = _not_used_of(reader, trait, left[trait.id])
+    return left
+
+
+def _not_used_of(reader: GenerationReader, trait: Trait, candidates: NDArray[np.int32]) -> NDArray[np.int32]:
+    left = np.zeros(int(candidates.max()) + 1, np.bool_)
+    left[candidates] = True
     for codes in _codes(reader, trait):
-        left = np.setdiff1d(left, codes, assume_unique=False)
-        if not len(left):
+        left[codes[codes < len(left)]] = False
+        if not left.any():
             break
-    unused: list[int] = left.tolist()
-    return unused
+    return np.flatnonzero(left).astype(np.int32)
 
 
 def _codes(reader: GenerationReader, trait: Trait) -> Iterator[NDArray[np.int32]]:
@@ -102,7 +109,7 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
             codes = _read_note(store.storage, stored.key, newest.epoch)
             if generation != newest.id:  # whoever published since should have seen to it; look again all the same
                 try:
-                    codes = _still_unused(store.storage, newest, codes)
+                    codes = _not_used(store.storage, newest, codes)
                 except FileNotFoundError:  # collected
                     if still():
                         raise
@@ -111,17 +118,6 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
             if not still():
                 return
         store.storage.delete([stored.key])
-
-
-def _still_unused(
-    storage: Storage, newest: Generation, codes: dict[int, NDArray[np.int32]]
-) -> dict[int, NDArray[np.int32]]:
-    reader = GenerationReader(storage, newest)
-    live = {trait.id: trait for trait in newest.schema}
-    return {
-        id_: np.array(_unused(reader, live[id_], set(some.tolist())), np.int32) if id_ in live else some
-        for id_, some in codes.items()
-    }
 
 
 def _read_note(storage: Storage, key: str, epoch: bytes) -> dict[int, NDArray[np.int32]]:

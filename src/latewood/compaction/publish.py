@@ -13,6 +13,7 @@ builds by the older one then loses the race for that number.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latewood.clock import show_ts
 from latewood.compaction import attempt
@@ -160,18 +161,16 @@ def _generation(
 
 def _perhaps_unused(
     store: CompactionStore, recipe: Recipe, generation: Generation, tally: Tally
-) -> dict[int, set[int]]:
-    """The codes, by trait id, whose values may have been those of the forgotten alone.
+) -> dict[int, NDArray[np.int32]]:
+    """The codes, by trait id, whose values may be nobody's any more.
 
-    Once retention has taken rows, of whoever, nobody can tell any more whose values they had: then any may be.
+    Where a scrub is done, any may be: it cannot be told whose values retention has taken, nor what an append coded that
+    was then refused, or died. Else only those of rows that a bulk load brings of before a scrub.
     """
-    if not generation.expired or generation.scrubs == recipe.parent.scrubs:
-        return tally.codes
+    if generation.scrubs == recipe.parent.scrubs:
+        return {trait_id: np.array(sorted(codes), np.int32) for trait_id, codes in tally.codes.items()}
     store.vocabulary.follow(generation.schema)  # a trait may be new
-    coded = [trait.id for trait in generation.schema if trait.coded]
-    for trait_id in coded:
-        store.vocabulary.refresh(trait_id)
-    return {trait_id: set(range(len(store.vocabulary.values(trait_id)))) for trait_id in coded}
+    return {trait.id: store.vocabulary.live_codes(trait.id) for trait in generation.schema if trait.coded}
 
 
 def _check_range(recipe: Recipe, new: Spill) -> None:

@@ -27,7 +27,7 @@ from latewood.users import no_keys
 
 @dataclass(slots=True)
 class Tally:
-    """What a shard, or a generation, has not taken over: counts of events, and the codes that forgotten ones used."""
+    """What a shard, or a generation, has not taken over: counts of events, and the codes that skipped ones used."""
 
     forgotten: int = 0
     skipped: int = 0  # of these, rows of a bulk load that were left out at once
@@ -86,7 +86,8 @@ class RunMaker:
         if not gone.any():
             return events
         self.tally.skipped += int(gone.sum())
-        self._forget([events.traits[trait.id] for trait in self.recipe.schema], gone)
+        self.tally.forgotten += int(gone.sum())
+        self._note_codes(events, gone)
         return events.take(np.flatnonzero(~gone))
 
     def _suppressions(self, buckets: range) -> Suppressions:
@@ -140,7 +141,7 @@ class RunMaker:
         near = np.flatnonzero(np.repeat(touched, np.diff(rows.offsets)))
         gone = np.zeros(len(rows.event_ts), np.bool_)
         gone[near] = self.recipe.forgotten(rows.as_events(plan.keys).take(near))
-        self._forget(rows.columns[FIRST_TRAIT:], gone)
+        self.tally.forgotten += int(gone.sum())
         return rows.without(gone) if gone.any() else rows
 
     def _without_expired(self, rows: Rows, plan: Plan) -> Rows:
@@ -155,11 +156,11 @@ class RunMaker:
         self.tally.expired += int(gone.sum())
         return rows.without(gone)
 
-    def _forget(self, traits: list[Column], gone: NDArray[np.bool_]) -> None:
-        """Count rows that are forgotten, and note the codes they used."""
-        self.tally.forgotten += int(gone.sum())
-        for trait, (codes, mask) in zip(self.recipe.schema, traits, strict=True):
+    def _note_codes(self, events: Events, gone: NDArray[np.bool_]) -> None:
+        """Note the codes that some events use."""
+        for trait in self.recipe.schema:
             if trait.coded:
+                codes, mask = events.traits[trait.id]
                 used = codes[gone] if mask is None else codes[gone & ~mask]
                 self.tally.codes.setdefault(trait.id, set()).update(np.unique(used).tolist())
 

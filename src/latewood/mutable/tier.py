@@ -235,8 +235,8 @@ class MutableTier(Protocol):
         What is yielded is the state at the call, however long the iteration takes, less what was scrubbed since.
         `superseded_at` is not set: see `suppressions`.
 
-        Args: scrubbed: also what was scrubbed and is not evicted. Only compaction asks for it, to find out which values
-            nobody else had; it drops these events itself.
+        Args: scrubbed: also what was scrubbed and is not evicted. Only compaction asks for it, which drops these events
+            itself, by the scrubs that it goes by.
         Raises: ConflictError: `start_ingest` is below the floor, so that events of the range may be gone.
         """
         ...

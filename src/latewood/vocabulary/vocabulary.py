@@ -160,6 +160,11 @@ class Vocabulary:
         self.refresh_blanked()
         self._lists[trait_id].refresh()
 
+    def live_codes(self, trait_id: int) -> NDArray[np.int32]:
+        """The codes that mean something: all that anyone has given out by now, less the blanked ones."""
+        self.refresh(trait_id)
+        return self._lists[trait_id].live_codes()
+
     def refresh_blanked(self) -> None:
         """Read the blankings that others have made, and go by them; by those that could be read, should reading fail."""
         with self._lock:

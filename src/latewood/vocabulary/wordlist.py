@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Trait
@@ -126,6 +127,11 @@ class Wordlist:
                 values = _without(pa.concat_arrays(self._chunks), self._gone)
                 joined = self._joined = _with(values, self._visitors)
         return joined
+
+    def live_codes(self) -> NDArray[np.int32]:
+        """The codes of what was read so far that are not blanked."""
+        with self._lock:
+            return np.setdiff1d(np.arange(self._size, dtype=np.int32), np.array(sorted(self._gone), np.int32))
 
     def blank(self) -> None:
         """Take out the codes that the store's blankings name."""

@@ -253,15 +253,15 @@ def test_a_generation_collected_while_an_older_note_is_looked_at_leaves_it_to_th
         compact(parts)
         append(parts, [2], ["other"], 30)
         newest = compact(parts)
-    look = forget._still_unused
+    look = forget._not_used
 
     def overtaken(storage: Any, generation: Generation, codes: Any) -> Any:
-        monkeypatch.setattr(forget, "_still_unused", look)
+        monkeypatch.setattr(forget, "_not_used", look)
         append(other, [2], ["common"], 40)
         compact(other, keep=1)
         return look(storage, generation, codes)
 
-    monkeypatch.setattr(forget, "_still_unused", overtaken)
+    monkeypatch.setattr(forget, "_not_used", overtaken)
     parts.vocabulary.refresh_blanked()
     forget.finish_forgetting(parts, newest, 1)
     assert holds(parts, SECRET) == []
