@@ -10,7 +10,9 @@ import pytest
 
 import latewood as lw
 from latewood import store as store_module
+from latewood.compaction import bulk_load
 from latewood.immutable import Catalog, Pin
+from latewood.intake import read_events
 from latewood.storage import keys
 from latewood.testing import ManualClock
 
@@ -386,3 +388,27 @@ def test_a_place_is_looked_up_in_the_newest_generation_where_an_older_one_is_gon
     place = {"event_ts": happened, "ingest_ts": happened, "ordinal": 0}
     row = {"user_id": [1], "event_ts": [happened], "item": [2], "action": ["play"], "supersedes": [place]}
     assert writer.append(pa.table(row)).count == 1
+
+
+def test_what_a_load_leaves_out_is_not_blanked_where_a_pinned_generation_has_it(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """A load of what was scrubbed before counts no new scrub, so that pins stay on what retention has taken since."""
+    for user, action in ((1, "private"), (2, "olden"), (2, "new")):
+        append(store, clock, user, action=action)
+    store.scrub([1])
+    before = clock.now() - 1
+    store.pin("run", HOUR)
+    view = store.at("run")
+    store.alter(retention=lw.Retention(max_events=1))
+    append(store, clock, 2, action="newest")
+    store.compact()
+    now = clock.advance(100)
+    columns = {"event_ts": [before, before, now], "ingest_ts": [now] * 3, "item": [1, 2, 3]}
+    load = pa.table({"user_id": [1, 1, 3], "action": ["olden", "private again", "new"], **columns})
+    bulk_load(store, [read_events(load, store.schema, store.encode).events])
+    for pinned in (view, store.at("run")):
+        assert pinned.history(2)["action"].to_pylist() == ["olden", "new"]
+    assert not any(b"private again" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
+    store.scrub([3])
+    assert not any(b"olden" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))

@@ -8,6 +8,7 @@ is noted before, and the note is deleted when it is done.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,8 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
     """Blank what was noted, and delete the notes. Those of attempts that lost are nobody's.
 
     What was unused in the newest generation may be used in a newer one, published meanwhile: who published it sees to the
-    notes, and looks there.
+    notes, and looks there. What a pinned one uses that stays pinned is let be: the next scrub to be applied moves the pin,
+    and notes it again.
     """
 
     def still() -> bool:
@@ -114,10 +116,20 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
                     if still():
                         raise
                     return
+            for pinned in _pinned(store, newest):
+                with suppress(FileNotFoundError):  # collected before the pin was there: nobody reads it
+                    codes = _not_used(store.storage, pinned, codes)
             store.vocabulary.blank(tier_of(store), codes, still)
             if not still():
                 return
         store.storage.delete([stored.key])
+
+
+def _pinned(store: CompactionStore, newest: Generation) -> list[Generation]:
+    """The older generations that are read as of pins: those that lack no scrub. Pins are only ever set on the newest."""
+    now = store.clock.now()
+    ids = {pin.generation for pin in store.catalog.pins.all() if pin.expires_ts > now} - {newest.id}
+    return [pinned for id_ in sorted(ids) if (pinned := store.catalog.load(id_)).scrubs >= newest.scrubs]
 
 
 def _read_note(storage: Storage, key: str, epoch: bytes) -> dict[int, NDArray[np.int32]]:
