@@ -38,6 +38,8 @@ def finish_forgetting(store: CompactionStore, generation: Generation, keep: int)
     if tier.state().floor < floor:
         tier.evict(floor)
     _blank_unused(store, generation)
+    store.vocabulary.follow(generation.schema)
+    store.vocabulary.erase_left()
     store.catalog.collect(keep, now=store.clock.now())
     store.scrubs.refresh()
     store.scrubs.settle(generation.scrubs)

@@ -208,6 +208,11 @@ class Vocabulary:
                 wordlist.erase()
             self.refresh_blanked()  # what another erased meanwhile may be back with a chunk that was written here
 
+    def erase_left(self) -> None:
+        """Do so once per process: one that died while it erased may have put back what another had erased meanwhile."""
+        if not all(wordlist.is_erased for wordlist in self._lists.values()):
+            self.erase_blanked()
+
     def _column(self, trait: Trait, values: pa.Array | pa.ChunkedArray, add: bool) -> Column:
         encoded = _distinct(one_array(values), trait)
         indices = encoded.indices

@@ -54,6 +54,7 @@ class Wordlist:
         self._size = 0
         self._joined = pa.array([], trait.value_type)
         self._loaded = False
+        self.is_erased = False  # whether the stored chunks were looked through here for blanked values
         self._lock = threading.RLock()  # held over I/O: one thread reads or writes chunks for all
 
     @property
@@ -149,18 +150,32 @@ class Wordlist:
             self._joined = pa.array([], self._trait.value_type)
 
     def erase(self) -> None:
-        """Write the chunks that still hold blanked values anew, without them."""
+        """Write the stored chunks that hold blanked values anew, without them. Costs a read of each that has such codes."""
         with self._lock:
-            self.refresh()
-            first = 0
-            for seq, values in enumerate(self._chunks):
-                held = [code for code in self._gone if first <= code < first + len(values)]
-                erased = _without(values, {code - first for code in held})
-                if erased.null_count > values.null_count:
-                    place = Place(self._epoch, self._trait.id, seq, first)
-                    self._storage.write(keys.vocabulary_chunk(self._trait.id, seq), encode_chunk(erased, place))
-                    self._chunks[seq] = erased
-                first += len(values)
+            self.blank()
+            if self._gone:
+                self.refresh()
+                self._erase_chunks()
+            self.is_erased = True
+
+    def _erase_chunks(self) -> None:
+        first = 0
+        for seq, values in enumerate(self._chunks):
+            if held := {code - first for code in self._gone if first <= code < first + len(values)}:
+                self._erase_stored(seq, first, held)
+                self._chunks[seq] = _without(values, held)
+            first += len(values)
+
+    def _erase_stored(self, seq: int, first: int, held: Collection[int]) -> None:
+        """What is stored counts, not what was read: who erases at the same time, and dies, may put a value back."""
+        place, key = Place(self._epoch, self._trait.id, seq, first), keys.vocabulary_chunk(self._trait.id, seq)
+        try:
+            stored = decode_chunk(self._storage.read(key), key, place, self._trait.value_type)
+        except FileNotFoundError:  # of a trait that was dropped
+            return
+        erased = _without(stored, held)
+        if erased.null_count > stored.null_count:
+            self._storage.write(key, encode_chunk(erased, place))
 
     def _load(self) -> None:
         """The first read lists the chunks, so that one that is missing before others is noticed.

@@ -551,6 +551,31 @@ def test_of_two_who_erase_at_once_neither_brings_back_what_the_other_took(
     assert b"secret words" not in bytes_of(storage)
 
 
+def test_what_one_that_died_put_back_is_erased_by_the_next(
+    storage: Storage, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read the chunk before another erased it, and died before it looked again."""
+    vocabulary.encode(WORD, words("keep", "private words", "secret words", "hidden words"))
+    other, tier, write = Vocabulary(storage, SCHEMA), Tier(), storage.write
+
+    def late(key: str, data: bytes) -> None:
+        monkeypatch.setattr(storage, "write", write)
+        other.blank(tier, {WORD.id: np.array([2], np.int32)})
+        write(key, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "write", late)
+    with pytest.raises(KeyboardInterrupt):
+        vocabulary.blank(tier, {WORD.id: np.array([1], np.int32)})
+    put_back = storage.read(keys.vocabulary_chunk(WORD.id, 0))
+    assert b"secret words" in put_back
+    Vocabulary(storage, SCHEMA).erase_left()
+    assert b"secret words" not in bytes_of(storage)
+    storage.write(keys.vocabulary_chunk(WORD.id, 0), put_back)  # those who hold it as null see to it, too
+    other.blank(tier, {WORD.id: np.array([3], np.int32)})
+    assert b"words" not in bytes_of(storage)
+
+
 def test_chunks_that_a_crash_left_are_erased_by_the_next(storage: Storage, vocabulary: Vocabulary) -> None:
     vocabulary.encode(HASH, pa.array([2**64 - 1, 7], pa.uint64()))
 
