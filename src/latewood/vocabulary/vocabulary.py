@@ -98,7 +98,7 @@ class Vocabulary:
     def values(self, trait_id: int, at_least: int = 0) -> pa.Array:
         """The values by code, at least `at_least` of them: what is known here, or the storage if that is less.
 
-        A null has code 0 even where there is no value yet, so mask before taking.
+        In the place of a blanked one may stand another, whose code `codes` gave out here. A null has code 0 even where there is no value yet, so mask before taking.
         Raises: CorruptionError: the store has fewer.
         """
         return self._lists[trait_id].values(at_least)
@@ -118,7 +118,7 @@ class Vocabulary:
         return Column(first[of][column.values].astype(np.int32), column.mask)  # nulls have code 0
 
     def to_arrow(self, trait: Trait, column: Column) -> pa.DictionaryArray:
-        """A coded column as values, each of which is looked at once.
+        """A coded column of events as values, each of which is looked at once.
 
         Raises: CorruptionError: a code without a value. ScrubbedError: a value was blanked after the column was read,
             which was of a generation or segment that is there no more.
@@ -126,7 +126,8 @@ class Vocabulary:
         codes = pa.array(column.values, pa.int32(), mask=column.mask)
         used = column.values if column.mask is None else column.values[~column.mask]
         # numpy's maximum: Arrow's takes ten times as long, and captures ask for a few codes at a time
-        values = self.values(trait.id, int(used.max()) + 1 if len(used) else 0)
+        at_least = int(used.max()) + 1 if len(used) else 0
+        values = self._lists[trait.id].values(at_least, visitors=False)  # the column may have been read before they came
         if values.null_count and values.take(codes).null_count > codes.null_count:
             raise ScrubbedError(f"a value of trait {trait.name!r} was forgotten while it was read; read again")
         return pa.DictionaryArray.from_arrays(codes, values)

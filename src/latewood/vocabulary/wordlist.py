@@ -8,7 +8,8 @@ means that value.
 Values can be blanked (`blanked`): their codes are given out no more and mean null. A value that comes again gets a new
 code. But an example may still carry one among its recent events, and must be read: in the process that reads it such a
 value is a visitor, who stands in the place of some blanked code for as long as the process lives. One whose code was
-read before it was blanked, and may be in a batch that is still to be made, stands in its own.
+read before it was blanked, and may be in a batch that is still to be made, stands in its own; in each of its own, if it
+came again and was blanked again. What events have as codes is looked up without visitors: there a blanked code is null.
 
 Looking up known values takes no lock: the dictionary only grows, and codes enter it after their chunk is durable.
 """
@@ -48,11 +49,13 @@ class Wordlist:
         self._is_live = is_live
         self._gone: frozenset[int] = frozenset()  # the blanked codes that were taken out here
         self._codes: dict[str | int, int] = {}
-        self._visitors: dict[str | int, int] = {}  # codes that are good for this process only
+        self._visitors: dict[int, str | int] = {}  # by code: values that are there in this process only
+        self._places: dict[str | int, int] = {}  # a code of each visitor
         self._read = np.zeros(0, np.bool_)  # by code: whether one was given for reading
         self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation, but for blanked ones
         self._size = 0
-        self._joined = pa.array([], trait.value_type)
+        self._nothing = pa.array([], trait.value_type)
+        self._joined = self._nothing, self._nothing  # the list's values, and these with the visitors
         self._loaded = False
         self.is_erased = False  # whether the stored chunks were looked through here for blanked values
         self._lock = threading.RLock()  # held over I/O: one thread reads or writes chunks for all
@@ -84,17 +87,22 @@ class Wordlist:
         self.refresh()
         with self._lock:
             for word in words:
-                if word not in self._codes and word not in self._visitors:
+                if word not in self._codes and word not in self._places:
                     self._seat(word)
             codes = self.look_up_to_read(words)
-            return [self._visitors.get(word) if code is None else code for code, word in zip(codes, words, strict=True)]
+            return [self._places.get(word) if code is None else code for code, word in zip(codes, words, strict=True)]
 
     def _seat(self, word: str | int) -> None:
-        """Give a visitor the first free place, if there is one. The values are put together anew."""
-        free = self._gone.difference(self._visitors.values())
+        """Give a visitor the first free place, if there is one."""
+        free = self._gone.difference(self._visitors)
         if free and (place := min(free)) < self._size:
-            self._visitors[word] = place
-            self._joined = pa.array([], self._trait.value_type)
+            self._let_in({place: word})
+
+    def _let_in(self, visitors: Mapping[int, str | int]) -> None:
+        """Give visitors their places. The values are put together anew."""
+        self._visitors |= visitors
+        self._places |= {word: place for place, word in visitors.items()}
+        self._joined = self._nothing, self._nothing
 
     def add(self, words: pa.Array) -> list[int | None]:
         """Make sure that the list has these distinct values, durably. Returns: their codes."""
@@ -112,8 +120,8 @@ class Wordlist:
             while self._read_next():
                 pass
 
-    def values(self, at_least: int) -> pa.Array:
-        """All values by code. Raises: CorruptionError: there are fewer than that."""
+    def values(self, at_least: int, *, visitors: bool = True) -> pa.Array:
+        """All values by code, and visitors in the places of blanked ones. Raises: CorruptionError: fewer than that."""
         self._load()
         if self._size < at_least:
             self.refresh()
@@ -123,11 +131,12 @@ class Wordlist:
                 f"{folder}: {self._size} values of trait {self._trait.name!r}, but code {at_least - 1} is in use"
             )
         joined = self._joined
-        if len(joined) < self._size:
+        if len(joined[0]) < self._size:
             with self._lock:
-                values = _without(pa.concat_arrays(self._chunks), self._gone)
-                joined = self._joined = _with(values, self._visitors)
-        return joined
+                own = _without(pa.concat_arrays(self._chunks), self._gone)
+                joined = self._joined = own, _with(own, self._visitors)
+        own, with_visitors = joined
+        return with_visitors if visitors else own
 
     def live_codes(self) -> NDArray[np.int32]:
         """The codes of what was read so far that are not blanked."""
@@ -141,13 +150,10 @@ class Wordlist:
             if not new:
                 return
             self._gone |= new
-            read = {
-                word: code for word, code in self._codes.items() if code in new and self._read[code : code + 1].any()
-            }
-            self._visitors |= read
+            stay = {code: word for word, code in self._codes.items() if code in new and self._read[code : code + 1].any()}
             # a new dictionary: others look up in the old one without a lock
             self._codes = {word: code for word, code in self._codes.items() if code not in new}
-            self._joined = pa.array([], self._trait.value_type)
+            self._let_in(stay)
 
     def erase(self) -> None:
         """Write the stored chunks that hold blanked values anew, without them. Costs a read of each that has such codes."""
@@ -252,11 +258,11 @@ def _without(values: pa.Array, codes: Collection[int]) -> pa.Array:
     return values.take(pa.array(np.arange(len(values)), mask=mask))  # masking would leave the bytes in the buffer
 
 
-def _with(values: pa.Array, visitors: Mapping[str | int, int]) -> pa.Array:
+def _with(values: pa.Array, visitors: Mapping[int, str | int]) -> pa.Array:
     """Values, with others at some places."""
     if not visitors:
         return values
     mask = np.zeros(len(values), np.bool_)
-    mask[list(visitors.values())] = True
-    placed = pa.array(sorted(visitors, key=visitors.__getitem__), values.type)
+    mask[list(visitors)] = True
+    placed = pa.array([visitors[code] for code in sorted(visitors)], values.type)
     return pc.replace_with_mask(values, pa.array(mask), placed)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latewood.columns import Column
-from latewood.errors import CorruptionError, PointerError, SchemaError
+from latewood.errors import CorruptionError, PointerError, SchemaError, ScrubbedError
 from latewood.pointer import EPOCH_BYTES
 from latewood.schema import Schema
 from latewood.storage import Storage, StoredObject, keys, open_storage
@@ -511,6 +511,28 @@ def test_a_code_that_was_read_means_what_it_meant(storage: Storage, vocabulary: 
     assert reader.values(WORD.id).to_pylist() == ["keep", None, "twice", None]
     assert reader.codes(WORD, words("twice", "once")).values.tolist() == [2, 1]
     assert vocabulary.values(WORD.id).to_pylist() == ["keep", None, None, None]
+
+
+def test_a_visitor_does_not_stand_in_for_what_events_had(storage: Storage, vocabulary: Vocabulary) -> None:
+    """An event was read, then its value was blanked, then another thread read an example with another such value."""
+    vocabulary.encode(WORD, words("keep", "of an event", "of an example"))
+    column = Column(np.array([0, 1], np.int32))
+    vocabulary.blank(Tier(), {WORD.id: np.array([1, 2], np.int32)})
+    assert vocabulary.codes(WORD, words("of an example")).values.tolist() == [1]
+    with pytest.raises(ScrubbedError, match="forgotten while it was read"):
+        vocabulary.to_arrow(WORD, column)
+
+
+def test_a_value_that_is_blanked_twice_keeps_both_its_places(storage: Storage, vocabulary: Vocabulary) -> None:
+    reader, tier = Vocabulary(storage, SCHEMA, read_only=True), Tier()
+    vocabulary.encode(WORD, words("keep"))
+    for code in (1, 2):
+        vocabulary.encode(WORD, words("again"))
+        reader.refresh(WORD.id)
+        assert reader.codes(WORD, words("again")).values.tolist() == [code]
+        vocabulary.blank(tier, {WORD.id: np.array([code], np.int32)})
+    reader.refresh(WORD.id)
+    assert reader.values(WORD.id).to_pylist() == ["keep", "again", "again"]
 
 
 def test_a_value_that_is_blanked_while_another_is_added_gets_a_new_code(
