@@ -24,7 +24,7 @@ from latewood.columns import Column, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
 from latewood.corrections import look_up
-from latewood.errors import ConflictError, ExpiredError, PointerError, SchemaError, StoreNotFoundError
+from latewood.errors import ConflictError, CorruptionError, ExpiredError, PointerError, SchemaError, StoreNotFoundError
 from latewood.forgetting import ScrubReceipt, scrub
 from latewood.immutable import (
     Alteration,
@@ -423,7 +423,16 @@ class Store:
         return pinned if pinned.scrubs == newest.scrubs else newest
 
     def _open_generation(self, generation: Generation) -> GenerationReader:
-        check_extent(self.storage, generation.vocabulary)
+        """Open the newest generation, or one that came meanwhile, where the values of a trait it dropped are collected."""
+        while True:
+            try:
+                check_extent(self.storage, generation.vocabulary)
+                break
+            except CorruptionError:
+                newest = self._newest()
+                if newest.id == generation.id:
+                    raise
+                generation = newest
         self.vocabulary.follow(generation.schema)
         return GenerationReader(self.storage, generation)
 

@@ -232,6 +232,27 @@ def test_a_trait_dropped_before_an_example_was_logged_is_not_null_to_a_reader_th
     assert list(row) == ["event_ts", "item", "action"]
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_values_of_a_trait_that_is_dropped_while_a_generation_is_opened_are_no_damage(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    reader, check = lw.Store.open(store.path, read_only=True), store_module.check_extent
+    if is_open:
+        reader.reader()
+    append(store, clock)
+    store.compact()
+
+    def drop_first(*arguments: Any) -> None:
+        monkeypatch.setattr(store_module, "check_extent", check)
+        store.alter(drop=["action"])
+        store.compact(keep=1)
+        check(*arguments)
+
+    monkeypatch.setattr(store_module, "check_extent", drop_first)
+    assert reader.refresh().generation.id == 2
+    assert reader.history(1).column_names == ["event_ts", "item"]
+
+
 def test_missing_values_of_the_newest_generation_are_damage(store: lw.Store, clock: ManualClock) -> None:
     append(store, clock)
     store.compact()
