@@ -66,8 +66,10 @@ class Vocabulary:
             return
         with self._lock:
             new = [trait for trait in schema if trait.coded and trait.id not in self._lists]
-            made = {trait.id: Wordlist(self._storage, trait, self._epoch, self._blanked, self._is_live) for trait in new}
-            self._lists = self._lists | made  # another dictionary: threads may be going through the old one
+            made = {
+                trait.id: Wordlist(self._storage, trait, self._epoch, self._blanked, self._is_live) for trait in new
+            }
+            self._lists = {**self._lists, **made}  # another dictionary: threads may be going through the old one
 
     @property
     def blanked(self) -> int:
@@ -98,7 +100,8 @@ class Vocabulary:
     def values(self, trait_id: int, at_least: int = 0) -> pa.Array:
         """The values by code, at least `at_least` of them: what is known here, or the storage if that is less.
 
-        In the place of a blanked one may stand another, whose code `codes` gave out here. A null has code 0 even where there is no value yet, so mask before taking.
+        In the place of a blanked one may stand another, whose code `codes` gave out here. A null has code 0 even where
+        there is no value yet, so mask before taking.
         Raises: CorruptionError: the store has fewer.
         """
         return self._lists[trait_id].values(at_least)
@@ -127,7 +130,9 @@ class Vocabulary:
         used = column.values if column.mask is None else column.values[~column.mask]
         # numpy's maximum: Arrow's takes ten times as long, and captures ask for a few codes at a time
         at_least = int(used.max()) + 1 if len(used) else 0
-        values = self._lists[trait.id].values(at_least, visitors=False)  # the column may have been read before they came
+        values = self._lists[trait.id].values(
+            at_least, visitors=False
+        )  # the column may have been read before they came
         if values.null_count and values.take(codes).null_count > codes.null_count:
             raise ScrubbedError(f"a value of trait {trait.name!r} was forgotten while it was read; read again")
         return pa.DictionaryArray.from_arrays(codes, values)

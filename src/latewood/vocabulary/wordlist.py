@@ -150,7 +150,9 @@ class Wordlist:
             if not new:
                 return
             self._gone |= new
-            stay = {code: word for word, code in self._codes.items() if code in new and self._read[code : code + 1].any()}
+            stay = {
+                code: word for word, code in self._codes.items() if code in new and self._read[code : code + 1].any()
+            }
             # a new dictionary: others look up in the old one without a lock
             self._codes = {word: code for word, code in self._codes.items() if code not in new}
             self._let_in(stay)
