@@ -37,7 +37,6 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
-from latewood.mutable.view import View
 from latewood.users import UserKeys
 
 T = TypeVar("T")
@@ -231,14 +230,17 @@ class LoggedTier:
         return np.maximum(min_ingest, self._book.scrubbed_at(keys) + 1)
 
     def scan(self, start_ingest: int, end_ingest: int, *, scrubbed: bool = False) -> Iterator[Events]:
-        def read(state: LogState) -> tuple[NDArray[np.int64], View]:
-            _check_there(state.tier, start_ingest)
-            arena = self._replica.arena
-            return arena.rows_between(start_ingest, end_ingest), arena.view()
+        def read(state: LogState) -> Iterator[Events]:
+            return self._scan(state, start_ingest, end_ingest)
 
-        rows, view = self._read(read)
-        runs = (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
+        runs = self._read(read)
         return runs if scrubbed else map(self._remembered, runs)
+
+    def _scan(self, state: LogState, start_ingest: int, end_ingest: int) -> Iterator[Events]:
+        """The caller holds the read lock; the runs are of that state whenever they are asked for."""
+        _check_there(state.tier, start_ingest)
+        rows, view = self._replica.arena.rows_between(start_ingest, end_ingest), self._replica.arena.view()
+        return (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
 
     def _remembered(self, events: Events) -> Events:
         """Without what was scrubbed."""
@@ -253,6 +255,15 @@ class LoggedTier:
             return self._replica.arena.superseded_between(start_ingest, end_ingest)
 
         return self._read(read)
+
+    def scan_with_suppressions(self, start_ingest: int) -> tuple[Iterator[Events], Suppressions]:
+        def read(state: LogState) -> tuple[Iterator[Events], Suppressions]:
+            end = state.tier.closed
+            runs = self._scan(state, start_ingest, end)
+            return runs, self._replica.arena.superseded_between(start_ingest, end)
+
+        runs, suppressed = self._read(read)
+        return map(self._remembered, runs), suppressed
 
     # Changing the state
 

@@ -248,6 +248,16 @@ class MutableTier(Protocol):
         """
         ...
 
+    def scan_with_suppressions(self, start_ingest: int) -> tuple[Iterator[Events], Suppressions]:
+        """What `scan` and `suppressions` give from `start_ingest` on, of one state.
+
+        Asked one after the other, they may disagree: an import may bring a correction in between, with an ingest time of
+        before.
+
+        Raises: ConflictError: `start_ingest` is below the floor.
+        """
+        ...
+
     def raise_frontier(self, cutoff: int, *, last: int | None = None) -> TierState:
         """Promise that nothing will be added below `cutoff`; with `last`, also that all up to it is in (R8).
 

@@ -19,6 +19,7 @@ from latewood.testing.recent_events import (
     of_places,
     places_of,
     recent_of,
+    rows_of,
     scanned,
     suppressed_of,
 )
@@ -347,6 +348,21 @@ class CorrectionsContract(TierTests):
             tier.suppressions(NOW + 10, ALL_OF_TIME)
         tier.evict(tier.cut())
         assert places_of(tier.suppressions(NOW + 12, ALL_OF_TIME)) == []
+
+    def test_events_and_suppressions_are_had_of_one_state(self, tier: MutableTier) -> None:
+        append_ids(tier, ["a", "b"], make_events([1, 2], [5, 6]))
+        append_ids(tier, ["c"], make_events([1], [7]), of_ids(["a"]), now=NOW + 10)
+        runs, suppressed = tier.scan_with_suppressions(EARLIEST_TS)
+        append_ids(tier, None, deletions_of([2]), of_ids(["b"], [True]), now=NOW + 20)
+        watermark = tier.cut(NOW + 10)
+        tier.evict(watermark)
+        assert [row[:2] for run in runs for row in rows_of(run)] == [(1, 5), (2, 6), (1, 7)]
+        assert places_of(suppressed) == [(5, NOW, 0, NOW + 10)]
+        runs, suppressed = tier.scan_with_suppressions(watermark)
+        assert [row[:2] for run in runs for row in rows_of(run)] == [(1, 7)]
+        assert places_of(suppressed) == [(5, NOW, 0, NOW + 10), (6, NOW, 0, NOW + 20)]
+        with pytest.raises(ConflictError, match="evicted"):
+            tier.scan_with_suppressions(watermark - 1)
 
     def test_deletions_alone_are_batches_like_any_other(self, text_tier: MutableTier) -> None:
         for name in ("ä", "b"):
