@@ -20,10 +20,10 @@ from latewood.compaction.store import tier_of
 from latewood.conditions import Condition, check_condition
 from latewood.errors import ConflictError, SchemaError
 from latewood.events import Events, concat_events, no_events
-from latewood.histories import HistoryStore, scan_histories
+from latewood.histories import HistoryStore, Scan, scan_histories
 from latewood.immutable import Generation, read_newest
 from latewood.intake import read_user_ids
-from latewood.schema import EVENT_TS
+from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.storage import keys
 from latewood.users import UserKeys, user_keys, user_starts
 from latewood.vocabulary import Vocabulary
@@ -42,6 +42,10 @@ class ForgettingStore(CompactionStore, HistoryStore, Protocol):
     """What forgetting needs of a store."""
 
     vocabulary: Vocabulary
+
+    @property
+    def schema(self) -> Schema:
+        """Of the generation that reads are answered from: what a user id is never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +159,19 @@ def _count_unknown(store: ForgettingStore, users: UserKeys) -> int:
 
 def _matching(store: ForgettingStore, where: Condition) -> list[tuple[UserKeys, Events]]:
     """The events that meet a condition, a few users at a time: all found before the first is recorded."""
-    check_condition(where, store.schema)
-    traits = [store.schema[name] for name in where.names if name != EVENT_TS]
-    found = [no_events(store.schema)]
-    for events in scan_histories(store, traits):
-        rows = np.flatnonzero(where.evaluate(store.vocabulary.columns(store.schema, events, where.names)))
-        found.append(events.take(rows))
-    matching = concat_events(found)
+
+    def choose(schema: Schema) -> list[Trait]:
+        check_condition(where, schema)
+        return [schema[name] for name in where.names if name != EVENT_TS]
+
+    def find(scan: Scan) -> list[Events]:
+        found = [no_events(scan.schema)]
+        for events in scan.events:
+            rows = np.flatnonzero(where.evaluate(store.vocabulary.columns(scan.schema, events, where.names)))
+            found.append(events.take(rows))
+        return found
+
+    matching = concat_events(scan_histories(store, find, choose))
     matching = matching.take(matching.order())
     starts = np.append(user_starts(matching.keys), len(matching))
     parts = []

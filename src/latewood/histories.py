@@ -12,13 +12,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.errors import ConflictError
+from latewood.errors import ConflictError, ScrubbedError
 from latewood.events import NEVER, Events, Suppressions, concat_events, no_events, no_suppressions
-from latewood.immutable import GenerationReader, Scrubs
+from latewood.immutable import Generation, GenerationReader, Scrubs
 from latewood.immutable.resolve import Located, Rows
 from latewood.mutable import MutableTier
 from latewood.schema import Schema, Trait
 from latewood.users import UserKeys
+from latewood.vocabulary import Vocabulary
 
 Place = tuple[int, int, int]  # event_ts, ingest_ts, ordinal
 RECENT = -1  # as the row of an event that no generation has yet
@@ -27,15 +28,13 @@ T = TypeVar("T")
 
 
 class HistoryStore(Protocol):
-    """What reading raw histories needs of a store."""
+    """What reading raw histories needs of a store. Its schema is not among that: a generation has its own."""
+
+    vocabulary: Vocabulary
 
     @property
     def scrubs(self) -> Scrubs:
         """Who was to be forgotten."""
-
-    @property
-    def schema(self) -> Schema:
-        """Of the generation that reads are answered from."""
 
     @property
     def tier(self) -> MutableTier | None:
@@ -82,20 +81,64 @@ def read_histories(store: HistoryStore, users: UserKeys, traits: Sequence[Trait]
     return Histories(reader, located, bounds, both.take(order), rows[order])
 
 
-def scan_histories(store: HistoryStore, traits: Sequence[Trait]) -> Iterator[Events]:
-    """Everything that both tiers hold, whole users at a time, in key order, each user's events in the total order.
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """Everything that both tiers hold, as of one generation: what events say, they say by its schema and by no other."""
+
+    generation: Generation
+    scrubs: int  # how many were known when both tiers had been read
+    events: Iterator[Events]  # whole users, in key order, each user's events in the total order
+
+    @property
+    def schema(self) -> Schema:
+        """Of the generation."""
+        return self.generation.schema
+
+
+def scan_histories(
+    store: HistoryStore, use: Callable[[Scan], T], choose: Callable[[Schema], Sequence[Trait]] = tuple
+) -> T:
+    """Hand everything that both tiers hold to `use`; again from the start, should a value be blanked meanwhile.
 
     Not what a scrub took: its bytes may be there until the next compaction, and are nobody's to copy. Bounded by the
-    size of the mutable tier and of the largest history.
+    size of the mutable tier, of the largest history and of the vocabulary of the traits: their values are read before
+    the scan begins, so that a trait that is dropped meanwhile is read to the end.
+
+    Args: choose: which traits to read, of the schema of the generation that is read; all unless given.
+    Returns: what `use` does.
+    Raises: what `use` and `choose` raise. ConflictError: generations come faster than they can be read, or a bulk load
+        is under way. CorruptionError: damaged bytes.
     """
-    for events in _scan(store, traits):
+    for _ in range(_TRIES):
+        scan = _begin_scan(store, choose)
+        try:
+            return use(scan)
+        except ScrubbedError:  # of events that retention took, and a scrub then their values: a newer one lacks them
+            if store.refresh().generation.id == scan.generation.id:
+                raise
+    raise ConflictError(f"values were forgotten {_TRIES} times in a row while they were read; try again")
+
+
+def _begin_scan(store: HistoryStore, choose: Callable[[Schema], Sequence[Trait]]) -> Scan:
+    for _ in range(_TRIES):
+        reader, _, both = read_both(store, GenerationReader.open, lambda events: events)
+        generation, traits = reader.generation, choose(reader.generation.schema)
+        for trait in traits:
+            if trait.coded:
+                store.vocabulary.refresh(trait.id)
+        if store.refresh().generation.id == generation.id:  # else a trait may be dropped, and its values collected
+            return Scan(generation, store.scrubs.refresh(), _remembered(store, _scan(reader, traits, both)))
+    raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
+
+
+def _remembered(store: HistoryStore, runs: Iterator[Events]) -> Iterator[Events]:
+    """Without what is known to be scrubbed."""
+    for events in runs:
         forgotten = store.scrubs.forgotten(events, 0)
         yield events.take(np.flatnonzero(~forgotten)) if forgotten.any() else events
 
 
-def _scan(store: HistoryStore, traits: Sequence[Trait]) -> Iterator[Events]:
-    reader, _, both = read_both(store, lambda reader: reader.open(), lambda events: events)
-    store.scrubs.refresh()
+def _scan(reader: GenerationReader, traits: Sequence[Trait], both: "RecentEvents") -> Iterator[Events]:
     recent = both.events.take(both.events.order())
     for stored in reader.scan(traits):
         if not len(stored):
@@ -131,7 +174,7 @@ def read_both(
     for _ in range(_TRIES):
         reader = store.refresh()
         try:
-            found, recent = stored(reader), _recent(store, reader.generation.watermark, wanted)
+            found, recent = stored(reader), _recent(store, reader.generation, wanted)
         except (ConflictError, FileNotFoundError):
             # published and evicted, or collected, in between (docs/protocol.md R11): the newer one has what is gone
             if store.refresh().generation.id == reader.generation.id:
@@ -142,13 +185,12 @@ def read_both(
     raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
 
 
-def _recent(store: HistoryStore, watermark: int, wanted: Callable[[Events], Events]) -> RecentEvents:
+def _recent(store: HistoryStore, generation: Generation, wanted: Callable[[Events], Events]) -> RecentEvents:
+    none = no_events(generation.schema)
     if store.tier is None:
-        return RecentEvents(no_events(store.schema), no_suppressions())
-    until = max(watermark, store.tier.state().closed)
-    runs = map(wanted, store.tier.scan(watermark, until))
-    events = concat_events([no_events(store.schema), *runs])
-    return RecentEvents(events, store.tier.suppressions(watermark, until))
+        return RecentEvents(none, no_suppressions())
+    runs, suppressed = store.tier.scan_with_suppressions(generation.watermark)
+    return RecentEvents(concat_events([none, *map(wanted, runs)]), suppressed)
 
 
 def _of_users(events: Events, users: UserKeys) -> Events:

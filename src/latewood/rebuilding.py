@@ -22,7 +22,7 @@ from latewood.columns import Column
 from latewood.compaction import bulk_load
 from latewood.errors import SchemaError
 from latewood.events import Events
-from latewood.histories import scan_histories
+from latewood.histories import Scan, scan_histories
 from latewood.immutable import Scrubs
 from latewood.intake import Intake, read_events
 from latewood.schema import Trait
@@ -49,20 +49,24 @@ def rebuild(
     Raises: SchemaError: a feed that does not fit, or has no ingest_ts. ConflictError: there is a store already, or an
         ingest time is ahead of the clock.
     """
-    like = store.changes.latest(store.refresh().generation)
-    new = Store.create(path, store.schema, shards or like.shards, store.clock, mutable, like.retention)
-    try:
-        bulk_load(new, _everything(store, new, feeds), progress=progress)
-        new.refresh()
-    except BaseException:
-        new.close()
-        raise
-    return new
+
+    def build(scan: Scan) -> Store:
+        like = store.changes.latest(scan.generation)
+        new = Store.create(path, scan.schema, shards or like.shards, store.clock, mutable, like.retention)
+        try:
+            bulk_load(new, _everything(store, scan, new, feeds), progress=progress)
+            new.refresh()
+        except BaseException:
+            new.close()
+            raise
+        return new
+
+    return scan_histories(store, build)
 
 
-def _everything(store: Store, new: Store, feeds: Iterable[Any]) -> Iterator[Events]:
-    for events in scan_histories(store, list(store.schema)):
-        traits = {trait.id: _recoded(store, new, events, trait) for trait in store.schema if trait.id in events.traits}
+def _everything(store: Store, scan: Scan, new: Store, feeds: Iterable[Any]) -> Iterator[Events]:
+    for events in scan.events:
+        traits = {trait.id: _recoded(store, new, events, trait) for trait in scan.schema if trait.id in events.traits}
         yield replace(events, traits=traits)
     for number, feed in enumerate(feeds):
         forgotten = partial(_forgotten, store.scrubs)

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "rebuilding": {"intake", "compaction", "histories", "immutable", "store"},
     "sealing": {"examples", "immutable", "materialize", "stripes"},
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},
-    "histories": {"immutable", "mutable"},
+    "histories": {"immutable", "mutable", "vocabulary"},
     "explain": {"capture", "histories", "immutable", "intake", "materialize", "store", "stripes"},
     "verification": {"examples", "histories", "immutable", "materialize", "mutable", "storage", "store", "stripes"},
     "exporting": {"examples", "files", "histories", "loading", "store"},

@@ -20,7 +20,7 @@ from latewood.columns import plain_array, times_to_arrow
 from latewood.conditions import Condition, check_condition
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events
-from latewood.histories import scan_histories
+from latewood.histories import Scan, scan_histories
 from latewood.pointer import places_to_arrow
 from latewood.schema import TIME_TYPE, Schema
 from latewood.users import user_starts
@@ -39,30 +39,36 @@ def anchors(store: CaptureStore, where: Condition | None = None, min_history: in
     """
     if min_history < 0:
         raise SchemaError(f"min_history is {min_history}; it counts events")
-    if where is not None:
-        check_condition(where, store.schema)
-    histories = (events for events in scan_histories(store, list(store.schema)) if len(events))
-    tables = [_anchors_among(store, events, where, min_history) for events in histories]
-    return _sorted(pa.concat_tables([_empty(store.schema), *tables]))
+
+    def find(scan: Scan) -> pa.Table:
+        if where is not None:
+            check_condition(where, scan.schema)
+        histories = (events for events in scan.events if len(events))
+        tables = [_anchors_among(store, scan.schema, events, where, min_history) for events in histories]
+        return _sorted(pa.concat_tables([_empty(scan.schema), *tables]))
+
+    return scan_histories(store, find)
 
 
-def _anchors_among(store: CaptureStore, events: Events, where: Condition | None, min_history: int) -> pa.Table:
+def _anchors_among(
+    store: CaptureStore, schema: Schema, events: Events, where: Condition | None, min_history: int
+) -> pa.Table:
     """The anchors among whole histories."""
     first, cutoff = _first_of_users(events), np.minimum(events.event_ts, events.ingest_ts) + 1
     end = _ends(events, first, cutoff)
-    chosen = _matching(store, events, where) & (store.scrubs.scrubbed_at(events.keys) < cutoff)
+    chosen = _matching(store, schema, events, where) & (store.scrubs.scrubbed_at(events.keys) < cutoff)
     if events.superseded_at is not None:
         chosen &= events.superseded_at == NEVER
     if min_history:
         chosen &= seen_before(first, end, cutoff, events.ingest_ts, events.superseded_at) >= min_history
     rows = np.flatnonzero(chosen)
-    return _as_requests(store, events, rows, end[rows])
+    return _as_requests(store, schema, events, rows, end[rows])
 
 
-def _matching(store: CaptureStore, events: Events, where: Condition | None) -> NDArray[np.bool_]:
+def _matching(store: CaptureStore, schema: Schema, events: Events, where: Condition | None) -> NDArray[np.bool_]:
     if where is None:
         return np.ones(len(events), np.bool_)
-    return where.evaluate(store.vocabulary.columns(store.schema, events, where.names))
+    return where.evaluate(store.vocabulary.columns(schema, events, where.names))
 
 
 def _first_of_users(events: Events) -> NDArray[np.int64]:
@@ -94,10 +100,12 @@ def _ends(events: Events, first: NDArray[np.int64], cutoff: NDArray[np.int64]) -
     return end
 
 
-def _as_requests(store: CaptureStore, history: Events, rows: NDArray[np.int64], end: NDArray[np.int64]) -> pa.Table:
+def _as_requests(
+    store: CaptureStore, schema: Schema, history: Events, rows: NDArray[np.int64], end: NDArray[np.int64]
+) -> pa.Table:
     events = history.take(rows)
     columns = {"user_id": events.user_ids, "request_ts": times_to_arrow(events.event_ts)}
-    for trait in store.schema:
+    for trait in schema:
         columns[trait.name] = plain_array(store.vocabulary.trait_to_arrow(trait, events))
     ends = places_to_arrow(history.event_ts[end], history.ingest_ts[end], history.ordinal[end], null=end == rows)
     place = [times_to_arrow(events.ingest_ts), pa.array(events.ordinal, pa.int32()), ends]

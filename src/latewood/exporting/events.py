@@ -16,8 +16,8 @@ from latewood.columns import plain_array, times_to_arrow
 from latewood.errors import ConflictError
 from latewood.events import NEVER, Events
 from latewood.files import write_parquet
-from latewood.histories import scan_histories, superseded
-from latewood.schema import TIME_TYPE, Trait
+from latewood.histories import Scan, scan_histories, superseded
+from latewood.schema import TIME_TYPE, Schema, Trait
 from latewood.store import Store
 
 
@@ -39,33 +39,37 @@ def export_events(
     path = Path(path)
     if path.exists() and not overwrite:
         raise ConflictError(f"{path} exists; overwrite=True replaces it")
-    schema, total, written = _schema(store), store.generation.event_count, 0
-    with write_parquet(path, schema) as write:
-        for events in scan_histories(store, list(store.schema)):
-            write(_table(store, events, schema))
-            written += len(events)
-            if progress is not None:
-                progress(written, max(total, written))
-    return written
+
+    def write_all(scan: Scan) -> int:
+        file_schema, total, written = _file_schema(scan.schema), scan.generation.event_count, 0
+        with write_parquet(path, file_schema) as write:
+            for events in scan.events:
+                write(_table(store, scan.schema, events, file_schema))
+                written += len(events)
+                if progress is not None:
+                    progress(written, max(total, written))
+        return written
+
+    return scan_histories(store, write_all)
 
 
-def _schema(store: Store) -> pa.Schema:
+def _file_schema(schema: Schema) -> pa.Schema:
     ours = pa.schema(
         [
-            pa.field("user_id", store.schema.user_id, nullable=False),
+            pa.field("user_id", schema.user_id, nullable=False),
             pa.field("event_ts", TIME_TYPE, nullable=False),
             pa.field("ingest_ts", TIME_TYPE, nullable=False),
             pa.field("superseded_at", TIME_TYPE),
         ]
     )
-    return pa.schema([*ours, *(pa.field(trait.name, trait.type, trait.nullable) for trait in store.schema)])
+    return pa.schema([*ours, *(pa.field(trait.name, trait.type, trait.nullable) for trait in schema)])
 
 
-def _table(store: Store, events: Events, schema: pa.Schema) -> pa.Table:
+def _table(store: Store, schema: Schema, events: Events, file_schema: pa.Schema) -> pa.Table:
     at = superseded(events)
     columns = [events.user_ids, times_to_arrow(events.event_ts), times_to_arrow(events.ingest_ts)]
     columns.append(pa.array(at, pa.int64(), mask=at == NEVER).view(TIME_TYPE))
-    return pa.table([*columns, *(_column(store, events, trait) for trait in store.schema)], schema=schema)
+    return pa.table([*columns, *(_column(store, events, trait) for trait in schema)], schema=file_schema)
 
 
 def _column(store: Store, events: Events, trait: Trait) -> pa.Array:
