@@ -10,6 +10,7 @@ with the old one's key. Topics from before a scrub are not to be appended to it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,16 @@ from numpy.typing import NDArray
 
 from latewood.columns import Column
 from latewood.compaction import bulk_load
-from latewood.errors import SchemaError
+from latewood.errors import ConflictError, SchemaError, ScrubbedError
 from latewood.events import Events
 from latewood.histories import Scan, scan_histories
 from latewood.immutable import Scrubs
+from latewood.ingestion.load import create
 from latewood.intake import Intake, read_events
 from latewood.schema import Trait
 from latewood.store import Store
+
+_SCRUBBED = "someone was scrubbed while the store was rebuilt, and may be in the new one: rebuild again"
 
 
 def rebuild(
@@ -46,19 +50,23 @@ def rebuild(
         feeds: tables of events with their ingest_ts, however old.
         progress: called with (events written, events in all).
     Returns: the new store, open for writing.
-    Raises: SchemaError: a feed that does not fit, or has no ingest_ts. ConflictError: there is a store already, or an
-        ingest time is ahead of the clock.
+    Raises: SchemaError: a feed that does not fit, or has no ingest_ts. ConflictError: there is a store already, an
+        ingest time is ahead of the clock, or someone was scrubbed meanwhile, whom the new store may have. The new store is
+        taken away again then, unless someone has begun to use it.
     """
 
     def build(scan: Scan) -> Store:
         like = store.changes.latest(scan.generation)
-        new = Store.create(path, scan.schema, shards or like.shards, store.clock, mutable, like.retention)
-        try:
-            bulk_load(new, _everything(store, scan, new, feeds), progress=progress)
-            new.refresh()
-        except BaseException:
-            new.close()
-            raise
+        with ExitStack() as undo:
+            new = create(path, scan.schema, shards or like.shards, store.clock, mutable, undo, like.retention)
+            try:
+                bulk_load(new, _everything(store, scan, new, feeds), progress=progress)
+                new.refresh()
+            except ScrubbedError as error:  # a value that was read is blanked
+                raise ConflictError(_SCRUBBED) from error
+            if store.scrubs.refresh() > scan.scrubs:
+                raise ConflictError(_SCRUBBED)
+            undo.pop_all()
         return new
 
     return scan_histories(store, build)

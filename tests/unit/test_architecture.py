@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "tiers": {"immutable", "mutable", "storage"},
     "corrections": {"intake", "immutable", "mutable"},
-    "rebuilding": {"intake", "compaction", "histories", "immutable", "store"},
+    "rebuilding": {"intake", "compaction", "histories", "immutable", "ingestion", "store"},
     "sealing": {"examples", "immutable", "materialize", "stripes"},
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},
     "histories": {"immutable", "mutable", "vocabulary"},

@@ -1,11 +1,15 @@
 """A rebuild takes everything over into a new epoch, and what should have been there from the start."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 import latewood as lw
+from latewood import rebuilding
+from latewood.events import Events
 from latewood.testing import ManualClock
 
 SCHEMA = lw.Schema(user_id=pa.string(), traits=pa.schema([("item", pa.int64()), ("action", pa.string())]))
@@ -77,3 +81,53 @@ def place(event_ts: int, ingest_ts: int) -> dict[str, int]:
 def test_a_feed_without_ingest_times_is_refused(store: lw.Store, tmp_path: Path) -> None:
     with pytest.raises(lw.SchemaError, match="feed 0: a feed brings its ingest_ts"):
         lw.rebuild(store, tmp_path / "new", [table(["a"], [15], ["x"])])
+
+
+@pytest.mark.parametrize("when", ["reading", "sorting"])
+def test_who_is_scrubbed_while_a_store_is_rebuilt_is_not_in_the_new_one(
+    store: lw.Store, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    bulk_load = rebuilding.bulk_load
+
+    def scrub_meanwhile(new: lw.Store, batches: Iterable[Events], **options: Any) -> Any:
+        def batches_and_scrub() -> Iterator[Events]:
+            if when == "reading":
+                store.scrub(["a"])
+            yield from batches
+            if when == "sorting":
+                store.scrub(["a"])
+
+        return bulk_load(new, batches_and_scrub(), **options)
+
+    monkeypatch.setattr(rebuilding, "bulk_load", scrub_meanwhile)
+    with lw.Store.open(store.path, clock=clock) as other, pytest.raises(lw.ConflictError, match="was scrubbed while"):
+        lw.rebuild(other, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(rebuilding, "bulk_load", bulk_load)
+    with lw.rebuild(store, tmp_path / "new") as new:
+        assert (len(new.history("a")), len(new.history("b"))) == (0, 1)
+
+
+def test_a_rebuild_that_failed_can_be_tried_again(store: lw.Store, tmp_path: Path) -> None:
+    with pytest.raises(lw.SchemaError, match="feed 0"):
+        lw.rebuild(store, tmp_path / "new", [table(["a"], [15], ["x"])])
+    with lw.rebuild(store, tmp_path / "new") as new:
+        assert len(new.history("a")) == 3
+
+
+def test_a_rebuilt_store_that_someone_uses_already_stays(
+    store: lw.Store, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk_load = rebuilding.bulk_load
+
+    def use_at_once(new: lw.Store, batches: Iterable[Events], **options: Any) -> Any:
+        generation = bulk_load(new, batches, **options)
+        with lw.Store.open(new.path, clock=clock) as other:
+            other.append(table(["d"], [clock.now()], ["x"]))
+        store.scrub(["a"])
+        return generation
+
+    monkeypatch.setattr(rebuilding, "bulk_load", use_at_once)
+    with pytest.raises(lw.ConflictError, match="was scrubbed while"):
+        lw.rebuild(store, tmp_path / "new")
+    assert len(lw.Store.open(tmp_path / "new").history("d")) == 1

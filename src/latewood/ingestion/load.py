@@ -30,6 +30,7 @@ from latewood.intake import read_events
 from latewood.mutable import TierState
 from latewood.mutable.rules import too_old
 from latewood.progress import Bar, progress_bar
+from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import keys, open_storage
 from latewood.storage.local import UNFINISHED, LocalStorage
@@ -119,7 +120,7 @@ def ingest_with_report(
         _check_columns(source, mapping, known)
         existed = store is not None
         if store is None:
-            store = _create(path, known, shards, clock, mutable, undo)
+            store = create(path, known, shards, clock, mutable, undo)
         tally = Tally()
         with progress_bar(console, "reading events", source.row_count()) as bar:
             batches = _read(store, source, mapping, tally, bar)
@@ -210,8 +211,14 @@ def _open_if_any(
     return store
 
 
-def _create(
-    path: str | Path, schema: Schema, shards: int, clock: Clock | None, mutable: str | Path | None, undo: ExitStack
+def create(
+    path: str | Path,
+    schema: Schema,
+    shards: int,
+    clock: Clock | None,
+    mutable: str | Path | None,
+    undo: ExitStack,
+    retention: Retention | None = None,
 ) -> Store:
     """A new store, which is taken away again if the rest fails."""
     storage = open_storage(str(path))
@@ -219,15 +226,24 @@ def _create(
     tier = Path(mutable) if mutable is not None else root / "mutable" if root else None
     scratch = [folder for folder in (tier, root and root / UNFINISHED) if folder and not folder.exists()]
     new_root = root if root and not root.exists() else None
-    store = Store.create(path, schema, shards=shards, clock=clock, mutable=mutable)
+    store = Store.create(path, schema, shards, clock, mutable, retention)
     undo.callback(_take_away, store, scratch, new_root)
     return store
+
+
+def _state_unused(store: Store) -> TierState:
+    """Where the mutable tier stands after nothing but the load of the store's generation, if that was loaded."""
+    assert store.tier is not None
+    if not store.generation.id:
+        return TierState()
+    watermark, floor = store.generation.watermark, store.tier.state().floor
+    return TierState(last=watermark - 1, frontier=watermark, floor=floor)
 
 
 def _take_away(store: Store, scratch: list[Path], root: Path | None) -> None:
     """Delete a store that was created a moment ago, and the folders made for it, unless someone has begun to use it."""
     assert store.tier is not None
-    used = store.catalog.latest().id > 0 or store.tier.state() != TierState()
+    used = store.catalog.latest().id > store.generation.id or store.tier.state() != _state_unused(store)
     store.close()
     if used:
         return
