@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "migration": {"capture", "examples", "histories", "immutable", "intake", "materialize", "store", "verification"},
     "files": set(),
     "progress": set(),
-    "ingestion": {"compaction", "files", "intake", "mutable", "progress", "storage", "store"},
+    "ingestion": {"compaction", "files", "immutable", "intake", "mutable", "progress", "storage", "store"},
 }
 TOP = {"cli", "testing", "demo", "__init__", "__main__"}  # may import anything
 KERNELS = {"kernels", "stripes", "immutable", "mutable", "compaction", "capture", "materialize"}

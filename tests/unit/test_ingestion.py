@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 import few_events
@@ -29,7 +30,8 @@ from few_events import (
     report,
     with_value,
 )
-from latewood.ingestion import IngestReport
+from latewood.immutable import GenerationReader
+from latewood.ingestion import IngestReport, ingest_with_report
 from latewood.testing import ManualClock
 
 # What comes in
@@ -44,6 +46,26 @@ def test_a_table_becomes_histories() -> None:
         assert items(store, 1, as_of=(FIRST_S + 10) * 10**6) == [50, 10]  # item 30 was learned of two hours later
         assert store.generation.id == 1
         assert store.generation.event_count == 5
+
+
+def test_the_report_is_made_though_the_generation_is_collected_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history_lengths = GenerationReader.history_lengths
+
+    def collect_first(self: GenerationReader) -> Any:
+        if self.generation.id == 1:
+            with lw.Store.open(tmp_path / "store") as other:
+                for _ in range(2):
+                    other.append(pa.table({"user_id": [1, 9], "event_ts": [1, 1], "item": [1, 1]}))
+                    other.compact(keep=1)
+        return history_lengths(self)
+
+    monkeypatch.setattr(GenerationReader, "history_lengths", collect_first)
+    events = pa.table({"user": [1, 2], "time": [5, 6], "item": [1, 2]})
+    columns: dict[str, Any] = {"user": "user", "time": "time", "unit": "us", "ingest_time": timedelta(0)}
+    store, report = ingest_with_report(events, tmp_path / "store", **columns, console=Console(quiet=True))
+    assert (report.events, report.users, report.generation, store.generation.id) == (2, 3, 3, 3)
 
 
 FORMS: dict[str, Callable[[Path], Any]] = {

@@ -131,7 +131,6 @@ def ingest_with_report(
                 progress=lambda done, total: bar.update(done, total, "writing the generation"),
             )  # fmt: skip
         undo.pop_all()
-    store.refresh()
     report = tally.report(store)
     guessed = unit is None and any(pa.types.is_integer(source.schema.field(name).type) for name in mapping.times)
     doubt = doubt_of_unit(report) if guessed else None

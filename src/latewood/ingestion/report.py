@@ -8,6 +8,7 @@ from rich.console import Console
 
 from latewood.clock import DAY_US, HOUR_US, show_ts
 from latewood.events import Events
+from latewood.immutable import GenerationReader, read_newest
 from latewood.store import Store
 
 _SPRING_1970 = 120 * DAY_US  # milliseconds taken for microseconds stay below it until 2298, seconds for ever
@@ -56,8 +57,8 @@ class Tally:
         self.last = high if self.last is None else max(high, self.last)
 
     def report(self, store: Store) -> IngestReport:
-        """The report, once the store reads the generation that was loaded."""
-        lengths = store.reader().history_lengths()
+        """The report, of the newest generation: the one that was loaded, or what it has become meanwhile."""
+        reader, lengths = read_newest(store, GenerationReader.history_lengths)
         quantiles = np.quantile(lengths, [0.5, 0.9, 0.99, 1.0]) if len(lengths) else np.zeros(4)
         p50, p90, p99, longest = quantiles.astype(int).tolist()
         return IngestReport(
@@ -72,8 +73,8 @@ class Tally:
             length_p90=p90,
             length_p99=p99,
             length_max=longest,
-            size_bytes=store.generation.size_bytes,
-            generation=store.generation.id,
+            size_bytes=reader.generation.size_bytes,
+            generation=reader.generation.id,
         )
 
 
