@@ -48,14 +48,20 @@ def backfill(
     checked = read_requests(requests, store.schema)
     if len(checked):
         _fix_the_past(store, store.tier, checked, complete)
-    histories, tables, doubt = Histories(store.tier), list[pa.Table](), None
-    for start in range(0, max(1, len(checked)), at_once):
+    histories, tables, doubt, start = Histories(store.tier), list[pa.Table](), None, 0
+    while not tables or start < len(checked):
         part = checked.slice(start, start + at_once)
         reading, examples = make_examples(store, part, part.cutoff)
+        if (
+            tables and examples.schema != tables[0].schema
+        ):  # the store's has changed: all examples are made by the new one
+            histories, tables, start = Histories(store.tier), [], 0
+            continue
         if not tables:
             doubt = doubt_of_grids(part, reading)
         histories.add(part, reading)
         tables.append(examples)
+        start += at_once
     if not allow_empty:
         histories.require_few()
     histories.warn_if_none()

@@ -1,5 +1,6 @@
 """Backfill: every request as of its own time, the same whenever it is asked (docs/protocol.md R8)."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ from latewood.capture import backfill
 from latewood.errors import ConflictError
 from latewood.store import Store
 
+backfilling = sys.modules[backfill.__module__]  # its name in the package is the function's
 SECOND, HOUR = 1_000_000, 3_600_000_000
 START = 1_700_000_000_000_000
 USERS = ["ada", "bob", "çelik", "dan"]
@@ -222,6 +224,26 @@ def test_many_requests_are_read_in_parts(world: Any) -> None:
     given = requests([USERS[k % 4] for k in range(50)], [START - (1000 + 20 * k) * SECOND for k in range(50)])
     whole = backfill(world.store, given)
     assert backfill(world.store, given, at_once=7).equals(whole)
+
+
+def test_a_schema_that_changes_between_two_parts_is_that_of_all(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of before are made anew: tables of different columns cannot be put together."""
+    world.append(["ada"] * 3, [START + s * SECOND for s in range(3)])
+    world.clock.advance(5 * SECOND)
+    asked = requests(["ada"] * 3, [START + s * SECOND for s in range(1, 4)])
+    make = backfilling.make_examples
+
+    def change_after(*args: Any) -> Any:
+        made = make(*args)
+        monkeypatch.setattr(backfilling, "make_examples", make)
+        world.store.alter(add=pa.schema([("city", pa.string())]))
+        world.store.compact()
+        return made
+
+    monkeypatch.setattr(backfilling, "make_examples", change_after)
+    examples = backfill(world.store, asked, complete=True, at_once=1)
+    assert "city" in {field.name for field in examples.schema.field("recent").type}
+    check(world, examples, [None] * 3)
 
 
 def test_a_store_opened_read_only_cannot_fix_the_past(world: Any) -> None:
