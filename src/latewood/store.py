@@ -24,7 +24,15 @@ from latewood.columns import Column, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
 from latewood.corrections import look_up
-from latewood.errors import ConflictError, CorruptionError, ExpiredError, PointerError, SchemaError, StoreNotFoundError
+from latewood.errors import (
+    ConflictError,
+    CorruptionError,
+    ExpiredError,
+    PointerError,
+    SchemaError,
+    ScrubbedError,
+    StoreNotFoundError,
+)
 from latewood.forgetting import ScrubReceipt, scrub
 from latewood.immutable import (
     Alteration,
@@ -373,13 +381,13 @@ class Store:
         """
         moment, user = None if as_of is None else to_us(as_of), self._one_user(user_id)
         while True:
-            generation = self.generation.id
+            before = self.generation.id, len(self.scrubs)
             examples = read_examples(self, user, end_ts=moment, cutoff=moment)
             try:
                 history = self._materialize(examples, Projection()).to_arrow()["history"].combine_chunks()
                 break
-            except ExpiredError:  # a newer generation came between the two, and it has less
-                if self.generation.id == generation:
+            except (ExpiredError, ScrubbedError):  # a newer generation, or a scrub, came between the two: there is less
+                if before == (self.generation.id, len(self.scrubs)):
                     raise
         lists = history.chunk(0) if isinstance(history, pa.ChunkedArray) else history
         names = [field.name for field in lists.type]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
+from latewood import store as store_module
 from latewood.histories import read_histories
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Located
@@ -108,6 +109,25 @@ def test_the_receipt_says_what_was_done(store: lw.Store, clock: ManualClock) -> 
     assert receipt.to_json()["done"] is True
     assert any("example logs" in place for place in receipt.out_of_reach)
     assert store.at("run").generation.id == 2
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_history_of_who_is_scrubbed_while_it_is_read_is_empty(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, read_only: bool, compact: bool
+) -> None:
+    """Nobody asked for it by a pointer, so that there is nothing to refuse."""
+    reader = lw.Store.open(store.path, read_only=read_only, clock=clock)
+    read = store_module.read_examples
+
+    def scrub_after(*arguments: Any, **options: Any) -> pa.Table:
+        examples = read(*arguments, **options)
+        monkeypatch.setattr(store_module, "read_examples", read)
+        store.scrub(["u1"], compact=compact)
+        return examples
+
+    monkeypatch.setattr(store_module, "read_examples", scrub_after)
+    assert reader.history("u1").num_rows == 0
 
 
 def test_who_comes_back_has_valid_examples_and_a_replay_does_not_bring_the_past(
