@@ -10,6 +10,7 @@ import pytest
 
 import latewood as lw
 from latewood import store as store_module
+from latewood.capture import examples as examples_module
 from latewood.compaction import bulk_load
 from latewood.immutable import Catalog, Pin
 from latewood.intake import read_events
@@ -433,3 +434,28 @@ def test_what_a_load_leaves_out_is_not_blanked_where_a_pinned_generation_has_it(
     assert not any(b"private again" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
     store.scrub([3])
     assert not any(b"olden" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("read", ["capture", "history"])
+def test_a_trait_that_is_dropped_and_collected_while_recent_events_are_read(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """Its codes were read, and its words are gone: what is read again, by the newer generation, lacks the trait."""
+    append(store, clock)
+    make = examples_module._to_examples
+
+    def drop_first(*arguments: Any) -> pa.Table:
+        monkeypatch.setattr(examples_module, "_to_examples", make)
+        store.alter(drop=["action"])
+        store.compact(keep=1)
+        return make(*arguments)
+
+    with lw.Store.open(store.path, clock=clock) as other:
+        other.reader()
+        monkeypatch.setattr(examples_module, "_to_examples", drop_first)
+        if read == "history":
+            assert other.history(1).column_names == ["event_ts", "item"]
+        else:
+            capture = other.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]}))
+            assert [trait.name for trait in capture.columns.schema.field("recent").type][:1] == ["event_ts"]
+            assert capture.history(lw.Projection()).to_arrow()["history"].to_pylist()[0]["item"] == [clock.now()]

@@ -20,7 +20,7 @@ from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import LATEST_TS
 from latewood.columns import filled, times_to_arrow
-from latewood.errors import ConflictError, ScrubbedError
+from latewood.errors import ConflictError, CorruptionError, ScrubbedError
 from latewood.events import no_suppressions
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
@@ -145,9 +145,9 @@ def _read_recent(store: CaptureStore, requests: Requests, watermark: int, cutoff
 def make_examples(
     store: CaptureStore, requests: Requests, cutoff: NDArray[np.int64] | None
 ) -> tuple[Reading, pa.Table]:
-    """What was read, by `read_both`, and the examples made of it: read again if a value was blanked in between.
+    """What was read, by `read_both`, and the examples made of it: read again if values went in between.
 
-    Raises: ConflictError: as `read_both`, or values are blanked faster than they can be read.
+    Raises: ConflictError: as `read_both`, or values go faster than they can be read. CorruptionError: damaged bytes.
     """
     for _ in range(_TRIES):
         reading = read_both(store, requests, cutoff)
@@ -155,6 +155,9 @@ def make_examples(
             return reading, _to_examples(store, requests, reading)
         except ScrubbedError:  # a recent event was evicted meanwhile, and its value forgotten
             store.refresh()
+        except CorruptionError:  # its trait may have been dropped meanwhile, and the values collected
+            if store.refresh().generation.id == reading.reader.generation.id:
+                raise
     raise ConflictError(f"values were forgotten {_TRIES} times in a row while they were read; try again")
 
 
