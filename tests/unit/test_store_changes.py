@@ -459,3 +459,21 @@ def test_a_trait_that_is_dropped_and_collected_while_recent_events_are_read(
             capture = other.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]}))
             assert [trait.name for trait in capture.columns.schema.field("recent").type][:1] == ["event_ts"]
             assert capture.history(lw.Projection()).to_arrow()["history"].to_pylist()[0]["item"] == [clock.now()]
+
+
+def test_a_trainer_that_is_behind_finds_a_trait_that_was_added(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    trainers = [lw.Store.open(store.path, read_only=True) for _ in range(2)]
+    for trainer in trainers:
+        trainer.reader()
+    store.alter(add=pa.schema([("city", pa.string())]))
+    store.compact()
+    append(store, clock, city="Oslo")
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]})).columns
+    projection = lw.Projection(traits=["city"])
+    batch = lw.Materializer(trainers[0], projection)(examples)
+    assert batch.to_arrow()["history"].to_pylist() == [{"city": [None, "Oslo"]}]
+    batch = next(iter(lw.Loader(trainers[1], examples, projection)))
+    assert batch.to_arrow()["history"].to_pylist() == [{"city": [None, "Oslo"]}]
+    with pytest.raises(lw.SchemaError, match="nope"):
+        lw.Loader(trainers[1], examples, lw.Projection(traits=["nope"]))

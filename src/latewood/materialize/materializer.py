@@ -79,7 +79,7 @@ class Materializer:
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
         self.projection = projection
         self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
-        self._latest_view = View.of(projection, store.schema)
+        self._latest_view = _newest_view(store, projection)
         self._vocabulary_as_of = -1  # a generation
         self._known_newest = -1, 0  # the generation that was the newest when so many blankings were known
         self._lock = threading.Lock()
@@ -311,6 +311,17 @@ class Materializer:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats
+
+
+def _newest_view(store: MaterializeStore, projection: Projection) -> View:
+    """A projection on the schema that is known, or on that of a newer generation if it does not fit."""
+    known = store.schema
+    try:
+        return View.of(projection, known)
+    except SchemaError:
+        if store.refresh().generation.schema == known:
+            raise
+        return View.of(projection, store.schema)
 
 
 def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:
