@@ -345,6 +345,25 @@ def test_a_blanking_that_shows_in_the_values_alone_makes_a_reader_look_again(
         trainer.batch(resolved)
 
 
+def test_what_was_looked_up_is_given_as_it_was_though_a_trait_is_added_and_a_value_blanked(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """A window of a loader is looked up once; what comes to the schema later is not in the recent events that were read."""
+    append(store, clock, "u3", 5, "hidden shop")
+    examples = capture(store, clock, "u2")
+    reader = lw.Store.open(store.path, read_only=True)
+    trainer = lw.Materializer(reader, EVERYTHING)
+    resolved = trainer.resolve(examples)
+    before = trainer.batch(resolved).to_arrow()
+    store.alter(add=pa.schema([("price", pa.int64())]), rename={"item": "item_id"})
+    store.compact()
+    store.scrub(["u3"])
+    reader.vocabulary.refresh_blanked()  # as other examples may make it do
+    assert trainer.batch(resolved).to_arrow().equals(before)
+    assert reader.generation.scrubs == 1
+    assert trainer(examples).to_arrow()["history"].to_pylist()[0]["price"] == [None, None]
+
+
 def test_a_scrub_that_another_finished_and_settled_is_the_same_scrub(store: lw.Store, clock: ManualClock) -> None:
     """Found by the simulation: its own process slept from the commit to the record."""
     users = user_keys(pa.array(["u1"]))

@@ -226,7 +226,9 @@ class Materializer:
 
     def _look_up_again(self, resolved: Resolved) -> Resolved:
         """In a newer generation. Raises: SchemaError: it has another trait by a name that is wanted."""
-        logged, (reader, resolution), view = resolved.logged, self._look_up(resolved.logged), self._view()
+        logged, (reader, resolution), view = resolved.logged, self._look_up(resolved.logged), resolved.view
+        if not view.lives_in(reader.generation.schema):
+            view = self._view()
         scrubs, scrub_ts = self._scrubbed_at(logged.keys)
         if any(trait.id not in logged.recents.columns for trait in view.recent):
             raise SchemaError(

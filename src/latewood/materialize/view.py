@@ -43,15 +43,20 @@ class View:
         """The columns that are codes."""
         return {name: trait for name, trait in self.traits.items() if trait is not None and trait.coded}
 
+    def lives_in(self, schema: Schema) -> bool:
+        """Whether none of its traits was dropped from a later schema, whatever was added or renamed."""
+        live = {trait.id for trait in schema}
+        return all(trait.id in live for trait in self.recent)
+
     def wanted(self, reader: GenerationReader) -> list[Wanted]:
         """The columns, as a generation stores them."""
         generation = reader.generation.id
-        if generation not in self._wanted:
+        wanted = self._wanted.get(generation)
+        if wanted is None:
             wanted = [Wanted(name, *_stored(reader, trait)) for name, trait in self.traits.items()]
             self._wanted.clear()
             self._wanted[generation] = wanted
-            return wanted
-        return self._wanted[generation]
+        return wanted
 
 
 def _stored(reader: GenerationReader, trait: Trait | None) -> tuple[int | None, int | None, np.dtype[Any], bool]:
