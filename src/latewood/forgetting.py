@@ -134,7 +134,7 @@ def scrub(
         len(before.files - after.files),
         scrub_ts is not None and tier.state().floor > scrub_ts,
         after.blanked - before.blanked,
-        tuple(sorted(after.moved - before.moved)),
+        tuple(sorted(name for name, _ in after.moved - before.moved)),
     )
 
 
@@ -211,7 +211,7 @@ class _State:
     generations: set[int]  # of which all files are there
     files: set[str]
     blanked: int
-    moved: set[str]
+    moved: set[tuple[str, int]]  # pins that a scrub moved, and to which generation
 
     @classmethod
     def of(cls, store: ForgettingStore) -> "_State":
@@ -220,6 +220,6 @@ class _State:
         oldest = min((attempt[0] for attempt in attempts if attempt is not None), default=newest)
         known = map(store.catalog.load, range(oldest, newest + 1))
         whole = {one.id for one in known if all(shard.key in files for shard in one.shards if shard.exists)}
-        moved = {pin.name for pin in store.catalog.pins.all() if pin.moved}
+        moved = {(pin.name, pin.generation) for pin in store.catalog.held_pins(store.clock.now()) if pin.moved}
         store.vocabulary.refresh_blanked()
         return cls(whole, files, store.vocabulary.blanked_codes, moved)

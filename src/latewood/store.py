@@ -343,8 +343,11 @@ class Store:
             generation = self.refresh().generation
             pin = Pin(name, generation.id, self.clock.now() + ttl // timedelta(microseconds=1))
             self.catalog.pins.write(pin)
-            # Else it was collected before the pin was there; or is about to be, by who looked for pins before.
-            if self._newest().id == generation.id and self.catalog.is_stored(generation):
+            # Else it was collected before the pin was there; or is about to be, by who looked for pins before. Who saw an
+            # older pin of that name, expired long ago, may have deleted this one in its place.
+            if self._newest().id != generation.id or not self.catalog.is_stored(generation):
+                continue
+            if self.catalog.pins.read(name) is not None:
                 return pin
 
     def unpin(self, name: str) -> None:
@@ -426,9 +429,7 @@ class Store:
             raise PointerError(f"{self.path} has no pin {self._pin!r}: it expired, or was never set")
         if pin.expires_ts <= self.clock.now():
             raise ExpiredError(f"pin {pin.name!r} expired at {show_ts(pin.expires_ts)}")
-        pinned, newest = self.catalog.load(pin.generation), self.catalog.latest()
-        # the pin moves when files are collected; values that only the pinned generation uses are blanked before
-        return pinned if pinned.scrubs == newest.scrubs else newest
+        return self.catalog.pinned(pin)
 
     def _open_generation(self, generation: Generation) -> GenerationReader:
         """Open the newest generation, or one that came meanwhile, where the values of a trait it dropped are collected."""

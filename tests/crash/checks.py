@@ -133,7 +133,7 @@ class Checker:
             newest = self._store.compact(keep=2)
         found.added = pa.concat_tables(added)
         folder, catalog = Path(self._store.path), self._store.catalog
-        kept = [newest, *(catalog.load(pin.generation) for pin in catalog.pins.all())]
+        kept = [newest, *(catalog.load(pin.generation) for pin in catalog.held_pins())]
         if newest.scrubs == catalog.load(newest.id - 1).scrubs:
             kept.append(catalog.load(newest.id - 1))
         if stray := real_stores.stray_files(folder, kept):

@@ -13,6 +13,7 @@ from latewood import store as store_module
 from latewood.capture import examples as examples_module
 from latewood.compaction import bulk_load
 from latewood.immutable import Catalog, Pin
+from latewood.immutable.pins import Pins
 from latewood.intake import read_events
 from latewood.storage import keys
 from latewood.testing import ManualClock
@@ -274,7 +275,7 @@ def test_an_expired_pin_is_an_error_and_lets_go(store: lw.Store, clock: ManualCl
     for _ in range(3):
         append(store, clock)
         store.compact(keep=1)
-    assert store.catalog.pins.all() == []
+    assert store.catalog.held_pins(clock.now()) == []
     assert {keys.parse_attempt_file(stored.key)[0] for stored in store.storage.list(keys.GENERATIONS)} == {4}
 
 
@@ -331,6 +332,84 @@ def test_a_pin_that_a_collection_has_not_seen_takes_the_newer_generation(
         thread.join()
     assert store.catalog.is_stored(store.catalog.load(pin.generation))
     other.close()
+
+
+def test_a_pin_that_is_renewed_while_files_are_collected_stays(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had expired when the collection looked at it."""
+    append(store, clock)
+    store.compact()
+    owner, all_of_them, renewed = lw.Store.open(store.path, read_only=True, clock=clock), Pins.all, list[Pin]()
+    owner.pin("run", HOUR)
+    clock.advance(2 * 3_600_000_000)
+
+    def look_and_wait(pins: Pins) -> list[Pin]:
+        monkeypatch.setattr(Pins, "all", all_of_them)
+        found = all_of_them(pins)
+        renewed.append(owner.pin("run", HOUR))
+        return found
+
+    append(store, clock)
+    monkeypatch.setattr(Pins, "all", look_and_wait)
+    store.compact()
+    assert owner.catalog.pins.read("run") == renewed[0]
+    assert store.at("run").generation.id == renewed[0].generation
+
+
+@pytest.mark.parametrize("then", ["renewed", "released"])
+def test_a_pin_that_a_scrub_moves_is_its_owners_still(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    for user in (1, 2):
+        append(store, clock, user)
+    store.compact()
+    owner, all_of_them = lw.Store.open(store.path, read_only=True, clock=clock), Pins.all
+    owner.pin("run", HOUR)
+
+    def look_and_wait(pins: Pins) -> list[Pin]:
+        found = all_of_them(pins)
+        if owner.refresh().generation.scrubs:
+            monkeypatch.setattr(Pins, "all", all_of_them)
+            owner.unpin("run") if then == "released" else owner.pin("run", 24 * HOUR)
+        return found
+
+    monkeypatch.setattr(Pins, "all", look_and_wait)
+    store.scrub([2])
+    pin = owner.catalog.pins.read("run")
+    assert pin is None if then == "released" else pin and pin.expires_ts == clock.now() + 24 * 3_600_000_000
+
+
+def test_a_pin_that_was_deleted_for_an_older_one_is_set_again(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(store, clock)
+    store.compact()
+    write = Pins.write
+
+    def lose(pins: Pins, pin: Pin) -> None:
+        monkeypatch.setattr(Pins, "write", write)
+        write(pins, pin)
+        pins.delete(pin.name)
+
+    monkeypatch.setattr(Pins, "write", lose)
+    pin = store.pin("run", HOUR)
+    assert store.catalog.pins.read("run") == pin
+
+
+def test_a_scrub_tells_of_every_pin_that_it_moves(store: lw.Store, clock: ManualClock) -> None:
+    for user in (1, 2, 3):
+        append(store, clock, user)
+    store.compact()
+    store.pin("run", HOUR)
+    assert store.scrub([2]).moved_pins == ("run",)
+    append(store, clock)
+    store.compact()
+    view = store.at("run")
+    assert view.generation.id == 2
+    assert store.scrub([3]).moved_pins == ("run",)
+    assert view.refresh().generation.id == 4
+    assert store.scrub([9], compact=False).moved_pins == ()
 
 
 def test_a_correction_of_nothing_is_refused_by_who_is_behind_too(store: lw.Store, clock: ManualClock) -> None:

@@ -39,7 +39,7 @@ def describe(store: "lw.Store", raw: bool) -> dict[str, Any]:
     from latewood.immutable import GenerationReader, read_newest
 
     reader, lengths = read_newest(store, GenerationReader.history_lengths)
-    generation, pins = reader.generation, store.catalog.pins.all()
+    generation, pins = reader.generation, store.catalog.held_pins(store.clock.now())
     p50, p99, longest = (np.quantile(lengths, [0.5, 0.99, 1]) if len(lengths) else np.zeros(3)).astype(int).tolist()
     return {
         "epoch": store.epoch.hex(),

@@ -31,7 +31,7 @@ def pin(
             if days is None or days <= 0:
                 raise SchemaError("--days says how long to keep it, a positive number")
             opened.pin(name, timedelta(days=days))
-        pins = opened.catalog.pins.all()
+        pins = opened.catalog.held_pins(opened.clock.now())
     rows = [(one.name, one.generation, moment(one.expires_ts, raw=json), one.moved) for one in pins]
     names = ("name", "generation", "expires_ts", "moved")
     if json:

@@ -5,13 +5,20 @@ the newest is found by reading on from the last one known, and whoever creates m
 """
 
 import threading
+from bisect import bisect_left
+from dataclasses import replace
 
+from latewood.clock import DAY_US
 from latewood.errors import ConflictError, CorruptionError, LatewoodError, PointerError
 from latewood.immutable.manifest import Generation
-from latewood.immutable.pins import Pins
+from latewood.immutable.pins import Pin, Pins
 from latewood.retention import Retention
 from latewood.schema import Schema
 from latewood.storage import Storage, StoredObject, keys
+
+# An expired pin is ignored at once, and its file deleted only so much later: reading and deleting are two steps, and who
+# renews a pin, as runs do about when it expires, must not lose it to a collection between the two.
+_LEFT_US = DAY_US
 
 
 class Catalog:
@@ -26,6 +33,7 @@ class Catalog:
         self._epoch = epoch
         self.pins = Pins(storage, epoch)
         self._latest: Generation | None = None
+        self._scrubbed = (0, 0)  # so many scrubs had been applied first by that generation
         self._lock = threading.Lock()
 
     def ensure_first(self, schema: Schema, shards: int, retention: Retention | None = None) -> None:
@@ -95,15 +103,17 @@ class Catalog:
         generations that are not published yet. Everything else below `generations/` belongs to an older generation or
         to a lost race. A probe belongs to a creation of the store that died, a vocabulary of a trait that no kept
         generation has to a trait that was dropped. A generation that does not know a scrub which the newest has applied
-        is not kept, pinned or not: its pins move to the newest (R16).
+        is not kept, pinned or not: its pins hold the first that does (R16).
 
-        Args: now: pins that have expired by then do not count, and are deleted; None: all count. Units: µs.
+        Args: now: pins that have expired by then do not count; None: all count. Units: µs.
         """
         if keep < 1:
             raise ValueError(f"keep is {keep}; the newest generation is always kept")
         stored = self._storage.list(keys.GENERATIONS)
         newest = self.latest()  # after the listing: what was published meanwhile counts as published
-        wanted = set(range(max(0, newest.id - keep + 1), newest.id + 1)) | self._pinned(newest, now)
+        pins = self._pins_left(now)
+        wanted = set(range(max(0, newest.id - keep + 1), newest.id + 1))
+        wanted |= {pin.generation for pin in self._held(_unexpired(pins, now), newest)}
         kept = [known for id_ in sorted(wanted) if (known := self.load(id_)).scrubs >= newest.scrubs]
         named = {shard.key for known in kept for shard in known.shards}
         garbage = [item for item in stored if item.key not in named and _decided(item.key, newest)]
@@ -113,22 +123,46 @@ class Catalog:
         self._storage.delete(item.key for item in garbage)
         return garbage
 
+    def held_pins(self, now: int | None = None) -> list[Pin]:
+        """The pins that hold a generation, by name, each on the one that it holds: its own, or where a scrub took that,
+        the first that had applied all scrubs that there are (R16).
+
+        Args: now: pins that have expired by then hold none; None: all do. Units: µs.
+        """
+        return self._held(_unexpired(self.pins.all(), now), self.latest())
+
+    def pinned(self, pin: Pin) -> Generation:
+        """The generation that a pin holds."""
+        (held,) = self._held([pin], self.latest())
+        return self.load(held.generation)
+
     def is_stored(self, generation: Generation) -> bool:
         """Whether all files of a generation are there."""
         stored = {item.key for item in self._storage.list(keys.GENERATIONS)}
         return all(shard.key in stored for shard in generation.shards if shard.exists)
 
-    def _pinned(self, newest: Generation, now: int | None) -> set[int]:
-        """The generations that pins hold; those that a scrub took are let go of."""
-        held: set[int] = set()
+    def _pins_left(self, now: int | None) -> list[Pin]:
+        """The pins as they were set, but for those that expired long ago, which are deleted."""
+        left = []
         for pin in self.pins.all():
-            if now is not None and pin.expires_ts <= now:
+            if now is not None and pin.expires_ts + _LEFT_US <= now:
                 self.pins.delete(pin.name)
-            elif self.load(pin.generation).scrubs < newest.scrubs:
-                self.pins.move(pin, newest.id)
             else:
-                held.add(pin.generation)
-        return held
+                left.append(pin)
+        return left
+
+    def _held(self, pins: list[Pin], newest: Generation) -> list[Pin]:
+        first = self._first_as_scrubbed(newest)
+        return [pin if pin.generation >= first else replace(pin, generation=first, moved=True) for pin in pins]
+
+    def _first_as_scrubbed(self, newest: Generation) -> int:
+        """The first generation that had applied as many scrubs as the newest. Each has applied all that those before it
+        have, so that a few manifests tell; and the same one whenever it is asked, so that its files stay."""
+        scrubs, first = self._scrubbed
+        if scrubs != newest.scrubs:
+            first = bisect_left(range(newest.id), newest.scrubs, key=lambda id_: self.load(id_).scrubs)
+            self._scrubbed = newest.scrubs, first
+        return first
 
     def _read_listed(self) -> Generation:
         listed = (keys.parse_manifest(stored.key) for stored in self._storage.list(keys.MANIFESTS))
@@ -160,6 +194,10 @@ class Catalog:
             return self._read(generation_id)
         except (OSError, LatewoodError):
             return None
+
+
+def _unexpired(pins: list[Pin], now: int | None) -> list[Pin]:
+    return [pin for pin in pins if now is None or now < pin.expires_ts]
 
 
 def _decided(key: str, newest: Generation) -> bool:

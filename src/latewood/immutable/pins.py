@@ -1,10 +1,11 @@
 """Pins: a run says which generation it still needs, so that its files stay (docs/protocol.md R19).
 
 A pin holds back the deletion of data files until it expires, and nothing else. Forgetting goes before: files that hold
-what was to be forgotten are deleted all the same, and the pin moves on to the generation that forgot it (R16).
+what was to be forgotten are deleted all the same, and the pin moves on to the generation that forgot it (R16). Nobody
+writes that down: the manifests tell it (`Catalog.held_pins`), and the pin's file is its owner's alone.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from latewood.errors import CorruptionError, SchemaError
 from latewood.storage import Storage, keys
@@ -21,7 +22,7 @@ class Pin:
     name: str
     generation: int
     expires_ts: int
-    moved: bool = False  # whether a scrub moved it off the generation that it was set on
+    moved: bool = False  # whether a scrub moved it off the generation that it was set on; not in its file
 
 
 class Pins:
@@ -39,12 +40,16 @@ class Pins:
             raise SchemaError(
                 f"pin {pin.name!r}: a name is of letters, digits, '.', '-' and '_', a letter or digit first"
             )
-        body = {"epoch": self._epoch.hex(), "name": pin.name, "generation": pin.generation}
-        body |= {"expires_ts": pin.expires_ts, "moved": pin.moved}
+        body = {
+            "epoch": self._epoch.hex(),
+            "name": pin.name,
+            "generation": pin.generation,
+            "expires_ts": pin.expires_ts,
+        }
         self._storage.write(keys.pin(pin.name), encode_document(KIND, FORMAT_VERSION, body))
 
     def read(self, name: str) -> Pin | None:
-        """A pin, expired or not; None if there is none of that name. Raises: CorruptionError."""
+        """A pin as it was set, expired or not; None if there is none of that name. Raises: CorruptionError."""
         key = keys.pin(name)
         try:
             data = self._storage.read(key)
@@ -54,17 +59,13 @@ class Pins:
         with reading_document(key, "a pin"):
             if document["epoch"] != self._epoch.hex() or document["name"] != name:
                 raise CorruptionError(f"{key}: is pin {document['name']!r} of epoch {document['epoch']}")
-            return Pin(name, whole(document["generation"], 0), whole(document["expires_ts"]), bool(document["moved"]))
+            return Pin(name, whole(document["generation"], 0), whole(document["expires_ts"]))
 
     def delete(self, name: str) -> None:
         """Let go; a pin that is gone already is fine."""
         self._storage.delete([keys.pin(name)])
 
     def all(self) -> list[Pin]:
-        """Every pin, by name."""
+        """Every pin as it was set, by name."""
         names = (keys.parse_pin(stored.key) for stored in self._storage.list(keys.PINS))
         return [pin for name in names if name is not None and (pin := self.read(name)) is not None]
-
-    def move(self, pin: Pin, generation: int) -> None:
-        """A scrub takes the pinned generation away: from now on the pin is on one that forgot."""
-        self.write(replace(pin, generation=generation, moved=True))

@@ -215,9 +215,8 @@ def test_scrubs_go_before_pins_and_before_generations_to_keep(parts: Parts) -> N
     scrub(parts, [1])
     generation = compact(parts, keep=9)
     assert parts.shard_files() == parts.files_of(generation)
-    moved = parts.catalog.pins.read("run")
-    assert moved is not None
-    assert moved.generation == generation.id
+    (held,) = parts.catalog.held_pins()
+    assert (held.generation, held.moved) == (generation.id, True)
 
 
 def test_a_lost_attempts_note_is_nobodys(parts: Parts) -> None:

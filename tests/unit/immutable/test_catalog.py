@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from latewood.clock import DAY_US
 from latewood.errors import ConflictError, CorruptionError, PointerError, SchemaError
 from latewood.immutable import Catalog, Generation, Pin, ShardFile
 from latewood.schema import Schema
@@ -262,6 +263,14 @@ def test_a_pinned_generation_stays_until_the_pin_expires(storage: Storage, catal
     assert (1, "one") in data(storage)
     catalog.collect(now=100)
     assert data(storage) == {(3, "one"), (4, "one")}
+    assert catalog.held_pins(now=100) == []
+
+
+def test_an_expired_pin_is_left_to_be_renewed_for_a_day(storage: Storage, catalog: Catalog) -> None:
+    catalog.pins.write(Pin("run", 0, expires_ts=100))
+    catalog.collect(now=99 + DAY_US)
+    assert catalog.pins.read("run") == Pin("run", 0, 100)
+    catalog.collect(now=100 + DAY_US)
     assert catalog.pins.read("run") is None
 
 
@@ -271,10 +280,14 @@ def test_a_scrub_goes_before_pins_and_before_the_generations_to_keep(storage: St
     publish(storage, catalog, range(4, 5), scrubs=1)
     catalog.collect(keep=3, now=0)
     assert data(storage) == {(4, "one")}
-    assert catalog.pins.read("run") == Pin("run", 4, 100, moved=True)
+    assert catalog.held_pins(now=0) == [Pin("run", 4, 100, moved=True)]
     publish(storage, catalog, range(5, 8), scrubs=1)
     catalog.collect(keep=1, now=0)
     assert data(storage) == {(4, "one"), (7, "one")}
+    assert catalog.pinned(Pin("run", 1, 100)).id == 4
+    publish(storage, catalog, range(8, 10), scrubs=3)
+    assert Catalog(storage, EPOCH).held_pins(now=0) == [Pin("run", 8, 100, moved=True)]
+    assert catalog.pins.read("run") == Pin("run", 1, 100)  # as it was set: its file is its owner's alone
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".x", "a b", "ä", "-x"])

@@ -103,11 +103,13 @@ def scrub_events(process: Process) -> None:
 def pin(process: Process) -> None:
     """R19: keep the current generation's files for a while."""
     ttl = timedelta(hours=1) if process.chance.happens(0.7) else timedelta(microseconds=5)
-    process.attempt(lambda: process.store.pin(process.name, ttl))
+    process.pinned = None  # should it fail, it may be there or not
+    process.pinned = process.attempt(lambda: process.store.pin(process.name, ttl))
 
 
 def unpin(process: Process) -> None:
     """Let go of the pin, if there is one."""
+    process.pinned = None
     process.attempt(lambda: process.store.unpin(process.name))
 
 
@@ -116,7 +118,7 @@ def train_pinned(process: Process) -> None:
     world, chance = process.world, process.chance
 
     def is_over() -> bool:
-        pinned = world.pin(process.name)
+        pinned = process.pinned or world.pin(process.name)
         return pinned is None or pinned.expires_ts <= process.told + 2 * world.plan.clock_error
 
     view = process.attempt(lambda: process.store.at(process.name), lacks=is_over)

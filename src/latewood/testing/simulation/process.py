@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latewood.errors import ConflictError, ExpiredError, LatewoodError, PointerError, SchemaError, ScrubbedError
+from latewood.immutable import Pin
 from latewood.schema import Schema
 from latewood.testing.simulation.admission import Judgement
 from latewood.testing.simulation.broken import BrokenLawError
@@ -58,6 +59,7 @@ class Process:
         self.host.crash()
         self.asked: Asked | None = None
         self.asked_scrub: AskedScrub | None = None
+        self.pinned: Pin | None = None  # what it was told when it set its pin; None: it may have none
 
     @property
     def store(self) -> SimulatedStore:

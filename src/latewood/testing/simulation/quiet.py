@@ -98,7 +98,7 @@ def check_end(world: World) -> None:
 def check_files(world: World, store: Store) -> None:
     """R19: no data that neither the newest generations nor a pin need."""
     newest = world.generations[-1]
-    kept = {newest.id, newest.id - 1} | {pin.generation for pin in store.catalog.pins.all()}
+    kept = {newest.id, newest.id - 1} | {pin.generation for pin in store.catalog.held_pins()}
     generations = [world.generations[number] for number in kept if number >= 0]
     named = {shard.key for known in generations if known.scrubs >= newest.scrubs for shard in known.shards}
     left = {key for key in world.disk.objects if (file := keys.parse_attempt_file(key)) and file[0] <= newest.id}
