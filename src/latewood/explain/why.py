@@ -23,6 +23,7 @@ from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
+from latewood.standing import look
 from latewood.store import Store
 from latewood.stripes.layout import STRIPE_EVENTS
 
@@ -53,19 +54,24 @@ def why(
         cutoff: what was learned of before it counts; by default as in a backfill.
         max_len: the model's, if it is to be asked whether the event was cut.
     Returns: at least one verdict: of an event that the store does not have, one that says so.
-    Raises: SchemaError: not a request. PointerError: an example of another store. CorruptionError: damaged bytes, or the
-        rows say one thing and the materializer gives another, which would be a mistake of latewood's: please report it.
+    Raises: SchemaError: not a request. PointerError: an example of another store. ConflictError: a live store whose
+        generations are replaced too fast. CorruptionError: damaged bytes, or the rows say one thing and the materializer
+        gives another, which would be a mistake of latewood's: please report it.
     """
     if event_ts is None:
         raise SchemaError("say which event: event_ts, when it happened")
     if example is not None and (user_id, request_ts, anchor, cutoff) != (None,) * 4:
         raise SchemaError("an example says itself whose request it is and of when: pass either it or a request")
     request = as_asked(store, user_id, request_ts, cutoff, anchor) if example is None else as_logged(store, example)
-    store.scrubs.refresh()
-    evidence = Evidence(store, request, read_histories(store, request.keys), max_len)
-    wanted = evidence.rows_of(to_us(event_ts), None if ingest_ts is None else to_us(ingest_ts), ordinal)
-    verdicts = [evidence.verdict(row) for row in wanted.tolist()] or [evidence.absence(to_us(event_ts))]
-    return _compare(store, evidence, verdicts)
+    wanted = to_us(event_ts), None if ingest_ts is None else to_us(ingest_ts), ordinal
+
+    def judge() -> list[Verdict]:
+        store.scrubs.refresh()
+        evidence = Evidence(store, request, read_histories(store, request.keys), max_len)
+        rows = evidence.rows_of(*wanted).tolist()
+        return _compare(store, evidence, [evidence.verdict(row) for row in rows] or [evidence.absence(wanted[0])])
+
+    return look(store, judge, until=request.cutoff)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,12 +40,8 @@ class Pins:
             raise SchemaError(
                 f"pin {pin.name!r}: a name is of letters, digits, '.', '-' and '_', a letter or digit first"
             )
-        body = {
-            "epoch": self._epoch.hex(),
-            "name": pin.name,
-            "generation": pin.generation,
-            "expires_ts": pin.expires_ts,
-        }
+        claim = {"generation": pin.generation, "expires_ts": pin.expires_ts}
+        body = {"epoch": self._epoch.hex(), "name": pin.name} | claim
         self._storage.write(keys.pin(pin.name), encode_document(KIND, FORMAT_VERSION, body))
 
     def read(self, name: str) -> Pin | None:

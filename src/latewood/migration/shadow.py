@@ -24,6 +24,7 @@ from latewood.migration.report import ShadowExample, ShadowReport, Tally
 from latewood.migration.values import comparable, signatures
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS, TIME_TYPE, Trait
+from latewood.standing import look
 from latewood.store import Store
 from latewood.verification.rederive import Expected, differences
 
@@ -56,8 +57,9 @@ def shadow(
         sample: how many rows to compare, chosen by `seed`; None: all of them.
         examples: how many differences of each kind to keep.
         progress: called with (rows compared, rows to compare).
-    Raises: SchemaError: no rows, or a mapping that does not fit. CorruptionError: damaged bytes, or the store contradicts
-        itself, which `lw.why` explains.
+    Raises: SchemaError: no rows, a mapping that does not fit, or a trait that was dropped meanwhile. ConflictError: a live
+        store whose generations are replaced too fast. CorruptionError: damaged bytes, or the store contradicts itself,
+        which `lw.why` explains.
     """
     if sample is not None and sample < 0:
         raise SchemaError(f"sample is {sample}; it counts rows")
@@ -67,13 +69,14 @@ def shadow(
     if sample is not None and sample < len(source):
         chosen = np.sort(np.random.default_rng(seed).permutation(len(source))[:sample])
     closed = LATEST_TS if store.tier is None else store.tier.state().closed
-    run = _Run(store, fit, max_len, closed, Tally(examples))
+    traits = [store.schema[name] for name in fit.traits]
+    run = _Run(store, fit, traits, max_len, closed, Tally(examples))
     for start in range(0, len(chosen), _AT_ONCE):
         part = chosen[start : start + _AT_ONCE]
         run.compare(source.take(part), part)
         if progress is not None:
             progress(start + len(part), len(chosen))
-    compared = {store.schema[name].id for name in fit.traits}
+    compared = {trait.id for trait in traits}
     not_compared = tuple(trait.name for trait in store.schema if trait.id not in compared)
     return run.tally.report(len(source), tuple(fit.traits), not_compared)
 
@@ -84,6 +87,7 @@ class _Run:
 
     store: Store
     mapping: FatRowMapping
+    traits: list[Trait]  # by the mapping's names, as of the beginning
     max_len: int | None
     closed: int  # what was learned of later is not looked at: it may arrive while we look
     tally: Tally
@@ -91,16 +95,23 @@ class _Run:
 
     def compare(self, table: pa.Table, numbers: NDArray[np.int64]) -> None:
         """Args: numbers: where the rows stand, for messages."""
-        theirs, store = self.mapping.read(table), self.store
-        traits = [store.schema[name] for name in self.mapping.traits]
-        users, of = distinct_users(theirs.keys)
-        store.scrubs.refresh()
-        histories = read_histories(store, users, traits)
-        sides = self._sides(theirs, histories, traits)
-        visible = [self._visible(theirs, i, histories, int(of[i])) for i in range(len(theirs))]
-        self._require_same(theirs, visible, histories)
+        theirs = self.mapping.read(table)
+        visible, sides = look(self.store, lambda: self._look(theirs))
         for i, number in enumerate(numbers.tolist()):
             self._compare_one(theirs, i, number, visible[i], sides)
+
+    def _look(self, theirs: Theirs) -> tuple[list[Ours | None], tuple[Side, Side]]:
+        """What each request sees, and both sides' events. Raises: CorruptionError: a model would be given others."""
+        store, users = self.store, distinct_users(theirs.keys)
+        store.scrubs.refresh()
+        for name, trait in zip(self.mapping.traits, self.traits, strict=True):
+            if store.schema[name].id != trait.id:
+                raise SchemaError(f"trait {name!r} was dropped while rows were compared with it")
+        histories = read_histories(store, users[0], self.traits)
+        sides = self._sides(theirs, histories)
+        visible = [self._visible(theirs, i, histories, user) for i, user in enumerate(users[1].tolist())]
+        self._require_same(theirs, visible, histories)
+        return visible, sides
 
     def _compare_one(self, theirs: Theirs, i: int, number: int, ours: Ours | None, sides: tuple[Side, Side]) -> None:
         rows = np.arange(theirs.offsets[i], theirs.offsets[i + 1])
@@ -126,12 +137,12 @@ class _Run:
             event_ts = int(theirs.event_ts[found.theirs])
         return event_ts, (shown(sides[0], found.theirs, found.trait), shown(sides[1], found.ours, found.trait))
 
-    def _sides(self, theirs: Theirs, histories: Histories, traits: list[Trait]) -> tuple[Side, Side]:
+    def _sides(self, theirs: Theirs, histories: Histories) -> tuple[Side, Side]:
         events = histories.events
         self._grid = self._grid or max(_grid(theirs.event_ts), 1)
         ours = {
             name: plain_array(self.store.vocabulary.trait_to_arrow(trait, events))
-            for name, trait in zip(self.mapping.traits, traits, strict=True)
+            for name, trait in zip(self.mapping.traits, self.traits, strict=True)
         }
         pairs = {name: comparable(theirs.values[name], ours[name], name, self.mapping.factor) for name in ours}
         parts = ((theirs.event_ts, theirs.values), (events.event_ts, ours))

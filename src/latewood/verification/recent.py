@@ -8,12 +8,11 @@ from latewood.clock import show_ts
 from latewood.errors import ConflictError
 from latewood.events import Events, concat_events, no_events
 from latewood.histories import RECENT, places, read_histories
-from latewood.immutable import Generation
 from latewood.mutable import MutableTier, TierState
 from latewood.store import Store
 from latewood.users import UserKeys, user_keys
 from latewood.verification.report import Difference
-from latewood.verification.stored import largest_code
+from latewood.verification.stored import check_values, largest_code
 
 WHERE = "the mutable tier"
 _TRIES = 20
@@ -48,8 +47,8 @@ def check_recent(store: Store, state: TierState, events: Events) -> Iterator[Dif
         place, count = places(events)[int(np.argmax(twice))], int(twice.sum())
         yield Difference("recent", WHERE, f"{count} events have the place of the one before, such as {place}")
     for trait in store.schema:
-        if trait.coded and largest_code(events, trait) >= len(store.vocabulary.values(trait.id)):
-            yield Difference("recent", WHERE, f"trait {trait.name!r} has a value that is not in the vocabulary")
+        if trait.coded:
+            yield from check_values(store, trait, largest_code(events, trait))
 
 
 def _of_times(state: TierState, events: Events, watermark: int) -> Iterator[str]:
@@ -70,21 +69,21 @@ def _repeated(events: Events) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return same
 
 
-def check_moved(
-    store: Store, generation: Generation, events: Events, users: int, rng: np.random.Generator
-) -> Iterator[Difference]:
+def check_moved(store: Store, events: Events, users: int, rng: np.random.Generator) -> Iterator[Difference]:
     """What the tier still holds and the newest generation has cut off is in that generation, or was to go.
 
     Args: events: the tier's, sorted. users: at most so many are looked at.
     """
-    moved = events.take(np.flatnonzero(events.ingest_ts < generation.watermark))
+    moved = events.take(np.flatnonzero(events.ingest_ts < store.generation.watermark))
     pairs = np.unique(np.stack(moved.keys), axis=1)
     chosen = np.sort(rng.permutation(pairs.shape[1])[:users])
     keys = UserKeys(*np.ascontiguousarray(pairs[:, chosen]))
-    if generation.expired or not len(chosen):  # what retention took need not be there
+    if not len(chosen):
         return
-    gone = store.scrubs.forgotten(moved, 0)
     histories = read_histories(store, keys)
+    generation, gone = histories.reader.generation, store.scrubs.forgotten(moved, 0)
+    if generation.expired:  # what retention took need not be there
+        return
     for user in range(len(chosen)):
         stored, row = histories.of(user)
         have = set(places(stored.take(np.flatnonzero(row != RECENT))))

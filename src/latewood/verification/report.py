@@ -56,9 +56,15 @@ class Findings:
     first: list[Difference] = field(default_factory=list)
     count: int = 0
 
-    def add(self, *differences: Difference) -> None:
-        self.count += len(differences)
-        self.first += differences[: SHOWN - len(self.first)]
+    def add(self, difference: Difference) -> None:
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(difference)
+
+    def join(self, others: "Findings") -> None:
+        """Those of another part."""
+        self.count += others.count
+        self.first += others.first[: SHOWN - len(self.first)]
 
     def extend(self, differences: Iterable[Difference]) -> None:
         for difference in differences:

@@ -79,10 +79,15 @@ def check_codes(store: Store, reader: GenerationReader) -> Iterator[Difference]:
         for trait in coded:
             largest[trait.id] = max(largest[trait.id], largest_code(events, trait))
     for trait in coded:
-        try:
-            store.vocabulary.values(trait.id, at_least=largest[trait.id] + 1)
-        except LatewoodError as error:
-            yield Difference("vocabulary", f"trait {trait.name!r}", str(error))
+        yield from check_values(store, trait, largest[trait.id])
+
+
+def check_values(store: Store, trait: Trait, largest: int) -> Iterator[Difference]:
+    """Every value up to the largest code in use stands in the vocabulary, whoever added it."""
+    try:
+        store.vocabulary.values(trait.id, at_least=largest + 1)
+    except LatewoodError as error:
+        yield Difference("vocabulary", f"trait {trait.name!r}", str(error))
 
 
 def largest_code(events: Events, trait: Trait) -> int:

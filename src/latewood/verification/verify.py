@@ -1,7 +1,8 @@
 """Verify: the store itself in full, or examples by deriving them anew."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from latewood.batch import Batch
 from latewood.errors import ConflictError, LatewoodError, SchemaError
 from latewood.examples import ExampleSource, open_examples
 from latewood.histories import distinct_users, read_histories
+from latewood.immutable import GenerationReader
 from latewood.materialize import Materializer
 from latewood.materialize.logged import Logged, read_heads
+from latewood.mutable import MutableTier
 from latewood.projection import Projection
+from latewood.standing import look
 from latewood.store import Store
 from latewood.verification.recent import check_moved, check_recent, read_recent
 from latewood.verification.rederive import differences, rederive
@@ -61,26 +65,44 @@ def _verify_store(store: Store, rng: np.random.Generator, report: VerifyReport, 
     findings, reader = Findings(), store.refresh()
     generation = reader.generation
     findings.extend(check_manifests(store, generation))
-    damage = list(check_shards(reader, tell))
-    if damage and store.refresh().generation.id != generation.id:  # its files may have been collected
-        raise ConflictError(f"generation {generation.id} was replaced while it was verified; try again")
+    damage = _unless_replaced(store, reader, lambda: check_shards(reader, tell))
     findings.extend(damage)
     if not damage:  # of damaged shards nothing more can be said
-        findings.extend(check_codes(store, reader))
+        findings.extend(_unless_replaced(store, reader, lambda: check_codes(store, reader)))
     values = sum(len(store.vocabulary.values(trait.id)) for trait in store.schema if trait.coded)
-    recent = 0
-    if store.tier is not None:
+
+    def check_tier(tier: MutableTier) -> tuple[int, list[Difference]]:
         store.scrubs.refresh()
-        state, events = read_recent(store.tier, store)
-        recent = len(events)
-        findings.extend(check_recent(store, state, events))
+        state, events = read_recent(tier, store)
+        found = list(check_recent(store, state, events))
         if not damage:
-            findings.extend(check_moved(store, generation, events, _MOVED_USERS, rng))
+            found += check_moved(store, events, _MOVED_USERS, rng)
+        return len(events), found
+
+    recent = 0
+    if (tier := store.tier) is not None:
+        recent, found = look(store, lambda: check_tier(tier), lambda checked: bool(checked[1]))
+        findings.extend(found)
     return replace(
         report, generations=generation.id + 1, shards=sum(file.exists for file in generation.shards),
         users=generation.user_count, events=generation.event_count, values=values, recent=recent,
         difference_count=findings.count, differences=tuple(findings.first),
     )  # fmt: skip
+
+
+def _unless_replaced(
+    store: Store, reader: GenerationReader, check: Callable[[], Iterable[Difference]]
+) -> list[Difference]:
+    """What is wrong with a generation. Raises: ConflictError: it was replaced, and its files or values may be collected."""
+    try:
+        found = list(check())
+    except FileNotFoundError:
+        if store.refresh().generation.id == reader.generation.id:
+            raise
+    else:
+        if not found or store.refresh().generation.id == reader.generation.id:
+            return found
+    raise ConflictError(f"generation {reader.generation.id} was replaced while it was verified; try again")
 
 
 def _verify_examples(
@@ -94,29 +116,55 @@ def _verify_examples(
 ) -> VerifyReport:
     count = len(source)
     rows = np.arange(count) if sample is None or sample >= count else np.sort(rng.permutation(count)[:sample])
-    findings, checker = Findings(), _Checker(store, max_len)
+    found, materializer = _Checked(), Materializer(store, Projection(max_len=max_len), on_missing="mask")
     for start in range(0, len(rows), _AT_ONCE):
         part = rows[start : start + _AT_ONCE]
-        checker.check(source.take(part), part, findings)
+        found.join(_check(store, materializer, source.take(part), part))
         tell(start + len(part), len(rows))
     return replace(
-        report, examples=count, sampled=len(rows), compared=checker.compared, expired=checker.refused["expired"],
-        scrubbed=checker.refused["scrubbed"], difference_count=findings.count, differences=tuple(findings.first),
+        report, examples=count, sampled=len(rows), compared=found.compared, expired=found.refused["expired"],
+        scrubbed=found.refused["scrubbed"], difference_count=found.findings.count,
+        differences=tuple(found.findings.first),
     )  # fmt: skip
 
 
+@dataclass(slots=True)
+class _Checked:
+    """What became of some examples."""
+
+    compared: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
+
+    def join(self, others: "_Checked") -> None:
+        self.compared += others.compared
+        self.refused.update(others.refused)
+        self.findings.join(others.findings)
+
+
+def _check(store: Store, materializer: Materializer, table: pa.Table, rows: NDArray[np.int64]) -> _Checked:
+    """Derive some examples anew, and compare them with what the materializer gives; as of one standing of the store.
+
+    Args: rows: where the examples stand, for messages.
+    """
+
+    def check() -> _Checked:
+        checker = _Checker(store, materializer)
+        checker.check(table, rows)
+        return checker.found
+
+    return look(store, check, lambda checked: bool(checked.findings.count))
+
+
 class _Checker:
-    """Derives examples anew, some at a time, and compares them with what the materializer gives."""
+    """Derives examples anew, and compares them with what the materializer gives."""
 
-    def __init__(self, store: Store, max_len: int | None) -> None:
-        self._store, self._max_len = store, max_len
-        self._materializer = Materializer(store, Projection(max_len=max_len), on_missing="mask")
-        self.compared = 0
-        self.refused = {"expired": 0, "scrubbed": 0}
+    def __init__(self, store: Store, materializer: Materializer) -> None:
+        self._store, self._materializer, self.found = store, materializer, _Checked()
 
-    def check(self, table: pa.Table, rows: NDArray[np.int64], findings: Findings) -> None:
+    def check(self, table: pa.Table, rows: NDArray[np.int64]) -> None:
         """Args: rows: where the examples stand, for messages."""
-        store = self._store
+        store, findings = self._store, self.found.findings
         try:
             heads = read_heads(table, store.schema, store.epoch)
             store.scrubs.refresh()
@@ -128,24 +176,22 @@ class _Checker:
                 findings.add(Difference("example", f"example {rows[0]}", str(error)))
                 return
             for i in range(len(rows)):  # one of them spoils it for all: find out which
-                self.check(table.slice(i, 1), rows[i : i + 1], findings)
+                self.check(table.slice(i, 1), rows[i : i + 1])
             return
-        self._compare(logged, batch, rows, findings)
+        self._compare(logged, batch, rows)
 
-    def _compare(self, logged: Logged, batch: Batch, rows: NDArray[np.int64], findings: Findings) -> None:
-        store = self._store
+    def _compare(self, logged: Logged, batch: Batch, rows: NDArray[np.int64]) -> None:
+        store, max_len = self._store, self._materializer.projection.max_len
         users, of = distinct_users(logged.keys)
         histories = read_histories(store, users, list(store.schema))
         scrubbed_at = store.scrubs.scrubbed_at(users)
         for i, row in enumerate(rows.tolist()):
             user = int(of[i])
-            expected = rederive(
-                logged, i, histories, user, int(scrubbed_at[user]), self._max_len, store.vocabulary.unified
-            )
+            expected = rederive(logged, i, histories, user, int(scrubbed_at[user]), max_len, store.vocabulary.unified)
             if expected.refused is not None:
-                self.refused[expected.refused] += 1
+                self.found.refused[expected.refused] += 1
             elif expected.events is not None:
-                self.compared += len(expected.events)
+                self.found.compared += len(expected.events)
             where = f"example {row}, user {logged.user_ids[i].as_py()!r}"
             for message in differences(expected, batch, i, store.schema):
-                findings.add(Difference("example", where, message))
+                self.found.findings.add(Difference("example", where, message))
