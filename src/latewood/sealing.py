@@ -11,6 +11,7 @@ it meant, and the new one finds exactly what the sums say; otherwise the example
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,16 +67,8 @@ def seal(store: MaterializeStore, examples: Any) -> Any:
 
 def seal_log(store: MaterializeStore, place: Any) -> SealReport:
     """Seal the files of an example log, as `seal` does."""
-    report = SealReport()
-
-    def change(group: pa.Table) -> pa.Table:
-        nonlocal report
-        sealed, of_group = seal_with_report(store, group)
-        report += of_group
-        return sealed
-
-    rewrite_log(place, change)
-    return report
+    _, reports = rewrite_log(place, partial(seal_with_report, store))
+    return sum(reports, SealReport())
 
 
 def seal_with_report(store: MaterializeStore, examples: Any) -> tuple[pa.Table, SealReport]:
@@ -108,16 +101,8 @@ def purge_log(store: MaterializeStore, place: Any) -> PurgeReport:
     Args: place: a path, glob, directory or URI, or several of these.
     Raises: SchemaError, PointerError: not examples of this store. OSError: a file could not be written, and is as it was.
     """
-    examples = 0
-
-    def change(group: pa.Table) -> pa.Table:
-        nonlocal examples
-        purged, count = forget_recents(store, group)
-        examples += count
-        return purged
-
-    files = rewrite_log(place, change)
-    return PurgeReport(examples, tuple(files))
+    files, counts = rewrite_log(place, partial(forget_recents, store))
+    return PurgeReport(sum(counts), tuple(files))
 
 
 def forget_recents(store: MaterializeStore, examples: Any) -> tuple[pa.Table, int]:
@@ -135,9 +120,14 @@ def _are_paths(examples: Any) -> bool:
 def _seal(store: MaterializeStore, table: pa.Table) -> tuple[pa.Table, SealReport]:
     heads = read_heads(table, store.schema, store.epoch)
     carrying, scrubbed = _carry_any(heads.recent), _are_scrubbed(store, heads)
-    logged = heads.read_recents([], store.vocabulary, scrubbed)
-    asking = np.flatnonzero(carrying & ~scrubbed)
-    covered, pointers = _at_cutoff(store, logged, asking)
+    while True:
+        logged = heads.read_recents([], store.vocabulary, scrubbed)
+        asking = np.flatnonzero(carrying & ~scrubbed)
+        covered, pointers = _at_cutoff(store, logged, asking)
+        # asked again now that a generation was chosen: what it lacks for a scrub, the scrub is the reason for
+        before, scrubbed = scrubbed, _are_scrubbed(store, heads)
+        if (before == scrubbed).all():
+            break
     sealed = asking[covered > _REFUSED]
     report = SealReport(
         sealed=len(sealed),

@@ -143,6 +143,24 @@ def test_scrubbed_users_recents_are_dropped_unchecked(store: lw.Store, examples:
     assert forget_recents(store, sealed) == (sealed, 0)
 
 
+def test_who_is_scrubbed_while_a_generation_is_chosen_is_scrubbed(
+    store: lw.Store, store_path: Path, examples: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be left as it is, with the recent events, for want of what the scrub took."""
+    store.compact()
+    other, refresh = lw.Store.open(store_path, read_only=True), lw.Store.refresh
+
+    def scrub_first(self: lw.Store) -> Any:
+        monkeypatch.setattr(lw.Store, "refresh", refresh)
+        store.scrub([0])
+        return refresh(self)
+
+    monkeypatch.setattr(lw.Store, "refresh", scrub_first)
+    sealed, report = seal_with_report(other, examples)
+    assert report == SealReport(sealed=1, already=2, scrubbed=1)
+    assert recents(sealed) == [0, 0, 0, 0]
+
+
 def test_anchors_keep_their_ties(store: lw.Store, clock: ManualClock) -> None:
     clock.set(START + 70 * SECOND)
     store.append(events([3] * 3, [60] * 3))
