@@ -17,7 +17,7 @@ from latewood.loading.order import order_of
 from latewood.loading.prefetch import Prefetch
 from latewood.loading.state import LoaderState
 from latewood.loading.steps import Share, Step
-from latewood.materialize import Materializer, MaterializeStore, Resolved
+from latewood.materialize import Materializer, MaterializeStore, Resolved, schema_for
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
 
@@ -91,15 +91,14 @@ class Loader:
         store.reader()  # a store that is closed, or cannot be read, is an error now rather than in the first batch
         self._share = Share(batch_size, rank, world_size, remainder)
         self._prefetch, self._window, self._transform = prefetch, window, transform
-        self.materializer = Materializer(
-            store, projection, on_missing=on_missing
-        )  # knows the traits, or finds them out
-        wanted = {store.schema[name].label for name in projection.names(store.schema) if name != EVENT_TS}
-        unread = [f"recent.{trait.label}" for trait in store.schema if trait.label not in wanted]
-        self.source = open_examples(examples, without=unread)
+        schema = schema_for(store, projection)
+        wanted = {schema[name].label for name in projection.names(schema) if name != EVENT_TS}
+        unread = {trait.label for trait in schema if trait.label not in wanted}
+        self.source = open_examples(examples, without=[f"recent.{label}" for label in unread])
         self.source.require(["user_id", "uih", "recent", "cutoff"])
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
         self._settings = LoaderState(0, 0, int(seed), order, int(window), len(self.source), "")
+        self.materializer = Materializer(store, projection, on_missing=on_missing, unread=unread)
         self._place, self._resume = _Place(0, 0), False
 
     def __len__(self) -> int:

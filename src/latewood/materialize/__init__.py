@@ -17,8 +17,8 @@
 Never imports the mutable tier: an example carries its recent events.
 """
 
-from latewood.materialize.materializer import Materializer, MaterializeStore
+from latewood.materialize.materializer import Materializer, MaterializeStore, schema_for
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.statistics import Statistics
 
-__all__ = ["MaterializeStore", "Materializer", "Resolved", "Statistics"]
+__all__ = ["MaterializeStore", "Materializer", "Resolved", "Statistics", "schema_for"]

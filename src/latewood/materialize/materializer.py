@@ -1,7 +1,7 @@
 """Materializer: examples + projection → batch, by the stages of this folder in their order."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -66,6 +66,8 @@ class Materializer:
             scrubbed: "raise", or "mask": it keeps its place, empty, with weight 0. Damage, leaks and pointers from
             elsewhere are errors either way.
         verify: check the checksum of every block that is decoded, once.
+        unread: labels of traits that the examples' recent events come without, though they may have been logged.
+    Raises, now and when the schema has changed: SchemaError: a trait that the store does not have, or one of the unread.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Materializer:
         projection: Projection,
         on_missing: Literal["raise", "mask"] = "raise",
         verify: bool = True,
+        unread: Collection[str] = (),
     ) -> None:
         if on_missing not in ("raise", "mask"):
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
         self.projection = projection
         self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
-        self._latest_view = _newest_view(store, projection)
+        self._unread = frozenset(unread)
+        self._latest_view = self._view_of(schema_for(store, projection))
         self._vocabulary_as_of = -1  # a generation
         self._known_newest = -1, 0  # the generation that was the newest when so many blankings were known
         self._lock = threading.Lock()
@@ -184,7 +188,14 @@ class Materializer:
         """The projection on the store's schema of now."""
         schema, view = self._store.schema, self._latest_view
         if schema is not view.schema and schema != view.schema:
-            view = self._latest_view = View.of(self.projection, schema)
+            view = self._latest_view = self._view_of(schema)
+        return view
+
+    def _view_of(self, schema: Schema) -> View:
+        view = View.of(self.projection, schema)
+        for name, trait in view.traits.items():
+            if trait is not None and trait.label in self._unread:  # else its recent events would come as null
+                raise SchemaError(f"trait {name!r} has become another one, which was left out when examples were read")
         return view
 
     def batch(self, resolved: Resolved) -> Batch:
@@ -315,15 +326,14 @@ class Materializer:
             self.stats = self.stats + stats
 
 
-def _newest_view(store: MaterializeStore, projection: Projection) -> View:
-    """A projection on the schema that is known, or on that of a newer generation if it does not fit."""
+def schema_for(store: MaterializeStore, projection: Projection) -> Schema:
+    """The schema that is known, or that of a newer generation if the projection does not fit it."""
     known = store.schema
     try:
-        return View.of(projection, known)
+        projection.names(known)
     except SchemaError:
-        if store.refresh().generation.schema == known:
-            raise
-        return View.of(projection, store.schema)
+        return store.refresh().generation.schema
+    return known
 
 
 def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:

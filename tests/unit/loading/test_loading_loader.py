@@ -226,6 +226,31 @@ def test_its_repr_says_what_it_will_give(store: Store, examples: pa.Table) -> No
     assert repr(second) == "<Loader of 50 examples in 1 batch, user, epoch 0, rank 1 of 2>"
 
 
+def test_a_trait_that_was_left_unread_is_not_taken_for_one_without_values(tmp_path: Path) -> None:
+    """The trait that is wanted is dropped, and one that the loader does not read from the log takes its name."""
+    added = pa.schema([("alpha", pa.int64()), ("beta", pa.int64())])
+    schema, clock = Schema(user_id=pa.int64(), traits=pa.schema([("item_id", pa.int64())])), ManualClock(START)
+    with Store.create(tmp_path / "s", schema, shards=1, clock=clock) as store:
+        store.alter(add=added)
+        store.compact()
+        event = {"user_id": [1], "event_ts": [START - 1], "item_id": [5], "alpha": [1], "beta": [100]}
+        store.append(pa.table(event))
+        examples = store.capture(pa.table({"user_id": [1] * 4, "request_ts": [START] * 4})).columns
+        pq.write_table(examples, tmp_path / "examples.parquet")
+        projection = Projection(traits=["beta"])
+        options: dict[str, Any] = {"batch_size": 2, "window": 2, "prefetch": 0}
+        batches = iter(Loader(store, tmp_path / "examples.parquet", projection, **options))
+        assert next(batches).values["beta"].tolist() == [100, 100]
+        store.alter(drop=["beta"])
+        store.compact()
+        store.alter(rename={"alpha": "beta"})
+        store.compact()
+        with pytest.raises(SchemaError, match="trait 'beta' has become another one, which was left out"):
+            next(batches)
+        again = next(iter(Loader(store, tmp_path / "examples.parquet", projection, **options)))
+        assert again.values["beta"].tolist() == [1, 1]
+
+
 def test_a_scrub_holds_for_what_was_looked_up_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window is looked up at once, and lasts for many batches."""
     monkeypatch.setattr("latewood.loading.loader.EVENTS_AT_ONCE", 1)
