@@ -1,21 +1,24 @@
 """What serving processes and trainers do: capture, backfill, materialize, look at histories."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from latewood.capture import anchors, backfill
 from latewood.capture.places import ANCHOR_TYPE
+from latewood.conditions import col
+from latewood.events import NEVER
 from latewood.projection import Projection
 from latewood.schema import Schema
 from latewood.testing.simulation.broken import require
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.comparing import compare
 from latewood.testing.simulation.expected import Base, Logged, end_of, see
-from latewood.testing.simulation.model import NUMBER, Model, times
+from latewood.testing.simulation.model import NUMBER, WORD, Model, times
 from latewood.testing.simulation.process import Process
-from latewood.testing.simulation.writing import draw_user
+from latewood.testing.simulation.writing import WORDS, draw_user
 
 
 def draw_projection(chance: Chance, schema: Schema) -> Projection:
@@ -68,11 +71,16 @@ def backfill_anchors(process: Process) -> None:
     """R2, R8: events as requests."""
     chance, model = process.chance, process.world.model
     changes, blanked = model.changes, process.world.log.head().tier.blanked
+    word, min_history = chance.among([None, None, None, *WORDS]), chance.between(0, 2)
+    where, asked = None if word is None else col(WORD) == word, _Moment.of(process)
     found = process.attempt(
-        lambda: anchors(process.store, None, min_history=chance.between(0, 2)),
+        lambda: anchors(process.store, where, min_history=min_history),
         forgot=lambda: process.world.log.head().tier.blanked > blanked,
     )
-    if found is None or not len(found):
+    if found is None:
+        return
+    _check_anchors(process, found, asked, word, min_history)
+    if not len(found):
         return
     picked = found.take(pa.array(sorted({chance.below(len(found)) for _ in range(4)})))
     requests = picked.select(["user_id", "request_ts", "anchor"])
@@ -84,6 +92,52 @@ def backfill_anchors(process: Process) -> None:
             requests, examples = requests.filter(kept), examples.filter(kept)
         if len(examples):
             log(process, examples, requests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """How far a world was, to see whether anything happened since."""
+
+    generations: int
+    versions: int
+    scrubs: int
+    known: int  # the number of the generation that the process knew
+
+    @classmethod
+    def of(cls, process: Process) -> "_Moment":
+        world = process.world
+        numbers = len(world.generations), world.model.changes, world.scrubs_recorded()
+        return cls(*numbers, process.store.generation.id)
+
+
+def _check_anchors(process: Process, found: pa.Table, asked: _Moment, word: str | None, min_history: int) -> None:
+    """Anchors are events that there are, with the values that they have; and all of them, if nothing happened meanwhile."""
+    world, model, now = process.world, process.world.model, _Moment.of(process)
+    rows = in_us(found)
+    places = [(row["user_id"], row["request_ts"], row["anchor"]["ingest_ts"], row["anchor"]["ordinal"]) for row in rows]
+    names = [name for name in found.column_names if name not in ("user_id", "request_ts", "anchor")]
+    schemas = [generation.schema for generation in world.generations[asked.known :]]
+    schema = next((schema for schema in reversed(schemas) if [trait.name for trait in schema] == names), None)
+    require(schema is not None, "anchors with columns of no schema of now:", names)
+    assert schema is not None
+    for row, place in zip(rows, places, strict=True):
+        require(place in model.by_place, "an anchor that is no event:", row)
+        values = {trait.name: model.by_place[place].values.get(trait.id) for trait in schema}
+        same = all(row[name] == value for name, value in values.items())
+        require(same and word in (None, row[WORD]), "an anchor with other values:", row, "and not", values)
+    if min_history or (now.generations, now.versions, now.scrubs) != (asked.generations, asked.versions, asked.scrubs):
+        return
+    newest = world.generations[-1]
+    expected = {
+        version.place
+        for version in model.versions
+        if (version.index in world.held[-1] or (version.ingest_ts >= newest.watermark and not process.read_only))
+        and version.superseded_at == NEVER
+        and version.gone_by is None
+        and model.scrubbed_at(version.row.user) <= min(version.row.event_ts, version.ingest_ts)
+        and word in (None, version.values.get(schema[WORD].id))
+    }
+    require(set(places) == expected, "anchors are", places, "and not", expected)
 
 
 def _ends_as_known(model: Model, request: dict[str, Any]) -> bool:
