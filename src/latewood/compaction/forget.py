@@ -130,10 +130,9 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
 
 
 def _pinned(store: CompactionStore, newest: Generation) -> list[Generation]:
-    """The older generations that are read as of pins: those that lack no scrub. Pins are only ever set on the newest."""
-    now = store.clock.now()
-    ids = {pin.generation for pin in store.catalog.pins.all() if pin.expires_ts > now} - {newest.id}
-    return [pinned for id_ in sorted(ids) if (pinned := store.catalog.load(id_)).scrubs >= newest.scrubs]
+    """The older generations that are read as of pins. Pins are only ever set on the newest."""
+    ids = {pin.generation for pin in store.catalog.held_pins(store.clock.now())} - {newest.id}
+    return [store.catalog.load(id_) for id_ in sorted(ids)]
 
 
 def _read_note(storage: Storage, key: str, epoch: bytes) -> dict[int, NDArray[np.int32]]:
