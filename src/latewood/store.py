@@ -139,7 +139,7 @@ class Store:
         self._tier = self._open_tier(mutable)
         try:
             self.scrubs.refresh()
-            align_tier(self._tier, self.reader().generation.watermark, self.scrubs, self.vocabulary.blanked)
+            align_tier(self._tier, self.generation, self.scrubs, self.vocabulary.blanked)
         except BaseException:
             close_tier(self._tier)
             raise

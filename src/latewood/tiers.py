@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from latewood.clock import EARLIEST_TS
 from latewood.errors import ConflictError, SchemaError
-from latewood.immutable import Scrubs
+from latewood.immutable import Generation, Scrubs
 from latewood.mutable import InMemoryTier, LmdbTier, MutableTier, WasPublished
 from latewood.storage import Storage
 from latewood.storage.local import LocalStorage
@@ -68,21 +69,19 @@ def close_tier(tier: MutableTier) -> None:
         tier.close()
 
 
-def align_tier(tier: MutableTier, watermark: int, scrubs: Scrubs, blanked: int) -> None:
+def align_tier(tier: MutableTier, generation: Generation, scrubs: Scrubs, blanked: int) -> None:
     """A tier that is new beside generations that are not: its clock starts where they end, and it counts what they count.
 
     A store copied to another machine, or one that lost its mutable tier, may go on; what it must not do is to take
     events below what has been published, captured and scrubbed.
     """
-    state = tier.state()
-    if state.load_token is not None:  # a load that has just published ends by itself
-        return
-    closed = max([watermark - 1, *(record.scrub_ts for record in scrubs)])
-    if state.frontier < watermark or state.last < closed:
-        tier.raise_frontier(closed + 1, last=closed)
-        tier.evict(watermark)
-        tier.mark_captured()
-    tier.catch_up(scrubs=len(scrubs), blanked=blanked)
+    tier.catch_up(
+        scrubs=len(scrubs),
+        blanked=blanked,
+        changes=generation.change,
+        watermark=generation.watermark,
+        last=max((record.scrub_ts for record in scrubs), default=EARLIEST_TS - 1),
+    )
 
 
 def _of_another(folder: Path) -> str:

@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import latewood as lw
 from latewood.clock import EARLIEST_TS
+from latewood.mutable.replica import Replica
 from latewood.store import StoreDescription
 from latewood.testing import ManualClock
 from moments import START
@@ -172,6 +174,35 @@ def test_a_copy_without_recent_events_knows_what_was_scrubbed_and_blanked(store_
         again = copy.scrub(user_ids=[2])
         assert (again.numbers, again.blanked_values) == ((1,), 2)
         assert items(copy) == items(copy, user=2) == []
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_new_folder_for_recent_events_is_brought_up_to_its_store_whole_or_not_at_all(
+    step: int, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash in between, a rollback lost what only the generations had."""
+    with lw.Store.create(tmp_path / "store", SCHEMA, clock=clock) as store:
+        for item in (1, 2):
+            store.append(events(item, at=START + item))
+            store.compact()
+    write, steps = Replica.write, iter(range(step))
+
+    def die(self: Replica, change: Any) -> Any:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return write(self, change)
+
+    recent = tmp_path / "recent"
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(Replica, "write", die)
+        lw.Store.open(tmp_path / "store", mutable=recent, clock=clock).close()
+    with lw.Store.open(tmp_path / "store", mutable=recent, clock=clock) as store:
+        assert store.tier is not None
+        state = store.tier.state()
+        assert (state.floor, state.captured) == (store.generation.watermark, True)
+        with pytest.raises(lw.ConflictError, match="gone from the mutable tier"):
+            store.rollback(1)
+        assert items(store) == [1, 2]
 
 
 def test_history_as_of(store_path: Path, clock: ManualClock) -> None:

@@ -19,7 +19,7 @@ from latewood.mutable.event_ids import NO_EVENT
 from latewood.mutable.once import DeletedAgain, check_once
 from latewood.mutable.supersedes import StoredTargets, Supersedes
 from latewood.mutable.targets import Known, Targets, find_targets
-from latewood.mutable.tier import AppendReceipt, Late, StaleCodesError
+from latewood.mutable.tier import AppendReceipt, Late, StaleCodesError, StaleSchemaError
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class Appending:
     supersedes: Supersedes | None
     explicit: bool
     late: Late
+    changes: int | None
     blanked: int | None
     uncoded: NDArray[np.bool_] | None
     stored: StoredTargets | None
@@ -53,9 +54,11 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
     """Enter the new rows of an append in the arena, pending.
 
     Returns: what the log must keep (None if no row is new), and the receipt.
-    Raises: ConflictError: naming the row; StaleCodesError; UnseenTargetsError. The arena is as before.
+    Raises: ConflictError: naming the row; StaleSchemaError; StaleCodesError; UnseenTargetsError. The arena is as before.
     """
     n = len(appending.events)
+    if appending.changes is not None and appending.changes < known.state.tier.changes:
+        raise StaleSchemaError(appending.changes, known.state.tier.changes)
     if appending.blanked is not None and appending.blanked != known.state.tier.blanked:
         raise StaleCodesError(appending.blanked, known.state.tier.blanked, known.state.blanking)
     entry = _skip(appending, known)

@@ -18,7 +18,7 @@ from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.event_ids import IdRun
 from latewood.mutable.tier import Blanking, TierState
 
-VERSION = 2
+VERSION = 3
 
 
 class Segment(NamedTuple):

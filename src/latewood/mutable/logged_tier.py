@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import DAY_US, HOUR_US, show_ts
+from latewood.clock import DAY_US, EARLIEST_TS, HOUR_US, show_ts
 from latewood.columns import filled
 from latewood.errors import ConflictError
 from latewood.events import Events, Suppressions
@@ -33,6 +33,7 @@ from latewood.mutable.tier import (
     Late,
     Recent,
     StaleCodesError,
+    StaleSchemaError,
     TierState,
     UnseenTargetsError,
     WasPublished,
@@ -87,6 +88,7 @@ class LoggedTier:
         supersedes: Supersedes | None = None,
         explicit: bool = False,
         late: Late = "raise",
+        changes: int | None = None,
         blanked: int | None = None,
         uncoded: NDArray[np.bool_] | None = None,
         stored: StoredTargets | None = None,
@@ -96,8 +98,10 @@ class LoggedTier:
             return AppendReceipt(0, 0, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
         if (ids is None) != (content is None):
             raise ValueError("ids= and content= come together")
-        ahead = self._settings.max_ahead_us
-        appending = Appending(events, ids, content, supersedes, explicit, late, blanked, uncoded, stored, now, ahead)
+        appending = Appending(
+            events, ids, content, supersedes, explicit, late, changes, blanked, uncoded, stored, now,
+            self._settings.max_ahead_us,
+        )  # fmt: skip
         self._queue.append(appending)
         with self._writing:
             if appending.outcome is None:
@@ -147,7 +151,7 @@ class LoggedTier:
                 if batch is not None:
                     transaction.put(state.next_batch, batch)
                     state = state.appended(batch.latest_ingest)
-            except (ConflictError, StaleCodesError, UnseenTargetsError) as error:
+            except (ConflictError, StaleSchemaError, StaleCodesError, UnseenTargetsError) as error:
                 outcome = error
             outcomes.append(outcome)
         return state, outcomes
@@ -307,12 +311,16 @@ class LoggedTier:
                 )
             if floor <= before.tier.floor:
                 return before, before
-            after = before.changed(floor=floor).evicted()
-            self._remember_ids(before, after)
-            return after, after
+            return self._evicted(before, before.changed(floor=floor))
 
         with self._writing:
             self._log.forget(self._write(change))
+
+    def _evicted(self, before: LogState, raised: LogState) -> tuple[LogState, LogState]:
+        """With a floor that was raised: the state to commit, twice: what it lacks is freed once it is committed."""
+        after = raised.evicted()
+        self._remember_ids(before, after)
+        return after, after
 
     def _remember_ids(self, before: LogState, after: LogState) -> None:
         """Before the segments go: the ids of their events, less what was scrubbed."""
@@ -400,16 +408,31 @@ class LoggedTier:
         column = self._remembered(self._replica.arena.view().take(rows)).traits.get(trait)
         return np.zeros(0, np.int32) if column is None else np.unique(column.values)
 
-    def catch_up(self, *, scrubs: int, blanked: int) -> None:
-        def change(transaction: LogTransaction) -> tuple[LogState, None]:
-            state = transaction.state
-            rules.check_no_load(state.tier)
-            counts = max(scrubs, state.tier.scrubs), max(blanked, state.tier.blanked)
-            return state.changed(scrubs=counts[0], blanked=counts[1]), None
+    def catch_up(
+        self,
+        *,
+        scrubs: int = 0,
+        blanked: int = 0,
+        changes: int = 0,
+        watermark: int = EARLIEST_TS,
+        last: int = EARLIEST_TS - 1,
+    ) -> None:
+        def caught_up(state: TierState) -> TierState:
+            return rules.caught_up(
+                state, scrubs=scrubs, blanked=blanked, changes=changes, watermark=watermark, last=last
+            )
 
-        known = self.state()
-        if known.scrubs < scrubs or known.blanked < blanked:
-            self._change(change)
+        def change(transaction: LogTransaction) -> tuple[LogState, LogState]:
+            before = transaction.state
+            if (after := caught_up(before.tier)) == before.tier:
+                return before, before
+            return self._evicted(before, before.changed(**asdict(after)))
+
+        if (known := self.state()) == caught_up(known):
+            return
+        with self._writing:
+            self._settle_load()
+            self._log.forget(self._write(change))
 
     # Bulk loads
 

@@ -49,6 +49,7 @@ class TierState:
     load_token: str | None = None  # the bulk load under way, if any
     scrubs: int = 0  # how many scrubs are recorded in the book (R16)
     blanked: int = 0  # how many times values were blanked that only forgotten events had
+    changes: int = 0  # how many changes of the store (R17) the newest generation has applied, as far as the tier was told
 
     @property
     def closed(self) -> int:
@@ -126,6 +127,13 @@ class StaleCodesError(Exception):
         self.blanking = blanking
 
 
+class StaleSchemaError(Exception):
+    """A generation has applied changes since the rows were read: refresh, read the table again, append again."""
+
+    def __init__(self, read: int, changes: int) -> None:
+        super().__init__(f"rows read by the schema of change {read}; a generation has applied {changes}")
+
+
 class UnseenTargetsError(Exception):
     """Rows supersede events that are here no more: look in a generation what became of these, and append again.
 
@@ -149,6 +157,7 @@ class MutableTier(Protocol):
         supersedes: Supersedes | None = None,
         explicit: bool = False,
         late: Late = "raise",
+        changes: int | None = None,
         blanked: int | None = None,
         uncoded: NDArray[np.bool_] | None = None,
         stored: StoredTargets | None = None,
@@ -168,6 +177,7 @@ class MutableTier(Protocol):
             supersedes: which rows are corrections or deletions, and of what.
             explicit: keep `events.ingest_ts` instead of stamping.
             late: what to do with an explicit ingest time that is too old (R7): refuse, or stamp the event now.
+            changes: how many changes the schema had by which the rows were read; None: it may have had any.
             blanked: how many blankings the coder of the rows knew of; None: the rows hold no codes.
             uncoded: (n,), rows whose coded traits were left out, since they would not be added.
             stored: what a generation says of the events to supersede that are elsewhere; None: whether they are there,
@@ -175,8 +185,9 @@ class MutableTier(Protocol):
             now: the clock's time.
         Raises: ConflictError: an ingest time that is too old or too far ahead of `now`, a known event_id with other
             content, an event to supersede that is unknown, superseded, another user's or newer than the row, or a bulk
-            load under way. StaleCodesError: values were blanked meanwhile, or an uncoded row is new. UnseenTargetsError:
-            `stored` is not of what the rows supersede, or too old. OSError: the disk is full. Nothing is added then.
+            load under way. StaleSchemaError: a generation has applied a change since. StaleCodesError: values were
+            blanked meanwhile, or an uncoded row is new. UnseenTargetsError: `stored` is not of what the rows supersede,
+            or too old. OSError: the disk is full. Nothing is added then.
         """
         ...
 
@@ -327,10 +338,20 @@ class MutableTier(Protocol):
         """
         ...
 
-    def catch_up(self, *, scrubs: int, blanked: int) -> None:
-        """Count at least so many scrubs and blankings: those that are written down beside a tier that is new, or older.
+    def catch_up(
+        self,
+        *,
+        scrubs: int = 0,
+        blanked: int = 0,
+        changes: int = 0,
+        watermark: int = EARLIEST_TS,
+        last: int = EARLIEST_TS - 1,
+    ) -> None:
+        """Know what is written down beside a tier that is new, or older, or whose owner died before he told it: in one step.
 
-        Never lowers anything. Raises: ConflictError: a bulk load is under way.
+        It counts at least so many scrubs, blankings and applied changes. A tier that does not know of a generation up to
+        `watermark`, or that all up to `last` is in, takes that in, lets go of what the generation has, and counts as
+        captured. Never lowers anything. A bulk load under way sees to the times itself when it ends.
         """
         ...
 

@@ -227,8 +227,10 @@ class ForgettingContract(TierTests):
 
     def test_a_tier_that_is_new_catches_up_with_what_is_written_down(self, tier: MutableTier) -> None:
         tier.catch_up(scrubs=2, blanked=3)
-        tier.catch_up(scrubs=1, blanked=4)
-        assert (tier.state().scrubs, tier.state().blanked) == (2, 4)
+        tier.catch_up(scrubs=1, blanked=4, changes=1)
+        tier.catch_up(changes=0)
+        assert (tier.state().scrubs, tier.state().blanked, tier.state().changes) == (2, 4, 1)
+        assert tier.state().frontier == EARLIEST_TS
         assert blanks(tier, {3: [1]}) == (4, [(4, {3: [1]})])
 
     def test_a_blanking_that_could_not_be_put_counts_and_is_put_by_the_next(self, tier: MutableTier) -> None:

@@ -18,7 +18,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.columns import Column
 from latewood.errors import ConflictError
 from latewood.events import Events, concat_events
-from latewood.mutable import MutableTier
+from latewood.mutable import MutableTier, StaleSchemaError
 from latewood.testing.corrections_contract import CorrectionsContract
 from latewood.testing.forgetting_contract import ForgettingContract
 from latewood.testing.recent_events import (
@@ -46,6 +46,37 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
         assert not state.captured
         assert scanned(tier) == []
         assert recent_of(tier, [1, 2]) == [[], []]
+
+    def test_a_tier_that_is_new_beside_generations_starts_where_they_end(self, tier: MutableTier) -> None:
+        tier.append(make_events([1], [5], [NOW]), explicit=True, now=NOW)  # one from a backup, say
+        tier.catch_up(watermark=NOW + 10, last=NOW + 20)
+        state = tier.state()
+        assert (state.floor, state.last, state.frontier, state.captured) == (NOW + 10, NOW + 20, NOW + 21, True)
+        assert tier.append(make_events([1], [6]), now=NOW).ingest_ts.tolist() == [NOW + 21]
+        assert [row[1] for row in scanned(tier, NOW + 10)] == [6]
+        state = tier.state()
+        tier.catch_up(watermark=NOW + 15, last=NOW + 20)
+        assert tier.state() == state  # it knows
+
+    def test_a_load_that_has_just_published_is_left_to_end(self, tier: MutableTier) -> None:
+        watermark = tier.begin_load(10, NOW, "token", now=NOW)
+        tier.catch_up(watermark=watermark, changes=1)
+        state = tier.state()
+        assert (state.frontier, state.floor, state.changes) == (EARLIEST_TS, EARLIEST_TS, 1)
+        tier.end_load("token", published=True)
+        assert tier.state().frontier == watermark
+        assert not tier.state().captured
+
+    def test_rows_read_by_an_older_schema_are_refused(self, tier: MutableTier) -> None:
+        assert tier.append(make_events([1], [5]), changes=0, now=NOW).count == 1
+        tier.catch_up(changes=2)
+        before = tier.state()
+        with pytest.raises(StaleSchemaError):
+            tier.append(make_events([1], [6]), changes=1, now=NOW)
+        assert (tier.state(), len(scanned(tier))) == (before, 1)
+        assert tier.append(make_events([1], [6]), changes=2, now=NOW).count == 1
+        assert tier.append(make_events([1], [7]), changes=3, now=NOW).count == 1  # published, and not told yet
+        assert tier.append(make_events([1], [8]), now=NOW).count == 1  # as any schema has them
 
     def test_a_stamp_is_unique_and_increasing_per_user(self, tier: MutableTier) -> None:
         receipt = tier.append(make_events([1, 2, 1, 1, 2], [9, 9, 8, 9, 7]), now=NOW)

@@ -424,12 +424,15 @@ def test_event_ids_of_an_earlier_format_are_refused(folder: Path, filled: list[A
         read_all(folder)
 
 
-def test_a_state_of_the_first_format_is_read(folder: Path, filled: list[Any]) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_state_of_an_earlier_format_is_read(folder: Path, filled: list[Any], version: int) -> None:
     tier = open_tier(folder)
     state = json.loads(tier._log.head().to_bytes()[:-8])
     tier.close()
-    state["format"] = 1
-    del state["scrub"], state["tier"]["scrubs"], state["tier"]["blanked"]
+    state["format"] = version
+    del state["tier"]["changes"]
+    if version == 1:
+        del state["scrub"], state["tier"]["scrubs"], state["tier"]["blanked"]
     older = json.dumps(state, separators=(",", ":")).encode()
     with lmdb.open(str(segment(folder, 1)), subdir=False) as env, env.begin(write=True) as transaction:
         transaction.put(STATE, older + xxhash.xxh3_64_intdigest(older).to_bytes(8, "little"))
@@ -438,11 +441,11 @@ def test_a_state_of_the_first_format_is_read(folder: Path, filled: list[Any]) ->
 
 def test_a_format_from_the_future_is_refused(folder: Path, filled: list[Any]) -> None:
     tier = open_tier(folder)
-    newer = tier._log.head().to_bytes()[:-8].replace(b'"format":2', b'"format":3')
+    newer = tier._log.head().to_bytes()[:-8].replace(b'"format":3', b'"format":4')
     tier.close()
     with lmdb.open(str(segment(folder, 1)), subdir=False) as env, env.begin(write=True) as transaction:
         transaction.put(STATE, newer + xxhash.xxh3_64_intdigest(newer).to_bytes(8, "little"))
-    with pytest.raises(SchemaError, match="version 3"):
+    with pytest.raises(SchemaError, match="version 4"):
         read_all(folder)
 
 
