@@ -13,17 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from latewood.appending import append
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import Clock, as_clock, show_ts, to_us
 from latewood.columns import Column, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
-from latewood.corrections import look_up
 from latewood.errors import (
     ConflictError,
     CorruptionError,
@@ -45,9 +43,8 @@ from latewood.immutable import (
     Scrubs,
     StoreDescription,
 )
-from latewood.intake import Intake, read_events
 from latewood.materialize import Materializer
-from latewood.mutable import AppendReceipt, MutableTier, StaleCodesError, StoredTargets, UnseenTargetsError
+from latewood.mutable import AppendReceipt, MutableTier
 from latewood.projection import Projection
 from latewood.retention import Retention
 from latewood.schema import Schema, Trait
@@ -202,53 +199,7 @@ class Store:
             event_id with other content, or a row that supersedes what the store does not have, or what was superseded
             before: name the newest version.
         """
-        tier, table, stored = self._writable(), read_table(data), StoredTargets.unseen()
-        while True:
-            blanked = self.vocabulary.blanked  # before anything is coded
-            intake = self._read_events(table)
-            try:
-                return tier.append(
-                    intake.events,
-                    ids=intake.ids,
-                    content=intake.content,
-                    supersedes=intake.supersedes,
-                    explicit=intake.explicit,
-                    late=late,
-                    now=self.clock.now(),
-                    blanked=blanked,
-                    uncoded=intake.uncoded,
-                    stored=stored,
-                )
-            except UnseenTargetsError as asked:
-                stored = look_up(asked, intake, self)
-            except StaleCodesError as stale:
-                if stale.blanking is not None:
-                    self.vocabulary.put_blanked(*stale.blanking)
-                self.vocabulary.refresh_blanked()
-
-    def _read_events(self, table: pa.Table) -> Intake:
-        schema = self.schema
-        try:
-            return read_events(table, schema, self.encode, leave_out=self._known)
-        except SchemaError:
-            if self.refresh().generation.schema == schema:
-                raise
-            return read_events(table, self.schema, self.encode, leave_out=self._known)
-
-    def _known(self, intake: Intake) -> NDArray[np.bool_]:
-        """Rows that will not be added, so that the vocabulary does not learn again what it had to forget.
-
-        They are from before their user's scrub, or repeat an event id.
-        """
-        tier = self._writable()
-        if tier.state().scrubs > len(self.scrubs):
-            self.scrubs.refresh()
-        known: NDArray[np.bool_] = intake.events.event_ts < self.scrubs.scrubbed_at(intake.events.keys)
-        if intake.ids is not None and intake.content is not None and self.vocabulary.blanked:
-            skipped = known if intake.supersedes is None else known & ~intake.supersedes.deletions
-            ids = np.where(skipped[:, None], np.uint64(0), intake.ids)  # they claim none, and a later row may have it
-            known = known | tier.repeats(ids, intake.content, intake.supersedes)
-        return known
+        return append(self, self._writable(), read_table(data), late)
 
     def compact(
         self,

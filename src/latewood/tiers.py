@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from latewood.clock import EARLIEST_TS
 from latewood.errors import ConflictError, SchemaError
 from latewood.immutable import Generation, Scrubs
-from latewood.mutable import InMemoryTier, LmdbTier, MutableTier, WasPublished
+from latewood.mutable import InMemoryTier, LmdbTier, MutableTier, TierState, WasPublished
 from latewood.storage import Storage
 from latewood.storage.local import LocalStorage
 
@@ -75,12 +74,16 @@ def align_tier(tier: MutableTier, generation: Generation, scrubs: Scrubs, blanke
     A store copied to another machine, or one that lost its mutable tier, may go on; what it must not do is to take
     events below what has been published, captured and scrubbed.
     """
+    closed = max([generation.watermark - 1, *(record.scrub_ts for record in scrubs)])
     tier.catch_up(
-        scrubs=len(scrubs),
-        blanked=blanked,
-        changes=generation.change,
-        watermark=generation.watermark,
-        last=max((record.scrub_ts for record in scrubs), default=EARLIEST_TS - 1),
+        TierState(
+            last=closed,
+            frontier=closed + 1,
+            floor=generation.watermark,
+            scrubs=len(scrubs),
+            blanked=blanked,
+            changes=generation.change,
+        )
     )
 
 

@@ -41,10 +41,11 @@ ALLOWED: dict[str, set[str]] = {
     "materialize": {"kernels", "vocabulary", "stripes", "immutable"},
     "loading": {"materialize", "examples"},
     "store": {
-        *("intake", "storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
-        *("forgetting", "corrections", "tiers"),
+        *("storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
+        *("appending", "forgetting", "tiers"),
     },
     "tiers": {"immutable", "mutable", "storage"},
+    "appending": {"corrections", "immutable", "intake", "mutable", "vocabulary"},
     "corrections": {"intake", "immutable", "mutable"},
     "rebuilding": {"intake", "compaction", "histories", "immutable", "ingestion", "store"},
     "sealing": {"examples", "immutable", "materialize", "stripes"},

@@ -1,6 +1,8 @@
 """Living with a store: changes of schema, pins, and the view at a pin."""
 
+import shutil
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import latewood as lw
 from latewood import store as store_module
 from latewood.capture import examples as examples_module
-from latewood.compaction import bulk_load
+from latewood.compaction import bulk_load, publish
 from latewood.immutable import Catalog, Pin
 from latewood.immutable.pins import Pins
 from latewood.intake import read_events
@@ -556,3 +558,105 @@ def test_a_trainer_that_is_behind_finds_a_trait_that_was_added(store: lw.Store, 
     assert batch.to_arrow()["history"].to_pylist() == [{"city": [None, "Oslo"]}]
     with pytest.raises(lw.SchemaError, match="nope"):
         lw.Loader(trainers[1], examples, lw.Projection(traits=["nope"]))
+
+
+ANEW: dict[str, Any] = {"drop": ["item"], "add": pa.schema([("item", pa.int64())])}
+
+
+@pytest.fixture
+def behind(store: lw.Store, clock: ManualClock) -> Iterator[lw.Store]:
+    """A process that has the store open, and looks for newer generations only where it has to."""
+    append(store, clock)
+    store.compact()
+    with lw.Store.open(store.path, clock=clock) as behind:
+        append(behind, clock)
+        yield behind
+
+
+def test_who_is_behind_appends_to_the_trait_that_has_the_name_now(
+    store: lw.Store, behind: lw.Store, clock: ManualClock
+) -> None:
+    store.alter(**ANEW)
+    store.compact()
+    append(behind, clock, item=77)
+    append(store, clock, item=78)
+    store.compact()
+    assert store.history(1)["item"].to_pylist() == [None, None, 77, 78]
+
+
+def test_rows_are_read_again_where_a_change_comes_to_count_between_reading_and_appending(
+    store: lw.Store, behind: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_to = behind.tier.append  # type: ignore[union-attr]
+
+    def change_first(*arguments: Any, **options: Any) -> Any:
+        if not store.generation.change:
+            store.alter(**ANEW)
+            store.compact()
+        return append_to(*arguments, **options)
+
+    monkeypatch.setattr(behind.tier, "append", change_first)
+    append(behind, clock, item=77)
+    assert store.history(1)["item"].to_pylist() == [None, None, 77]
+
+
+def test_the_next_compaction_tells_of_a_change_whose_compaction_died(
+    store: lw.Store, behind: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.alter(**ANEW)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "retire", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.compact()
+    append(behind, clock, item=76)  # as if before the change
+    assert store.compact(watermark=store.generation.watermark).change == 1
+    append(behind, clock, item=77)
+    assert store.history(1)["item"].to_pylist() == [None, None, None, 77]
+
+
+def test_who_is_behind_writes_no_words_of_a_dropped_trait(
+    store: lw.Store, behind: lw.Store, clock: ManualClock
+) -> None:
+    """Two who went on with it left a list that neither could read any more."""
+    store.alter(drop=["action"])
+    store.compact(keep=1)
+    for word in ("one", "two"):
+        with pytest.raises(lw.SchemaError, match="the store has no trait 'action'"):
+            append(behind, clock, action=word)
+    assert store.storage.list(keys.VOCABULARY) == []
+
+
+def test_a_store_that_is_older_than_its_recent_events_takes_no_more(
+    tmp_path: Path, store: lw.Store, clock: ManualClock
+) -> None:
+    old = shutil.copytree(store.path, tmp_path / "old", ignore=shutil.ignore_patterns("mutable"))
+    append(store, clock)
+    store.alter(shards=3)
+    store.compact()
+    store.close()
+    older = lw.Store.open(old, mutable=tmp_path / "store" / "mutable", clock=clock)
+    with older, pytest.raises(lw.CorruptionError, match="has applied 0 changes, but the mutable tier has met one"):
+        append(older, clock)
+
+
+def test_a_compaction_that_meets_rows_of_a_newer_schema_has_lost_its_race(
+    store: lw.Store, behind: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_recipe = publish.make_recipe
+
+    def overtaken(*arguments: Any) -> Any:
+        recipe = make_recipe(*arguments)
+        monkeypatch.setattr(publish, "make_recipe", make_recipe)
+        store.alter(add=pa.schema([("price", pa.int64())]))
+        store.compact()
+        append(store, clock, price=5)
+        return recipe
+
+    monkeypatch.setattr(publish, "make_recipe", overtaken)
+    with pytest.raises(lw.ConflictError, match="generation 2 was published by another compaction first"):
+        behind.compact()
+    assert behind.compact().event_count == 3

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 import latewood as lw
-from latewood import store as store_module
+from latewood import appending
 from latewood.pointer import PLACE_TYPE
 from latewood.testing import ManualClock, fat_rows
 
@@ -135,7 +135,7 @@ def test_what_was_evicted_after_the_look_is_looked_at_again(
     base = place(10, happen(store, clock, 10))
     settle(store, clock)
     looks = []
-    look_up = store_module.look_up
+    look_up = appending.look_up
 
     def then_another(*arguments: Any) -> Any:
         found = look_up(*arguments)
@@ -146,7 +146,7 @@ def test_what_was_evicted_after_the_look_is_looked_at_again(
                 settle(other, clock)
         return found
 
-    monkeypatch.setattr(store_module, "look_up", then_another)
+    monkeypatch.setattr(appending, "look_up", then_another)
     with pytest.raises(lw.ConflictError, match="row 0 supersedes an event that was superseded already"):
         happen(store, clock, 12, supersedes=base)
     before, of_the_other, after = looks

@@ -15,9 +15,8 @@ from contextlib import suppress
 import numpy as np
 
 from latewood.compaction import attempt
-from latewood.compaction.forget import finish_forgetting
 from latewood.compaction.merge import UNPLACED
-from latewood.compaction.publish import make_recipe, publish_merged, retire
+from latewood.compaction.publish import finish_publishing, make_recipe, publish_merged, retire
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.compaction.store import CompactionStore, tier_of
@@ -53,7 +52,7 @@ def bulk_load(
     tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
     blanked = store.vocabulary.blanked
     current = store.catalog.latest()
-    finish_forgetting(store, current, keep)
+    finish_publishing(store, current, keep)
     target = store.changes.latest(current)
     shards = (len(current.shards), target.shards)
     with Spill(target.schema, shards, settings.held_bytes, spill_directory, settings.threads) as new:

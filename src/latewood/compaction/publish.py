@@ -9,7 +9,7 @@ get a ConflictError and their files are deleted.
 
 Scrubs and corrections are read after the cut, never before it, since those from before the cut have to be applied. For a
 change of the schema it does not matter: rows of the new one are appended only once a generation has applied it, and who
-builds by the older one then loses the race for that number.
+builds by the older one then loses the race for that number, at the latest when it meets such rows.
 """
 
 import numpy as np
@@ -28,6 +28,7 @@ from latewood.compaction.write import write_shards
 from latewood.errors import ConflictError, CorruptionError
 from latewood.immutable import Change, Generation, ShardFile
 from latewood.immutable.manifest import Origin
+from latewood.mutable import TierState
 from latewood.vocabulary import extent
 
 
@@ -55,7 +56,7 @@ def compact(
     """
     tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
     parent = store.catalog.latest()
-    finish_forgetting(store, parent, keep)
+    finish_publishing(store, parent, keep)
     with attempt.race(store, parent.id + 1):
         if not anything_to_do(store, parent, watermark):
             return parent
@@ -76,12 +77,13 @@ def build(
 ) -> Generation:
     """Merge the mutable tier's events up to the cut into `parent`, and publish that as generation `number`."""
     target = store.changes.latest(parent)
-    recipe = make_recipe(store, parent, target, number, attempt.attempt_uuid(), cut, origin)
     shards = (len(parent.shards), target.shards)
     with Spill(target.schema, shards, settings.held_bytes, settings.spill_directory, settings.threads) as new:
-        for events in tier_of(store).scan(parent.watermark, cut, scrubbed=True):
-            new.add(events)
-        new.finish()
+        with attempt.race(store, number):  # rows of a newer schema do not fit, and are there once it is published
+            recipe = make_recipe(store, parent, target, number, attempt.attempt_uuid(), cut, origin)
+            for events in tier_of(store).scan(parent.watermark, cut, scrubbed=True):
+                new.add(events)
+            new.finish()
         return publish_merged(store, recipe, new, settings, progress)
 
 
@@ -122,12 +124,19 @@ def publish_merged(
     return generation
 
 
+def finish_publishing(store: CompactionStore, newest: Generation, keep: int) -> None:
+    """What is still to be done about the newest generation, if whoever published it has died since."""
+    tier_of(store).catch_up(TierState(changes=newest.change))  # before words of dropped traits may be collected
+    finish_forgetting(store, newest, keep)
+
+
 def retire(store: CompactionStore, generation: Generation, parent: Generation, keep: int) -> None:
     """After publishing: evict what even the parent has, and delete the files of older ones (R11, R19).
 
-    Evicting one generation late spares a capture that still reads the parent its retry; where something was forgotten
-    nobody is spared.
+    First the tier is told of the changes that count from now on (R17). Evicting one generation late spares a capture that
+    still reads the parent its retry; where something was forgotten nobody is spared.
     """
+    tier_of(store).catch_up(TierState(changes=generation.change))
     tier_of(store).evict(parent.watermark)
     if generation.scrubs:
         finish_forgetting(store, generation, keep)

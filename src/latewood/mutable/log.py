@@ -87,6 +87,12 @@ class LogState:
             keep += 1
         return replace(self, segments=self.segments[keep:])
 
+    def recorded(self, number: int) -> "LogState":
+        """With the scrub of that number recorded, unless another has seen to it."""
+        if self.scrub is None or self.scrub.number != number:
+            return self
+        return replace(self.changed(scrubs=number + 1), scrub=None)
+
     def to_bytes(self) -> bytes:
         tier = {name: getattr(self.tier, name) for name in _TIER_FIELDS}
         document = {"format": VERSION, **{name: getattr(self, name) for name in _FIELDS}, "tier": tier}

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import DAY_US, EARLIEST_TS, HOUR_US, show_ts
+from latewood.clock import DAY_US, HOUR_US, show_ts
 from latewood.columns import filled
 from latewood.errors import ConflictError
 from latewood.events import Events, Suppressions
@@ -98,18 +98,18 @@ class LoggedTier:
             return AppendReceipt(0, 0, 0, np.zeros(0, np.int64), np.zeros(0, np.int32))
         if (ids is None) != (content is None):
             raise ValueError("ids= and content= come together")
-        appending = Appending(
-            events, ids, content, supersedes, explicit, late, changes, blanked, uncoded, stored, now,
-            self._settings.max_ahead_us,
-        )  # fmt: skip
-        self._queue.append(appending)
+        ahead = self._settings.max_ahead_us
+        asked = Appending(
+            events, ids, content, supersedes, explicit, late, changes, blanked, uncoded, stored, now, ahead
+        )
+        self._queue.append(asked)
         with self._writing:
-            if appending.outcome is None:
+            if asked.outcome is None:
                 self._append_queued()
-        if isinstance(appending.outcome, BaseException):
-            raise appending.outcome
-        assert isinstance(appending.outcome, AppendReceipt)
-        return appending.outcome
+        if isinstance(asked.outcome, BaseException):
+            raise asked.outcome
+        assert isinstance(asked.outcome, AppendReceipt)
+        return asked.outcome
 
     def repeats(
         self, ids: NDArray[np.uint64], content: NDArray[np.uint64], supersedes: Supersedes | None = None
@@ -368,7 +368,7 @@ class LoggedTier:
             state = self._replica.state
         if (pending := state.scrub) is not None:
             self._book.write(pending.number, pending.scrub_ts, pending.body)
-            self._replica.write(lambda transaction: (_recorded(transaction.state, pending.number), None))
+            self._replica.write(lambda transaction: (transaction.state.recorded(pending.number), None))
         with self._reading:
             state = self._replica.state
         read_up_to(self._book, state.tier.scrubs)
@@ -408,27 +408,14 @@ class LoggedTier:
         column = self._remembered(self._replica.arena.view().take(rows)).traits.get(trait)
         return np.zeros(0, np.int32) if column is None else np.unique(column.values)
 
-    def catch_up(
-        self,
-        *,
-        scrubs: int = 0,
-        blanked: int = 0,
-        changes: int = 0,
-        watermark: int = EARLIEST_TS,
-        last: int = EARLIEST_TS - 1,
-    ) -> None:
-        def caught_up(state: TierState) -> TierState:
-            return rules.caught_up(
-                state, scrubs=scrubs, blanked=blanked, changes=changes, watermark=watermark, last=last
-            )
-
+    def catch_up(self, least: TierState) -> None:
         def change(transaction: LogTransaction) -> tuple[LogState, LogState]:
             before = transaction.state
-            if (after := caught_up(before.tier)) == before.tier:
+            if (after := rules.caught_up(before.tier, least)) == before.tier:
                 return before, before
             return self._evicted(before, before.changed(**asdict(after)))
 
-        if (known := self.state()) == caught_up(known):
+        if (known := self.state()) == rules.caught_up(known, least):
             return
         with self._writing:
             self._settle_load()
@@ -513,10 +500,3 @@ def _check_there(state: TierState, start_ingest: int) -> None:
             f"events from {show_ts(start_ingest)} on were asked for, but those below {show_ts(state.floor)} were evicted: "
             f"a newer generation has them"
         )
-
-
-def _recorded(state: LogState, number: int) -> LogState:
-    """With the scrub of that number recorded, unless another has seen to it."""
-    if state.scrub is None or state.scrub.number != number:
-        return state
-    return replace(state.changed(scrubs=number + 1), scrub=None)

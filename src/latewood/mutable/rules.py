@@ -95,28 +95,19 @@ def raised(state: TierState, cutoff: int, last: int | None) -> TierState:
     return replace(state, last=raised_last, frontier=max(state.frontier, cutoff))
 
 
-def caught_up(
-    state: TierState, *, scrubs: int, blanked: int, changes: int, watermark: int, last: int
-) -> TierState:
-    """With at least so many scrubs, blankings and changes counted, and everything closed that is so elsewhere.
-
-    What is new beside a generation of that watermark cannot know what was evicted and captured: all that may have been.
-    """
-    counted = replace(
-        state,
-        scrubs=max(state.scrubs, scrubs),
-        blanked=max(state.blanked, blanked),
-        changes=max(state.changes, changes),
-    )
-    is_told = state.frontier >= watermark and state.last >= last
+def caught_up(state: TierState, least: TierState) -> TierState:
+    """With at least what `least` counts, and everything closed that is so there: see `MutableTier.catch_up`."""
+    counts = {name: max(getattr(state, name), getattr(least, name)) for name in ("scrubs", "blanked", "changes")}
+    counted = replace(state, **counts)
+    is_told = state.frontier >= least.floor and state.last >= least.last
     if is_told or state.load_token is not None:  # a load that has just published ends by itself
         return counted
     return replace(
         counted,
-        last=max(state.last, last, watermark - 1),
-        frontier=max(state.frontier, last + 1, watermark),
-        floor=max(state.floor, watermark),
-        captured=True,
+        last=max(state.last, least.last),
+        frontier=max(state.frontier, least.frontier),
+        floor=max(state.floor, least.floor),
+        captured=True,  # it may have been
     )
 
 

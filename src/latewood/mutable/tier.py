@@ -49,7 +49,9 @@ class TierState:
     load_token: str | None = None  # the bulk load under way, if any
     scrubs: int = 0  # how many scrubs are recorded in the book (R16)
     blanked: int = 0  # how many times values were blanked that only forgotten events had
-    changes: int = 0  # how many changes of the store (R17) the newest generation has applied, as far as the tier was told
+    changes: int = (
+        0  # how many changes of the store (R17) the newest generation has applied, as far as the tier was told
+    )
 
     @property
     def closed(self) -> int:
@@ -338,20 +340,13 @@ class MutableTier(Protocol):
         """
         ...
 
-    def catch_up(
-        self,
-        *,
-        scrubs: int = 0,
-        blanked: int = 0,
-        changes: int = 0,
-        watermark: int = EARLIEST_TS,
-        last: int = EARLIEST_TS - 1,
-    ) -> None:
-        """Know what is written down beside a tier that is new, or older, or whose owner died before he told it: in one step.
+    def catch_up(self, least: TierState) -> None:
+        """Know what is written down beside a tier that is new, or older, or that was not told by who died: in one step.
 
-        It counts at least so many scrubs, blankings and applied changes. A tier that does not know of a generation up to
-        `watermark`, or that all up to `last` is in, takes that in, lets go of what the generation has, and counts as
-        captured. Never lowers anything. A bulk load under way sees to the times itself when it ends.
+        It counts at least so many scrubs, blankings and applied changes as `least`. Where it does not know that there are
+        generations up to `least.floor`, or that all up to `least.last` is in, it takes over these times, lets go of what
+        the generations have, and counts as captured. Never lowers anything. A bulk load under way sees to the times itself
+        when it ends.
         """
         ...
 

@@ -10,7 +10,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.columns import Column
 from latewood.errors import ConflictError
 from latewood.immutable import Scrubs
-from latewood.mutable import MutableTier, StaleCodesError, hash_content, hash_ids
+from latewood.mutable import MutableTier, StaleCodesError, TierState, hash_content, hash_ids
 from latewood.testing.recent_events import (
     ALL_OF_TIME,
     NOW,
@@ -226,9 +226,9 @@ class ForgettingContract(TierTests):
         assert (receipt.count, receipt.duplicates) == (1, 1)
 
     def test_a_tier_that_is_new_catches_up_with_what_is_written_down(self, tier: MutableTier) -> None:
-        tier.catch_up(scrubs=2, blanked=3)
-        tier.catch_up(scrubs=1, blanked=4, changes=1)
-        tier.catch_up(changes=0)
+        tier.catch_up(TierState(scrubs=2, blanked=3))
+        tier.catch_up(TierState(scrubs=1, blanked=4, changes=1))
+        tier.catch_up(TierState())
         assert (tier.state().scrubs, tier.state().blanked, tier.state().changes) == (2, 4, 1)
         assert tier.state().frontier == EARLIEST_TS
         assert blanks(tier, {3: [1]}) == (4, [(4, {3: [1]})])

@@ -18,7 +18,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.columns import Column
 from latewood.errors import ConflictError
 from latewood.events import Events, concat_events
-from latewood.mutable import MutableTier, StaleSchemaError
+from latewood.mutable import MutableTier, StaleSchemaError, TierState
 from latewood.testing.corrections_contract import CorrectionsContract
 from latewood.testing.forgetting_contract import ForgettingContract
 from latewood.testing.recent_events import (
@@ -49,18 +49,18 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
 
     def test_a_tier_that_is_new_beside_generations_starts_where_they_end(self, tier: MutableTier) -> None:
         tier.append(make_events([1], [5], [NOW]), explicit=True, now=NOW)  # one from a backup, say
-        tier.catch_up(watermark=NOW + 10, last=NOW + 20)
+        tier.catch_up(TierState(last=NOW + 20, frontier=NOW + 21, floor=NOW + 10))
         state = tier.state()
         assert (state.floor, state.last, state.frontier, state.captured) == (NOW + 10, NOW + 20, NOW + 21, True)
         assert tier.append(make_events([1], [6]), now=NOW).ingest_ts.tolist() == [NOW + 21]
         assert [row[1] for row in scanned(tier, NOW + 10)] == [6]
         state = tier.state()
-        tier.catch_up(watermark=NOW + 15, last=NOW + 20)
+        tier.catch_up(TierState(last=NOW + 20, frontier=NOW + 21, floor=NOW + 15))
         assert tier.state() == state  # it knows
 
     def test_a_load_that_has_just_published_is_left_to_end(self, tier: MutableTier) -> None:
         watermark = tier.begin_load(10, NOW, "token", now=NOW)
-        tier.catch_up(watermark=watermark, changes=1)
+        tier.catch_up(TierState(last=watermark - 1, frontier=watermark, floor=watermark, changes=1))
         state = tier.state()
         assert (state.frontier, state.floor, state.changes) == (EARLIEST_TS, EARLIEST_TS, 1)
         tier.end_load("token", published=True)
@@ -69,7 +69,7 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
 
     def test_rows_read_by_an_older_schema_are_refused(self, tier: MutableTier) -> None:
         assert tier.append(make_events([1], [5]), changes=0, now=NOW).count == 1
-        tier.catch_up(changes=2)
+        tier.catch_up(TierState(changes=2))
         before = tier.state()
         with pytest.raises(StaleSchemaError):
             tier.append(make_events([1], [6]), changes=1, now=NOW)

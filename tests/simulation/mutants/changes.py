@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from latewood import appending
 from latewood.capture import examples
 from latewood.compaction import bulk, forget, publish, recipe, rows, runs
 from latewood.compaction.parent import OldShard
@@ -15,7 +16,7 @@ from latewood.immutable import Catalog, Scrubs
 from latewood.immutable.resolve import Status
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer, materializer
-from latewood.mutable import admission
+from latewood.mutable import admission, rules
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.schema import Schema
@@ -191,13 +192,16 @@ def a_replay_brings_the_past_back() -> Patches:
         entry = skip(*arguments)
         return replace(entry, skipped=np.zeros_like(entry.skipped))
 
-    known = Store._known
+    not_added = appending._not_added
 
-    def known_but_for_scrubs(self: Store, intake: Any) -> Any:
-        with patch.object(self.scrubs, "scrubbed_at", lambda keys: np.full(len(keys.hash), NOT_SCRUBBED)):
-            return known(self, intake)
+    def not_added_but_for_scrubs(store: Store, *arguments: Any) -> Any:
+        with patch.object(store.scrubs, "scrubbed_at", lambda keys: np.full(len(keys.hash), NOT_SCRUBBED)):
+            return not_added(store, *arguments)
 
-    return [patch.object(admission, "_skip", skip_none), patch.object(Store, "_known", known_but_for_scrubs)]
+    return [
+        patch.object(admission, "_skip", skip_none),
+        patch.object(appending, "_not_added", not_added_but_for_scrubs),
+    ]
 
 
 @mutant("R16", within=50)
@@ -287,6 +291,26 @@ def a_name_is_always_the_same_trait() -> Patches:
         ]
 
     return [patch.object(OldShard, "tails", by_name), patch.object(writer, "sources", by_names)]
+
+
+@mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))
+def rows_of_an_old_schema_are_appended() -> Patches:
+    """Who is behind goes on appending to traits that were dropped."""
+    append, as_of_change = LoggedTier.append, appending._as_of_change
+
+    def append_any(self: LoggedTier, *arguments: Any, changes: int | None = None, **options: Any) -> Any:
+        return append(self, *arguments, **options)
+
+    return [
+        patch.object(LoggedTier, "append", append_any),
+        patch.object(appending, "_as_of_change", lambda store, number: as_of_change(store, 0)),
+    ]
+
+
+@mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))
+def the_tier_is_not_told_of_changes() -> Patches:
+    """A compaction that applies a change leaves the mutable tier as it was."""
+    return [patch.object(rules, "caught_up", lambda state, least: state)]
 
 
 @mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))

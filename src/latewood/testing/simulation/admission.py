@@ -14,6 +14,7 @@ from latewood.events import NEVER, Events
 from latewood.mutable.event_batch import EventBatch
 from latewood.mutable.log import LogState
 from latewood.mutable.tier import TierState
+from latewood.testing.simulation import laws
 from latewood.testing.simulation.broken import require
 from latewood.testing.simulation.model import NUMBER, Place, Row, Version, has_name
 
@@ -47,6 +48,7 @@ class Judgement:
 def take_batch(world: "World", process: "Process", asked: "Asked", before: LogState, batch: EventBatch) -> None:
     """A batch was committed: its rows enter the model, if they are what was asked for and treated as the rules say."""
     events, versions = batch.events, batch.versions
+    laws.check_traits(world, before.tier.changes, events)
     numbers = events.traits[asked.schema[NUMBER].id].values.tolist()
     named: list[Named] = []
     if versions is not None:

@@ -37,6 +37,8 @@ def compact(process: Process) -> None:
     generation = process.attempt(lambda: process.store.compact(cut, keep=keep, workers=1), refused)
     if generation is not None:
         require(generation.id >= before - 1, "compaction returned an older generation:", generation, before)
+        told = world.log.head().tier.changes
+        require(told >= generation.change, "R17: the tier was not told of a change that counts:", told, generation)
 
 
 def roll_back(process: Process) -> None:

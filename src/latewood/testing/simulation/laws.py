@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def check_state(before: TierState, after: TierState) -> None:
     """R5, R7, R11: the clocks never go back, and keep their order."""
-    for name in ("last", "frontier", "floor", "latest_ingest", "captured", "scrubs", "blanked"):
+    for name in ("last", "frontier", "floor", "latest_ingest", "captured", "scrubs", "blanked", "changes"):
         require(getattr(after, name) >= getattr(before, name), f"{name} went back:", before, after)
     require(after.floor <= after.frontier <= after.closed, "floor ≤ frontier ≤ closed does not hold:", after)
     require(after.latest_ingest <= after.last, "an event lies past the clock:", after)
@@ -36,6 +36,14 @@ def check_commit(world: "World", before: LogState, after: LogState, batches: lis
     floor = after.tier.floor
     if floor > before.tier.floor:
         require(newest is not None and floor <= newest.watermark, "R11: let go of what no generation has:", after)
+
+
+def check_traits(world: "World", changes: int, events: Events) -> None:
+    """R17: nothing is appended to a trait that was dropped, once the tier was told."""
+    if changes:
+        schema = world.changes[changes - 1].schema
+        dropped = {id_ for id_ in events.traits if id_ < schema.next_id} - {trait.id for trait in schema}
+        require(not dropped, "R17: values of dropped traits were taken in:", dropped, schema)
 
 
 def take_scrub(world: "World", asked: "AskedScrub", before: TierState, pending: PendingScrub) -> None:
