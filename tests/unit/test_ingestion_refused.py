@@ -10,6 +10,7 @@ import pytest
 
 import latewood as lw
 import latewood.files as files
+import latewood.ingestion.load as load_module
 from few_events import AS_USUAL, EVENTS, FIRST_S, GROUPED, KEPT, items, load, place, schema_of, with_value
 from latewood.storage.local import LocalStorage
 from latewood.testing import ManualClock
@@ -238,6 +239,40 @@ def test_a_store_that_someone_has_begun_to_use_is_not_taken_away(
         load(EVENTS, tmp_path / "store")
     with lw.Store.open(tmp_path / "store") as store:
         assert items(store, 9) == [1]
+
+
+@pytest.mark.parametrize("where", ["folder", "memory"])
+def test_nothing_is_acknowledged_by_a_store_that_is_being_taken_away(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, delete = (tmp_path / "store" if where == "folder" else place()), load_module._delete
+    asked = []
+
+    def someone_appends(*arguments: Any) -> None:
+        with lw.Store.open(path) as other:
+            for act in (delete, lambda *_: None):  # before it is gone, and after
+                with pytest.raises((lw.ConflictError, OSError)):
+                    other.append({"user_id": [9], "event_ts": [5], "item": [1], "action": ["x"]})
+                asked.append(act(*arguments))
+
+    monkeypatch.setattr(load_module, "_delete", someone_appends)
+    with pytest.raises(lw.SchemaError, match="null"):
+        load(with_value("uid", 4, None), path)
+    assert len(asked) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_someone_has_altered_is_not_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def someone_alters(*_: Any, **__: Any) -> None:
+        with lw.Store.open(tmp_path / "store") as other:
+            other.alter(shards=3)
+        raise lw.ConflictError("someone was first")
+
+    monkeypatch.setattr("latewood.ingestion.load.bulk_load", someone_alters)
+    with pytest.raises(lw.ConflictError):
+        load(EVENTS, tmp_path / "store")
+    with lw.Store.open(tmp_path / "store") as store:
+        assert store.compact().change == 1
 
 
 def test_events_from_the_future_are_refused_and_leave_nothing(tmp_path: Path) -> None:

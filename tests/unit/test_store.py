@@ -293,6 +293,30 @@ def test_a_closed_store_says_so_whatever_is_asked(path: str | Path, clock: Manua
         assert items(again) == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("recent", lambda store: store.history(1)),
+        ("append", lambda store: store.append(events(3))),
+        ("scan", lambda store: store.compact()),
+    ],
+)
+def test_a_store_that_is_closed_under_a_call_says_so(
+    name: str, use: Callable[[lw.Store], Any], store_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lw.Store.create(store_path, SCHEMA, clock=clock)
+    store.append(events(1))
+    call = getattr(store.tier, name)
+
+    def close_first(*arguments: Any, **options: Any) -> Any:
+        store.close()
+        return call(*arguments, **options)
+
+    monkeypatch.setattr(store.tier, name, close_first)
+    with pytest.raises(lw.ConflictError, match="was closed"):
+        use(store)
+
+
 def test_what_is_printed_of_what_a_store_gives(store_path: Path, clock: ManualClock) -> None:
     with lw.Store.create(store_path, SCHEMA, clock=clock) as store:
         receipt = store.append(events(1, 2) | {"event_id": ["a", "b"]})

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rich.console import Console
 from latewood.clock import Clock, show_ts
 from latewood.columns import first_row, one_array
 from latewood.compaction import bulk_load
+from latewood.compaction.attempt import attempt_uuid
 from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
 from latewood.events import Events
 from latewood.ingestion.blame import blame, check
@@ -240,12 +242,29 @@ def _state_unused(store: Store) -> TierState:
 
 
 def _take_away(store: Store, scratch: list[Path], root: Path | None) -> None:
-    """Delete a store that was created a moment ago, and the folders made for it, unless someone has begun to use it."""
+    """Delete a store that was created a moment ago, and the folders made for it, unless someone has begun to use it.
+
+    From looking to deleting a bulk load is under way that nobody ends, so that nothing is acknowledged that goes then.
+    """
     assert store.tier is not None
-    used = store.catalog.latest().id > store.generation.id or store.tier.state() != _state_unused(store)
-    store.close()
-    if used:
+    token, now = attempt_uuid(), store.clock.now()
+    try:
+        store.tier.begin_load(now, now, token, now=now)
+    except ConflictError:  # someone loads, or has taken a later moment
+        store.close()
         return
+    newest, state = store.catalog.latest(), replace(store.tier.state(), load_token=None)
+    used = newest.id > store.generation.id or state != _state_unused(store)
+    if used or store.changes.latest(newest).number > 0:
+        store.tier.end_load(token, published=False)
+        store.close()
+        return
+    _delete(store, scratch, root)
+    store.tier.end_load(token, published=None)
+    store.close()
+
+
+def _delete(store: Store, scratch: list[Path], root: Path | None) -> None:
     stored = [found.key for found in store.storage.list("")]
     # What says that it is a store goes last: an interruption leaves an empty store, not a riddle.
     for part in (keys.VOCABULARY, keys.GENERATIONS, keys.MANIFESTS, keys.STORE):

@@ -219,7 +219,7 @@ class LoggedTier:
         def read(log_state: LogState) -> Recent:
             state, arena = log_state.tier, self._replica.arena
             rules.check_no_load(state)
-            earliest = self._earliest(keys, _at_least(min_ingest, state.floor, len(end_ts)))
+            earliest = self._earliest(keys, np.maximum(np.full(len(end_ts), min_ingest, np.int64), state.floor))
             cutoffs = filled(len(end_ts), state.closed) if cutoff is None else np.ascontiguousarray(cutoff, np.int64)
             offsets, rows = arena.gather(keys, end_ts, earliest, cutoffs, tie_ingest, tie_ordinal)
             suppressed = arena.suppressed(keys, end_ts, min_ingest, earliest, cutoffs)
@@ -486,11 +486,6 @@ class LoggedTier:
 
     def _close_log(self) -> None:
         self._log.close()
-
-
-def _at_least(value: int | NDArray[np.int64], least: int, n: int) -> NDArray[np.int64]:
-    """One for each, or the same for all."""
-    return np.maximum(value, least) if isinstance(value, np.ndarray) else filled(n, max(value, least))
 
 
 def _check_there(state: TierState, start_ingest: int) -> None:

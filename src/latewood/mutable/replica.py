@@ -117,4 +117,4 @@ class Replica:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError("the mutable tier is closed")
+            raise ConflictError("the mutable tier was closed")

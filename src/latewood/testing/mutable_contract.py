@@ -450,7 +450,7 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
     def test_closing_twice_is_fine_and_a_closed_tier_says_so(self, tier: MutableTier) -> None:
         tier.close()
         tier.close()
-        with pytest.raises(ValueError, match="closed"):
+        with pytest.raises(ConflictError, match="closed"):
             tier.state()
         with pytest.raises(ValueError, match="closed"):
             tier.append(make_events([1], [5]), now=NOW)
