@@ -126,6 +126,8 @@ class Store:
         store = cls(place, storage, description, clock)
         if not read_only:
             store._open_for_writing(mutable)
+        elif not store.catalog.has_begun():
+            raise StoreNotFoundError(f"{place} is not a store yet: it is being created, and has no generation")
         return store
 
     def _open_for_writing(self, mutable: str | Path | None) -> None:

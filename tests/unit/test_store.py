@@ -13,6 +13,7 @@ import pytest
 
 import latewood as lw
 from latewood.clock import EARLIEST_TS
+from latewood.immutable import Catalog
 from latewood.mutable.replica import Replica
 from latewood.store import StoreDescription
 from latewood.testing import ManualClock
@@ -141,6 +142,21 @@ def test_a_create_that_was_cut_off_is_completed_on_opening(store_path: Path) -> 
     with lw.Store.open(store_path) as store:
         assert store.generation.id == 0
         assert store.append(events(1)).count == 1
+
+
+def test_a_store_that_is_just_being_created_is_not_there_yet_for_a_reader(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_first = Catalog.ensure_first
+
+    def read_before(*arguments: Any) -> None:
+        with pytest.raises(lw.StoreNotFoundError, match="not a store yet"):
+            lw.Store.open(store_path, read_only=True)
+        ensure_first(*arguments)
+
+    monkeypatch.setattr(Catalog, "ensure_first", read_before)
+    lw.Store.create(store_path, SCHEMA).close()
+    assert lw.Store.open(store_path, read_only=True).generation.id == 0
 
 
 def test_a_copy_without_recent_events_goes_on_where_its_generations_end(store_path: Path, clock: ManualClock) -> None:

@@ -50,6 +50,10 @@ class Catalog:
             )
         self.publish(Generation.first(self._epoch, schema, shards=shards, retention=retention))
 
+    def has_begun(self) -> bool:
+        """Whether there is a generation, or was: a store that is just being created has none."""
+        return bool(self._storage.list(keys.MANIFESTS) or self._storage.list(keys.GENERATIONS))
+
     def latest(self) -> Generation:
         """The newest generation, whoever published it. Costs one read of a key that is not there.
 

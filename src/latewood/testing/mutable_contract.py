@@ -452,5 +452,5 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
         tier.close()
         with pytest.raises(ConflictError, match="closed"):
             tier.state()
-        with pytest.raises(ValueError, match="closed"):
+        with pytest.raises(ConflictError, match="closed"):
             tier.append(make_events([1], [5]), now=NOW)
