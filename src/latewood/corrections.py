@@ -47,25 +47,24 @@ def look_up(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) ->
 def _look_in(reader: GenerationReader, asked: UnseenTargetsError, intake: Intake, scrubs: Scrubs) -> StoredTargets:
     if reader.generation.scrubs > len(scrubs):
         scrubs.refresh()
-    places, located = asked.places, reader.locate(intake.events.keys.take(asked.rows))
+    places, keys, watermark = asked.places, intake.events.keys.take(asked.rows), reader.generation.watermark
+    located = reader.locate(keys)
     found = reader.find_rows(located, places.event_ts, places.ingest_ts, places.ordinal)
-    _refuse_missing(reader, asked, intake, scrubs, found < 0)
+    missing = (found < 0) & (places.ingest_ts < watermark)
+    # what a scrub of events took is told by its absence alone, once it is done
+    forgotten = missing & (places.ingest_ts <= scrubs.scrubbed_at(keys))
+    if not reader.generation.expired:
+        _refuse_missing(asked, intake, missing & (scrubs.scrubbed_at(keys) == NOT_SCRUBBED))
     there = np.flatnonzero(found >= 0)
     newer = Newer.none(len(found))
     newer.put(there, _find_newer(reader, Located(located.shard[there], located.user[there]), found[there]))
-    return StoredTargets(reader.generation.watermark, asked.rows, places, newer)
+    return StoredTargets(watermark, asked.rows, places, newer, forgotten)
 
 
-def _refuse_missing(
-    reader: GenerationReader, asked: UnseenTargetsError, intake: Intake, scrubs: Scrubs, missing: NDArray[np.bool_]
-) -> None:
+def _refuse_missing(asked: UnseenTargetsError, intake: Intake, missing: NDArray[np.bool_]) -> None:
     """Raises: ConflictError: a row supersedes what was never there."""
-    if reader.generation.expired:
-        return
-    places, keys = asked.places, intake.events.keys.take(asked.rows)
-    missing = missing & (places.ingest_ts < reader.generation.watermark) & (scrubs.scrubbed_at(keys) == NOT_SCRUBBED)
     if missing.any():
-        i = int(np.argmax(missing))
+        places, i = asked.places, int(np.argmax(missing))
         row, event_ts, ingest_ts = int(asked.rows[i]), int(places.event_ts[i]), int(places.ingest_ts[i])
         raise ConflictError(
             f"row {row} supersedes an event of {show_ts(event_ts)}, ingested {show_ts(ingest_ts)}, number "

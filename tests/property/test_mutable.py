@@ -371,7 +371,7 @@ class TierMachine(RuleBasedStateMachine):
             for *known, at in self.model.superseded:
                 if tuple(known) == place and at < asked.floor:
                     newer.at[i], newer.ordinal[i] = at, GONE if self.model.deleted[place] else 0
-        return StoredTargets(asked.floor, asked.rows, asked.places, newer)
+        return StoredTargets(asked.floor, asked.rows, asked.places, newer, np.zeros(len(asked.rows), np.bool_))
 
     @precondition(lambda self: self.model.last % 3 == 1)
     @rule(users=st.sets(st.sampled_from(USERS), min_size=1, max_size=2), delta=deltas, which=st.integers(1, 2))

@@ -426,3 +426,26 @@ def test_a_scrub_finds_values_of_rows_that_were_coded_and_not_added(
     blanked = store.vocabulary.blanked
     store.scrub(["u1"])
     assert store.vocabulary.blanked == blanked, "what is blanked is not blanked again"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_a_scrub_took_is_unknown_by_its_place_too_whenever_a_process_heard_of_it(
+    store: lw.Store, clock: ManualClock, early: bool
+) -> None:
+    """One that read the record when it was settled counted a deletion, and corrections were refused from then on."""
+    place = {"event_ts": 1010, "ingest_ts": 1010, "ordinal": 0}
+    with lw.Store.open(store.path, clock=clock) as other:
+        receipt = store.scrub(where=lw.col("item") == 1, compact=False)
+        assert receipt.events == 1
+        if early:
+            other.scrubs.refresh()
+        store.compact()
+        for writer in (other, store):
+            clock.advance(10)
+            deleted = writer.append(pa.table({"user_id": ["u1"], "supersedes": [place]}))
+            assert (deleted.count, deleted.skipped) == (0, 1)
+        for writer in (other, store):
+            clock.advance(10)
+            row = {"user_id": ["u1"], "event_ts": [clock.now()], "item": [9], "shop": ["big shop"]}
+            assert writer.append(pa.table(row | {"supersedes": [place]})).count == 1
+    assert store.history("u1")["item"].to_pylist() == [3, 9, 9]

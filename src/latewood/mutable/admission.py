@@ -68,7 +68,8 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
     if appending.supersedes is not None:
         targets, pointless = find_targets(appending.events, appending.ids, appending.supersedes, fresh, known)
         entry.skipped[pointless], fresh[pointless] = True, False
-        targets, again = check_once(targets, appending.events, appending.supersedes, known, appending.stored)
+        targets, again, pointless = check_once(targets, appending.events, appending.supersedes, known, appending.stored)
+        entry.skipped[pointless], fresh[pointless] = True, False
         fresh[again.rows] = False
     if appending.uncoded is not None and (appending.uncoded & fresh).any():
         raise StaleCodesError(appending.blanked, known.state.tier.blanked, known.state.blanking)

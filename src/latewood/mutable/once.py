@@ -29,15 +29,19 @@ class DeletedAgain:
 
 def check_once(
     targets: Targets, events: Events, supersedes: Supersedes, known: Known, stored: StoredTargets | None
-) -> tuple[Targets, DeletedAgain]:
-    """The targets that are superseded by nothing else, and the rows that delete what is deleted.
+) -> tuple[Targets, DeletedAgain, NDArray[np.int64]]:
+    """The targets that are superseded by nothing else, the rows that delete what is deleted, and those to be skipped.
+
+    These delete what was stored, and a scrub took: as in `find_targets`, to which only what is here is known.
 
     Raises: ConflictError: naming a row whose event has a newer version, or was deleted and is to be corrected.
         UnseenTargetsError: see `MutableTier.append`.
     """
+    newer, gone = _find_newer(targets, events.keys.take(targets.rows), known, stored)
+    pointless = targets.rows[gone & supersedes.deletions[targets.rows]]
+    targets, newer = targets.take(np.flatnonzero(~gone)), newer.take(np.flatnonzero(~gone))
     rows = targets.rows
     keys, deletions = events.keys.take(rows), supersedes.deletions[rows]
-    newer = _find_newer(targets, keys, known, stored)
     before = newer.at != NEVER
     again = before & deletions & (newer.ordinal == GONE)
     _refuse_superseded(rows, newer, before & ~again)
@@ -47,12 +51,17 @@ def check_once(
     _refuse_second(rows, first, second & ~repeated)
     above = np.where(repeated, rows[first], -1)
     done = again | repeated
-    return targets.take(np.flatnonzero(~done)), DeletedAgain(rows[done], above[done], newer.at[done])
+    return targets.take(np.flatnonzero(~done)), DeletedAgain(rows[done], above[done], newer.at[done]), pointless
 
 
-def _find_newer(targets: Targets, keys: UserKeys, known: Known, stored: StoredTargets | None) -> Newer:
-    """What took the place of each target that is not of the table itself. Forgotten ones are as good as deletions."""
-    newer = Newer.none(len(targets))
+def _find_newer(
+    targets: Targets, keys: UserKeys, known: Known, stored: StoredTargets | None
+) -> tuple[Newer, NDArray[np.bool_]]:
+    """What took the place of each target that is not of the table itself, and which of them a scrub took.
+
+    A newer version that was forgotten is as good as a deletion.
+    """
+    newer, gone = Newer.none(len(targets)), np.zeros(len(targets), np.bool_)
     earlier = np.flatnonzero(targets.within < 0)
     places, users = targets.places.take(earlier), keys.take(earlier)
     newer.put(earlier, known.arena.newer(users, places))
@@ -60,18 +69,19 @@ def _find_newer(targets: Targets, keys: UserKeys, known: Known, stored: StoredTa
         is_here = known.arena.rows_at(known.arena.find_users(users), places) >= 0
         elsewhere = earlier[~is_here & (newer.at[earlier] == NEVER)]
         if len(elsewhere):
-            newer.put(elsewhere, _look(stored, targets.rows[elsewhere], targets.places.take(elsewhere), known))
+            _check_looked(stored, targets.rows[elsewhere], targets.places.take(elsewhere), known)
+            newer.put(elsewhere, stored.newer)
+            gone[elsewhere] = stored.forgotten
     at_place = Places(newer.event_ts, newer.at, newer.ordinal)
     newer.ordinal[forgotten(keys, at_place, known.book) & (newer.ordinal >= 0)] = GONE
-    return newer
+    return newer, gone
 
 
-def _look(stored: StoredTargets, rows: NDArray[np.int64], places: Places, known: Known) -> Newer:
-    """What a generation said. Raises: UnseenTargetsError: it was not asked, or is too old by now."""
+def _check_looked(stored: StoredTargets, rows: NDArray[np.int64], places: Places, known: Known) -> None:
+    """Raises: UnseenTargetsError: no generation was asked, or one that is too old by now."""
     floor = known.state.tier.floor
     if stored.watermark < floor or not stored.are_of(rows, places):
         raise UnseenTargetsError(rows, places, floor)
-    return stored.newer
 
 
 def _refuse_superseded(rows: NDArray[np.int64], newer: Newer, refused: NDArray[np.bool_]) -> None:

@@ -74,6 +74,9 @@ class Newer:
     def none(cls, n: int) -> "Newer":
         return cls(np.full(n, NEVER), np.zeros(n, np.int64), np.full(n, GONE, np.int32))
 
+    def take(self, rows: NDArray[np.int64]) -> "Newer":
+        return Newer(self.at[rows], self.event_ts[rows], self.ordinal[rows])
+
     def put(self, rows: NDArray[np.int64], newer: "Newer") -> None:
         self.at[rows], self.event_ts[rows], self.ordinal[rows] = newer.at, newer.event_ts, newer.ordinal
 
@@ -82,19 +85,20 @@ class Newer:
 class StoredTargets:
     """What a generation says of events that are in the mutable tier no more, and that rows of a table supersede.
 
-    Shapes: rows, places, newer (m,).
+    Shapes: rows, places, newer, forgotten (m,).
     """
 
     watermark: int  # the generation knows of every version that was ingested before it
     rows: NDArray[np.int64]  # of the table
     places: Places
     newer: Newer
+    forgotten: NDArray[np.bool_]  # not there, and of a user who was scrubbed since: a scrub may have taken it
 
     @classmethod
     def unseen(cls) -> "StoredTargets":
         """Before anybody has looked."""
         times, ordinal = np.zeros(0, np.int64), np.zeros(0, np.int32)
-        return cls(EARLIEST_TS, times, Places(times, times, ordinal), Newer.none(0))
+        return cls(EARLIEST_TS, times, Places(times, times, ordinal), Newer.none(0), np.zeros(0, np.bool_))
 
     def are_of(self, rows: NDArray[np.int64], places: Places) -> bool:
         """Whether these are the events that the rows supersede."""

@@ -18,7 +18,7 @@ def test_equal_rows_are_found_by_their_first() -> None:
 def test_what_was_looked_up_is_of_the_same_rows_and_places() -> None:
     rows = np.array([1, 4])
     places = Places(np.array([5, 6]), np.array([7, 8]), np.array([0, 1], np.int32))
-    stored = StoredTargets(9, rows, places, Newer.none(2))
+    stored = StoredTargets(9, rows, places, Newer.none(2), np.zeros(2, np.bool_))
     assert stored.are_of(rows, places)
     assert not stored.are_of(rows[:1], places.take(np.array([0])))
     assert not stored.are_of(rows, Places(places.event_ts, places.ingest_ts, places.ordinal + 1))
