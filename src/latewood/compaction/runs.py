@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, portions
+from latewood.columns import Column, TraitColumn, portions
 from latewood.compaction.merge import UNPLACED, arrange, gather, merge_order
 from latewood.compaction.parent import OldShard
 from latewood.compaction.plan import Due, OldUsers, Plan, plan_users
@@ -116,19 +116,19 @@ class RunMaker:
         """The tails of the old users and the new events, in the total order."""
         new_offsets = plan.new_offsets - plan.new_offsets[0]
         new = [Column(events.event_ts), Column(events.ingest_ts - events.event_ts), Column(events.ordinal)]
-        new += [events.traits[trait.id] for trait in self.recipe.schema]
+        traits = [events.traits[trait.id] for trait in self.recipe.schema]
         old_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(plan.tail_rows)])
         if old is None or not old_offsets[-1]:
-            return Rows(new_offsets, new, events.superseded_at)
+            return Rows(new_offsets, [*new, *traits], events.superseded_at)
         built_in = [old.tails(plan, column) for column in self.recipe.columns[:FIRST_TRAIT]]
         # writable: read-only arrays, as from a spill, would compile the kernel once more
-        place = [np.require(column.values, requirements=["C", "W"]) for column in (*built_in, *new[:FIRST_TRAIT])]
+        place = [np.require(column.values, requirements=["C", "W"]) for column in (*built_in, *new)]
         order = merge_order(old_offsets, new_offsets, *place)
         if order[0] < 0:
             raise CorruptionError(f"{old.shard.key} already holds an event that is to be merged into it")
-        columns = [gather(mine, theirs, order) for mine, theirs in zip(built_in, new[:FIRST_TRAIT], strict=True)]
-        for column, theirs in zip(self.recipe.columns[FIRST_TRAIT : len(new)], new[FIRST_TRAIT:], strict=True):
-            columns.append(gather(old.tails(plan, column), theirs, order))
+        columns = [gather(mine, theirs, order) for mine, theirs in zip(built_in, new, strict=True)]
+        for trait, theirs in zip(self.recipe.schema, traits, strict=True):
+            columns.append(gather(old.trait_tails(plan, trait), theirs, order))
         superseded_at = _joined(old.superseded_at(plan), int(old_offsets[-1]), events)
         return Rows(old_offsets + new_offsets, columns, None if superseded_at is None else superseded_at[order])
 
@@ -155,13 +155,13 @@ class RunMaker:
         self.tally.expired += int(gone.sum())
         return rows.without(gone)
 
-    def _forget(self, traits: list[Column], gone: NDArray[np.bool_]) -> None:
+    def _forget(self, traits: list[TraitColumn], gone: NDArray[np.bool_]) -> None:
         """Count rows that are forgotten, and note the codes they used."""
         self.tally.forgotten += int(gone.sum())
-        for trait, (codes, mask) in zip(self.recipe.schema, traits, strict=True):
+        for trait, column in zip(self.recipe.schema, traits, strict=True):
             if trait.coded:
-                used = codes[gone] if mask is None else codes[gone & ~mask]
-                self.tally.codes.setdefault(trait.id, set()).update(np.unique(used).tolist())
+                used = np.unique(column.take(gone).known)
+                self.tally.codes.setdefault(trait.id, set()).update(used.tolist())
 
 
 def _joined(old: NDArray[np.int64] | None, n_old: int, new: Events) -> NDArray[np.int64] | None:

@@ -32,7 +32,8 @@ def write_shards(
     """Write the shard files of the new generation, by shard number; and tell what was left out."""
     shards = range(recipe.target.shards)
     meter = Meter(progress, recipe.parent.event_count + new.event_count)
-    job = _Job(storage, recipe, new, settings.rows_max(recipe.schema), meter)
+    rows_max = settings.rows_max(recipe.schema, new.item_bytes // max(new.event_count, 1))
+    job = _Job(storage, recipe, new, rows_max, meter)
     workers = min(settings.threads, len(shards))
     written = [job.write(shard) for shard in shards] if workers <= 1 else _pooled(job, shards, workers)
     total = Tally()

@@ -30,7 +30,7 @@ from latewood.stripes.layout import (
     superseded_index,
 )
 from latewood.stripes.lists import DecodedLists, ListsOutput, decode_list_column, decode_lists
-from latewood.stripes.runs import Carried, Ranges, ShardSummary, UserRun
+from latewood.stripes.runs import Carried, Ranges, ShardSummary, UserRun, plain
 from latewood.stripes.shard import Shard, Tables
 from latewood.stripes.superseded import superseded_column, superseded_times
 from latewood.stripes.writer import ShardWriter
@@ -65,6 +65,7 @@ __all__ = [
     "gather_lists",
     "identities",
     "identity",
+    "plain",
     "superseded_column",
     "superseded_index",
     "superseded_times",
