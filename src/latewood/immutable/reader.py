@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, TraitColumn
+from latewood.columns import Column, TraitColumn, null_column
 from latewood.events import NEVER, Events
 from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
@@ -165,6 +165,8 @@ class GenerationReader:
         if not trait.is_list:
             return self.read_column(rows, column, trait.dtype, trait.nullable)
         ranges, size = _back_to_back(rows)
+        if not size:  # a generation without shards has no columns either
+            return null_column(trait, 0)
         return decode_list_column(self.tables, ranges, column, size, trait.list_size)
 
     def read_column(self, rows: Rows, column: int, dtype: np.dtype[Any], nullable: bool = False) -> Column:
