@@ -20,7 +20,7 @@ class ListParts(NamedTuple):
     """n lists. Shapes: items: as many as `lengths` says, back to back; lengths, mask (n,), a null's length is 0."""
 
     items: pa.Array
-    lengths: NDArray[np.int64]
+    lengths: NDArray[np.integer[Any]]
     mask: NDArray[np.bool_] | None  # True where null; None where nothing is
 
 

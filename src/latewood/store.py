@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import Clock, as_clock, show_ts, to_us
-from latewood.columns import Column, read_table
+from latewood.columns import TraitColumn, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
 from latewood.corrections import look_up
@@ -445,7 +445,7 @@ class Store:
             raise ConflictError(f"{self.path} was opened read_only, which has no mutable tier")
         return tier
 
-    def encode(self, trait: Trait, values: pa.Array) -> Column:
+    def encode(self, trait: Trait, values: pa.Array) -> TraitColumn:
         return self.vocabulary.encode(trait, values)
 
     def _one_user(self, user_id: int | str) -> pa.Table:

@@ -51,7 +51,7 @@ class Wordlist:
         self._read = np.zeros(0, np.bool_)  # by code: whether one was given for reading
         self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation, but for blanked ones
         self._size = 0
-        self._joined = pa.array([], trait.value_type)
+        self._joined = pa.array([], trait.item_type)
         self._loaded = False
         self._lock = threading.RLock()  # held over I/O: one thread reads or writes chunks for all
 
@@ -92,7 +92,7 @@ class Wordlist:
         free = self._gone.difference(self._visitors.values())
         if free and (place := min(free)) < self._size:
             self._visitors[word] = place
-            self._joined = pa.array([], self._trait.value_type)
+            self._joined = pa.array([], self._trait.item_type)
 
     def add(self, words: pa.Array) -> list[int | None]:
         """Make sure that the list has these distinct values, durably. Returns: their codes."""
@@ -140,7 +140,7 @@ class Wordlist:
             self._visitors |= read
             # a new dictionary: others look up in the old one without a lock
             self._codes = {word: code for word, code in self._codes.items() if code not in new}
-            self._joined = pa.array([], self._trait.value_type)
+            self._joined = pa.array([], self._trait.item_type)
 
     def erase(self) -> None:
         """Write the chunks that still hold blanked values anew, without them."""
@@ -185,7 +185,7 @@ class Wordlist:
             data = self._storage.read(key)
         except FileNotFoundError:
             return False
-        values = decode_chunk(data, key, place, self._trait.value_type)
+        values = decode_chunk(data, key, place, self._trait.item_type)
         self._check_nulls(values, key)
         self._take(values)
         return True

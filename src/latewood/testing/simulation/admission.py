@@ -47,7 +47,7 @@ class Judgement:
 def take_batch(world: "World", process: "Process", asked: "Asked", before: LogState, batch: EventBatch) -> None:
     """A batch was committed: its rows enter the model, if they are what was asked for and treated as the rules say."""
     events, versions = batch.events, batch.versions
-    numbers = events.traits[asked.schema[NUMBER].id].values.tolist()
+    numbers = events.traits[asked.schema[NUMBER].id].known.tolist()
     named: list[Named] = []
     if versions is not None:
         columns = versions.suppressions

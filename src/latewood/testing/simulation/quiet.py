@@ -67,7 +67,7 @@ def check_tier(world: World, store: Store) -> None:
 
 def found_in(events: Events, schema: Schema) -> list[Found]:
     """What these events are."""
-    numbers = events.traits[schema[NUMBER].id].values.tolist()
+    numbers = events.traits[schema[NUMBER].id].known.tolist()
     columns = (events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist(), numbers)
     return list(zip(events.user_ids.to_pylist(), *columns, strict=True))
 
