@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from latewood.columns import Lists
 from latewood.kernels import kernel
-from latewood.stripes.addresses import address_of, copy_bytes
+from latewood.stripes.addresses import address_of, copy_bytes, zero_bytes
 
 
 def gather_lists(lists: Lists, out: NDArray[Any] | None = None) -> Lists:
@@ -34,4 +34,33 @@ def gather_items(starts: Any, lengths: Any, pool: Any, itemsize: int, out: Any) 
     for i in range(len(starts)):
         size_bytes = np.uint64(lengths[i]) * np.uint64(itemsize)
         copy_bytes(target, source + np.uint64(starts[i]) * np.uint64(itemsize), size_bytes)
+        target += size_bytes
+
+
+def gather_rows(lists: Lists, size: int, out: NDArray[Any]) -> None:
+    """Lists of one size as the rows of `out`, with zeros where null. Shapes: out (n, size), of the items' dtype.
+
+    Raises: ValueError: a list of another size, or no room.
+    """
+    if out.shape != (lists.event_count, size) or not (np.isin(lists.lengths, (0, size))).all():
+        raise ValueError(f"{lists.event_count} lists, not all of {size} items, do not fit {out.shape}")
+    pool = np.ascontiguousarray(lists.items)
+    gather_rows_of(
+        lists.starts, lists.lengths, pool.view(np.uint8), size * pool.itemsize, out.reshape(-1).view(np.uint8)
+    )
+
+
+@kernel
+def gather_rows_of(starts: Any, lengths: Any, pool: Any, row_bytes: int, out: Any) -> None:
+    """Copy each list to its row; one that has no items gets zeros. Nothing is checked.
+
+    Shapes: starts, lengths (n,); pool, out: bytes (uint8).
+    """
+    source, target, size_bytes = address_of(pool), address_of(out), np.uint64(row_bytes)
+    for i in range(len(starts)):
+        if lengths[i]:
+            itemsize = size_bytes // np.uint64(lengths[i])
+            copy_bytes(target, source + np.uint64(starts[i]) * itemsize, size_bytes)
+        else:
+            zero_bytes(target, size_bytes)
         target += size_bytes
