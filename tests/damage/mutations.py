@@ -12,7 +12,7 @@ import numpy as np
 from forged_shards import OFFSET, ForgedShard
 
 Rng = np.random.Generator
-PACKED, SCALED, DELTA, RAW, POSITIONS, NULLS = range(6)
+PACKED, SCALED, DELTA, RAW, POSITIONS, NULLS, LISTS = range(7)
 NEVER_CLEAN = 2**63 - 1
 TOP = 2**64 - 1
 EDGES = [0, 1, 2, 255, 256, 257, 2**31 - 1, 2**31, 2**32, 2**39, 2**40 - 1, 2**62, 2**63 - 1, 2**63, TOP - 1, TOP]
@@ -82,7 +82,9 @@ def stripe_bytes(entry: int, events: int, itemsize: int) -> int:
 def legal_entry(rng: Rng, place: Place) -> int:
     """Any entry that validation lets pass for this stripe, without its offset."""
     role, dtype, itemsize = place.column["role"], place.column["dtype"], place.itemsize
-    nulls = int(role in ("trait", "superseded_at") and rng.random() < 0.3)
+    nulls = int(role in ("trait", "lengths", "superseded_at") and rng.random() < 0.3)
+    if role == "items":
+        return entry_of(mode=LISTS)
     if role == "event_ts":
         mode = DELTA
     else:
@@ -103,6 +105,20 @@ def legal_entry(rng: Rng, place: Place) -> int:
     return entry_of(mode=mode, nulls=nulls, width=width, exceptions=exceptions, code=code, reference=reference)
 
 
+def new_bytes(rng: Rng, place: Place, entry: int, data: bytes) -> bytes:
+    """Noise, as much as an entry asks for; for items, whose number the lengths tell, a header of legal words before it."""
+    if place.column["role"] != "items":
+        return noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+    count, chunk = int.from_bytes(data[:4], "little"), place._replace(column=place.column | {"role": "chunk"})
+    words, parts = [count] if data else [], []
+    for first in range(0, count, 256):
+        chunk = chunk._replace(events=min(256, count - first))
+        word = legal_entry(rng, chunk)
+        words.append(word >> 40)
+        parts.append(noise(rng, stripe_bytes(word, chunk.events, chunk.itemsize)))
+    return b"".join([*(word.to_bytes(4, "little") for word in words), *parts])
+
+
 def relay(shard: ForgedShard, rng: Rng) -> None:
     """New entries for some stripes, or all, with bytes of noise; everything else moves to make room."""
     share = rng.choice([0.02, 0.2, 1.0])
@@ -112,13 +128,46 @@ def relay(shard: ForgedShard, rng: Rng) -> None:
         entry = int(shard.entries[place.index]) & ~OFFSET
         data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
         if rng.random() < share:
+            if place.column["role"] == "lengths" and rng.random() < 0.95:  # of noise, nothing else of a list is read
+                parts.append(data)
+                entries.append(entry)
+                continue
             entry = legal_entry(rng, place)
             if place.column["role"] == "superseded_at":
                 _claim(shard, rng, place, entry)
-            data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+            data = new_bytes(rng, place, entry, data)
         parts.append(data)
         entries.append(entry)
     shard.replace_payload(parts, entries)
+
+
+def misfit(shard: ForgedShard, rng: Rng) -> None:
+    """Items that are not as their lengths or their header say: a word of it changed, too many bytes, or too few."""
+    starts, parts, entries = (shard.entries & np.uint64(OFFSET)).tolist(), [], []
+    share = rng.choice([0.02, 0.3])
+    for place in places(shard):
+        data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
+        if place.column["role"] == "items" and rng.random() < share:
+            data = _misfit(rng, data)
+        parts.append(data)
+        entries.append(int(shard.entries[place.index]) & ~OFFSET)
+    shard.replace_payload(parts, entries)
+
+
+def _misfit(rng: Rng, data: bytes) -> bytes:
+    kind = int(rng.integers(0, 4))
+    if kind == 0 or not data:
+        return data + noise(rng, int(rng.integers(1, 40)))
+    if kind == 1:
+        return data[: int(rng.integers(0, len(data)))]
+    words = 1 + -(-int.from_bytes(data[:4], "little") // 256)
+    at = 4 * int(rng.integers(0, words if kind == 2 else min(words, 2)))
+    word = int.from_bytes(data[at : at + 4], "little")
+    if rng.random() < 0.5:
+        word ^= 1 << int(rng.integers(0, 32))
+    else:
+        word = int(rng.choice(np.array([*EDGES[:9], word + 1, word - 1, word + 256]))) % 2**32
+    return data[:at] + word.to_bytes(4, "little") + data[at + 4 :]
 
 
 def overstep(shard: ForgedShard, rng: Rng) -> None:
@@ -134,7 +183,8 @@ def overstep(shard: ForgedShard, rng: Rng) -> None:
             top = (1 << bits) - 1
             value = int(rng.choice([0, 1, top, rng.integers(0, top, endpoint=True)]))
             entry = entry & ~(top << shift) | value << shift
-            data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+            if place.column["role"] != "items":
+                data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
             if place.column["role"] == "superseded_at":
                 _claim(shard, rng, place, entry)
         parts.append(data)
@@ -288,7 +338,7 @@ def drop_section(shard: ForgedShard, rng: Rng) -> None:
 
 
 Mutation = Callable[[ForgedShard, Rng], None]
-LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users)
+LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users, misfit)
 WILD: tuple[Mutation, ...] = (set_entry, set_word, set_footer, grow_user, unbalance, empty_user, drop_section)
 
 

@@ -104,6 +104,8 @@ def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[
     columns = tables.columns
     if not 0 <= column < len(columns):
         raise IndexError(f"there is no column {column}")
+    if columns[column].role == "items":
+        raise IndexError(f"column {column} holds the items of lists, which `decode_lists` decodes")
     wanted = columns[column].dtype
     if out.dtype != wanted or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"the output of {columns[column].name!r} is a contiguous array of {wanted}, not {out.dtype}")
