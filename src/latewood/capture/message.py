@@ -82,7 +82,9 @@ def _lay_out(plan: Plan, recent: Recent, vocabulary: Vocabulary) -> tuple[list[p
     if not plan.ready:
         return [], _NOTHING_READY
     ready, arrays = np.zeros((len(plan.buffers), 4), np.int64), list[pa.Array]()
-    for trait, first in plan.ready if len(recent.rows) else ():
+    for trait, first in plan.ready:
+        if not len(recent.rows) and not trait.is_list:
+            continue  # lists of none have an offset all the same: Arrow reads it where it counts their bytes
         column = recent.view.column(trait.id, recent.rows)
         if column is None:
             array = pa.nulls(len(recent.rows), trait.value_type)
