@@ -26,6 +26,8 @@ from latewood.stripes import (
 )
 from latewood.users import UserKeys
 
+_UNPACKED = 4  # how many times more bytes items may take than when packed
+
 
 def open_shard(storage: Storage, generation: Generation, number: int) -> "OldShard | None":
     """One shard of a generation; None where it has no file, having no events. Raises: CorruptionError.
@@ -102,6 +104,14 @@ class OldShard:
         if place is None or not self._any_superseded:
             return None
         return superseded_times(self.tails(plan, self.shard.columns[place]))
+
+    @property
+    def item_bytes(self) -> int:
+        """Of the lists of one event, on the average: a guess, since only what they take when packed is known."""
+        shard = self.shard
+        sizes = zip(shard.columns, shard.footer.column_bytes, strict=True)
+        packed = sum(size for column, size in sizes if column.role == "items")
+        return _UNPACKED * packed // max(shard.event_count, 1)
 
     @cached_property
     def _any_superseded(self) -> bool:

@@ -48,7 +48,7 @@ class Settings:
     def rows_max(self, schema: Schema, item_bytes: int = 0) -> int:
         """Rows that one worker merges at once.
 
-        Args: item_bytes: of the lists of one new event, on the average; those of old ones are taken to be no fewer.
+        Args: item_bytes: of the lists of one event, on the average, as far as that is known.
         """
         traits = sum(trait.dtype.itemsize + trait.nullable for trait in schema if not trait.is_list)
         lists = [trait for trait in schema if trait.is_list]
