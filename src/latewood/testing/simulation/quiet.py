@@ -119,4 +119,5 @@ def check_forgotten(world: World) -> None:
 
 
 def _secrets(version: Version) -> list[str]:
-    return [value for value in version.values.values() if isinstance(value, str) and value.startswith("secret-")]
+    values = [item for value in version.values.values() for item in (value if isinstance(value, list) else [value])]
+    return [value for value in values if isinstance(value, str) and value.startswith("secret-")]
