@@ -65,7 +65,10 @@ def split_lists(array: pa.Array) -> ListParts:
         lengths = array.sizes.to_numpy().astype(np.int64) if views else np.diff(offsets)
     if mask is not None:
         lengths[mask] = 0
-    return ListParts(_back_to_back(array.values, starts, lengths), lengths, mask)
+    items = array.values
+    if pa.types.is_string_view(items.type):  # which Arrow cannot take by row
+        items = items.cast(pa.string())
+    return ListParts(_back_to_back(items, starts, lengths), lengths, mask)
 
 
 def _back_to_back(items: pa.Array, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> pa.Array:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from latewood.columns import (
     conform,
     null_column,
     nulls_like,
+    read_table,
 )
 from latewood.errors import SchemaError
 from latewood.schema import Schema, Trait
@@ -87,6 +90,19 @@ def test_every_layout_is_taken(layout: pa.DataType, wanted: pa.DataType) -> None
         given.validate(full=True)
         assert given.type == wanted
         assert given.to_pylist() == array.to_pylist()
+
+
+def test_lists_as_polars_and_pandas_have_them_are_taken() -> None:
+    words, numbers = [["a", "ü"], None, []], [[1, 2], [3, 4], None]
+    frame = pl.DataFrame({"words": words, "numbers": pl.Series(numbers, dtype=pl.Array(pl.Int32, 2))})
+    for table in (read_table(frame), read_table(pd.DataFrame({"words": words, "numbers": numbers}))):
+        given = conform(table["words"], trait_of(pa.list_(pa.string())))
+        assert given.to_pylist() == words
+        assert conform(table["words"].slice(1), trait_of(pa.list_(pa.string()))).to_pylist() == [None, []]
+        assert conform(table["numbers"], trait_of(pa.list_(INT, 2))).to_pylist() == numbers
+    views = pa.array([["x"], ["y", "z"]], pa.list_(pa.string_view()))
+    holes = pa.ListArray.from_arrays(views.offsets, views.values, mask=pa.array([True, False]))
+    assert conform(holes, trait_of(pa.list_(pa.string()))).to_pylist() == [None, ["y", "z"]]
 
 
 def test_what_lies_under_a_null_is_no_item() -> None:

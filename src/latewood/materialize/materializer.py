@@ -240,11 +240,11 @@ class Materializer:
         planned = plan(parts, events)
         segments = assemble(candidates, parts, planned.base, *places)
         columns = self._columns(resolved, planned, segments, events, events)
-        lists = {name: gathered(of, resolved.view.list_size(name), _POOL) for name, of in lists_among(columns).items()}
-        fields = self._fields(resolved, columns, lists)
+        lists = lists_among(columns)
+        items = {name: gathered(of, resolved.view.list_size(name), _POOL) for name, of in lists.items()}
         # lists of one size are rows, and need no offsets
-        ends = {name: of.offsets for name, of in lists_among(columns).items() if lists[name].ndim == 1}
-        return Batch(offsets=candidates.offsets, lists=ends, **fields)
+        ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
+        return Batch(offsets=candidates.offsets, lists=ends, **self._fields(resolved, columns, items))
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         candidates, places = self._choose(resolved)
@@ -257,14 +257,15 @@ class Materializer:
         segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
         columns = self._columns(resolved, planned, segments, planned.size, int(lengths.sum()))
         starts = np.where(views, planned.base[: len(lengths)], own[:-1])
-        lists = {
-            name: of.items if (list_size := resolved.view.list_size(name)) is None else gathered(of, list_size, _POOL)
-            for name, of in lists_among(columns).items()
+        lists = lists_among(columns)
+        sizes = {name: resolved.view.list_size(name) for name in lists}
+        items = {
+            name: of.items if sizes[name] is None else gathered(of, sizes[name], _POOL) for name, of in lists.items()
         }
-        fields = self._fields(resolved, columns, lists)
+        fields = self._fields(resolved, columns, items)
         fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
-        views_of = {name: of for name, of in lists_among(columns).items() if lists[name].ndim == 1}
-        return SharedBatch(starts=starts, lengths=lengths, lists=views_of, **fields)
+        lists = {name: of for name, of in lists.items() if sizes[name] is None}
+        return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
     def _choose(self, resolved: Resolved) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What competes for the outputs, and where recent events go among stored ones."""
@@ -294,12 +295,12 @@ class Materializer:
         resolved.reader.require(resolution, logged.pointers, logged.user_ids, resolved.scrub_ts)
 
     def _fields(
-        self, resolved: Resolved, columns: dict[str, TraitColumn], lists: dict[str, NDArray[Any]]
+        self, resolved: Resolved, columns: dict[str, TraitColumn], items: dict[str, NDArray[Any]]
     ) -> dict[str, Any]:
-        """What a batch says, however its examples lie in the columns. Args: lists: the items of list traits."""
+        """What a batch says, however its examples lie in the columns. Args: items: of list traits."""
         return {
             "values": {
-                name: column.values if isinstance(column, Column) else lists[name] for name, column in columns.items()
+                name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()
             },
             "masks": {name: column.mask for name, column in columns.items() if column.mask is not None},
             "dictionaries": self._dictionaries(resolved.view, resolved.reader.generation.id),
