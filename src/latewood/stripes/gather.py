@@ -42,7 +42,7 @@ def gather_rows(lists: Lists, size: int, out: NDArray[Any]) -> None:
 
     Raises: ValueError: a list of another size, or no room.
     """
-    if out.shape != (lists.event_count, size) or not (np.isin(lists.lengths, (0, size))).all():
+    if out.shape != (lists.event_count, size) or not ((lists.lengths == 0) | (lists.lengths == size)).all():
         raise ValueError(f"{lists.event_count} lists, not all of {size} items, do not fit {out.shape}")
     pool = np.ascontiguousarray(lists.items)
     gather_rows_of(
