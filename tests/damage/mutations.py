@@ -15,6 +15,7 @@ Rng = np.random.Generator
 PACKED, SCALED, DELTA, RAW, POSITIONS, NULLS, LISTS = range(7)
 NEVER_CLEAN = 2**63 - 1
 TOP = 2**64 - 1
+ITEMS_MAX = 1 << 18  # that a stripe of the real files may have
 EDGES = [0, 1, 2, 255, 256, 257, 2**31 - 1, 2**31, 2**32, 2**39, 2**40 - 1, 2**62, 2**63 - 1, 2**63, TOP - 1, TOP]
 SHIFTS = {
     "mode": (40, 3),
@@ -109,14 +110,31 @@ def new_bytes(rng: Rng, place: Place, entry: int, data: bytes) -> bytes:
     """Noise, as much as an entry asks for; for items, whose number the lengths tell, a header of legal words before it."""
     if place.column["role"] != "items":
         return noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+    return new_items(rng, place, data)
+
+
+def new_items(rng: Rng, place: Place, data: bytes, overstep_at: int | None = None) -> bytes:
+    """As many items of noise as there were. `overstep_at`: the chunk whose word has a field that no chunk can have."""
     count, chunk = int.from_bytes(data[:4], "little"), place._replace(column=place.column | {"role": "chunk"})
+    if count > ITEMS_MAX:  # another change made it so
+        return data
     words, parts = [count] if data else [], []
-    for first in range(0, count, 256):
+    for number, first in enumerate(range(0, count, 256)):
         chunk = chunk._replace(events=min(256, count - first))
-        word = legal_entry(rng, chunk)
-        words.append(word >> 40)
-        parts.append(noise(rng, stripe_bytes(word, chunk.events, chunk.itemsize)))
+        entry = legal_entry(rng, chunk)
+        if number == overstep_at:
+            entry = overstepped(rng, entry)
+        words.append(entry >> 40)
+        parts.append(noise(rng, stripe_bytes(entry, chunk.events, chunk.itemsize)))
     return b"".join([*(word.to_bytes(4, "little") for word in words), *parts])
+
+
+def overstepped(rng: Rng, entry: int) -> int:
+    """An entry with another value in one field."""
+    shift, bits = SHIFTS[str(rng.choice(list(SHIFTS)))]
+    top = (1 << bits) - 1
+    value = int(rng.choice([0, 1, top, rng.integers(0, top, endpoint=True)]))
+    return entry & ~(top << shift) | value << shift
 
 
 def relay(shard: ForgedShard, rng: Rng) -> None:
@@ -148,9 +166,30 @@ def misfit(shard: ForgedShard, rng: Rng) -> None:
     for place in places(shard):
         data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
         if place.column["role"] == "items" and rng.random() < share:
-            data = _misfit(rng, data)
+            chunks = -(-int.from_bytes(data[:4], "little") // 256)
+            is_possible = chunks and rng.random() < 0.3
+            data = new_items(rng, place, data, int(rng.integers(0, chunks))) if is_possible else _misfit(rng, data)
         parts.append(data)
         entries.append(int(shard.entries[place.index]) & ~OFFSET)
+    shard.replace_payload(parts, entries)
+
+
+def relength(shard: ForgedShard, rng: Rng) -> None:
+    """Other lengths that add up to the same number of items: some are negative, or huge, or all in one event."""
+    starts, parts, entries = (shard.entries & np.uint64(OFFSET)).tolist(), [], []
+    counts = {}  # of items, by column and stripe
+    for place in places(shard):
+        data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
+        counts[place.number, place.record] = int.from_bytes(data[:4], "little")
+        parts.append(data)
+        entries.append(int(shard.entries[place.index]) & ~OFFSET)
+    for place in places(shard):
+        if place.column["role"] == "lengths" and rng.random() < 0.3:
+            count, most = counts[place.number + 1, place.record], int(rng.choice([1, 10, 2**20]))
+            lengths = rng.integers(-most if rng.random() < 0.5 else 0, most, place.events)
+            lengths[int(rng.integers(0, place.events))] += count - int(lengths.sum())
+            parts[place.index] = lengths.astype(np.int32).tobytes()
+            entries[place.index] = entry_of(mode=RAW)
     shard.replace_payload(parts, entries)
 
 
@@ -178,11 +217,7 @@ def overstep(shard: ForgedShard, rng: Rng) -> None:
         entry = int(shard.entries[place.index]) & ~OFFSET
         data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
         if place.index == chosen:
-            name, entry = str(rng.choice(list(SHIFTS))), legal_entry(rng, place)
-            shift, bits = SHIFTS[name]
-            top = (1 << bits) - 1
-            value = int(rng.choice([0, 1, top, rng.integers(0, top, endpoint=True)]))
-            entry = entry & ~(top << shift) | value << shift
+            entry = overstepped(rng, legal_entry(rng, place))
             if place.column["role"] != "items":
                 data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
             if place.column["role"] == "superseded_at":
@@ -338,7 +373,7 @@ def drop_section(shard: ForgedShard, rng: Rng) -> None:
 
 
 Mutation = Callable[[ForgedShard, Rng], None]
-LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users, misfit)
+LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users, misfit, relength)
 WILD: tuple[Mutation, ...] = (set_entry, set_word, set_footer, grow_user, unbalance, empty_user, drop_section)
 
 
