@@ -18,9 +18,9 @@ from latewood.materialize import Materializer, materializer
 from latewood.mutable import admission
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
-from latewood.schema import Schema
+from latewood.schema import Schema, Trait
 from latewood.store import Store
-from latewood.stripes import StripeColumn, layout, writer
+from latewood.stripes import layout, writer
 from latewood.stripes.layout import NO_COLUMN
 from latewood.testing.simulation import changing, writing
 
@@ -272,12 +272,13 @@ def a_scrub_of_the_dead_is_left() -> Patches:
 @mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))
 def a_name_is_always_the_same_trait() -> Patches:
     """Compaction finds stored traits by name, too: one that was dropped and added again has its old values."""
-    tails = OldShard.tails
+    tails = OldShard.trait_tails
 
-    def by_name(self: OldShard, plan: Any, column: StripeColumn) -> Any:
+    def by_name(self: OldShard, plan: Any, trait: Trait) -> Any:
         named = {old.name: old for old in self.shard.columns if old.role == "trait"}
-        is_new = column.role == "trait" and column.id not in self._places
-        return tails(self, plan, named.get(column.name, column) if is_new else column)
+        if trait.id in self._places or trait.is_list or trait.name not in named:
+            return tails(self, plan, trait)
+        return self.tails(plan, named[trait.name])
 
     def by_names(columns: Any, old: Any) -> list[int]:
         names = {column.name: place for place, column in enumerate(old) if column.role == "trait"}
@@ -286,7 +287,7 @@ def a_name_is_always_the_same_trait() -> Patches:
             for column, place in zip(columns, layout.sources(columns, old), strict=True)
         ]
 
-    return [patch.object(OldShard, "tails", by_name), patch.object(writer, "sources", by_names)]
+    return [patch.object(OldShard, "trait_tails", by_name), patch.object(writer, "sources", by_names)]
 
 
 @mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))
