@@ -7,6 +7,7 @@ from unittest.mock import patch
 import numpy as np
 
 from latewood.capture import examples
+from latewood.columns import Lists
 from latewood.compaction import bulk, forget, publish, recipe, rows, runs
 from latewood.compaction.parent import OldShard
 from latewood.compaction.recipe import Recipe
@@ -24,7 +25,7 @@ from latewood.stripes import layout, writer
 from latewood.stripes.layout import NO_COLUMN
 from latewood.testing.simulation import changing, writing
 
-from .mutant import Patches, mutant, never, often, planned, slow
+from .mutant import Patches, mutant, never, often, planned, slow, with_lists
 
 
 @mutant("R13", within=50)
@@ -228,6 +229,23 @@ def values_are_not_blanked() -> Patches:
 def values_in_use_are_blanked() -> Patches:
     """Blanking does not look at the events that were appended since."""
     return [patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32))]
+
+
+@mutant("R16", within=50, story=(often(changing.scrub_users), with_lists()))
+def items_of_lists_stay() -> Patches:
+    """Values that only forgotten events had, in a list, stay in the vocabulary."""
+    return [patch.object(Lists, "known", property(lambda self: self.items[:0]))]
+
+
+@mutant("R16", within=250, story=(often(changing.scrub_users), with_lists()))
+def items_of_lists_are_blanked() -> Patches:
+    """Blanking does not look at the lists of stored events."""
+    codes = forget._codes
+
+    def of_plain_traits(reader: Any, trait: Trait) -> Any:
+        return () if trait.is_list else codes(reader, trait)
+
+    return [patch.object(forget, "_codes", of_plain_traits)]
 
 
 @mutant("R16", within=150)
