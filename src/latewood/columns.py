@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.errors import SchemaError
-from latewood.lists import ListParts, is_list, join_lists, offsets_of, positions, split_lists
+from latewood.lists import LIST_ITEMS_MAX, ListParts, is_list, join_lists, offsets_of, positions, split_lists
 from latewood.schema import TIME_TYPE, Trait, is_text
 
 _INT64 = pa.int64()
@@ -255,7 +255,7 @@ def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
 
 
 def _conform_lists(array: pa.Array, trait: Trait) -> pa.Array:
-    """Raises: SchemaError: no list, a list of another size, an item that is null or of another type."""
+    """Raises: SchemaError: no list, a list of another size or beyond measure, an item that is null or of another type."""
     if not is_list(array.type) or is_list(array.type.value_type):
         raise SchemaError(f"column {trait.name!r} is {array.type}; the store has {trait.value_type}")
     parts = split_lists(array)
@@ -273,6 +273,11 @@ def _conform_lists(array: pa.Array, trait: Trait) -> pa.Array:
             raise SchemaError(
                 f"column {trait.name!r}, row {row}: {parts.lengths[row]} items; the store has lists of {size}"
             )
+    if len(parts.lengths) and parts.lengths.max() > LIST_ITEMS_MAX:
+        row = int(np.argmax(parts.lengths))
+        raise SchemaError(
+            f"column {trait.name!r}, row {row}: {parts.lengths[row]:,} items; a list has at most {LIST_ITEMS_MAX:,}"
+        )
     if pa.types.is_null(items.type):  # every list is empty
         items = items.cast(trait.item_type)
     return join_lists(parts._replace(items=_conform_plain(items, trait.item_type, trait)), trait.value_type)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from latewood.errors import SchemaError
 
+LIST_ITEMS_MAX = 2**24 - 1  # of one event: those of a stripe are counted in 32 bits (docs/format.md)
 _ITEMS_MAX = 2**31 - 1  # Arrow's offsets of lists are int32
 
 

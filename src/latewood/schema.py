@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from latewood.errors import SchemaError
-from latewood.lists import is_list
+from latewood.lists import LIST_ITEMS_MAX, is_list
 
 RESERVED = frozenset(
     [
@@ -291,6 +291,8 @@ def _trait_type(field: pa.Field) -> pa.DataType:
     size = type_.list_size if pa.types.is_fixed_size_list(type_) else None
     if size == 0:
         raise SchemaError(f"trait {field.name!r}: lists of size 0 hold nothing")
+    if size is not None and size > LIST_ITEMS_MAX:
+        raise SchemaError(f"trait {field.name!r}: lists of size {size:,}; a list has at most {LIST_ITEMS_MAX:,} items")
     return _list_of(_item_type(type_.value_type, field.name), size)
 
 

@@ -23,6 +23,7 @@ from latewood.columns import (
     read_table,
 )
 from latewood.errors import SchemaError
+from latewood.lists import LIST_ITEMS_MAX
 from latewood.schema import Schema, Trait
 from latewood.stripes.gather import gather_lists, gather_rows
 from latewood.testing import strategies
@@ -245,3 +246,17 @@ def test_columns_without_lists_are_joined() -> None:
     assert both.mask.tolist() == [False, False, False, True]
     assert both.known.tolist() == [1, 2, 3]
     assert nulls_like(left, 1).mask is not None
+
+
+def test_a_list_beyond_measure_is_refused_before_it_is_stored() -> None:
+    """A compaction could not write it."""
+    items = pa.array(np.zeros(LIST_ITEMS_MAX + 1, np.int8))
+    for length, refused in ((LIST_ITEMS_MAX, False), (LIST_ITEMS_MAX + 1, True)):
+        array = pa.ListArray.from_arrays(pa.array([0, 0, length], pa.int32()), items)
+        if refused:
+            with pytest.raises(SchemaError, match="row 1: 16,777,216 items; a list has at most 16,777,215"):
+                conform(array, trait_of(pa.list_(pa.int8())))
+        else:
+            assert len(conform(array, trait_of(pa.list_(pa.int8())))) == 2
+    with pytest.raises(SchemaError, match="lists of size 16,777,216"):
+        trait_of(pa.list_(pa.int8(), LIST_ITEMS_MAX + 1))

@@ -46,7 +46,6 @@ LISTS = 6  # the items of lists only: a header, and chunks that are like stripes
 CHUNK_ITEMS = 256
 HEADER_WORD_BYTES = 4
 CHUNK_BITS = 23
-LIST_ITEMS_MAX = 2**24 - 1  # of one event, so that those of a stripe can be counted by a word
 
 # Entry of one stripe of one column: a uint64, fields from low to high.
 OFFSET_BITS = 40

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from latewood.columns import Lists, TraitColumn
 from latewood.errors import CorruptionError
 from latewood.events import NEVER
+from latewood.lists import LIST_ITEMS_MAX
 from latewood.stripes.assemble import (
     BLOCKS,
     DAMAGED,
@@ -42,7 +43,6 @@ from latewood.stripes.layout import (
     DELAY,
     EVENT_TS,
     HEADER_WORD_BYTES,
-    LIST_ITEMS_MAX,
     NO_COLUMN,
     NULLABLE,
     OFFSET_BITS,

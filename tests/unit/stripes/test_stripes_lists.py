@@ -9,8 +9,9 @@ import pytest
 from forged_shards import ForgedShard
 from latewood.columns import Column, Lists, compact_lists
 from latewood.errors import CorruptionError
+from latewood.lists import LIST_ITEMS_MAX
 from latewood.stripes import ListsOutput, Ranges, columns_of, decode_lists
-from latewood.stripes.layout import LIST_ITEMS_MAX, are_possible
+from latewood.stripes.layout import are_possible
 from made_shards import (
     all_lists,
     columns_for,
