@@ -108,36 +108,59 @@ def _decode_plain(work: _Work, columns: Sequence[tuple[Wanted, Column]]) -> tupl
 
 def _decode_lists(work: _Work, want: Wanted, recent: Lists) -> tuple[Lists, int, int]:
     """One list trait, and stripes and bytes touched. An element that is nothing's has a list of no items."""
-    size, pool = work.plan.size, work.pool
+    recent, size, pool = recent.compact(), work.plan.size, work.pool
     starts, lengths = pool.empty(size, np.int64), pool.empty(size, np.int32)
     starts[:], lengths[:] = 0, 0
-    recent = recent.compact()
-    items, first, cost = recent.items, 0, (0, 0)
-    mask = None if recent.mask is None and not _may_be_null(work.tables, want) else pool.empty(size, np.bool_)
-    nulls = recent.mask is not None
+    mask: NDArray[np.bool_] | None = None
     if want.column is None:
-        mask, nulls = np.ones(size, np.bool_), True
-    elif len(work.plan.ranges):
-        room: list[NDArray[Any]] = []
-
-        def empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-            room.append(pool.empty(count + len(recent.items), dtype))
-            return room[0][:count]
-
-        output = ListsOutput(want.column, starts, lengths, mask, want.list_size)
-        decoded = decode_lists(work.tables, work.plan.ranges, output, work.verify, empty)
-        items, first, cost = room[0], len(decoded.items), (decoded.stripe_count, decoded.size_bytes)
-        items[first:] = recent.items
-        nulls |= decoded.nulls
-    mask = mask if nulls else None
+        mask = np.ones(size, np.bool_)
+    elif recent.mask is not None or _may_be_null(work.tables, want):
+        mask = pool.empty(size, np.bool_)
+    items = _decode_items(work, want, recent, starts, lengths, mask)
+    if not (want.column is None or items.met_nulls or recent.mask is not None):
+        mask = None
     if len(work.segments):
         pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
-            (starts, recent.starts + first),
+            (starts, recent.starts + items.recent_from),
             (lengths, np.ascontiguousarray(recent.lengths)),
         ]
         copy_segments(work.segments, pairs if mask is None else [*pairs, (mask, _mask_of(recent))])
     n = work.events
-    return Lists(items, starts[:n], lengths[:n], None if mask is None else _if_any(mask[:n])), *cost
+    lists = Lists(items.items, starts[:n], lengths[:n], None if mask is None else _if_any(mask[:n]))
+    return lists, items.stripe_count, items.size_bytes
+
+
+class _Items(NamedTuple):
+    """The items of a list trait: what is stored, and from `recent_from` on those of the recent events."""
+
+    items: NDArray[Any]
+    recent_from: int = 0
+    met_nulls: bool = False
+    stripe_count: int = 0
+    size_bytes: int = 0
+
+
+def _decode_items(
+    work: _Work,
+    want: Wanted,
+    recent: Lists,
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int32],
+    mask: NDArray[np.bool_] | None,
+) -> _Items:
+    if want.column is None or not len(work.plan.ranges):
+        return _Items(recent.items)
+    room: list[NDArray[Any]] = []  # of both, once it is known how many are stored
+
+    def empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        room.append(work.pool.empty(count + len(recent.items), dtype))
+        return room[0][:count]
+
+    output = ListsOutput(want.column, starts, lengths, mask, want.list_size)
+    decoded = decode_lists(work.tables, work.plan.ranges, output, work.verify, empty)
+    [items], stored = room, len(decoded.items)
+    items[stored:] = recent.items
+    return _Items(items, stored, decoded.nulls, decoded.stripe_count, decoded.size_bytes)
 
 
 def _buffers(work: _Work, wanted: Wanted, recents: Column) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
