@@ -14,7 +14,8 @@ MEMORY_BYTES = 1 << 30
 _READ_SHARE = 4  # held, copied once to bring it into buckets, and room for the input
 _MERGE_SHARE = 16  # a run's rows as read, sorted, decoded beside it, merged, encoded; the means to do so; the index
 _LIST_BYTES, _ITEMS = 13, 8  # of a list, besides its items; and how many these are if nobody knows
-_ROWS_MIN = 4096  # smaller runs would spend their time on calls
+_ROWS_MIN = 4096  # smaller runs would spend their time on calls,
+_LONG_BYTES = 4096  # unless rows are so long
 _ROWS_MAX = 1 << 23  # larger ones gain nothing, and the offsets of an Arrow string array end at 2 GiB
 
 
@@ -56,7 +57,8 @@ class Settings:
         traits += len(lists) * _LIST_BYTES + max(expected, item_bytes)
         row_bytes = 72 + traits  # keys, times, ordinal, user id, when it was superseded
         rows = self.memory_bytes // (_MERGE_SHARE * row_bytes * self.threads)
-        return min(max(rows, _ROWS_MIN), _ROWS_MAX)
+        least = max(_ROWS_MIN // (1 + row_bytes // _LONG_BYTES), 1)
+        return min(max(rows, least), _ROWS_MAX)
 
 
 class Meter:

@@ -23,7 +23,11 @@ def test_longer_lists_leave_room_for_fewer_rows() -> None:
     sizes = [settings.rows_max(plain), *(settings.rows_max(lists, item_bytes) for item_bytes in (0, 1000, 100_000))]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[2] * 1000 < (1 << 30) // 16
-    assert sizes[3] == 4096  # smaller runs would spend their time on calls
+    assert sizes[3] * 100_000 < (1 << 30) // 16
+    little = Settings(workers=1, memory_bytes=1)
+    assert little.rows_max(plain) == 4096  # smaller runs would spend their time on calls,
+    assert little.rows_max(lists, 100_000) == 4096 // 25  # unless rows are long
+    assert little.rows_max(lists, 1 << 40) == 1
 
 
 def test_lists_of_one_size_are_known_to_be_long() -> None:
