@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from latewood.columns import Column, column_from_arrow
+from latewood.columns import Column, TraitColumn, column_from_arrow
 from latewood.events import NEVER
 from latewood.immutable import Scrubs
 from latewood.immutable.manifest import NO_FILE, Generation, ShardFile
@@ -35,6 +35,9 @@ TRAITS = [
     ("score", pa.float32()),
     ("seen", pa.timestamp("us")),
     ("rank", pa.uint8()),
+    ("tags", pa.list_(pa.string())),
+    ("basket", pa.list_(pa.int64())),
+    ("pair", pa.list_(pa.float32(), 2)),
 ]
 INTEGER_USERS = Schema(user_id=pa.int64(), traits=pa.schema(TRAITS))
 TEXT_USERS = Schema(user_id=pa.string(), traits=pa.schema(TRAITS))
@@ -104,7 +107,7 @@ class World:
         self.refreshed += 1
         return self._reader
 
-    def _column(self, events: Sequence[Event], i: int) -> Column:
+    def _column(self, events: Sequence[Event], i: int) -> TraitColumn:
         trait = self.schema.traits[i]
         values = [event.traits[i] for event in events]
         array = pa.array(values, trait.value_type, from_pandas=False)
@@ -119,14 +122,12 @@ class World:
         order = np.array([event.order for event in stored], np.int64)
         rows = mine[np.lexsort((*order[mine].T[::-1], own.check[mine], own.hash[mine]))]
         first = np.flatnonzero([i == 0 or stored[rows[i]].user != stored[rows[i - 1]].user for i in range(len(rows))])
-        columns = [
+        columns: list[TraitColumn] = [
             Column(order[rows, 0]),
             Column(order[rows, 1] - order[rows, 0]),
             Column(order[rows, 2].astype(np.int32)),
         ]
-        for trait in self.schema:
-            values, mask = self._columns[trait.id]
-            columns.append(Column(values[rows], None if mask is None else mask[rows]))
+        columns += [self._columns[trait.id].take(rows) for trait in self.schema]
         at = np.array([stored[row].superseded_at for row in rows], np.int64)
         never = at >= self.watermark  # it is not known yet
         columns.append(Column(np.where(never, 0, at), never))
@@ -204,7 +205,8 @@ class World:
             flat = [get(event) for events in recent for event in events]
             array = pa.array(flat, pa.int64() if pa.types.is_timestamp(type_) else type_, from_pandas=False)
             offsets = np.cumsum([0, *(len(events) for events in recent)]).astype(np.int32)
-            return pa.ListArray.from_arrays(pa.array(offsets), array.view(type_), type=pa.list_(type_))
+            array = array if array.type == type_ else array.view(type_)
+            return pa.ListArray.from_arrays(pa.array(offsets), array, type=pa.list_(type_))
 
         columns = {
             "event_ts": lists(TIME_TYPE, lambda event: event.event_ts),

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 import latewood as lw
 from latewood.clock import HOUR_US
-from latewood.columns import column_to_arrow
+from latewood.columns import Lists, column_to_arrow
 from latewood.events import NEVER, Events
 from latewood.examples import open_examples
 from latewood.immutable import Generation
-from latewood.schema import TIME_TYPE
+from latewood.schema import TIME_TYPE, Trait
 from latewood.testing import Oracle, different_rows
 from latewood.users import user_keys
 
@@ -32,6 +32,8 @@ TRAITS = pa.schema(
         ("action", pa.dictionary(pa.int32(), pa.string())),
         ("score", pa.float64()),
         ("flag", pa.bool_()),
+        ("tags", pa.list_(pa.string())),
+        ("pair", pa.list_(pa.float32(), 2)),
     ]
 )
 SCHEMA = lw.Schema(user_id=pa.int64(), traits=TRAITS)
@@ -56,6 +58,10 @@ def make_events(rng: np.random.Generator, serials: NDArray[np.int64], now: int) 
     event_ts = (now - late + rng.integers(-200, 5, n) * TICK) // TICK * TICK
     score = np.where(rng.random(n) < 0.2, rng.choice(_ODD_SCORES, n), rng.random(n))
     words = [f"word-{serial // 8}" if serial % 3 else f"old-{serial % 5}" for serial in serials.tolist()]
+    tags = [
+        [f"tag-{serial // 8}", f"old-{serial % 5}", "old-all"][: serial % 4] if serial % 11 else None
+        for serial in serials.tolist()
+    ]
     return pa.table(
         {
             "user_id": rng.integers(0, USERS, n),
@@ -65,6 +71,8 @@ def make_events(rng: np.random.Generator, serials: NDArray[np.int64], now: int) 
             "action": pa.array(rng.choice(["view", "like", "buy"], n)).dictionary_encode(),
             "score": pa.array(score, pa.float64(), mask=rng.random(n) < 0.1),
             "flag": pa.array(rng.random(n) < 0.5, mask=rng.random(n) < 0.1),
+            "tags": pa.array(tags, pa.list_(pa.string())),
+            "pair": pa.FixedSizeListArray.from_arrays(pa.array(rng.random(2 * n), pa.float32()), 2),
         }
     )
 
@@ -109,13 +117,20 @@ def _plain(store: lw.Store, events: Events) -> pa.Table:
     for name in TRAITS.names:
         trait = store.schema[name]
         column = events.traits[trait.id]
-        if trait.coded:
-            used = column.values if column.mask is None else column.values[~column.mask]
+        if isinstance(column, Lists):
+            to_arrow = store.vocabulary.to_arrow if trait.coded else _lists_to_arrow
+            columns[name] = to_arrow(trait, column)
+        elif trait.coded:
+            used = column.known
             words = store.vocabulary.values(trait.id, at_least=int(used.max(initial=-1)) + 1)
             columns[name] = words.take(pa.array(column.values, mask=column.mask))
         else:
             columns[name] = column_to_arrow(column, trait.value_type)
     return pa.table(columns).select(NO_EVENTS.column_names).cast(NO_EVENTS.schema)
+
+
+def _lists_to_arrow(trait: Trait, column: Lists) -> pa.Array:
+    return column_to_arrow(column, trait.value_type)
 
 
 def in_order(events: pa.Table) -> pa.Table:
@@ -132,9 +147,12 @@ def digests(batch: lw.Batch) -> list[str]:
     found = []
     for start, stop in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
         digest = xxhash.xxh3_64(str(stop - start).encode())
-        for name, values in batch.values.items():
-            mask = batch.masks.get(name)
-            digest.update(name.encode() + np.ascontiguousarray(values[start:stop]).tobytes())
+        for name in batch.values:
+            column, mask = batch.column(name, start, stop), batch.masks.get(name)
+            if isinstance(column, Lists):
+                digest.update(name.encode() + column.lengths.tobytes() + column.compact().items.tobytes())
+            else:
+                digest.update(name.encode() + np.ascontiguousarray(column.values).tobytes())
             digest.update(bytes(stop - start) if mask is None else mask[start:stop].tobytes())
         found.append(digest.hexdigest())
     return found

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import Clock
-from latewood.columns import Column
+from latewood.columns import TraitColumn
 from latewood.corrections import CorrectedStore, look_up
 from latewood.errors import CorruptionError, SchemaError
 from latewood.immutable import Generation
@@ -41,7 +41,7 @@ class AppendStore(CorrectedStore, Protocol):
     def generation(self) -> Generation:
         """The newest one known."""
 
-    def encode(self, trait: Trait, values: pa.Array) -> Column:
+    def encode(self, trait: Trait, values: pa.Array) -> TraitColumn:
         """Codes of values; new ones are written down."""
 
 

@@ -3,19 +3,23 @@
 Example i owns the events `offsets[i]` to `offsets[i + 1]` of every column, oldest first. Columns hold numbers only:
 times are int64 µs, strings and dictionary values are codes. A code means `dictionaries[name][code]`, for as long as
 the store lives, so an embedding table can be indexed by it.
+
+Of a list trait the values are the items. Lists of one size are rows, one for each event, of zeros where null. Lists of any
+length have their items back to back, those of event j from `lists[name][j]` to `lists[name][j + 1]`.
 """
 
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, column_to_arrow, portions
+from latewood.columns import Column, Lists, TraitColumn, column_to_arrow, compact_lists, portions
 from latewood.errors import CorruptionError
+from latewood.lists import ListParts, join_lists, offsets_of, positions
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
 
 HISTORY = "history"
@@ -28,7 +32,8 @@ class Batch:
 
     The arrays belong to whoever holds the batch: they are not written to again while anything refers to them.
 
-    Shapes: offsets (n + 1,) int64; every column (offsets[-1],); weights (n,) float32; features n rows.
+    Shapes: offsets (n + 1,) int64; every column (offsets[-1],), of lists of one size (offsets[-1], size), of lists of any
+    length (items,) beside lists (offsets[-1] + 1,) int64; masks (offsets[-1],); weights (n,) float32; features n rows.
     """
 
     offsets: NDArray[np.int64]
@@ -38,6 +43,7 @@ class Batch:
     weights: NDArray[np.float32]  # 0 for an example that `on_missing="mask"` emptied, else 1
     features: pa.Table  # the examples' own columns, without uih, recent and cutoff
     types: Mapping[str, pa.DataType]  # the Arrow type of each column's values
+    lists: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # where each event's items begin
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -55,21 +61,39 @@ class Batch:
         """The examples [start, stop) as a batch that shares this one's memory."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         masks = {name: mask[first:last] for name, mask in self.masks.items()}
+        lists = {name: ends[first : last + 1] for name, ends in self.lists.items()}
+        parts = {name: (int(ends[0]), int(ends[-1])) for name, ends in lists.items()}  # in items
         return replace(
             self,
             offsets=self.offsets[start : stop + 1] - first,
-            values={name: values[first:last] for name, values in self.values.items()},
+            values={name: values[slice(*parts.get(name, (first, last)))] for name, values in self.values.items()},
             masks={name: mask for name, mask in masks.items() if mask.any()},
+            lists={name: ends - ends[0] for name, ends in lists.items()},
             weights=self.weights[start:stop],
             features=self.features.slice(start, stop - start),
         )
+
+    def column(self, name: str, first: int = 0, last: int | None = None) -> TraitColumn:
+        """A column of the events from `first` to `last`, as views; of a list trait as `Lists`."""
+        last = int(self.offsets[-1]) if last is None else last
+        values, mask = self.values[name], self.masks.get(name)
+        mask = None if mask is None else mask[first:last]
+        if name in self.lists:
+            ends = self.lists[name][first : last + 1]
+            return Lists(values, ends[:-1], np.diff(ends).astype(np.int32), mask)
+        if values.ndim == 1:
+            return Column(values[first:last], mask)
+        size = values.shape[1]
+        lengths = np.full(last - first, size, np.int32)
+        lists = compact_lists(values[first:last].reshape(-1), lengths, mask)
+        return lists if mask is None else lists._replace(lengths=np.where(mask, np.int32(0), lengths))
 
     def to_arrow(self) -> pa.Table:
         """The features and a column `history`: struct<trait: list<value>>, with values instead of codes.
 
         Raises: CorruptionError: a code without a value.
         """
-        chunks = [self._history(start, stop) for start, stop in portions(self.lengths, _CHUNK_EVENTS)]
+        chunks = [self._history(start, stop) for start, stop in portions(self._cost(), _CHUNK_EVENTS)]
         type_ = pa.struct([(name, pa.list_(self.types[name])) for name in self.values])
         return self.features.append_column(HISTORY, pa.chunked_array(chunks, type_))
 
@@ -88,6 +112,10 @@ class Batch:
             raise ImportError("to_torch needs torch: pip install 'latewood[torch]'", name="torch") from None
         return adapter.to_torch(self, layout)
 
+    def _cost(self) -> NDArray[np.int64]:
+        """Of each example, its events and all their items."""
+        return self.lengths + sum(np.diff(ends[self.offsets]) for ends in self.lists.values())
+
     def _history(self, start: int, stop: int) -> pa.StructArray:
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         offsets = pa.array((self.offsets[start : stop + 1] - first).astype(np.int32))
@@ -101,10 +129,15 @@ class Batch:
         return pa.StructArray.from_arrays(lists, fields=fields)
 
     def _column(self, name: str, first: int, last: int) -> pa.Array:
-        mask = self.masks.get(name)
-        column = Column(self.values[name][first:last], None if mask is None else mask[first:last])
+        column, type_ = self.column(name, first, last), self.types[name]
+        if not isinstance(column, Lists):
+            return self._plain(name, column, type_)
+        items, _, lengths, mask = column.compact()
+        return join_lists(ListParts(self._plain(name, Column(items), type_.value_type), lengths, mask), type_)
+
+    def _plain(self, name: str, column: Column, type_: pa.DataType) -> pa.Array:
         if name not in self.dictionaries:
-            return column_to_arrow(column, self.types[name])
+            return column_to_arrow(column, type_)
         words = self.dictionaries[name]
         try:
             return words.take(pa.array(column.values, mask=column.mask))
@@ -119,8 +152,11 @@ class SharedBatch:
     Example i's events are the `lengths[i]` elements from `starts[i]` on of every column, oldest first. Those of examples
     of one user overlap; the rest of a column means nothing. `expand` copies every example to a place of its own.
 
-    Shapes: starts, lengths (n,) int64; every column (size,); weights (n,) float32; features n rows. The other fields are
-    as in a `Batch`.
+    Of a trait of lists of any length, the column is the items, in any order, and `lists` says where those of an element
+    are: the `lists[name].lengths[j]` ones from `lists[name].starts[j]` on.
+
+    Shapes: starts, lengths (n,) int64; every column (size,), of lists of one size (size, list size); weights (n,) float32;
+    features n rows. The other fields are as in a `Batch`.
     """
 
     starts: NDArray[np.int64]
@@ -131,6 +167,7 @@ class SharedBatch:
     weights: NDArray[np.float32]
     features: pa.Table
     types: Mapping[str, pa.DataType]
+    lists: dict[str, Lists] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -140,8 +177,21 @@ class SharedBatch:
         return f"<SharedBatch of {describe_columns(len(self), int(self.lengths.sum()), self.values)}; {features}>"
 
     def history(self, i: int) -> dict[str, NDArray[Any]]:
-        """One example's columns, as views. Shapes: (lengths[i],)."""
-        return {name: values[self._of(i)] for name, values in self.values.items()}
+        """One example's columns, as views. Shapes: (lengths[i],), of lists of one size (lengths[i], size).
+
+        Of lists of any length they are the items, back to back, as a copy if they do not lie so; `list_offsets` tells
+        whose they are.
+        """
+        of = self._of(i)
+        return {
+            name: self._lists(name, of).items if name in self.lists else values[of]
+            for name, values in self.values.items()
+        }
+
+    def list_offsets(self, i: int) -> dict[str, NDArray[np.int64]]:
+        """Where the items of one example's events begin and end, of lists of any length. Shapes: (lengths[i] + 1,)."""
+        of = self._of(i)
+        return {name: self._lists(name, of).offsets for name in self.lists}
 
     def mask(self, i: int) -> dict[str, NDArray[np.bool_]]:
         """Where one example's columns are null, as views; a column without nulls in the batch is left out."""
@@ -149,19 +199,22 @@ class SharedBatch:
 
     def expand(self) -> Batch:
         """The same examples back to back, each with a copy of its own."""
-        offsets = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(self.lengths, out=offsets[1:])
-        at = np.arange(offsets[-1]) + np.repeat(self.starts - offsets[:-1], self.lengths)
+        at = positions(self.starts, self.lengths)
+        lists = {name: of.take(at).compact() for name, of in self.lists.items()}
         masks = {name: mask[at] for name, mask in self.masks.items()}
         return Batch(
-            offsets,
-            {name: values[at] for name, values in self.values.items()},
+            offsets_of(self.lengths),
+            {name: lists[name].items if name in lists else values[at] for name, values in self.values.items()},
             {name: mask for name, mask in masks.items() if mask.any()},
             self.dictionaries,
             self.weights,
             self.features,
             self.types,
+            {name: of.offsets for name, of in lists.items()},
         )
+
+    def _lists(self, name: str, of: slice) -> Lists:
+        return self.lists[name].slice(of.start, of.stop).compact()
 
     def _of(self, i: int) -> slice:
         if not -len(self) <= i < len(self):

@@ -1,8 +1,11 @@
 """Between Arrow arrays and the numpy columns that stripes, tiers and batches hold.
 
-A column is values and, where nulls occur, a mask: True where null, and the value there is 0.
+A column is values and, where nulls occur, a mask: True where null, and the value there is 0. A column of lists is a view
+of a pool of items: what permutes events moves two numbers for each and leaves the items where they are, and what writes
+them down makes them `compact` first.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.errors import SchemaError
+from latewood.lists import LIST_ITEMS_MAX, ListParts, is_list, join_lists, offsets_of, positions, split_lists
 from latewood.schema import TIME_TYPE, Trait, is_text
 
 _INT64 = pa.int64()
@@ -23,6 +27,128 @@ class Column(NamedTuple):
 
     values: NDArray[Any]
     mask: NDArray[np.bool_] | None = None
+
+    @property
+    def event_count(self) -> int:
+        """n. (The length of a tuple is the number of its fields.)"""
+        return len(self.values)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def known(self) -> NDArray[Any]:
+        """The values that are not null, in no order that means anything."""
+        return self.values if self.mask is None else self.values[~self.mask]
+
+    def take(self, rows: NDArray[Any]) -> "Column":
+        """The events at these rows, in this order, or those that a mask chooses."""
+        return Column(self.values[rows], None if self.mask is None else self.mask[rows])
+
+    def slice(self, start: int, stop: int) -> "Column":
+        """The events from `start` to `stop`, as views."""
+        return Column(self.values[start:stop], None if self.mask is None else self.mask[start:stop])
+
+
+class Lists(NamedTuple):
+    """A list trait of n events. Event i's items are `items[starts[i] : starts[i] + lengths[i]]`; a null's length is 0.
+
+    Shapes: items (m,), of the trait's dtype, in any order, of which some may be of no event or of several; starts (n,)
+    int64; lengths (n,) int32; mask (n,) bool, True where null, or None.
+    """
+
+    items: NDArray[Any]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    mask: NDArray[np.bool_] | None = None
+
+    @property
+    def event_count(self) -> int:
+        """n."""
+        return len(self.starts)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the items."""
+        return self.items.dtype
+
+    @property
+    def known(self) -> NDArray[Any]:
+        """The items of these events, in no order that means anything."""
+        return self.compact().items
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each event's items are once they are compact. Shapes: (n + 1,)."""
+        return offsets_of(self.lengths)
+
+    def take(self, rows: NDArray[Any]) -> "Lists":
+        """The events at these rows, in this order, or those that a mask chooses; the items stay where they are."""
+        mask = None if self.mask is None else self.mask[rows]
+        return Lists(self.items, self.starts[rows], self.lengths[rows], mask)
+
+    def slice(self, start: int, stop: int) -> "Lists":
+        """The events from `start` to `stop`, as views."""
+        mask = None if self.mask is None else self.mask[start:stop]
+        return Lists(self.items, self.starts[start:stop], self.lengths[start:stop], mask)
+
+    def compact(self) -> "Lists":
+        """With the items of the events back to back, in their order, and no others."""
+        offsets = self.offsets
+        starts, used = offsets[:-1], self.lengths > 0
+        moved = self.starts[used] - starts[used]
+        if not len(moved) or (moved == moved[0]).all():
+            first = int(moved[0]) if len(moved) else 0
+            return Lists(self.items[first : first + offsets[-1]], starts, self.lengths, self.mask)
+        return Lists(self.items[positions(self.starts, self.lengths)], starts, self.lengths, self.mask)
+
+
+TraitColumn = Column | Lists
+
+
+def compact_lists(items: NDArray[Any], lengths: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Lists:
+    """Lists whose items lie back to back."""
+    return Lists(items, offsets_of(lengths)[:-1], lengths.astype(np.int32, copy=False), mask)
+
+
+def null_column(trait: Trait, count: int) -> TraitColumn:
+    """A trait of `count` events that do not have it."""
+    mask = np.ones(count, np.bool_) if count else None
+    if trait.is_list:
+        return compact_lists(np.zeros(0, trait.dtype), np.zeros(count, np.int32), mask)
+    return Column(np.zeros(count, trait.dtype), mask)
+
+
+def nulls_like(column: TraitColumn, count: int) -> TraitColumn:
+    """`count` nulls, of the kind of a column."""
+    mask = np.ones(count, np.bool_) if count else None
+    if isinstance(column, Lists):
+        return compact_lists(np.zeros(0, column.dtype), np.zeros(count, np.int32), mask)
+    return Column(np.zeros(count, column.dtype), mask)
+
+
+def concat_columns(parts: Sequence[TraitColumn]) -> TraitColumn:
+    """Several columns of one trait, at least one, as one, in the order given."""
+    if len(parts) == 1:
+        return parts[0]
+    mask = None
+    if any(part.mask is not None for part in parts):
+        mask = np.concatenate([np.zeros(p.event_count, np.bool_) if p.mask is None else p.mask for p in parts])
+    if not isinstance(parts[0], Lists):
+        return Column(np.concatenate([part.values for part in parts if isinstance(part, Column)]), mask)
+    lists = [_worth_keeping(part) for part in parts if isinstance(part, Lists)]
+    pools = {id(part.items): part.items for part in lists}  # slices of one run share theirs
+    firsts = dict(zip(pools, offsets_of(np.array([len(pool) for pool in pools.values()])).tolist(), strict=False))
+    items = np.concatenate(list(pools.values())) if len(pools) > 1 else lists[0].items
+    starts = np.concatenate([part.starts + firsts[id(part.items)] for part in lists])
+    return Lists(items, starts, np.concatenate([part.lengths for part in lists]), mask)
+
+
+def _worth_keeping(lists: Lists) -> Lists:
+    """Without its pool, where these events are few of those that it was made for."""
+    return lists if 2 * int(lists.lengths.sum()) >= len(lists.items) else lists.compact()
 
 
 def read_table(data: Any) -> pa.Table:
@@ -116,16 +242,50 @@ def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
     """A column of input as its trait's value type (dictionaries decoded), or a SchemaError that names it.
 
     Accepted are the same type, any width of integer whose values fit, and float32 for float64; timestamps of any unit
-    without remainder. Nothing that would change a value.
+    without remainder; lists of such, in any layout. Nothing that would change a value.
     """
     array = plain_array(array)
     if array.null_count and not trait.nullable:
         raise SchemaError(f"column {trait.name!r} has a null in row {first_row(pc.is_null(array))}; it is not nullable")
-    wanted = trait.value_type
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), trait.value_type)
+    if trait.is_list:
+        return _conform_lists(array, trait)
+    return _conform_plain(array, trait.value_type, trait)
+
+
+def _conform_lists(array: pa.Array, trait: Trait) -> pa.Array:
+    """Raises: SchemaError: no list, a list of another size or beyond measure, an item that is null or of another type."""
+    if not is_list(array.type) or is_list(array.type.value_type):
+        raise SchemaError(f"column {trait.name!r} is {array.type}; the store has {trait.value_type}")
+    parts = split_lists(array)
+    items, size = plain_array(parts.items), trait.list_size
+    if items.null_count:
+        at = first_row(pc.is_null(items))
+        row = int(np.searchsorted(offsets_of(parts.lengths), at, side="right")) - 1
+        raise SchemaError(
+            f"column {trait.name!r} has a null item in row {row}; the list may be null, its items may not"
+        )
+    if size is not None:
+        wrong = parts.lengths != size if parts.mask is None else (parts.lengths != size) & ~parts.mask
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise SchemaError(
+                f"column {trait.name!r}, row {row}: {parts.lengths[row]} items; the store has lists of {size}"
+            )
+    if len(parts.lengths) and parts.lengths.max() > LIST_ITEMS_MAX:
+        row = int(np.argmax(parts.lengths))
+        raise SchemaError(
+            f"column {trait.name!r}, row {row}: {parts.lengths[row]:,} items; a list has at most {LIST_ITEMS_MAX:,}"
+        )
+    if pa.types.is_null(items.type):  # every list is empty
+        items = items.cast(trait.item_type)
+    return join_lists(parts._replace(items=_conform_plain(items, trait.item_type, trait)), trait.value_type)
+
+
+def _conform_plain(array: pa.Array, wanted: pa.DataType, trait: Trait) -> pa.Array:
     if array.type == wanted:
         return array
-    if pa.types.is_null(array.type):
-        return pa.nulls(len(array), wanted)
     if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(array.type):
         if (wanted.tz is None) != (array.type.tz is None):
             raise SchemaError(f"column {trait.name!r} is {array.type}; the store has {wanted}")
@@ -143,11 +303,19 @@ def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
         raise SchemaError(f"column {trait.name!r} does not fit {wanted}: {error}") from None
 
 
-def column_from_arrow(array: pa.Array) -> Column:
-    """An array of a plain type (no strings: those need a vocabulary) as values and mask.
+def column_from_arrow(array: pa.Array) -> TraitColumn:
+    """An array of a plain type, or of lists of one (no strings: those need a vocabulary), as a column.
 
     Timestamps become int64 µs. Bits are kept: NaN payloads and -0.0 survive.
     """
+    if is_list(array.type):
+        items, lengths, mask = split_lists(array)
+        return compact_lists(plain_from_arrow(items).values, lengths, mask)
+    return plain_from_arrow(array)
+
+
+def plain_from_arrow(array: pa.Array) -> Column:
+    """`column_from_arrow` of what is no list."""
     if pa.types.is_timestamp(array.type):
         array = array.view(pa.int64())
     if not array.null_count:
@@ -163,8 +331,13 @@ def _values(array: pa.Array) -> NDArray[Any]:
     return array.to_numpy()
 
 
-def column_to_arrow(column: Column, type_: pa.DataType) -> pa.Array:
-    """The inverse of `column_from_arrow`, to an array of `type_` (plain types only)."""
+def column_to_arrow(column: TraitColumn, type_: pa.DataType) -> pa.Array:
+    """The inverse of `column_from_arrow`, to an array of `type_` (plain types and lists of them only)."""
+    if isinstance(column, Lists):
+        items, _, lengths, mask = column.compact()
+        return join_lists(
+            ListParts(column_to_arrow(Column(items), type_.value_type), lengths.astype(np.int64), mask), type_
+        )
     if pa.types.is_timestamp(type_):
         return pa.array(column.values, pa.int64(), mask=column.mask).view(type_)
     # from_pandas=False: a NaN is a value, not a null

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.clock import to_us
-from latewood.columns import column_from_arrow, one_array, timestamps_to_us
+from latewood.columns import one_array, plain_from_arrow, timestamps_to_us
 from latewood.errors import SchemaError
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema, is_text
 
@@ -329,7 +329,7 @@ def _compare(name: str, array: pa.Array, op: str, value: Value) -> NDArray[np.bo
     if pa.types.is_timestamp(array.type):
         array = timestamps_to_us(array, name)
         value = to_us(value)  # type: ignore[arg-type]  # _comparable has seen to it
-    values, mask = column_from_arrow(array)
+    values, mask = plain_from_arrow(array)
     found = _compare_numbers(values, op, value)
     return found if mask is None else found & ~mask
 

@@ -1,6 +1,7 @@
 """A run of events as columns: what the tiers store, compaction merges and scans return.
 
-Every column is fixed-width (strings and dictionaries are codes of the store's vocabulary), so that kernels can work on it.
+Every column is fixed-width (strings and dictionaries are codes of the store's vocabulary; of lists, two numbers say where
+the items are), so that kernels can work on it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS
-from latewood.columns import Column
+from latewood.columns import TraitColumn, concat_columns, null_column, nulls_like
 from latewood.schema import Schema
 from latewood.users import UserKeys, no_keys
 
@@ -32,7 +33,7 @@ class Events:
     event_ts: NDArray[np.int64]
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
-    traits: dict[int, Column]  # by trait id; a trait that is absent is null for all of these events
+    traits: dict[int, TraitColumn]  # by trait id; a trait that is absent is null for all of these events
     superseded_at: NDArray[np.int64] | None = None  # by which ingest time a newer version replaced it, or NEVER (R13)
 
     def __len__(self) -> int:
@@ -45,10 +46,7 @@ class Events:
             self.event_ts[rows],
             self.ingest_ts[rows],
             self.ordinal[rows],
-            {
-                trait: Column(column.values[rows], None if column.mask is None else column.mask[rows])
-                for trait, column in self.traits.items()
-            },
+            {trait: column.take(rows) for trait, column in self.traits.items()},
             None if self.superseded_at is None else self.superseded_at[rows],
         )
 
@@ -60,10 +58,7 @@ class Events:
             self.event_ts[start:stop],
             self.ingest_ts[start:stop],
             self.ordinal[start:stop],
-            {
-                trait: Column(column.values[start:stop], None if column.mask is None else column.mask[start:stop])
-                for trait, column in self.traits.items()
-            },
+            {trait: column.slice(start, stop) for trait, column in self.traits.items()},
             None if self.superseded_at is None else self.superseded_at[start:stop],
         )
 
@@ -154,7 +149,7 @@ def _places(of: Events | Suppressions, rows: Any) -> list[tuple[int, ...]]:
 def no_events(schema: Schema) -> Events:
     """A run of length 0, with every trait."""
     times = np.zeros(0, np.int64)
-    traits = {trait.id: Column(np.zeros(0, trait.dtype)) for trait in schema}
+    traits = {trait.id: null_column(trait, 0) for trait in schema}
     return Events(pa.array([], schema.user_id), no_keys(), times, times, np.zeros(0, np.int32), traits)
 
 
@@ -162,14 +157,17 @@ def concat_events(parts: Sequence[Events]) -> Events:
     """Several runs as one, in the order given. A trait that a part lacks is null there."""
     if len(parts) == 1:
         return parts[0]
-    dtypes = {trait: column.values.dtype for part in parts for trait, column in part.traits.items()}
+    kinds = {trait: column for part in parts for trait, column in part.traits.items()}
     return Events(
         pa.concat_arrays([part.user_ids for part in parts]),
         UserKeys(*(np.concatenate(halves) for halves in zip(*(part.keys for part in parts), strict=True))),
         np.concatenate([part.event_ts for part in parts]),
         np.concatenate([part.ingest_ts for part in parts]),
         np.concatenate([part.ordinal for part in parts]),
-        {trait: _concat_column(parts, trait, dtype) for trait, dtype in dtypes.items()},
+        {
+            trait: concat_columns([part.traits.get(trait) or nulls_like(kind, len(part)) for part in parts])
+            for trait, kind in kinds.items()
+        },
         _concat_superseded(parts),
     )
 
@@ -180,15 +178,3 @@ def _concat_superseded(parts: Sequence[Events]) -> NDArray[np.int64] | None:
     return np.concatenate(
         [np.full(len(part), NEVER, np.int64) if part.superseded_at is None else part.superseded_at for part in parts]
     )
-
-
-def _concat_column(parts: Sequence[Events], trait: int, dtype: np.dtype[Any]) -> Column:
-    columns = []
-    for part in parts:
-        n = len(part)
-        columns.append(part.traits.get(trait) or Column(np.zeros(n, dtype), np.ones(n, np.bool_)))
-    values = np.concatenate([column.values for column in columns])
-    if all(column.mask is None for column in columns):
-        return Column(values)
-    masks = [np.zeros(len(c.values), np.bool_) if c.mask is None else c.mask for c in columns]
-    return Column(values, np.concatenate(masks))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from latewood.errors import SchemaError
+from latewood.lists import is_list
 
 if TYPE_CHECKING:
     # Imported where it is used: where pandas is installed it brings pandas, which takes longer than all the rest.
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".arrow": "ipc", ".feather": "ipc", ".ipc": "ipc"}
 PACKED = (".gz", ".bz2", ".zst")  # around a CSV file
 ROWS_AT_ONCE = 1 << 18
+ITEMS_AT_ONCE = 1 << 24  # of the lists of all columns together
+_ITEMS = 512  # of a list of any length, since nobody knows: embeddings are often written so
 
 
 class Rows(NamedTuple):
@@ -71,12 +74,20 @@ def open_fragments(path: str, types: Mapping[str, pa.DataType] | None = None) ->
         return fragments
 
 
+def rows_at_once(columns: pa.Schema) -> int:
+    """How many rows are read at a time: fewer where they have lists."""
+    types = [field.type for field in columns if is_list(field.type)]
+    items = sum(type_.list_size if pa.types.is_fixed_size_list(type_) else _ITEMS for type_ in types)
+    return max(1, min(ROWS_AT_ONCE, ITEMS_AT_ONCE // items)) if items else ROWS_AT_ONCE
+
+
 def read_rows(fragment: "ds.Fragment", columns: pa.Schema | None = None) -> Iterator[Rows]:
     """A fragment's rows, in order. Args: columns: those wanted, and as what. Raises: SchemaError: names the file."""
     first = 0
     wanted = {} if columns is None else {"schema": columns, "columns": columns.names}
+    at_once = rows_at_once(fragment.physical_schema if columns is None else columns)
     with reading(fragment.path, lambda: first):
-        for batch in fragment.to_batches(batch_size=ROWS_AT_ONCE, **wanted):
+        for batch in fragment.to_batches(batch_size=at_once, **wanted):
             if batch.num_rows:
                 yield Rows(fragment.path, first, pa.Table.from_batches([batch]))
                 first += batch.num_rows

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import (
-    Column,
+    TraitColumn,
     column_from_arrow,
     conform,
     first_row,
@@ -29,7 +29,7 @@ from latewood.schema import Schema, Trait, is_text
 from latewood.users import user_keys
 
 # How a coded trait's values become codes: a vocabulary's `encode`.
-Encode = Callable[[Trait, pa.Array], Column]
+Encode = Callable[[Trait, pa.Array], TraitColumn]
 
 _OURS = ("user_id", "event_ts", "ingest_ts", "event_id", "supersedes")
 _PLACE = ("event_ts", "ingest_ts", "ordinal")

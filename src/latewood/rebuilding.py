@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import TraitColumn
 from latewood.compaction import bulk_load
 from latewood.errors import ConflictError, SchemaError, ScrubbedError
 from latewood.events import Events
@@ -91,7 +91,7 @@ def _forgotten(scrubs: Scrubs, feed: Intake) -> NDArray[np.bool_]:
     return gone | (feed.events.ingest_ts <= scrub_ts) if feed.explicit else gone
 
 
-def _recoded(store: Store, new: Store, events: Events, trait: Trait) -> Column:
+def _recoded(store: Store, new: Store, events: Events, trait: Trait) -> TraitColumn:
     """A trait's column in the codes of the new store."""
     column = events.traits[trait.id]
     if not trait.coded:

@@ -1,7 +1,8 @@
 """What an event consists of: the user id's type and the traits, in feature groups.
 
 A trait has an Arrow type (what goes in and what `to_arrow` gives back) and a numpy dtype (what a batch holds: timestamps
-as int64 µs, strings and dictionaries as int32 codes). Trait ids are permanent: stored columns are named by id, so that a
+as int64 µs, strings and dictionaries as int32 codes). A trait may be a list, of any length or of one size; then both are
+said of its items. Trait ids are permanent: stored columns are named by id, so that a
 name that is dropped and added again is a new trait (docs/protocol.md R17). Examples are logged by a trait's label, which
 is its first name, or, where another trait ever had that label, the name with its id: no two traits share a label, ever.
 """
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from latewood.errors import SchemaError
+from latewood.lists import LIST_ITEMS_MAX, is_list
 
 RESERVED = frozenset(
     [
@@ -44,23 +46,45 @@ class Trait:
     added: bool = False  # after the store was created: a table of events may leave it out, which is null
 
     @property
+    def is_list(self) -> bool:
+        """Whether each value is a list of items."""
+        return is_list(self.type)
+
+    @property
+    def list_size(self) -> int | None:
+        """How many items every list has; None for a list of any length, and for a trait that is no list."""
+        return self.type.list_size if pa.types.is_fixed_size_list(self.type) else None
+
+    @property
     def coded(self) -> bool:
-        """Whether values are stored as int32 codes of the store's vocabulary."""
-        return pa.types.is_dictionary(self.type) or pa.types.is_string(self.type)
+        """Whether values, of a list the items, are stored as int32 codes of the store's vocabulary."""
+        type_ = self._stored_type
+        return pa.types.is_dictionary(type_) or pa.types.is_string(type_)
+
+    @property
+    def item_type(self) -> pa.DataType:
+        """The Arrow type of the items of a list themselves; of a trait that is no list, of its values."""
+        type_ = self._stored_type
+        return type_.value_type if pa.types.is_dictionary(type_) else type_
 
     @property
     def value_type(self) -> pa.DataType:
         """The Arrow type of the values themselves: what `Batch.to_arrow` gives back."""
-        return self.type.value_type if pa.types.is_dictionary(self.type) else self.type
+        return _list_of(self.item_type, self.list_size) if self.is_list else self.item_type
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of `Batch.values`."""
+        """The dtype of `Batch.values`: of a list, of its items."""
+        type_ = self._stored_type
         if self.coded:
             return np.dtype(np.int32)
-        if pa.types.is_timestamp(self.type):
+        if pa.types.is_timestamp(type_):
             return np.dtype(np.int64)
-        return np.dtype(self.type.to_pandas_dtype())
+        return np.dtype(type_.to_pandas_dtype())
+
+    @property
+    def _stored_type(self) -> pa.DataType:
+        return self.type.value_type if self.is_list else self.type
 
 
 class Schema:
@@ -258,12 +282,29 @@ def is_text(type_: pa.DataType) -> bool:
 
 
 def _trait_type(field: pa.Field) -> pa.DataType:
-    """The type as a store keeps it: text is `string`, times are µs, dictionary indices are int32."""
+    """The type as a store keeps it: text is `string`, times are µs, dictionary indices are int32, of lists the items."""
     type_ = field.type
+    if not is_list(type_):
+        return _item_type(type_, field.name)
+    if is_list(type_.value_type):
+        raise SchemaError(f"trait {field.name!r}: a store cannot hold lists of lists, {type_}")
+    size = type_.list_size if pa.types.is_fixed_size_list(type_) else None
+    if size == 0:
+        raise SchemaError(f"trait {field.name!r}: lists of size 0 hold nothing")
+    if size is not None and size > LIST_ITEMS_MAX:
+        raise SchemaError(f"trait {field.name!r}: lists of size {size:,}; a list has at most {LIST_ITEMS_MAX:,} items")
+    return _list_of(_item_type(type_.value_type, field.name), size)
+
+
+def _list_of(item_type: pa.DataType, size: int | None) -> pa.DataType:
+    return pa.list_(item_type) if size is None else pa.list_(item_type, size)
+
+
+def _item_type(type_: pa.DataType, name: str) -> pa.DataType:
     if pa.types.is_dictionary(type_):
         value = pa.string() if is_text(type_.value_type) else type_.value_type
         if not (pa.types.is_string(value) or pa.types.is_integer(value)):
-            raise SchemaError(f"trait {field.name!r}: a dictionary holds strings or integers, not {value}")
+            raise SchemaError(f"trait {name!r}: a dictionary holds strings or integers, not {value}")
         return pa.dictionary(pa.int32(), value)
     if is_text(type_):
         return pa.string()
@@ -271,7 +312,7 @@ def _trait_type(field: pa.Field) -> pa.DataType:
         return pa.timestamp("us", type_.tz)
     if pa.types.is_integer(type_) or pa.types.is_boolean(type_) or type_ in (pa.float32(), pa.float64()):
         return type_
-    raise SchemaError(f"trait {field.name!r}: a store cannot hold {type_}")
+    raise SchemaError(f"trait {name!r}: a store cannot hold {type_}")
 
 
 _PLAIN = {str(t): t for t in (pa.bool_(), pa.float32(), pa.float64(), pa.string())}
@@ -280,6 +321,10 @@ _PLAIN |= {str(t): t for t in (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()
 
 
 def _type_to_json(type_: pa.DataType) -> Any:
+    if pa.types.is_fixed_size_list(type_):
+        return {"list": _type_to_json(type_.value_type), "size": type_.list_size}
+    if is_list(type_):
+        return {"list": _type_to_json(type_.value_type)}
     if pa.types.is_dictionary(type_):
         return {"dictionary": str(type_.value_type)}
     if pa.types.is_timestamp(type_):
@@ -290,6 +335,13 @@ def _type_to_json(type_: pa.DataType) -> Any:
 def _type_from_json(document: Any) -> pa.DataType:
     if isinstance(document, str):
         return _PLAIN[document]
+    if "list" in document:
+        item, size = document["list"], document.get("size")
+        if not isinstance(item, str) and "list" in item:
+            raise ValueError("a list of lists")
+        if size is not None and (type(size) is not int or not 0 < size < 2**31):
+            raise ValueError(f"lists of size {size!r}")
+        return _list_of(_type_from_json(item), size)
     if "dictionary" in document:
         return pa.dictionary(pa.int32(), _PLAIN[document["dictionary"]])
     return pa.timestamp("us", document["timestamp"])
@@ -335,6 +387,9 @@ def _field_to_code(trait: Trait) -> str:
 
 
 def _type_to_code(type_: pa.DataType) -> str:
+    if is_list(type_):
+        size = f", {type_.list_size}" if pa.types.is_fixed_size_list(type_) else ""
+        return f"pa.list_({_type_to_code(type_.value_type)}{size})"
     if pa.types.is_dictionary(type_):
         return f"pa.dictionary(pa.int32(), {_type_to_code(type_.value_type)})"
     if pa.types.is_timestamp(type_):

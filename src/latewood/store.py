@@ -19,7 +19,7 @@ from latewood.appending import append
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import Clock, as_clock, show_ts, to_us
-from latewood.columns import Column, read_table
+from latewood.columns import TraitColumn, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
 from latewood.errors import (
@@ -418,7 +418,7 @@ class Store:
             raise ConflictError(f"{self.path} was opened read_only, which has no mutable tier")
         return tier
 
-    def encode(self, trait: Trait, values: pa.Array) -> Column:
+    def encode(self, trait: Trait, values: pa.Array) -> TraitColumn:
         return self.vocabulary.encode(trait, values)
 
     def _one_user(self, user_id: int | str) -> pa.Table:

@@ -17,6 +17,32 @@ def words(data: bytes) -> list[int]:
     return [word for (word,) in struct.iter_unpack("<Q", data)]
 
 
+def chunk_bytes(word: int, items: int, dtype: np.dtype[Any]) -> int:
+    """How long the bytes of a chunk are. Raises: ValueError: no chunk has such a word."""
+    mode, width, exceptions, code = word & 7, word >> 3 & 127, word >> 10 & 511, word >> 19 & 3
+    has_nulls, has_reference, size = word >> 21 & 1, word >> 22 & 1, dtype.itemsize
+    possible = word >> 23 == 0 and not has_nulls and mode in (0, 1, 3, 4) and exceptions <= items
+    if mode == 3:
+        possible &= width + exceptions + code + has_reference == 0
+    elif mode == 4:
+        possible &= dtype.kind == "b" and width + code + has_reference == 0
+    elif dtype.kind == "b":
+        possible &= mode == 0 and width + has_reference <= 1 and exceptions + code == 0
+    elif exceptions:
+        possible &= width < size * 8 and 1 << code <= size
+    else:
+        possible &= width <= size * 8 and code == 0
+    if not possible or (mode == 1 and not has_reference):
+        raise ValueError("no such chunk")
+    if mode == 3:
+        return items * size
+    if mode == 4:
+        return exceptions
+    bits = size * 8 if size < 8 else 32 if width <= 32 else 64
+    packed = -(-(-(-items // (256 // bits)) * width) // bits) * 32
+    return 8 * has_reference + 8 * (mode == 1) + packed + exceptions * (1 + (1 << code))
+
+
 class PlainReader:
     """Reads one file whole: footer, users, and any column of any user."""
 
@@ -46,18 +72,14 @@ class PlainReader:
 
     def column(self, user: int, column: int) -> tuple[np.ndarray[Any, Any], list[bool]]:
         """All values of a user's column, and which are null."""
-        first_stripe, first_block = self.users[user][3:]
-        events, stripes, blocks = (self.users[user + 1] - self.users[user])[2:]
+        first_stripe = self.users[user][3]
+        events, stripes, _ = (self.users[user + 1] - self.users[user])[2:]
         dtype = np.dtype(self.columns[column]["dtype"])
         base = first_stripe * len(self.columns) + column * stripes
         values: list[int] = []
         nulls: list[bool] = []
+        self.check_blocks(user, column)
         for stripe in range(stripes):
-            if stripe % STRIPES_PER_BLOCK == 0:
-                start = self.entries[base + stripe] & ((1 << 40) - 1)
-                stop = self.entries[base + min(stripe + STRIPES_PER_BLOCK, stripes)] & ((1 << 40) - 1)
-                number = first_block * len(self.columns) + column * blocks + stripe // STRIPES_PER_BLOCK
-                assert xxhash.xxh64_intdigest(self.payload[start:stop]) == self.checksums[number]
             count = min(EVENTS_PER_STRIPE, events - stripe * EVENTS_PER_STRIPE)
             first_ts = self.stripes[first_stripe + stripe][0]
             part, empty = self.stripe(self.entries[base + stripe], count, dtype.itemsize, first_ts)
@@ -65,6 +87,61 @@ class PlainReader:
             nulls += empty
         cut = [value & ((1 << (dtype.itemsize * 8)) - 1) for value in values]
         return np.array(cut, f"u{dtype.itemsize}").view(dtype), nulls
+
+    def check_blocks(self, user: int, column: int) -> None:
+        """That the checksums of a user's column are right."""
+        first_stripe, first_block = self.users[user][3:]
+        _, stripes, blocks = (self.users[user + 1] - self.users[user])[2:]
+        base = first_stripe * len(self.columns) + column * stripes
+        for block in range(blocks):
+            first = block * STRIPES_PER_BLOCK
+            start = self.entries[base + first] & ((1 << 40) - 1)
+            stop = self.entries[base + min(first + STRIPES_PER_BLOCK, stripes)] & ((1 << 40) - 1)
+            number = first_block * len(self.columns) + column * blocks + block
+            assert xxhash.xxh64_intdigest(self.payload[start:stop]) == self.checksums[number]
+
+    def lists(self, user: int, column: int) -> list[np.ndarray[Any, Any] | None]:
+        """All lists of a user, None where null; `column` is that of the lengths.
+
+        Raises: ValueError: lengths and items that do not go together.
+        """
+        assert [of["role"] for of in self.columns[column : column + 2]] == ["lengths", "items"]
+        lengths, nulls = self.column(user, column)
+        lengths = [0 if null else length for length, null in zip(lengths.tolist(), nulls, strict=True)]
+        if any(length < 0 for length in lengths):
+            raise ValueError("a negative length")
+        self.check_blocks(user, column + 1)
+        first_stripe, stripes = self.users[user][3], self.users[user + 1][3] - self.users[user][3]
+        base = first_stripe * len(self.columns) + (column + 1) * stripes
+        dtype, found = np.dtype(self.columns[column + 1]["dtype"]), list[np.ndarray[Any, Any] | None]()
+        for stripe in range(stripes):
+            start, stop = (entry & ((1 << 40) - 1) for entry in self.entries[base + stripe : base + stripe + 2])
+            assert self.entries[base + stripe] >> 40 == 6
+            of_stripe = lengths[EVENTS_PER_STRIPE * stripe : EVENTS_PER_STRIPE * (stripe + 1)]
+            items = self.items(self.payload[start:stop], sum(of_stripe), dtype)
+            ends = list(itertools.accumulate(of_stripe))
+            found += [items[end - length : end] for length, end in zip(of_stripe, ends, strict=True)]
+        return [None if null else items for items, null in zip(found, nulls, strict=True)]
+
+    def items(self, data: bytes, count: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """The items of a stripe."""
+        if not count:
+            if data:
+                raise ValueError("items of nobody")
+            return np.zeros(0, dtype)
+        chunks = -(-count // EVENTS_PER_STRIPE)
+        if len(data) < 4 * chunks + 4 or int.from_bytes(data[:4], "little") != count:
+            raise ValueError("not as many items as the lengths say")
+        bits, at, values = dtype.itemsize * 8, 4 * chunks + 4, []
+        for chunk in range(chunks):
+            word = int.from_bytes(data[4 * chunk + 4 : 4 * chunk + 8], "little")
+            size = min(EVENTS_PER_STRIPE, count - EVENTS_PER_STRIPE * chunk)
+            stop = at + chunk_bytes(word, size, dtype)
+            values += [v & ((1 << bits) - 1) for v in self.decoded(data[at:stop], word << 40, size, bits // 8, 0)[0]]
+            at = stop
+        if at != len(data):
+            raise ValueError("not the bytes that the header asks for")
+        return np.array(values, f"u{dtype.itemsize}").view(dtype)
 
     def superseded(self, user: int) -> list[int]:
         """When each of a user's events was superseded, NEVER where it was not; and what the stripes' records say of it."""
@@ -80,10 +157,12 @@ class PlainReader:
         return at
 
     def stripe(self, entry: int, events: int, size: int, first_ts: int) -> tuple[list[int], list[bool]]:
-        offset, mode, width = entry & ((1 << 40) - 1), entry >> 40 & 7, entry >> 43 & 127
+        return self.decoded(self.payload[entry & ((1 << 40) - 1) :], entry, events, size, first_ts)
+
+    def decoded(self, data: bytes, entry: int, events: int, size: int, first_ts: int) -> tuple[list[int], list[bool]]:
+        mode, width = entry >> 40 & 7, entry >> 43 & 127
         exceptions, code = entry >> 50 & 511, entry >> 59 & 3
         has_nulls, has_reference = entry >> 61 & 1, entry >> 62 & 1
-        data = self.payload[offset:]
         nulls = [False] * events
         if mode == 5:
             return [0] * events, [True] * events

@@ -2,9 +2,10 @@
 
 `PYTHONPATH=src:tests:tests/compatibility python tests/compatibility/test_old_files.py NAME` writes a file as the current
 version does, which is done once, when it is released. A kept file is never written again. The first two are from before
-there was a column superseded_at.
+there was a column superseded_at, the first three from before there were lists.
 """
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,34 @@ import pyarrow as pa
 import pytest
 from plain_reader import NEVER, PlainReader
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists, compact_lists
+from latewood.stripes import fields_of
 from latewood.stripes.identity import identities
 from latewood.users import UserKeys, user_keys
-from made_shards import all_dtypes, columns_for, decode_user, open_bytes, run_of, same, take, write_shard
+from made_shards import (
+    all_dtypes,
+    all_lists,
+    columns_for,
+    decode_user,
+    decode_user_lists,
+    open_bytes,
+    run_of,
+    same,
+    same_lists,
+    take,
+    write_shard,
+)
 
 FILES = {
     "int64": "shard-v1-int64.stripes",
     "string": "shard-v1-string.stripes",
     "superseded": "shard-v1-superseded.stripes",
 }
+LISTS = "shard-v1-lists.stripes"
 PLAIN = ["int64", "string"]  # those with all that the format had then
 COLUMNS = columns_for(all_dtypes())
 WITH_SUPERSEDED = columns_for(all_dtypes(), superseded=True)
+WITH_LISTS = columns_for(all_lists(), superseded=True)
 HERE = Path(__file__).parent
 
 
@@ -57,6 +73,27 @@ def history(seed: int, count: int) -> list[Column]:
     delays = np.where(few, noise >> np.uint64(24), np.uint64(0)).astype(np.int64)
     columns = [Column(times), Column(delays), Column((few & (i > 300)).astype(np.int32))]
     return columns + [Column(*_values(column.dtype, noise, few, i)) for column in COLUMNS[3:]]
+
+
+def users_with_lists() -> dict[Any, list[Any]]:
+    """As `users`, each trait a list of what it is there."""
+    plain = users("superseded")
+    return {user: [*columns[:3], *map(_listed, columns[3:-1]), columns[-1]] for user, columns in plain.items()}
+
+
+def _listed(column: Column) -> Lists:
+    """Lists of 0 to 6 of the values, and one of 300; null where the value is, and empty in a stripe of its own."""
+    values, count = column.values, len(column.values)
+    if column.values.dtype == np.int32:  # all of them 100 and some sevens
+        few = values[(values >= 100) & (values <= 177)]
+        values = few if len(few) else values
+    lengths = (np.arange(count) * 7 % 11 % 7).astype(np.int32)
+    lengths[512:] = 0
+    lengths[-1] = 300
+    if column.mask is not None:
+        lengths[column.mask] = 0
+    places = (np.arange(lengths.sum()) * 5 + 3) % len(values)
+    return compact_lists(values[places], lengths, column.mask)
 
 
 def _values(dtype: np.dtype[Any], noise: Any, few: Any, i: Any) -> tuple[Any, Any]:
@@ -168,7 +205,89 @@ def test_the_current_writer_is_read_by_the_plain_reader(kind: str) -> None:
             assert same(Column(found, np.array(nulls)), values, mask)
 
 
+# ---- lists
+
+
+def same_as_plain(found: list[Any], expected: Lists) -> bool:
+    """Every list that the plain reader found, bit for bit."""
+    nulls = np.zeros(expected.event_count, np.bool_) if expected.mask is None else expected.mask
+    wanted = zip(nulls.tolist(), expected.starts.tolist(), expected.lengths.tolist(), strict=True)
+    lists = [None if null else expected.items[start : start + length] for null, start, length in wanted]
+    return all(
+        (mine is None) == (theirs is None) and (mine is None or mine.tobytes() == theirs.tobytes())
+        for mine, theirs in zip(found, lists, strict=True)
+    )
+
+
+def test_lists_of_version_1_are_read() -> None:
+    shard, expected = open_bytes((HERE / LISTS).read_bytes(), columns=WITH_LISTS), users_with_lists()
+    shard.verify()
+    for index, user in enumerate(shard.user_ids.to_pylist()):
+        for (place, of), column in zip(fields_of(WITH_LISTS), expected[user], strict=True):
+            if of.role == "lengths":
+                for start in {0, column.event_count // 3}:
+                    found = decode_user_lists(shard, index, place, start)
+                    assert same_lists(found, column.slice(start, column.event_count)), (user, of.name)
+            else:
+                assert same(decode_user(shard, index, place), column.values, column.mask), (user, of.name)
+
+
+@pytest.mark.parametrize("current", [False, True])
+def test_the_plain_reader_reads_lists(current: bool) -> None:
+    expected = users_with_lists()
+    reader = PlainReader(write_shard(WITH_LISTS, run_of(expected))[0] if current else (HERE / LISTS).read_bytes())
+    for index, user in enumerate(reader.user_ids()):
+        for (place, of), column in zip(fields_of(WITH_LISTS), expected[user], strict=True):
+            if of.role == "lengths":
+                assert same_as_plain(reader.lists(index, place), column), (user, of.name)
+            else:
+                found, nulls = reader.column(index, place)
+                assert same(Column(found, np.array(nulls)), column.values, column.mask)
+
+
+def test_lists_are_used_in_full() -> None:
+    """The kept file has every mode that chunks have, exceptions, stripes without items, and many chunks."""
+    reader, words = PlainReader((HERE / LISTS).read_bytes()), list[int]()
+    for index in range(len(reader.user_ids())):
+        stripes = reader.users[index + 1][3] - reader.users[index][3]
+        for place, column in enumerate(reader.columns):
+            if column["role"] != "items":
+                continue
+            base = reader.users[index][3] * len(reader.columns) + place * stripes
+            for entry, end in itertools.pairwise(reader.entries[base : base + stripes + 1]):
+                data = reader.payload[entry & ((1 << 40) - 1) : end & ((1 << 40) - 1)]
+                count = int.from_bytes(data[:4], "little")
+                chunks = range(-(-count // 256))
+                words += [int.from_bytes(data[4 * k + 4 : 4 * k + 8], "little") for k in chunks] or [-1]
+    assert {word & 7 for word in words if word >= 0} == {0, 1, 3, 4}
+    assert any(word >= 0 and word >> 10 & 511 and word & 7 != 4 for word in words)
+    assert -1 in words
+
+
+def test_the_example_is_as_written_down() -> None:
+    """docs/format.md has it."""
+    lists = compact_lists(np.full(4, 7, np.int16), np.array([1, 0, 3], np.int32), np.array([False, True, False]))
+    built_in = [Column(np.arange(3)), Column(np.zeros(3, np.int64)), Column(np.zeros(3, np.int32))]
+    reader = PlainReader(write_shard(columns_for({"x": [np.int16]}), run_of({1: [*built_in, lists]}))[0])
+    start, stop = (entry & ((1 << 40) - 1) for entry in reader.entries[4:6])
+    assert reader.payload[start:stop] == bytes([4, 0, 0, 0, 3, 0, 0, 0, 7, 0, 7, 0, 7, 0, 7, 0])
+    assert same_as_plain(reader.lists(0, 3), lists)
+
+
+def test_lists_of_old_files_are_carried_into_new_ones() -> None:
+    old, expected = open_bytes((HERE / LISTS).read_bytes()), users_with_lists()
+    nothing = {user: [take(column, slice(0, 0)) for column in columns] for user, columns in expected.items()}
+    places = {
+        user: (index, -(-len(expected[user][0].values) // 256)) for index, user in enumerate(old.user_ids.to_pylist())
+    }
+    data = write_shard(WITH_LISTS, run_of(nothing, places, old))[0]
+    assert data == write_shard(WITH_LISTS, run_of(expected))[0]
+
+
 if __name__ == "__main__":
     kind = sys.argv[1]
+    if kind == "lists":
+        (HERE / LISTS).write_bytes(write_shard(WITH_LISTS, run_of(users_with_lists()))[0])
+        sys.exit(0)
     columns = WITH_SUPERSEDED if kind == "superseded" else COLUMNS
     (HERE / FILES[kind]).write_bytes(write_shard(columns, run_of(users(kind)))[0])

@@ -147,12 +147,17 @@ class Checker:
         parts = [
             events.filter(pc.is_in(events["serial"], pa.array(sorted(ledger.forgotten)))) for events in ledger.events
         ]
-        words = set(pa.concat_tables([real_stores.NO_EVENTS, *parts])["word"].to_pylist()) - {None}
-        words -= set(self._known["word"].to_pylist()) | set((found.added or self._known)["word"].to_pylist())
+        words = _words(pa.concat_tables([real_stores.NO_EVENTS, *parts]))
+        words -= _words(self._known) | _words(found.added or self._known)
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lmdb-lock"):
             data = path.read_bytes()
             if there := [word for word in words if re.search(rf"{word}(?!\d)".encode(), data)]:
                 found.problems.append(f"{path.relative_to(folder)} holds what was forgotten: {there[:5]}")
+
+
+def _words(events: pa.Table) -> set[str]:
+    """All words of some events, also those in lists."""
+    return {*events["word"].to_pylist(), *events["tags"].combine_chunks().flatten().to_pylist()} - {None}
 
 
 def _landed(stored: pa.Table, unsure: Batch, found: Found) -> NDArray[np.int64] | None:

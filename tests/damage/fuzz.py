@@ -29,7 +29,7 @@ from reading import Memory, compare_with_plain_reader, open_guarded, read_all  #
 
 from forged_shards import ForgedShard  # noqa: E402
 from latewood.errors import CorruptionError, SchemaError  # noqa: E402
-from made_shards import all_dtypes, columns_for, random_columns, run_of, write_shard  # noqa: E402
+from made_shards import all_dtypes, all_lists, columns_for, random_columns, run_of, write_shard  # noqa: E402
 
 HANG_S = 60
 REFUSED, READ = 1, 2
@@ -48,6 +48,8 @@ def seeds() -> list[ForgedShard]:
         (every, {"a": 3, "größe": 513}),
         (few, {7: 4200, 8: 30}),
         (columns_for({"x": np.int16}), {"": 600, "b": 1}),
+        (columns_for(all_lists(), superseded=True), {1: 1, 2: 300, 3: 20}),
+        (columns_for({"t": [np.int32], "x": np.int64, "v": [np.float32]}, superseded=True), {"a": 4200, "b": 30}),
     ]
     files = [
         write_shard(columns, run_of({user: random_columns(rng, n, columns) for user, n in users.items()}))[0]

@@ -12,9 +12,10 @@ import numpy as np
 from forged_shards import OFFSET, ForgedShard
 
 Rng = np.random.Generator
-PACKED, SCALED, DELTA, RAW, POSITIONS, NULLS = range(6)
+PACKED, SCALED, DELTA, RAW, POSITIONS, NULLS, LISTS = range(7)
 NEVER_CLEAN = 2**63 - 1
 TOP = 2**64 - 1
+ITEMS_MAX = 1 << 18  # that a stripe of the real files may have
 EDGES = [0, 1, 2, 255, 256, 257, 2**31 - 1, 2**31, 2**32, 2**39, 2**40 - 1, 2**62, 2**63 - 1, 2**63, TOP - 1, TOP]
 SHIFTS = {
     "mode": (40, 3),
@@ -82,7 +83,9 @@ def stripe_bytes(entry: int, events: int, itemsize: int) -> int:
 def legal_entry(rng: Rng, place: Place) -> int:
     """Any entry that validation lets pass for this stripe, without its offset."""
     role, dtype, itemsize = place.column["role"], place.column["dtype"], place.itemsize
-    nulls = int(role in ("trait", "superseded_at") and rng.random() < 0.3)
+    nulls = int(role in ("trait", "lengths", "superseded_at") and rng.random() < 0.3)
+    if role == "items":
+        return entry_of(mode=LISTS)
     if role == "event_ts":
         mode = DELTA
     else:
@@ -103,6 +106,37 @@ def legal_entry(rng: Rng, place: Place) -> int:
     return entry_of(mode=mode, nulls=nulls, width=width, exceptions=exceptions, code=code, reference=reference)
 
 
+def new_bytes(rng: Rng, place: Place, entry: int, data: bytes) -> bytes:
+    """Noise, as much as an entry asks for; for items, whose number the lengths tell, a header of legal words before it."""
+    if place.column["role"] != "items":
+        return noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+    return new_items(rng, place, data)
+
+
+def new_items(rng: Rng, place: Place, data: bytes, overstep_at: int | None = None) -> bytes:
+    """As many items of noise as there were. `overstep_at`: the chunk whose word has a field that no chunk can have."""
+    count, chunk = int.from_bytes(data[:4], "little"), place._replace(column=place.column | {"role": "chunk"})
+    if count > ITEMS_MAX:  # another change made it so
+        return data
+    words, parts = [count] if data else [], []
+    for number, first in enumerate(range(0, count, 256)):
+        chunk = chunk._replace(events=min(256, count - first))
+        entry = legal_entry(rng, chunk)
+        if number == overstep_at:
+            entry = overstepped(rng, entry)
+        words.append(entry >> 40)
+        parts.append(noise(rng, stripe_bytes(entry, chunk.events, chunk.itemsize)))
+    return b"".join([*(word.to_bytes(4, "little") for word in words), *parts])
+
+
+def overstepped(rng: Rng, entry: int) -> int:
+    """An entry with another value in one field."""
+    shift, bits = SHIFTS[str(rng.choice(list(SHIFTS)))]
+    top = (1 << bits) - 1
+    value = int(rng.choice([0, 1, top, rng.integers(0, top, endpoint=True)]))
+    return entry & ~(top << shift) | value << shift
+
+
 def relay(shard: ForgedShard, rng: Rng) -> None:
     """New entries for some stripes, or all, with bytes of noise; everything else moves to make room."""
     share = rng.choice([0.02, 0.2, 1.0])
@@ -112,13 +146,67 @@ def relay(shard: ForgedShard, rng: Rng) -> None:
         entry = int(shard.entries[place.index]) & ~OFFSET
         data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
         if rng.random() < share:
+            if place.column["role"] == "lengths" and rng.random() < 0.95:  # of noise, nothing else of a list is read
+                parts.append(data)
+                entries.append(entry)
+                continue
             entry = legal_entry(rng, place)
             if place.column["role"] == "superseded_at":
                 _claim(shard, rng, place, entry)
-            data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+            data = new_bytes(rng, place, entry, data)
         parts.append(data)
         entries.append(entry)
     shard.replace_payload(parts, entries)
+
+
+def misfit(shard: ForgedShard, rng: Rng) -> None:
+    """Items that are not as their lengths or their header say: a word of it changed, too many bytes, or too few."""
+    starts, parts, entries = (shard.entries & np.uint64(OFFSET)).tolist(), [], []
+    share = rng.choice([0.02, 0.3])
+    for place in places(shard):
+        data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
+        if place.column["role"] == "items" and rng.random() < share:
+            chunks = -(-int.from_bytes(data[:4], "little") // 256)
+            is_possible = chunks and rng.random() < 0.3
+            data = new_items(rng, place, data, int(rng.integers(0, chunks))) if is_possible else _misfit(rng, data)
+        parts.append(data)
+        entries.append(int(shard.entries[place.index]) & ~OFFSET)
+    shard.replace_payload(parts, entries)
+
+
+def relength(shard: ForgedShard, rng: Rng) -> None:
+    """Other lengths that add up to the same number of items: some are negative, or huge, or all in one event."""
+    starts, parts, entries = (shard.entries & np.uint64(OFFSET)).tolist(), [], []
+    counts = {}  # of items, by column and stripe
+    for place in places(shard):
+        data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
+        counts[place.number, place.record] = int.from_bytes(data[:4], "little")
+        parts.append(data)
+        entries.append(int(shard.entries[place.index]) & ~OFFSET)
+    for place in places(shard):
+        if place.column["role"] == "lengths" and rng.random() < 0.3:
+            count, most = counts[place.number + 1, place.record], int(rng.choice([1, 10, 2**20]))
+            lengths = rng.integers(-most if rng.random() < 0.5 else 0, most, place.events)
+            lengths[int(rng.integers(0, place.events))] += count - int(lengths.sum())
+            parts[place.index] = lengths.astype(np.int32).tobytes()
+            entries[place.index] = entry_of(mode=RAW)
+    shard.replace_payload(parts, entries)
+
+
+def _misfit(rng: Rng, data: bytes) -> bytes:
+    kind = int(rng.integers(0, 4))
+    if kind == 0 or not data:
+        return data + noise(rng, int(rng.integers(1, 40)))
+    if kind == 1:
+        return data[: int(rng.integers(0, len(data)))]
+    words = 1 + -(-int.from_bytes(data[:4], "little") // 256)
+    at = 4 * int(rng.integers(0, words if kind == 2 else min(words, 2)))
+    word = int.from_bytes(data[at : at + 4], "little")
+    if rng.random() < 0.5:
+        word ^= 1 << int(rng.integers(0, 32))
+    else:
+        word = int(rng.choice(np.array([*EDGES[:9], word + 1, word - 1, word + 256]))) % 2**32
+    return data[:at] + word.to_bytes(4, "little") + data[at + 4 :]
 
 
 def overstep(shard: ForgedShard, rng: Rng) -> None:
@@ -129,12 +217,9 @@ def overstep(shard: ForgedShard, rng: Rng) -> None:
         entry = int(shard.entries[place.index]) & ~OFFSET
         data = shard.payload[starts[place.index] : starts[place.index + 1]].tobytes()
         if place.index == chosen:
-            name, entry = str(rng.choice(list(SHIFTS))), legal_entry(rng, place)
-            shift, bits = SHIFTS[name]
-            top = (1 << bits) - 1
-            value = int(rng.choice([0, 1, top, rng.integers(0, top, endpoint=True)]))
-            entry = entry & ~(top << shift) | value << shift
-            data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
+            entry = overstepped(rng, legal_entry(rng, place))
+            if place.column["role"] != "items":
+                data = noise(rng, stripe_bytes(entry, place.events, place.itemsize))
             if place.column["role"] == "superseded_at":
                 _claim(shard, rng, place, entry)
         parts.append(data)
@@ -288,7 +373,7 @@ def drop_section(shard: ForgedShard, rng: Rng) -> None:
 
 
 Mutation = Callable[[ForgedShard, Rng], None]
-LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users)
+LEGAL: tuple[Mutation, ...] = (relay, scribble, retime, rename_users, misfit, relength)
 WILD: tuple[Mutation, ...] = (set_entry, set_word, set_footer, grow_user, unbalance, empty_user, drop_section)
 
 

@@ -5,6 +5,7 @@ the same values they agree.
 """
 
 import io
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,14 +14,26 @@ from guarded import Region
 from numpy.typing import NDArray
 from plain_reader import PlainReader
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists, TraitColumn, compact_lists
 from latewood.errors import CorruptionError
 from latewood.immutable import desk, resolve
 from latewood.pointer import Pointers
-from latewood.stripes import Carried, Ranges, Shard, ShardWriter, StripeColumn, Tables, UserRun
+from latewood.stripes import (
+    Carried,
+    ListsOutput,
+    Ranges,
+    Shard,
+    ShardWriter,
+    StripeColumn,
+    Tables,
+    UserRun,
+    decode_list_column,
+    decode_lists,
+    fields_of,
+)
 from latewood.stripes.decode import Output, decode_columns
-from latewood.stripes.layout import NEVER_CLEAN, SUPERSEDED_AT, superseded_index
-from made_shards import same, tables_of
+from latewood.stripes.layout import NEVER_CLEAN, SUPERSEDED_AT, list_columns, superseded_index
+from made_shards import same, same_lists, tables_of
 
 Rng = np.random.Generator
 EARLIEST, LATEST = -(2**63), 2**63 - 1
@@ -31,9 +44,14 @@ class Memory:
     """The guarded regions that one process uses for case after case."""
 
     def __init__(self) -> None:
-        self.shard, self.values, self.mask, self.desk, self.payload = (
-            Region(size) for size in (1 << 20, 1 << 20, 1 << 18, 1 << 16, 4 << 20)
+        self.shard, self.values, self.mask, self.desk, self.payload, self.starts, self.items = (
+            Region(size) for size in (1 << 20, 1 << 20, 1 << 18, 1 << 16, 4 << 20, 1 << 20, 16 << 20)
         )
+
+    def pool(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Room for items, as far as there are guards for so many."""
+        is_small = count * dtype.itemsize <= 16 << 20
+        return self.items.array(dtype, count) if is_small else np.empty(count, dtype)
 
 
 class OneFile:
@@ -64,8 +82,10 @@ def open_guarded(data: bytes, memory: Memory, rng: Rng) -> Shard:
 def read_all(shard: Shard, memory: Memory, rng: Rng) -> None:
     """Decode, look up, measure, resolve, verify, carry."""
     tables, ranges = tables_of(shard), ranges_of(shard, rng)
-    for column in range(len(shard.columns)):
+    for column, of in fields_of(shard.columns):
         decode(tables, ranges, column, memory, rng)
+        if of.role == "lengths":
+            decode_items(tables, ranges, column, memory, rng)
     check_superseded(shard)
     ids_are_text = _is_fine(lambda: shard.user_ids)
     _is_fine(lambda: shard.locate(shard.keys))
@@ -117,6 +137,34 @@ def decode(tables: Tables, ranges: Ranges, column: int, memory: Memory, rng: Rng
         for array in (values, mask):
             part, other = array[target : target + stop - start], array[whole : whole + stop - start]
             assert part.tobytes() == other.tobytes(), "a part differs from the same part of the whole"
+
+
+def decode_items(tables: Tables, ranges: Ranges, column: int, memory: Memory, rng: Rng) -> None:
+    """A list trait: parts are parts of the whole, and nothing outside is written, or it is refused."""
+    size = 3 + int((ranges.stop - ranges.start).sum())
+    at_end = bool(rng.random() < 0.8)
+    starts = memory.starts.array(np.int64, size, at_end=at_end)
+    lengths = memory.values.array(np.int32, size, at_end=at_end)
+    mask = memory.mask.array(np.bool_, size, at_end=at_end)
+    starts[:3], lengths[:3], mask[:3] = SENTINEL, SENTINEL, True
+    list_size = int(rng.integers(0, 3)) if rng.random() < 0.1 else None
+    output = ListsOutput(column, starts, lengths, mask, list_size)
+    try:
+        items = decode_lists(tables, ranges, output, verify=False, empty=memory.pool).items
+    except CorruptionError:
+        return
+    finally:
+        assert (starts[:3] == SENTINEL).all(), "starts before the target were written"
+        assert (lengths[:3] == SENTINEL).all(), "lengths before the target were written"
+        assert mask[:3].all(), "masks before the target were written"
+    assert not lengths[3:][mask[3:]].any(), "a null with items"
+    assert list_size is None or (lengths[3:][~mask[3:]] == list_size).all(), "a list of another size"
+    assert (starts[3:] == np.cumsum(lengths[3:]) - lengths[3:]).all(), "items that are not back to back"
+    assert lengths[3:].sum() == len(items), "items of nobody"
+    for user, start, stop, target in zip(*ranges.matrix[1:].tolist(), strict=True):
+        whole = int(ranges.target[user]) + start
+        part, other = (Lists(items, starts, lengths, mask).slice(at, at + stop - start) for at in (target, whole))
+        assert same_lists(part, other), "a part differs from the same part of the whole"
 
 
 def check_superseded(shard: Shard) -> None:
@@ -182,15 +230,16 @@ def _fresh_desk(memory: Memory) -> NDArray[np.int64]:
 
 def carry(shard: Shard, memory: Memory, rng: Rng) -> None:
     """Into a shard with other columns; what it took over reads as before."""
-    kept = list(shard.columns[3:])
-    kept = [c for c in kept if c.role == "trait" and rng.random() < 0.7]
-    kept = [kept[i] for i in rng.permutation(len(kept))]
-    columns = (*shard.columns[:3], *kept, StripeColumn(1000, "added", "trait", np.dtype(np.int16)), SUPERSEDED_AT)
+    fields = [shard.columns[place : place + 1 + (c.role == "lengths")] for place, c in fields_of(shard.columns)[3:]]
+    fields = [field for field in fields if field[0].role != "superseded_at" and rng.random() < 0.7]
+    kept = [column for i in rng.permutation(len(fields)) for column in fields[i]]
+    added = (StripeColumn(1000, "added", "trait", np.dtype(np.int16)), *list_columns(1001, "more", np.dtype(np.int8)))
+    columns = (*shard.columns[:3], *kept, *added, SUPERSEDED_AT)
     stripes = rng.integers(1, np.diff(shard.first_stripe), endpoint=True)
     sink = io.BytesIO()
     writer = GuardedWriter(sink, columns, epoch=bytes(16), generation=1, shard=0)
     writer.region = memory.payload
-    nothing = [Column(np.zeros(0, c.dtype)) for c in columns]
+    nothing = [_nothing(columns, place) for place, _ in fields_of(columns)]
     users = np.arange(shard.user_count)
     try:
         writer.add(
@@ -205,15 +254,25 @@ def carry(shard: Shard, memory: Memory, rng: Rng) -> None:
     _compare(carried, shard)
 
 
+def _nothing(columns: Sequence[StripeColumn], place: int) -> TraitColumn:
+    if columns[place].role == "lengths":
+        return compact_lists(np.zeros(0, columns[place + 1].dtype), np.zeros(0, np.int32))
+    return Column(np.zeros(0, columns[place].dtype))
+
+
 def _compare(new: Shard, old: Shard) -> None:
     """The columns that both have, as far as the new one goes."""
-    places = {column.id: index for index, column in enumerate(old.columns)}
+    places = {column.id: index for index, column in fields_of(old.columns)}
     sizes = np.diff(new.first_event)
     users = np.arange(new.user_count)
     ranges = Ranges(0 * users, users, 0 * users, sizes, np.cumsum(sizes) - sizes)
-    for index, column in enumerate(new.columns):
+    for index, column in fields_of(new.columns):
         if column.id in places:
             assert _column(new, ranges, index) == _column(old, ranges, places[column.id]), "carried, and not the same"
+            if column.role == "lengths":
+                lists = _lists(new, ranges, index), _lists(old, ranges, places[column.id])
+                assert (lists[0] is None) == (lists[1] is None), "carried, and refused only once"
+                assert lists[0] is None or lists[1] is None or same_lists(lists[0], lists[1])
 
 
 def _column(shard: Shard, ranges: Ranges, column: int) -> bytes:
@@ -221,6 +280,14 @@ def _column(shard: Shard, ranges: Ranges, column: int) -> bytes:
     values, mask = np.zeros(size, shard.columns[column].dtype), np.zeros(size, np.bool_)
     decode_columns(tables_of(shard), ranges, [Output(column, values, mask)], verify=False)
     return values.tobytes() + mask.tobytes()
+
+
+def _lists(shard: Shard, ranges: Ranges, column: int) -> Lists | None:
+    try:
+        size = int((ranges.stop - ranges.start).sum())
+        return decode_list_column(tables_of(shard), ranges, column, size, verify=False)
+    except CorruptionError:
+        return None
 
 
 # ---- the other reader
@@ -232,7 +299,9 @@ def compare_with_plain_reader(data: bytes, shard: Shard) -> None:
     for user in range(shard.user_count):
         stop = int(shard.first_event[user + 1] - shard.first_event[user])
         ranges = Ranges(*(np.array([x], np.int64) for x in (0, user, 0, stop, 0)))
-        for column, of in enumerate(shard.columns):
+        for column, of in fields_of(shard.columns):
+            if of.role == "lengths":
+                _compare_lists(reader, shard, user, column)
             values, mask = np.zeros(stop, of.dtype), np.zeros(stop, np.bool_)
             if not _is_fine(partial(decode_columns, tables, ranges, [Output(column, values, mask)])):
                 continue  # a block whose checksum was not mended
@@ -243,3 +312,28 @@ def compare_with_plain_reader(data: bytes, shard: Shard) -> None:
             assert same(Column(values, mask), expected, np.array(nulls)), (
                 f"the plain reader disagrees: {user}, {of.name}"
             )
+
+
+def _compare_lists(reader: PlainReader, shard: Shard, user: int, column: int) -> None:
+    """Both read the same lists, or both refuse them."""
+    stop = int(shard.first_event[user + 1] - shard.first_event[user])
+    whole = Ranges(*(np.array([x], np.int64) for x in (0, user, 0, stop, 0)))
+    found = _lists(shard, whole, column)
+    try:
+        expected = reader.lists(user, column)
+    except (
+        AssertionError,
+        IndexError,
+    ):  # a checksum that was not mended; an exception's position past the chunk's items
+        return
+    except ValueError:
+        assert found is None, f"the plain reader refuses the lists of {user}, {column}"
+        return
+    assert found is not None, f"the plain reader does not refuse the lists of {user}, {column}"
+    for i, items in enumerate(expected):
+        start, length = int(found.starts[i]), int(found.lengths[i])
+        is_null = found.mask is not None and bool(found.mask[i])
+        assert is_null == (items is None), f"the plain reader disagrees on null: {user}, {column}, {i}"
+        assert items is None or found.items[start : start + length].tobytes() == items.tobytes(), (
+            f"the plain reader disagrees: {user}, {column}, {i}"
+        )

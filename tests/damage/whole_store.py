@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 import latewood as lw
+from latewood.columns import Lists, TraitColumn
 from latewood.events import Events
 from latewood.immutable import Catalog, Changes, GenerationReader, Scrubs
 from latewood.immutable.pins import Pins
@@ -30,6 +31,7 @@ FEW = pa.schema(
         ("word", pa.string()),
         ("action", pa.dictionary(pa.int32(), pa.string())),
         ("like", pa.bool_()),
+        ("tags", pa.list_(pa.string())),
     ]
 )
 EVERY = pa.schema(
@@ -40,6 +42,7 @@ EVERY = pa.schema(
             for type_ in (
                 *(pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
                 *(pa.float32(), pa.float64(), pa.timestamp("us", "UTC")),
+                *(pa.list_(pa.float32(), 3), pa.list_(pa.int64())),
             )
         ),
     ]
@@ -79,6 +82,12 @@ def _events(rng: np.random.Generator, schema: lw.Schema, user: int, count: int, 
 
 def _values(rng: np.random.Generator, trait: Any, count: int, prefix: str) -> pa.Array:
     mask = rng.random(count) < 0.2
+    if trait.is_list:
+        lengths = rng.integers(0, 4, count) if trait.list_size is None else np.full(count, trait.list_size)
+        words = [[f"{prefix}-{n}" for n in rng.integers(0, 3, length)] for length in lengths]
+        numbers = [rng.integers(0, 100, length).tolist() for length in lengths]
+        lists = words if trait.coded else numbers
+        return pa.array([None if null else part for null, part in zip(mask, lists, strict=True)], trait.type)
     if trait.coded:
         words = [f"{prefix}-{n}" for n in rng.integers(0, 3, count)]
         return pa.array(words, pa.string(), mask=mask).cast(trait.type)
@@ -159,9 +168,15 @@ def _documents(store: lw.Store) -> bytes:
 def _every_bit(events: Events) -> bytes:
     """Of a run of events all columns, nulls as what they are stored as."""
     superseded = b"" if events.superseded_at is None else events.superseded_at.tobytes()
-    columns = [(c.values.tobytes(), b"" if c.mask is None else c.mask.tobytes()) for c in events.traits.values()]
+    columns = [(_bits(c), b"" if c.mask is None else c.mask.tobytes()) for c in events.traits.values()]
     times = events.event_ts.tobytes() + events.ingest_ts.tobytes() + events.ordinal.tobytes() + superseded
     return repr(events.user_ids.to_pylist()).encode() + times + b"".join(part for column in columns for part in column)
+
+
+def _bits(column: TraitColumn) -> bytes:
+    if isinstance(column, Lists):
+        return column.lengths.tobytes() + column.compact().items.tobytes()
+    return column.values.tobytes()
 
 
 def batch_bytes(batch: lw.Batch) -> bytes:
@@ -169,6 +184,7 @@ def batch_bytes(batch: lw.Batch) -> bytes:
     parts = [batch.offsets.tobytes(), batch.weights.tobytes(), repr(batch.features.to_pydict()).encode()]
     parts += [f"{name}".encode() + values.tobytes() for name, values in batch.values.items()]
     parts += [f"{name}".encode() + mask.tobytes() for name, mask in batch.masks.items()]
+    parts += [f"{name}".encode() + ends.tobytes() for name, ends in batch.lists.items()]
     return b"".join(parts) + _table_bytes(batch.to_arrow().select(["history"]))
 
 

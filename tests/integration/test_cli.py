@@ -309,6 +309,20 @@ def test_every_type_that_init_offers(name: str, run: Run) -> None:
         assert store.schema["x"].type == TYPES[name]
 
 
+def test_lists_of_any_length_and_of_one_size(run: Run) -> None:
+    lists = ("--trait", "a:string[]", "--trait", "b:float32[16]", "--trait", "c:dictionary[]")
+    assert run("init", "store", *lists, "--json").code == 0
+    with lw.Store.open("store", read_only=True) as store:
+        words = pa.dictionary(pa.int32(), pa.string())
+        assert [trait.type for trait in store.schema] == [
+            pa.list_(pa.string()),
+            pa.list_(pa.float32(), 16),
+            pa.list_(words),
+        ]
+    for wrong in ("int[]", "int8[][]", "int8[0]", "int8[x]", "[]"):
+        assert run("init", "other", "--trait", f"x:{wrong}").code != 0
+
+
 FAILURES: list[tuple[tuple[str, ...], str]] = [
     (("inspect", "nothing"), "latewood: store_not_found: nothing is not a store: it has no store.json\n"),
     (("compact", "nothing"), "latewood: store_not_found: nothing is not a store: it has no store.json\n"),

@@ -32,17 +32,21 @@ SCHEMA = lw.Schema(
             [("item", pa.int64()), ("word", pa.string()), ("kind", pa.dictionary(pa.int32(), pa.string()))]
         ),
         "rest": pa.schema([("score", pa.float64()), ("weight", pa.float32()), ("seen_at", pa.timestamp("us"))]),
+        "lists": pa.schema([("tags", pa.list_(pa.string())), ("vector", pa.list_(pa.float64(), 3))]),
     },
 )
 VICTIM, OTHERS = "victim-5b1f0c", ["alice", "bob", "carol"]
 ITEM, SCORE, WEIGHT, SEEN_AT = 0x5EC2_E7A1_1CE0_FFEE, -1.2345678912345e-77, 1.2345678e-17, 1_234_567_890_123_457
+VECTOR = [0.25, 8.7654321987654e-99, -1.0]
 FIRST_TS = START - 987_654_321_123  # of the victim's events: a time that nobody else has
 SECRETS = {
     "user id": VICTIM.encode(),
     "word": b"only-the-victim-said-this",
     "kind": b"only-the-victim-did-this",
+    "tag": b"only-the-victim-was-tagged",
     "item": struct.pack("<q", ITEM),
     "score": struct.pack("<d", SCORE),
+    "vector": struct.pack("<d", VECTOR[1]),
     "weight": struct.pack("<f", WEIGHT),
     "seen_at": struct.pack("<q", SEEN_AT),
     "event_ts": struct.pack("<q", FIRST_TS),
@@ -69,6 +73,8 @@ def events(user: str, count: int, *, secret: bool = False, first_ts: int = START
             "score": np.full(count, SCORE) if secret else numbers / 3,
             "weight": pa.array(np.full(count, WEIGHT, np.float32) if secret else numbers.astype(np.float32)),
             "seen_at": pa.array(np.full(count, SEEN_AT) if secret else numbers).view(pa.timestamp("us")),
+            "tags": [["a", "only-the-victim-was-tagged"] if secret else ["a", "b"][: k % 3] for k in range(count)],
+            "vector": pa.array([VECTOR if secret else [k, 0, 0.5] for k in range(count)], pa.list_(pa.float64(), 3)),
         }
     )
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latewood.columns import Column
+from latewood.columns import Column, TraitColumn
 from latewood.compaction import bulk_load, compact
 from latewood.errors import ConflictError
 from latewood.events import Events
@@ -23,10 +23,21 @@ from latewood.immutable import Catalog, Changes, Generation, Scrubs
 from latewood.mutable import InMemoryTier
 from latewood.schema import Schema
 from latewood.storage import open_storage
-from latewood.stripes import FIRST_TRAIT, Ranges, Shard, Tables, columns_of, decode_column, superseded_index
+from latewood.stripes import (
+    FIRST_TRAIT,
+    Ranges,
+    Shard,
+    Tables,
+    columns_of,
+    decode_column,
+    decode_list_column,
+    fields_of,
+    plain,
+)
 from latewood.testing import ManualClock
 from latewood.users import user_keys
 from latewood.vocabulary import Vocabulary
+from made_columns import cells, random_trait
 
 EPOCH = bytes(range(16))
 START = 1_700_000_000_000_000
@@ -37,6 +48,8 @@ TRAITS = pa.schema(
         ("kind", pa.dictionary(pa.int32(), pa.string())),
         ("like", pa.bool_()),
         ("score", pa.float32()),
+        ("tags", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.float64(), 3)),
         pa.field("count", pa.uint8(), nullable=False),
     ]
 )
@@ -69,16 +82,9 @@ class Parts:
         self.remember(events, receipt.ingest_ts.tolist())
 
     def remember(self, events: Events, ingest_ts: list[int]) -> None:
-        traits = zip(*(cells(events.traits[trait.id], trait.dtype) for trait in self.schema), strict=True)
+        assert all(events.traits[trait.id].dtype == trait.dtype for trait in self.schema)
+        traits = zip(*(cells(events.traits[trait.id]) for trait in self.schema), strict=True)
         self.rows += zip(events.user_ids.to_pylist(), events.event_ts.tolist(), ingest_ts, traits, strict=True)
-
-
-def cells(column: Column, dtype: np.dtype[Any]) -> list[Any]:
-    """Values as bits, None where null."""
-    assert column.values.dtype == dtype
-    bits = column.values.view({1: np.uint8, 4: np.uint32, 8: np.uint64}[dtype.itemsize]).tolist()
-    mask = [False] * len(bits) if column.mask is None else column.mask.tolist()
-    return [None if null else value for value, null in zip(bits, mask, strict=True)]
 
 
 def make_events(schema: Schema, seed: int, n: int, now: int) -> Events:
@@ -89,12 +95,7 @@ def make_events(schema: Schema, seed: int, n: int, now: int) -> Events:
         ids = pa.array([f"user {user} ü" for user in users], pa.string())
     event_ts = now + rng.choice([1, 1000, HOUR]) * rng.integers(-40, 3, n)
     ingest_ts = now - rng.choice([0, 1000, HOUR]) + rng.integers(0, 3, n)
-    traits = {}
-    for trait in schema:
-        high = rng.choice([2, 100])
-        values = rng.integers(0, high, n).astype(trait.dtype)
-        mask = rng.random(n) < rng.choice([0.0, 0.3, 1.0]) if trait.nullable else None
-        traits[trait.id] = Column(values if mask is None else np.where(mask, 0, values).astype(trait.dtype), mask)
+    traits = {trait.id: random_trait(rng, trait, n) for trait in schema}
     return Events(ids, user_keys(ids), event_ts, ingest_ts, np.zeros(n, np.int32), traits)
 
 
@@ -123,13 +124,16 @@ def decoded(parts: Parts, generation: Generation) -> dict[Any, list[Row]]:
         tables.put(0, shard)
         everyone = np.arange(shard.user_count)
         ranges = Ranges(np.zeros(len(everyone), np.int64), everyone, 0 * everyone, np.diff(ends), ends[:-1])
-        columns = []
-        for index, column in enumerate(shard.columns[: superseded_index(shard.columns)]):
+        columns: list[TraitColumn] = []
+        for index, column in fields_of(shard.columns)[:-1]:
+            if column.role == "lengths":
+                columns.append(decode_list_column(tables, ranges, index, n))
+                continue
             values, mask = np.empty(n, column.dtype), np.empty(n, np.bool_)
             decode_column(tables, ranges, index, values, mask)
             columns.append(Column(values, mask))
-        event_ts, delay, ordinal = (column.values for column in columns[:FIRST_TRAIT])
-        traits = [cells(c, t.dtype) for c, t in zip(columns[FIRST_TRAIT:], parts.schema, strict=True)]
+        event_ts, delay, ordinal = (plain(column).values for column in columns[:FIRST_TRAIT])
+        traits = [cells(column) for column in columns[FIRST_TRAIT:]]
         times = (event_ts.tolist(), (event_ts + delay).tolist(), ordinal.tolist())
         rows = list(zip(*times, zip(*traits, strict=True), strict=True))
         assert (shard.user_count, n) == (file.user_count, file.event_count)

@@ -17,7 +17,6 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latewood.columns import Column
 from latewood.compaction import bulk_load, compact, rollback
 from latewood.errors import ConflictError
 from latewood.events import NEVER, Events
@@ -29,6 +28,7 @@ from latewood.storage import open_storage
 from latewood.testing import ManualClock
 from latewood.users import user_keys
 from latewood.vocabulary import Vocabulary
+from made_columns import cells, random_trait
 
 EPOCH = bytes(range(16))
 START = 1_700_000_000_000_000
@@ -38,9 +38,10 @@ TRAITS = pa.schema(
         ("item", pa.int64()),
         ("kind", pa.dictionary(pa.int32(), pa.string())),
         pa.field("count", pa.uint8(), nullable=False),
+        ("tags", pa.list_(pa.string())),
     ]
 )
-TYPES = [pa.int16(), pa.bool_(), pa.float64(), pa.string()]
+TYPES = [pa.int16(), pa.bool_(), pa.float64(), pa.string(), pa.list_(pa.int16()), pa.list_(pa.float32(), 2)]
 names = itertools.count()
 
 
@@ -266,20 +267,16 @@ class World:
         n, now, schema = len(users), self.clock.now(), self.catalog.latest().schema
         # few distinct times make ties that span stripes
         event_ts = now + rng.choice([1, 1000, HOUR]) * rng.integers(-rng.choice([4, 40]), 3, n)
-        traits = {}
-        for trait in schema:
-            values = rng.integers(0, rng.choice([2, 50]), n).astype(trait.dtype)
-            mask = rng.random(n) < rng.choice([0.0, 0.3, 1.0]) if trait.nullable else None
-            traits[trait.id] = Column(values if mask is None else np.where(mask, 0, values).astype(trait.dtype), mask)
+        traits = {trait.id: random_trait(rng, trait, n) for trait in schema}
         ids = pa.array(users, pa.int64())
         return Events(ids, user_keys(ids), event_ts, np.zeros(n, np.int64), np.zeros(n, np.int32), traits)
 
 
 def rows_of(events: Events, ordinals: Any) -> list[Row]:
     values: list[dict[int, Any]] = [{} for _ in range(len(events))]
-    for trait, (column, mask) in events.traits.items():
-        for i, value in enumerate(column.tolist()):
-            values[i][trait] = None if mask is not None and mask[i] else value
+    for trait, column in events.traits.items():
+        for i, cell in enumerate(cells(column)):
+            values[i][trait] = cell
     columns = (events.user_ids.to_pylist(), events.event_ts.tolist(), events.ingest_ts.tolist(), ordinals.tolist())
     return [Row(*row) for row in zip(*columns, values, strict=True)]
 

@@ -7,9 +7,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists
 from latewood.stripes.layout import DTYPES
-from made_shards import columns_for, decode_user, open_bytes, run_of, same, write_shard
+from made_shards import (
+    columns_for,
+    decode_user,
+    decode_user_lists,
+    open_bytes,
+    run_of,
+    same,
+    same_lists,
+    write_shard,
+)
 
 LENGTHS = st.one_of(st.integers(1, 600), st.sampled_from([1, 2, 31, 32, 33, 255, 256, 257, 511, 512, 513]))
 
@@ -104,3 +113,33 @@ def test_special_patterns_come_back(name: str, count: int) -> None:
         values = np.full(count, pattern, np.uint64).astype(unsigned).view(dtype)
         shard = open_bytes(write_shard(columns_for({"x": dtype}), run_of({1: [*events(count), Column(values)]}))[0])
         assert same(decode_user(shard, 0, 3), values), (name, pattern)
+
+
+@st.composite
+def lists(draw: st.DrawFn, dtype: np.dtype[Any]) -> Lists:
+    """Lists of any values in a pool in which they lie in any order, some on top of others."""
+    values, _ = draw(arrays(dtype))
+    count, seed = draw(LENGTHS), draw(st.integers(0, 2**32 - 1))
+    longest = draw(st.sampled_from([0, 1, 3, 30, len(values)]))
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, min(longest, len(values)), count, np.int32, endpoint=True)
+    if draw(st.booleans()):  # as embeddings are
+        lengths[:] = min(longest, len(values), 40)
+    starts = rng.integers(0, len(values) - lengths, endpoint=True)
+    mask = rng.random(count) < draw(st.sampled_from([0.02, 0.5, 1.0])) if draw(st.booleans()) else None
+    if mask is not None:
+        lengths[mask] = 0
+    return Lists(values, starts, lengths, mask)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@given(data=st.data())
+def test_any_lists_come_back(name: str, data: st.DataObject) -> None:
+    written = data.draw(lists(np.dtype(name)))
+    count = written.event_count
+    shard = open_bytes(write_shard(columns_for({"x": [name]}), run_of({1: [*events(count), written]}))[0])
+    shard.verify()
+    assert same_lists(decode_user_lists(shard, 0, 3), written)
+    start = data.draw(st.integers(0, count))
+    stop = data.draw(st.integers(start, count))
+    assert same_lists(decode_user_lists(shard, 0, 3, start, stop), written.slice(start, stop))

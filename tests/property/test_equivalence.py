@@ -290,7 +290,7 @@ class Equivalence(RuleBasedStateMachine):
     @rule(data=st.data(), min_history=st.integers(0, 3))
     def backfill_anchors(self, data: st.DataObject, min_history: int) -> None:
         trait = data.draw(st.sampled_from(self.model.schema.traits))
-        value = data.draw(strategies.values(trait))
+        value = None if trait.is_list else data.draw(strategies.values(trait))
         where = lw.col(trait.name).is_null() if value is None else lw.col(trait.name) == value
         where = data.draw(st.sampled_from([where, ~where]))
         anchors = lw.anchors(self.store, where, min_history=min_history)

@@ -33,19 +33,22 @@ def check_examples(world: World, examples: pa.Table, requests: Sequence[Request]
     history = batch.to_arrow()["history"].combine_chunks()
     wanted = [world.expected(request, projection) for request in requests]
     assert [plain(history, row) for row in range(len(requests))] == wanted
+    assert materializer.shared(examples).expand().to_arrow()["history"].combine_chunks().equals(history)
     assert batch.weights.tolist() == [1.0] * len(requests)
     assert batch.features.column_names == ["user_id", "request"]
     for name, values in batch.values.items():
         mask = batch.masks.get(name)
         nulls = [value is None for row in wanted for value in row[name]]
         assert (mask is None and not any(nulls)) or mask.tolist() == nulls
-        if mask is not None:
+        if mask is not None and name in batch.lists:
+            assert not np.diff(batch.lists[name])[mask].any()
+        elif mask is not None:
             assert not values[mask].any()
     lengths = [max(map(len, row.values()), default=0) for row in wanted]
     if projection.names(world.schema):
         assert batch.lengths.tolist() == lengths
         assert materializer.last_stats.events == sum(lengths)
-        assert materializer.stats.examples == len(requests)
+        assert materializer.stats.examples == 2 * len(requests)
 
 
 TRAIT_VALUES = st.tuples(
@@ -56,6 +59,9 @@ TRAIT_VALUES = st.tuples(
     st.none() | st.sampled_from([0.5, -1.0, 2.0**100]),
     st.none() | st.integers(-(10**15), 10**15),
     st.none() | st.integers(0, 255),
+    st.none() | st.lists(st.sampled_from(["", "a", "ü"]), max_size=3),
+    st.none() | st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+    st.none() | st.lists(st.sampled_from([0.5, -1.0, 2.0**100]), min_size=2, max_size=2),
 )
 
 
@@ -122,13 +128,19 @@ def grown(seed: int, count: int, late: float, changed: float = 0.0, span: int | 
     delay = np.where(rng.random(count) < late, rng.integers(0, count, count), rng.integers(0, 3, count))
     users = rng.choice(3, count, p=[0.6, 0.3, 0.1])
     raw = [
-        (int(user), int(t), int(t + d), (int(item), "like" if item % 3 else None, str(item % 50), True, 0.5, None, 7))
+        (int(user), int(t), int(t + d), traits_of(int(item)))
         for user, t, d, item in zip(users, event_ts, delay, rng.integers(0, 1000, count), strict=True)
     ]
     events = numbered(raw)
     for k in np.flatnonzero(rng.random(count) < changed).tolist():
         events[k] = replace(events[k], superseded_at=events[k].ingest_ts + int(rng.integers(0, count)))
     return World(INTEGER_USERS, events, int(count * 1.5))
+
+
+def traits_of(item: int) -> tuple[Any, ...]:
+    lists = [str(item)] * (item % 4), list(range(item, item + item % 30)), [float(item), 0.5]
+    plain = (item, "like" if item % 3 else None, str(item % 50), True, 0.5, None, 7)
+    return (*plain, *(None if item % 7 == k else of for k, of in enumerate(lists)))
 
 
 def some_requests(world: World, seed: int, count: int) -> list[Request]:
@@ -151,7 +163,8 @@ DENSE = [grown(5, 300, 0.5, 0.4, span=40), grown(6, 900, 0.2, 0.1, span=60)]
 def test_long_histories_share_stretches_and_skip_what_is_not_visible(
     seed: int, max_len: int | None, world: World
 ) -> None:
-    check(world, some_requests(world, seed, 6), Projection(max_len, traits=["item", "action", "event_ts"]))
+    traits = ["item", "action", "event_ts", "tags", "basket", "pair"]
+    check(world, some_requests(world, seed, 6), Projection(max_len, traits=traits))
 
 
 def dense_requests(world: World, seed: int, count: int) -> list[Request]:
@@ -171,8 +184,8 @@ def dense_requests(world: World, seed: int, count: int) -> list[Request]:
 @given(st.integers(0, 10**6), st.sampled_from([0, 1, 5, 50, None]), st.sampled_from(DENSE))
 def test_ties_are_taken_as_they_were(seed: int, max_len: int | None, world: World) -> None:
     requests = dense_requests(world, seed, 25)
-    check(world, requests, Projection(max_len, traits=["item", "event_ts"]))
-    check_sealed(world, requests, Projection(max_len, traits=["item", "event_ts"]))
+    check(world, requests, Projection(max_len, traits=["item", "event_ts", "basket", "pair"]))
+    check_sealed(world, requests, Projection(max_len, traits=["item", "event_ts", "basket"]))
 
 
 @given(st.data())

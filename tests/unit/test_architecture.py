@@ -15,6 +15,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "latewood"
 NOUNS = {
     "errors",
     "clock",
+    "lists",
     "schema",
     "users",
     "columns",

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 import latewood.batch
-from latewood.batch import Batch, value_types
+from latewood.batch import Batch, SharedBatch, value_types
+from latewood.columns import Column, Lists
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Schema
 
@@ -141,3 +142,77 @@ def test_without_torch_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delitem(sys.modules, "latewood.loading.torch", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'latewood\[torch\]'"):
         make_batch().to_torch()
+
+
+def with_lists() -> Batch:
+    """`make_batch` with tags of any length and a pair; the second event is null in both."""
+    return make_batch(
+        values={"tags": np.array([1, 0, 1], np.int32), "pair": np.array([[1, -0.0], [0, 0], [3, np.nan]], np.float32)},
+        masks={"tags": np.array([False, True, False]), "pair": np.array([False, True, False])},
+        dictionaries={"tags": pa.array(["a", "b"])},
+        types={"tags": pa.list_(pa.string()), "pair": pa.list_(pa.float32(), 2)},
+        lists={"tags": np.array([0, 2, 2, 3])},
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 2**24])
+def test_lists_become_lists_of_lists(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(latewood.batch, "_CHUNK_EVENTS", chunk)
+    history = with_lists().to_arrow()["history"]
+    assert history.type == pa.struct(
+        [("tags", pa.list_(pa.list_(pa.string()))), ("pair", pa.list_(pa.list_(pa.float32(), 2)))]
+    )
+    assert [row["tags"].as_py() for row in history] == [[["b", "a"], None], [], [["b"]]]
+    assert repr([row["pair"].as_py() for row in history]) == "[[[1.0, -0.0], None], [], [[3.0, nan]]]"
+
+
+def test_a_slice_has_its_own_items() -> None:
+    whole = with_lists()
+    part = whole.slice(1, 3)
+    assert part.values["tags"].tolist() == [1]
+    assert part.lists["tags"].tolist() == [0, 1]
+    assert part.values["pair"].shape == (1, 2)
+    assert np.shares_memory(part.values["tags"], whole.values["tags"])
+    assert not part.masks
+    assert [row["tags"].as_py() for row in part.to_arrow()["history"]] == [[], [["b"]]]
+
+
+def test_a_column_is_as_the_tiers_have_it() -> None:
+    batch = with_lists()
+    tags, pair, plain = batch.column("tags", 1, 3), batch.column("pair"), make_batch().column("event_ts", 1)
+    assert isinstance(tags, Lists)
+    assert (tags.known.tolist(), tags.lengths.tolist()) == ([1], [0, 1])
+    assert isinstance(pair, Lists)
+    assert pair.lengths.tolist() == [2, 0, 2]
+    assert pair.known[:3].tolist() == [1, 0, 3]
+    assert isinstance(plain, Column)
+    assert plain.values.tolist() == [5, 7]
+
+
+def test_an_item_without_a_value_is_damage() -> None:
+    batch = with_lists()
+    batch.values["tags"][2] = 9
+    with pytest.raises(CorruptionError, match="trait 'tags' has a code beyond its 2 values"):
+        batch.to_arrow()
+
+
+def test_examples_in_shared_memory_have_items_of_their_own_or_share_them() -> None:
+    """Two examples that share an event, whose items lie out of order."""
+    shared = SharedBatch(
+        starts=np.array([0, 1]),
+        lengths=np.array([2, 2]),
+        values={"tags": np.array([5, 6, 7, 8])},
+        masks={},
+        dictionaries={},
+        weights=np.ones(2, np.float32),
+        features=pa.table({"label": [0, 1]}),
+        types={"tags": pa.list_(pa.int64())},
+        lists={"tags": Lists(np.array([5, 6, 7, 8]), np.array([2, 0, 3]), np.array([2, 2, 1], np.int32))},
+    )
+    assert [shared.history(i)["tags"].tolist() for i in (0, 1, -1)] == [[7, 8, 5, 6], [5, 6, 8], [5, 6, 8]]
+    assert shared.list_offsets(1)["tags"].tolist() == [0, 2, 3]
+    assert np.shares_memory(shared.history(0)["tags"], shared.values["tags"]) is False
+    batch = shared.expand()
+    assert batch.values["tags"].tolist() == [7, 8, 5, 6, 5, 6, 8]
+    assert batch.lists["tags"].tolist() == [0, 2, 4, 6, 7]
+    assert batch.to_arrow()["history"].to_pylist() == [{"tags": [[7, 8], [5, 6]]}, {"tags": [[5, 6], [8]]}]

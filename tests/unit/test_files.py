@@ -11,7 +11,7 @@ import pytest
 
 import latewood.files as files
 from latewood.errors import SchemaError
-from latewood.files import expand, format_of, open_fragments, read_files, read_rows
+from latewood.files import expand, format_of, open_fragments, read_files, read_rows, rows_at_once
 
 TABLE = pa.table({"n": [1, 2, 3], "s": ["a", None, "ü"]})
 
@@ -86,6 +86,19 @@ def test_rows_know_their_place(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert places == [
         (name, first, n) for name in ("a.parquet", "b.parquet", "c.parquet") for first, n in ((0, 2), (2, 1))
     ]
+
+
+def test_rows_with_lists_are_read_fewer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = pa.schema([("n", pa.int64()), ("s", pa.string())])
+    assert rows_at_once(plain) == files.ROWS_AT_ONCE
+    assert rows_at_once(plain.append(pa.field("pair", pa.list_(pa.int8(), 2)))) == files.ROWS_AT_ONCE
+    wide = plain.append(pa.field("vector", pa.list_(pa.float32(), 768)))
+    assert rows_at_once(wide) == files.ITEMS_AT_ONCE // 768
+    assert rows_at_once(wide.append(pa.field("tags", pa.large_list(pa.string())))) < files.ITEMS_AT_ONCE // 768
+    assert rows_at_once(pa.schema([("huge", pa.list_(pa.int8(), 2**25))])) == 1
+    monkeypatch.setattr(files, "ITEMS_AT_ONCE", 4)
+    pq.write_table(pa.table({"pair": pa.array([[1, 2]] * 5, pa.list_(pa.int8(), 2))}), tmp_path / "t.parquet")
+    assert [(rows.first, len(rows.table)) for rows in read_files(tmp_path / "t.parquet")] == [(0, 2), (2, 2), (4, 1)]
 
 
 def test_types_of_csv_columns_can_be_given(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_given_schema_decides_how_csv_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (pa.array([[1]] * 5), "'odd': a store cannot hold list.*traits="),
+        (pa.array([[[1]]] * 5), "'odd': a store cannot hold lists of lists.*traits="),
         (pa.array([None] * 5), "'odd': a store cannot hold null"),
         (pa.array([datetime(2024, 1, 1)] * 5).cast(pa.date32()), "'odd': a store cannot hold date32"),  # noqa: DTZ001
     ],

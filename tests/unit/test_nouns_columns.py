@@ -20,6 +20,7 @@ from latewood.columns import (
     filled,
     one_array,
     plain_array,
+    plain_from_arrow,
     portions,
     read_table,
     times_from_arrow,
@@ -43,13 +44,14 @@ def test_a_column_goes_there_and_back(data: st.DataObject, type_: pa.DataType) -
     array = strategies.column(trait, data.draw(st.lists(strategies.values(trait), max_size=20)))
     start = data.draw(st.integers(0, len(array)))
     array = array.slice(start)
-    column = column_from_arrow(array)
+    column = plain_from_arrow(array)
     assert column.values.dtype == trait.dtype
     assert column.mask is None or column.mask.tolist() == array.is_null().to_pylist()
     assert (column.mask is None) == (array.null_count == 0)
     if column.mask is not None:
         assert not column.values[column.mask].any()
     assert bits(column_to_arrow(column, type_)) == bits(array)
+    assert bits(column_to_arrow(column_from_arrow(array), type_)) == bits(array)
 
 
 def bits(array: pa.Array) -> list[Any]:

@@ -106,7 +106,8 @@ def test_types_as_a_store_keeps_them(
     "type_",
     [
         *(pa.float16(), pa.binary(), pa.date32(), pa.time64("us"), pa.duration("us"), pa.decimal128(5), pa.null()),
-        *(pa.list_(pa.int8()), pa.struct([]), pa.dictionary(pa.int8(), pa.float64())),
+        *(pa.struct([]), pa.dictionary(pa.int8(), pa.float64()), pa.list_(pa.list_(pa.int8())), pa.list_(pa.int8(), 0)),
+        *(pa.list_(pa.date32()), pa.list_(pa.struct([])), pa.list_(pa.large_list(pa.int8()), 2)),
     ],
     ids=str,
 )

@@ -2,7 +2,8 @@
 
 A plan is a table of buffers in Arrow's order, with what each holds (its role), of how many elements (of the requests, of
 their ends, of the recent events or of the superseded places) and of how many bits. Recent events are copied row by row
-from the arena's columns, which are named by address: there are as many as there are traits.
+from the arena's columns, which are named by address: there are as many as there are traits. A node has as many elements as
+one of these has; the items of lists are as many as lie ready, and their node is given as its first buffer, inverted.
 """
 
 from typing import Any
@@ -35,7 +36,7 @@ VALIDITY, BITS, VALUES = 6, 7, 8  # of a column of the recent events: whether no
 REQUESTS, OFFSETS, EVENTS, PLACES = range(4)
 # The parts of a plan's row, and of a row of what lies ready
 ROLE, COUNT, BITS_EACH, COLUMN, NODE = range(5)
-ADDRESS, SIZE, NULLS = range(3)
+ADDRESS, SIZE, NULLS, ELEMENTS = range(4)
 
 GIVEN_COLUMNS = 10
 _EPOCH_HALVES = 2
@@ -104,7 +105,8 @@ def lay_out(
     """Write into a message's head where its buffers are and how many elements its nodes have. Returns: the body's bytes."""
     for node in range(len(nodes)):
         entry = head + uint64(8) * uint64(nodes_at + 2 * node)
-        store_u64(entry, uint64(counts[nodes[node]]))
+        count = counts[nodes[node]] if nodes[node] >= 0 else ready[~nodes[node], ELEMENTS]
+        store_u64(entry, uint64(count))
         store_u64(entry + uint64(8), uint64(0))
     at = 0
     for buffer in range(len(plan)):

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from latewood.capture import body
 from latewood.capture.plan import Plan, plan_of
-from latewood.columns import portions
+from latewood.columns import column_to_arrow, plain_array, portions
 from latewood.mutable import Recent
 from latewood.pointer import Pointers
 from latewood.schema import Schema
 from latewood.vocabulary import Vocabulary
 
 _LIST_MAX = 2**31 - 1  # what the offsets of one Arrow list array can count
-_NOTHING_READY = np.zeros((0, 3), np.int64)
+_NOTHING_READY = np.zeros((0, 4), np.int64)
 
 
 def add_columns(
@@ -61,9 +61,9 @@ def _part(recent: Recent, start: int, stop: int) -> Recent:
 
 def _write(plan: Plan, pointers: Pointers, recent: Recent, vocabulary: Vocabulary) -> pa.RecordBatch:
     rows, places = recent.rows, recent.suppressed
-    words, ready = _decode(plan, recent, vocabulary)
+    arrays, ready = _lay_out(plan, recent, vocabulary)
     room = plan.room(len(pointers), len(rows), len(places))
-    message = pa.allocate_buffer(room + (int(ready[:, body.SIZE].sum()) if words else 0))
+    message = pa.allocate_buffer(room + (int(ready[:, body.SIZE].sum()) if arrays else 0))
     size = body.write(
         np.frombuffer(message, np.uint8), plan.head, plan.where, plan.nodes, plan.buffers,
         recent.view.addresses(plan.wanted), ready, rows, recent.offsets, recent.suppressed_offsets,
@@ -71,26 +71,33 @@ def _write(plan: Plan, pointers: Pointers, recent: Recent, vocabulary: Vocabular
         pointers.watermark, pointers.start_ts, pointers.end_ts, pointers.end_ties, pointers.length, pointers.checksum,
         recent.cutoff, places.event_ts, places.ingest_ts, places.ordinal,
     )  # fmt: skip
-    del words  # until here, their memory was read
+    del arrays  # until here, their memory was read
     if size > message.size:
         raise RuntimeError(f"a message of {size} bytes was thought to need {message.size}")
     return pa.ipc.read_record_batch(message, plan.schema)
 
 
-def _decode(plan: Plan, recent: Recent, vocabulary: Vocabulary) -> tuple[list[pa.Array], NDArray[np.int64]]:
-    """The words of the recent events, and by buffer where they lie ready: address, bytes, nulls."""
-    if not plan.coded:
+def _lay_out(plan: Plan, recent: Recent, vocabulary: Vocabulary) -> tuple[list[pa.Array], NDArray[np.int64]]:
+    """The words and lists of the recent events, and by buffer where they lie ready: address, bytes, nulls, elements."""
+    if not plan.ready:
         return [], _NOTHING_READY
-    ready, arrays = np.zeros((len(plan.buffers), 3), np.int64), list[pa.Array]()
-    for trait, first in plan.coded if len(recent.rows) else ():
+    ready, arrays = np.zeros((len(plan.buffers), 4), np.int64), list[pa.Array]()
+    for trait, first in plan.ready:
+        if not len(recent.rows) and not trait.is_list:
+            continue  # lists of none have an offset all the same: Arrow reads it where it counts their bytes
         column = recent.view.column(trait.id, recent.rows)
         if column is None:
             array = pa.nulls(len(recent.rows), trait.value_type)
+        elif trait.coded:
+            array = plain_array(vocabulary.to_arrow(trait, column))
         else:
-            array = vocabulary.to_arrow(trait, column).dictionary_decode()
+            array = column_to_arrow(column, trait.value_type)
         for number, buffer in enumerate(array.buffers(), first):
             if buffer is not None:
                 ready[number, body.ADDRESS], ready[number, body.SIZE] = buffer.address, buffer.size
         ready[first, body.NULLS] = array.null_count
+        if trait.is_list:
+            items = first + (2 if trait.list_size is None else 1)
+            ready[items, body.NULLS], ready[items, body.ELEMENTS] = array.values.null_count, len(array.values)
         arrays.append(array)
     return arrays, ready

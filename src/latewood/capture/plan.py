@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from latewood.capture import body
 from latewood.capture.recents import recent_type
+from latewood.lists import is_list
 from latewood.mutable import Wanted
 from latewood.pointer import EPOCH_BYTES, POINTER_TYPE
 from latewood.schema import TIME_TYPE, Schema, Trait
@@ -38,7 +39,7 @@ class Plan:
     schema: pa.Schema  # of the columns
     fields: tuple[pa.Field, ...]  # likewise
     wanted: tuple[Wanted, ...]  # the traits of the recent events
-    coded: tuple[tuple[Trait, int], ...]  # those that are words of the vocabulary, each with its first buffer
+    ready: tuple[tuple[Trait, int], ...]  # those that Arrow lays out: words, and lists; each with its first buffer
     buffers: NDArray[np.int64]
     nodes: NDArray[np.int64]
     head: NDArray[np.int64]
@@ -68,7 +69,7 @@ def plan_of(schema: Schema) -> Plan:
 def _draw(schema: Schema) -> Plan:
     sketch = _Sketch()
     sketch.pointers()
-    wanted, coded = sketch.recents(schema)
+    wanted, ready = sketch.recents(schema)
     sketch.given(6, 64)  # the cutoff
     types = {"uih": POINTER_TYPE, "recent": recent_type(schema), "cutoff": TIME_TYPE}
     columns = pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
@@ -77,7 +78,7 @@ def _draw(schema: Schema) -> Plan:
         raise RuntimeError(f"Arrow {pa.__version__} has other buffers than {columns} were thought to have")
     plan, counts = np.array(sketch.buffers, np.int64), np.array(sketch.nodes, np.int64)
     where = np.array((rows_at, body_at, nodes[0], buffers[0]), np.int64)
-    return Plan(columns, tuple(columns), wanted, coded, plan, counts, head, where, sketch.bits)
+    return Plan(columns, tuple(columns), wanted, ready, plan, counts, head, where, sketch.bits)
 
 
 class _Sketch:
@@ -126,24 +127,24 @@ class _Sketch:
             self.given(column, field.type.bit_width)
 
     def recents(self, schema: Schema) -> tuple[tuple[Wanted, ...], tuple[tuple[Trait, int], ...]]:
-        """`recent`. Returns: the traits to read, and those that are coded with their first buffers."""
+        """`recent`. Returns: the traits to read, and those that Arrow lays out with their first buffers."""
         self.struct(body.REQUESTS)
-        coded = []
+        ready = []
         for column, bits in enumerate(_CLOCKS):
             self.list_(body.EVENT_OFFSETS)
             self.numbers(column, bits)
         for column, trait in enumerate(schema, len(_CLOCKS)):
             self.list_(body.EVENT_OFFSETS)
-            if trait.coded:
-                coded.append((trait, len(self.buffers)))
-                self.words(is_text=not pa.types.is_integer(trait.value_type))
+            if trait.is_list or trait.coded:
+                ready.append((trait, len(self.buffers)))
+                self.laid_out(trait.value_type)
             else:
                 self.numbers(column, trait.type.bit_width)
         self.list_(body.PLACE_OFFSETS)
         self.struct(body.PLACES)
         for column, bits in enumerate(_PLACE, _FIRST_PLACE):
             self.given(column, bits, body.PLACES)
-        return tuple(Wanted(trait.id, trait.dtype) for trait in schema), tuple(coded)
+        return tuple(Wanted(trait.id, trait.dtype) for trait in schema), tuple(ready)
 
     def numbers(self, column: int, bits: int) -> None:
         """Numbers, or flags of one bit."""
@@ -151,10 +152,15 @@ class _Sketch:
         self.buffer(body.VALIDITY, body.EVENTS, 1, column)
         self.buffer(body.BITS if bits == 1 else body.VALUES, body.EVENTS, bits, column)
 
-    def words(self, *, is_text: bool) -> None:
-        """What Arrow has decoded: a validity, and one buffer or two."""
+    def laid_out(self, type_: pa.DataType) -> None:
+        """What Arrow has laid out: a validity and one buffer or two; of lists, those of the items behind their own."""
         self.node(body.EVENTS)
-        for _ in range(3 if is_text else 2):
+        if is_list(type_):
+            for _ in range(1 if pa.types.is_fixed_size_list(type_) else 2):
+                self.buffer(body.READY)
+            self.node(~len(self.buffers))  # as many as lie ready
+            type_ = type_.value_type
+        for _ in range(3 if pa.types.is_string(type_) else 2):
             self.buffer(body.READY)
 
 

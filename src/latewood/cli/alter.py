@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import latewood as lw
-from latewood.cli.init import TYPES, groups_of
+from latewood.cli.init import TYPES_IN_WORDS, groups_of
 from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.errors import SchemaError
 from latewood.schema import DEFAULT_GROUP
@@ -16,7 +16,7 @@ def alter(
     store: Annotated[str, typer.Argument(help="The store.")],
     add: Annotated[
         list[str] | None,
-        typer.Option(help=f"NAME:TYPE or GROUP/NAME:TYPE; repeat it for more. Types: {', '.join(TYPES)}."),
+        typer.Option(help=f"NAME:TYPE or GROUP/NAME:TYPE; repeat it for more. Types: {TYPES_IN_WORDS}."),
     ] = None,
     drop: Annotated[list[str] | None, typer.Option(help="A trait, with all its values.")] = None,
     rename: Annotated[list[str] | None, typer.Option(help="OLD:NEW.")] = None,

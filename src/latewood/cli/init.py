@@ -1,5 +1,6 @@
 """`latewood init`: create an empty store from a schema given in words."""
 
+import re
 from typing import Annotated
 
 import pyarrow as pa
@@ -19,11 +20,13 @@ TYPES = {
     "dictionary": pa.dictionary(pa.int32(), pa.string()),
     "timestamp": pa.timestamp("us", "UTC"),
 }
+TYPES_IN_WORDS = f"{', '.join(TYPES)}; and lists of these, as in int64[], or of one size, as in float32[16]"
+_LIST = re.compile(r"(?P<item>.+)\[(?P<size>\d*)\]")
 
 
 def init(
     store: Annotated[str, typer.Argument(help="Where to create it: a folder or a URI.")],
-    trait: Annotated[list[str], typer.Option(help=f"NAME:TYPE or GROUP/NAME:TYPE; types: {', '.join(TYPES)}.")],
+    trait: Annotated[list[str], typer.Option(help=f"NAME:TYPE or GROUP/NAME:TYPE; types: {TYPES_IN_WORDS}.")],
     user: Annotated[str, typer.Option(help="The type of user ids: int64 or string.")] = "int64",
     shards: Annotated[int, typer.Option(help="Files per generation.")] = 16,
     mutable: Mutable = None,
@@ -55,6 +58,9 @@ def groups_of(traits: list[str], default: str = DEFAULT_GROUP) -> dict[str, pa.S
 
 
 def _type(name: str) -> pa.DataType:
+    if found := _LIST.fullmatch(name):
+        size = int(found["size"]) if found["size"] else -1
+        return pa.list_(_type(found["item"]), size)
     if name not in TYPES:
-        raise SchemaError(f"unknown type {name!r}; there are: {', '.join(TYPES)}")
+        raise SchemaError(f"unknown type {name!r}; there are: {TYPES_IN_WORDS}")
     return TYPES[name]

@@ -58,6 +58,9 @@ def _events(user_type: pa.DataType) -> pa.Table:
     types = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
     for type_ in [*types, pa.float32(), pa.float64()]:
         columns[str(type_)] = pa.array(numbers).cast(type_)
+    offsets = pa.array(np.minimum(np.cumsum(np.arange(EVENTS + 1) % 3), EVENTS), pa.int32())  # of 0 to 2 items
+    columns |= {f"{name}s": pa.ListArray.from_arrays(offsets, columns[name]) for name in ("word", "int64", "double")}
+    columns["pair"] = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(numbers, 2)), 2)
     nulls = pa.array(numbers == 7)
     columns |= {
         f"{name}_or_null": pa.array(column.to_pylist(), column.type, mask=nulls.to_numpy(zero_copy_only=False))

@@ -25,6 +25,7 @@ from latewood.storage.documents import decode_document, encode_document, reading
 KIND = "unused"
 FORMAT_VERSION = 1
 _ROWS_AT_ONCE = 1 << 22
+_LISTS_AT_ONCE = 1 << 18
 
 
 def finish_forgetting(store: CompactionStore, generation: Generation, keep: int) -> None:
@@ -77,18 +78,16 @@ def _not_used_of(reader: GenerationReader, trait: Trait, candidates: NDArray[np.
 
 def _codes(reader: GenerationReader, trait: Trait) -> Iterator[NDArray[np.int32]]:
     """All codes of a trait in a generation, without nulls, in portions."""
-    column = reader.column(trait)
-    assert column is not None
     for number in range(len(reader.generation.shards)):
         shard = reader.shard(number)
         if shard is None:
             continue
         counts = np.diff(shard.first_event)
-        for first, last in portions(counts, _ROWS_AT_ONCE):
+        for first, last in portions(counts, _LISTS_AT_ONCE if trait.is_list else _ROWS_AT_ONCE):
             users, zeros = np.arange(first, last), np.zeros(last - first, np.int64)
             rows = Rows(zeros + number, users, zeros, counts[first:last])
-            values, mask = reader.read_column(rows, column, trait.dtype, nullable=True)
-            yield values if mask is None else values[~mask]
+            if (column := reader.read_trait(rows, trait)) is not None:
+                yield column.known
 
 
 def _blank_unused(store: CompactionStore, newest: Generation) -> None:

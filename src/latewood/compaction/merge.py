@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import TraitColumn, concat_columns
 from latewood.events import Events
 from latewood.kernels import kernel
 
@@ -120,10 +120,6 @@ def merge_order(
     return order
 
 
-def gather(old: Column, new: Column, order: NDArray[np.int64]) -> Column:
+def gather(old: TraitColumn, new: TraitColumn, order: NDArray[np.int64]) -> TraitColumn:
     """The rows of two columns laid end to end, in an order."""
-    values = np.concatenate([old.values, new.values])[order]
-    if old.mask is None and new.mask is None:
-        return Column(values)
-    masks = [np.zeros(len(c.values), np.bool_) if c.mask is None else c.mask for c in (old, new)]
-    return Column(values, np.concatenate(masks)[order])
+    return concat_columns([old, new]).take(order)

@@ -5,10 +5,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Column, TraitColumn, null_column
 from latewood.compaction.plan import OldUsers, Plan
 from latewood.compaction.spill import Spill
 from latewood.immutable import Generation
+from latewood.schema import Trait
 from latewood.storage import Storage
 from latewood.stripes import (
     NEVER_CLEAN,
@@ -18,10 +19,14 @@ from latewood.stripes import (
     Tables,
     columns_of,
     decode_column,
+    decode_list_column,
+    fields_of,
     superseded_index,
     superseded_times,
 )
 from latewood.users import UserKeys
+
+_UNPACKED = 4  # how many times more bytes items may take than when packed
 
 
 def open_shard(storage: Storage, generation: Generation, number: int) -> "OldShard | None":
@@ -56,7 +61,7 @@ class OldShard:
 
     @cached_property
     def _places(self) -> dict[int, int]:
-        return {column.id: place for place, column in enumerate(self.shard.columns)}
+        return {column.id: place for place, column in fields_of(self.shard.columns)}
 
     def users(self, new: Spill, bucket_start: int, bucket_stop: int) -> OldUsers:
         """The users of a range of buckets."""
@@ -69,19 +74,29 @@ class OldShard:
             self.shard.first_ts,
         )
 
-    def tails(self, plan: Plan, column: StripeColumn) -> Column:
-        """One column of the rows that a plan decodes, back to back; null where the shard does not have it."""
-        users = np.flatnonzero(plan.tail_rows)
-        ends = np.cumsum(plan.tail_rows[users])
-        size = int(ends[-1]) if len(ends) else 0
-        place = self._places.get(column.id)
+    def trait_tails(self, plan: Plan, trait: Trait) -> TraitColumn:
+        """A trait of the rows that a plan decodes, back to back; null where the shard does not have it."""
+        place, (ranges, size) = self._places.get(trait.id), self._tail_ranges(plan)
         if place is None:
-            return Column(np.zeros(size, column.dtype), np.ones(size, np.bool_))
+            return null_column(trait, size)
+        if trait.is_list:
+            return decode_list_column(self.tables, ranges, place, size, trait.list_size)
+        return self.tails(plan, self.shard.columns[place])
+
+    def tails(self, plan: Plan, column: StripeColumn) -> Column:
+        """One column of the rows that a plan decodes, back to back. It is one that the shard has."""
+        ranges, size = self._tail_ranges(plan)
         values = np.empty(size, column.dtype)
         mask = np.empty(size, np.bool_) if column.role in ("trait", "superseded_at") else None
-        rows = (plan.old_user[users], plan.tail_start[users], plan.tail_stop[users], ends - plan.tail_rows[users])
-        nulls = decode_column(self.tables, Ranges(np.zeros(len(users), np.int64), *rows), place, values, mask)
+        nulls = decode_column(self.tables, ranges, self._places[column.id], values, mask)
         return Column(values, mask if nulls else None)
+
+    def _tail_ranges(self, plan: Plan) -> tuple[Ranges, int]:
+        """The rows that a plan decodes, and how many they are."""
+        users = np.flatnonzero(plan.tail_rows)
+        ends = np.cumsum(plan.tail_rows[users])
+        rows = (plan.old_user[users], plan.tail_start[users], plan.tail_stop[users], ends - plan.tail_rows[users])
+        return Ranges(np.zeros(len(users), np.int64), *rows), int(ends[-1]) if len(ends) else 0
 
     def superseded_at(self, plan: Plan) -> NDArray[np.int64] | None:
         """Of the rows that a plan decodes: NEVER where not; None where none of them is."""
@@ -89,6 +104,14 @@ class OldShard:
         if place is None or not self._any_superseded:
             return None
         return superseded_times(self.tails(plan, self.shard.columns[place]))
+
+    @property
+    def item_bytes(self) -> int:
+        """Of the lists of one event, on the average: a guess, since only what they take when packed is known."""
+        shard = self.shard
+        sizes = zip(shard.columns, shard.footer.column_bytes, strict=True)
+        packed = sum(size for column, size in sizes if column.role == "items")
+        return _UNPACKED * packed // max(shard.event_count, 1)
 
     @cached_property
     def _any_superseded(self) -> bool:

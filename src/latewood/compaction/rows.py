@@ -5,16 +5,17 @@ a count cuts off.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import TraitColumn
 from latewood.compaction.bisect import bisect
 from latewood.compaction.plan import locate
 from latewood.events import NEVER, Events, Suppressions
-from latewood.stripes import DELAY, EVENT_TS, ORDINAL
+from latewood.stripes import DELAY, EVENT_TS, ORDINAL, plain
 from latewood.users import UserKeys
 
 
@@ -27,27 +28,30 @@ class Rows:
     """
 
     offsets: NDArray[np.int64]
-    columns: list[Column]
+    columns: list[TraitColumn]
     superseded_at: NDArray[np.int64] | None = None
 
     @property
     def event_ts(self) -> NDArray[np.int64]:
-        return self.columns[EVENT_TS].values
+        return self.built_in(EVENT_TS)
+
+    def built_in(self, place: int) -> NDArray[Any]:
+        """The values of event_ts, delay or ordinal."""
+        return plain(self.columns[place]).values
 
     def without(self, gone: NDArray[np.bool_]) -> "Rows":
         """The rows that are not `gone`. A user may be left with none."""
         kept = ~gone
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-        columns = [Column(values[kept], None if mask is None else mask[kept]) for values, mask in self.columns]
+        columns = [column.take(kept) for column in self.columns]
         superseded_at = None if self.superseded_at is None else self.superseded_at[kept]
         return Rows(before[self.offsets], columns, superseded_at)
 
     def as_events(self, keys: UserKeys) -> Events:
         """Which events they are: nothing but their places."""
         users = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        ingest_ts = self.event_ts + self.columns[DELAY].values
-        ordinal: NDArray[np.int32] = self.columns[ORDINAL].values
-        return Events(pa.nulls(len(users)), keys.take(users), self.event_ts, ingest_ts, ordinal, {})
+        ingest_ts = self.event_ts + self.built_in(DELAY)
+        return Events(pa.nulls(len(users)), keys.take(users), self.event_ts, ingest_ts, self.built_in(ORDINAL), {})
 
 
 def marked(rows: Rows, keys: UserKeys, suppressions: Suppressions) -> Rows:
@@ -97,7 +101,7 @@ def rows_before(rows: Rows, users: NDArray[np.int64], event_ts: NDArray[np.int64
 
 def find_rows(rows: Rows, users: NDArray[np.int64], events: Suppressions) -> NDArray[np.int64]:
     """The row of each event of a user, -1 where there is none: looked for in the total order."""
-    event_ts, delay, ordinal = (rows.columns[column].values for column in (EVENT_TS, DELAY, ORDINAL))
+    event_ts, delay, ordinal = (rows.built_in(column) for column in (EVENT_TS, DELAY, ORDINAL))
     wanted = events.ingest_ts - events.event_ts
 
     def is_before(row: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from latewood.compaction.parent import OldShard
 from latewood.compaction.plan import Due, OldUsers, Plan, plan_users
 from latewood.compaction.recipe import Recipe
 from latewood.compaction.rows import Rows, expired, marked
+from latewood.compaction.settings import Settings
 from latewood.compaction.spill import Spill
 from latewood.errors import CorruptionError
 from latewood.events import NEVER, Events, Suppressions, no_events
@@ -48,22 +49,22 @@ class RunMaker:
 
     recipe: Recipe
     new: Spill
-    rows_max: int
+    settings: Settings
     tally: Tally = field(default_factory=Tally)
 
     def runs(self, old: OldShard | None, buckets: range) -> Iterator[tuple[UserRun, int]]:
-        """The users of a range of buckets, in runs of about `rows_max` rows to encode; and how many events went in.
+        """The users of a range of buckets, in runs of about as many rows as there is room for; and how many events went in.
 
         Args: old: the old shard that has the users of these buckets; None: there are none.
         """
-        counts = self.new.counts()[buckets.start : buckets.stop]
-        for start, stop in portions(counts, self.rows_max):
+        counts, rows_max = self.new.counts()[buckets.start : buckets.stop], self._rows_max(old)
+        for start, stop in portions(counts, rows_max):
             part = range(buckets.start + start, buckets.start + stop)
             events = arrange(self._admitted(self.new.read(part.start, part.stop)))
             users = _NO_USERS if old is None else old.users(self.new, part.start, part.stop)
             suppressions = self._suppressions(part)
             plan = plan_users(users, events.keys, events.event_ts, self._due(users, suppressions))
-            for piece in plan.slices(self.rows_max):
+            for piece in plan.slices(rows_max):
                 first, last = int(piece.new_offsets[0]), int(piece.new_offsets[-1])
                 run = self._run(old, piece, events.slice(first, last), suppressions)
                 yield run, int(piece.tail_stop.sum()) + last - first
@@ -73,6 +74,11 @@ class RunMaker:
         users = old.users(self.new, buckets.start, buckets.stop)
         plan = plan_users(users, no_keys(), np.zeros(0, np.int64), self._due(users, self._suppressions(buckets)))
         return bool(plan.tail_rows.any()) or plan.passed_over > 0
+
+    def _rows_max(self, old: OldShard | None) -> int:
+        """How many rows are merged at once, by what their lists take."""
+        new = self.new.item_bytes // max(self.new.event_count, 1)
+        return self.settings.rows_max(self.recipe.schema, max(new, 0 if old is None else old.item_bytes))
 
     def _admitted(self, events: Events | None) -> Events:
         """New events as read, less those of a bulk load from before their user's scrub (docs/protocol.md R16)."""
@@ -117,19 +123,19 @@ class RunMaker:
         """The tails of the old users and the new events, in the total order."""
         new_offsets = plan.new_offsets - plan.new_offsets[0]
         new = [Column(events.event_ts), Column(events.ingest_ts - events.event_ts), Column(events.ordinal)]
-        new += [events.traits[trait.id] for trait in self.recipe.schema]
+        traits = [events.traits[trait.id] for trait in self.recipe.schema]
         old_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(plan.tail_rows)])
         if old is None or not old_offsets[-1]:
-            return Rows(new_offsets, new, events.superseded_at)
+            return Rows(new_offsets, [*new, *traits], events.superseded_at)
         built_in = [old.tails(plan, column) for column in self.recipe.columns[:FIRST_TRAIT]]
         # writable: read-only arrays, as from a spill, would compile the kernel once more
-        place = [np.require(column.values, requirements=["C", "W"]) for column in (*built_in, *new[:FIRST_TRAIT])]
+        place = [np.require(column.values, requirements=["C", "W"]) for column in (*built_in, *new)]
         order = merge_order(old_offsets, new_offsets, *place)
         if order[0] < 0:
             raise CorruptionError(f"{old.shard.key} already holds an event that is to be merged into it")
-        columns = [gather(mine, theirs, order) for mine, theirs in zip(built_in, new[:FIRST_TRAIT], strict=True)]
-        for column, theirs in zip(self.recipe.columns[FIRST_TRAIT : len(new)], new[FIRST_TRAIT:], strict=True):
-            columns.append(gather(old.tails(plan, column), theirs, order))
+        columns = [gather(mine, theirs, order) for mine, theirs in zip(built_in, new, strict=True)]
+        for trait, theirs in zip(self.recipe.schema, traits, strict=True):
+            columns.append(gather(old.trait_tails(plan, trait), theirs, order))
         superseded_at = _joined(old.superseded_at(plan), int(old_offsets[-1]), events)
         return Rows(old_offsets + new_offsets, columns, None if superseded_at is None else superseded_at[order])
 
@@ -160,9 +166,8 @@ class RunMaker:
         """Note the codes that some events use."""
         for trait in self.recipe.schema:
             if trait.coded:
-                codes, mask = events.traits[trait.id]
-                used = codes[gone] if mask is None else codes[gone & ~mask]
-                self.tally.codes.setdefault(trait.id, set()).update(np.unique(used).tolist())
+                used = np.unique(events.traits[trait.id].take(gone).known)
+                self.tally.codes.setdefault(trait.id, set()).update(used.tolist())
 
 
 def _joined(old: NDArray[np.int64] | None, n_old: int, new: Events) -> NDArray[np.int64] | None:

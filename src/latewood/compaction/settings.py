@@ -13,7 +13,9 @@ Progress = Callable[[int, int], None]
 MEMORY_BYTES = 1 << 30
 _READ_SHARE = 4  # held, copied once to bring it into buckets, and room for the input
 _MERGE_SHARE = 16  # a run's rows as read, sorted, decoded beside it, merged, encoded; the means to do so; the index
-_ROWS_MIN = 4096  # smaller runs would spend their time on calls
+_LIST_BYTES, _ITEMS = 13, 8  # of a list, besides its items; and how many these are if nobody knows
+_ROWS_MIN = 4096  # smaller runs would spend their time on calls,
+_LONG_BYTES = 4096  # unless rows are so long
 _ROWS_MAX = 1 << 23  # larger ones gain nothing, and the offsets of an Arrow string array end at 2 GiB
 
 
@@ -44,12 +46,19 @@ class Settings:
         """New events held in memory before they are spilled."""
         return self.memory_bytes // _READ_SHARE
 
-    def rows_max(self, schema: Schema) -> int:
-        """Rows that one worker merges at once."""
-        traits = sum(trait.dtype.itemsize + trait.nullable for trait in schema)
+    def rows_max(self, schema: Schema, item_bytes: int = 0) -> int:
+        """Rows that one worker merges at once.
+
+        Args: item_bytes: of the lists of one event, on the average, as far as that is known.
+        """
+        traits = sum(trait.dtype.itemsize + trait.nullable for trait in schema if not trait.is_list)
+        lists = [trait for trait in schema if trait.is_list]
+        expected = sum((trait.list_size or _ITEMS) * trait.dtype.itemsize for trait in lists)
+        traits += len(lists) * _LIST_BYTES + max(expected, item_bytes)
         row_bytes = 72 + traits  # keys, times, ordinal, user id, when it was superseded
         rows = self.memory_bytes // (_MERGE_SHARE * row_bytes * self.threads)
-        return min(max(rows, _ROWS_MIN), _ROWS_MAX)
+        least = max(_ROWS_MIN // (1 + row_bytes // _LONG_BYTES), 1)
+        return min(max(rows, least), _ROWS_MAX)
 
 
 class Meter:

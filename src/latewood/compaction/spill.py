@@ -13,11 +13,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Lists, TraitColumn, null_column
 from latewood.compaction.spill_file import SpilledRun, SpillFile
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events, concat_events
 from latewood.schema import Schema
+from latewood.stripes import gather_lists
 from latewood.users import shard_of
 
 BUCKETS_MIN = 2048  # so that one bucket of a thousand million events still fits into modest memory
@@ -66,6 +67,7 @@ class Spill:
         self._sorted: Events | None = None  # what stays in memory, by bucket, once all is added
         self._sorted_rows = np.zeros(self._buckets + 1, np.int64)  # its rows before each bucket
         self.event_count = 0
+        self.item_bytes = 0  # of all lists
         self.min_ingest: int | None = None
         self.max_ingest: int | None = None  # or when an event was superseded
 
@@ -95,7 +97,8 @@ class Spill:
             high = max(high, int(events.superseded_at.max(where=events.superseded_at < NEVER, initial=high)))
         self.min_ingest = low if self.min_ingest is None else min(low, self.min_ingest)
         self.max_ingest = high if self.max_ingest is None else max(high, self.max_ingest)
-        self._held.append(events)
+        self.item_bytes += sum(_item_bytes(column) for column in events.traits.values())
+        self._held.append(_alone(events))
         self._held_bytes += _size_bytes(events)
         if self._held_bytes > self._memory_bytes:
             self._flush()
@@ -107,7 +110,7 @@ class Spill:
         parts, order, self._sorted_rows = self._by_bucket()
         events = concat_events(parts)
         del parts  # before they are copied once more
-        self._sorted = events.take(order)
+        self._sorted = _alone(events.take(order))
         self._held = [self._sorted]
 
     def counts(self) -> NDArray[np.int64]:
@@ -171,13 +174,13 @@ def _complete(events: Events, schema: Schema) -> Events:
 
     Raises: SchemaError: a trait that no schema of this store had when it was read, or of another dtype.
     """
-    traits: dict[int, Column] = {}
+    traits: dict[int, TraitColumn] = {}
     for trait in schema:
-        column = events.traits.get(trait.id)
-        if column is None:
-            column = Column(np.zeros(len(events), trait.dtype), np.ones(len(events), np.bool_))
-        if column.values.dtype != trait.dtype:
-            raise SchemaError(f"trait {trait.name!r} holds {trait.dtype}, not {column.values.dtype}")
+        column = events.traits.get(trait.id) or null_column(trait, len(events))
+        if column.dtype != trait.dtype or isinstance(column, Lists) != trait.is_list:
+            raise SchemaError(
+                f"trait {trait.name!r} holds {trait.type}, and no {type(column).__name__} of {column.dtype}"
+            )
         traits[trait.id] = column
     if unknown := [trait_id for trait_id in events.traits if trait_id >= schema.next_id]:
         raise SchemaError(f"the events have a trait of id {min(unknown)}, which is not known yet")
@@ -185,9 +188,29 @@ def _complete(events: Events, schema: Schema) -> Events:
 
 
 def _size_bytes(events: Events) -> int:
-    traits = sum(c.values.nbytes + (0 if c.mask is None else c.mask.nbytes) for c in events.traits.values())
+    traits = sum(_column_bytes(column) for column in events.traits.values())
     places = (36 if events.superseded_at is None else 44) * len(events)
     return int(events.user_ids.nbytes) + places + traits
+
+
+def _column_bytes(column: TraitColumn) -> int:
+    """Of lists, without what the pool has for other events."""
+    mask = 0 if column.mask is None else column.mask.nbytes
+    if isinstance(column, Lists):
+        return column.starts.nbytes + column.lengths.nbytes + _item_bytes(column) + mask
+    return column.values.nbytes + mask
+
+
+def _item_bytes(column: TraitColumn) -> int:
+    return int(column.lengths.sum()) * column.dtype.itemsize if isinstance(column, Lists) else 0
+
+
+def _alone(events: Events) -> Events:
+    """Events whose lists are in pools of their own, back to back: held for long, they hold no others' items."""
+    lists: dict[int, TraitColumn] = {
+        trait: gather_lists(column) for trait, column in events.traits.items() if isinstance(column, Lists)
+    }
+    return replace(events, traits=events.traits | lists)
 
 
 def _borders(shards: int) -> NDArray[np.int64]:

@@ -17,13 +17,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists, TraitColumn, compact_lists, concat_columns
 from latewood.events import NEVER, Events
 from latewood.schema import Schema
+from latewood.stripes import gather_lists
 from latewood.users import UserKeys, user_keys
 
 Parts = Sequence[NDArray[Any] | None]  # a column of several runs of events, None where a run lacks it
 _OFFSETS = np.dtype(np.int32)  # of the bytes of text, as Arrow has them
+_APART = ("user_id", "text", "items ", "offsets ")  # arrays that have no element per event, or one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class _Place:
 
 
 SpilledRun = dict[str, _Place]
-"""Where a run of events lies, by column. Of text ids the column "user_id" is the offsets in "text"."""
+"""Where a run of events lies, by column. Of text ids the column "user_id" is the offsets in "text", of a list trait the
+column "offsets" those in its "items"."""
 
 
 class SpillFile:
@@ -63,6 +66,7 @@ class SpillFile:
         Args: parts: each with every trait of the schema.
         """
         run = self._append_ids(pa.concat_arrays([part.user_ids for part in parts]), order)
+        run |= self._append_lists(parts, order)
         columns = [_columns(part) for part in parts]
         counts = [len(part) for part in parts]
 
@@ -75,11 +79,15 @@ class SpillFile:
     def read(self, run: SpilledRun, start: int, stop: int) -> Events:
         """Some rows of a run, in arrays of their own."""
         user_ids = self._read_ids(run, start, stop)
-        columns = {name: self._read(run[name], start, stop) for name in run if name not in ("user_id", "text")}
-        traits = {}
+        columns = {name: self._read(run[name], start, stop) for name in run if not name.startswith(_APART)}
+        traits: dict[int, TraitColumn] = {}
         for trait in self._schema:
             mask = columns.get(f"mask {trait.id}")
-            traits[trait.id] = Column(columns[f"values {trait.id}"], mask if mask is not None and mask.any() else None)
+            mask = mask if mask is not None and mask.any() else None
+            if trait.is_list:
+                traits[trait.id] = compact_lists(*self._read_lists(run, trait.id, start, stop), mask)
+            else:
+                traits[trait.id] = Column(columns[f"values {trait.id}"], mask)
         keys = UserKeys(columns["hash"], columns["check"]) if "hash" in columns else user_keys(user_ids)
         places = columns["event_ts"], columns["ingest_ts"], columns["ordinal"]
         return Events(user_ids, keys, *places, traits, columns.get("superseded_at"))
@@ -107,6 +115,22 @@ class SpillFile:
         buffers = [None, pa.py_buffer(offsets - offsets[0]), pa.py_buffer(text)]
         return pa.Array.from_buffers(self._schema.user_id, stop - start, buffers)
 
+    def _append_lists(self, parts: Sequence[Events], order: NDArray[np.int64]) -> SpilledRun:
+        """The items of list traits, in the order of the events, and where each event's begin."""
+        run: SpilledRun = {}
+        for trait in self._schema:
+            if trait.is_list:
+                lists = concat_columns([part.traits[trait.id] for part in parts]).take(order)
+                assert isinstance(lists, Lists)
+                run[f"items {trait.id}"] = self._append(gather_lists(lists).items)
+                run[f"offsets {trait.id}"] = self._append(lists.offsets)
+        return run
+
+    def _read_lists(self, run: SpilledRun, trait: int, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The items of some rows, and how many each row has."""
+        offsets = self._read(run[f"offsets {trait}"], start, stop + 1)
+        return self._read(run[f"items {trait}"], int(offsets[0]), int(offsets[-1])), np.diff(offsets)
+
     def _append(self, array: NDArray[Any]) -> _Place:
         with self._lock:
             place = _Place(self.size_bytes, array.dtype)
@@ -129,7 +153,10 @@ class SpillFile:
 
 
 def _columns(events: Events) -> dict[str, NDArray[Any] | None]:
-    """All columns but the user ids, None where events do not have one. Keys of integers are sooner computed than read."""
+    """All columns but the user ids and the items of lists, None where events do not have one.
+
+    Keys of integers are sooner computed than read.
+    """
     columns: dict[str, NDArray[Any] | None] = {
         "event_ts": events.event_ts,
         "ingest_ts": events.ingest_ts,
@@ -137,8 +164,10 @@ def _columns(events: Events) -> dict[str, NDArray[Any] | None]:
     }
     if not pa.types.is_integer(events.user_ids.type):
         columns |= {"hash": events.keys.hash, "check": events.keys.check}
-    for trait, (values, mask) in events.traits.items():
-        columns |= {f"values {trait}": values, f"mask {trait}": mask}
+    for trait, column in events.traits.items():
+        columns[f"mask {trait}"] = column.mask
+        if isinstance(column, Column):
+            columns[f"values {trait}"] = column.values
     return columns | {"superseded_at": events.superseded_at}
 
 

@@ -32,7 +32,7 @@ def write_shards(
     """Write the shard files of the new generation, by shard number; and tell what was left out."""
     shards = range(recipe.target.shards)
     meter = Meter(progress, recipe.parent.event_count + new.event_count)
-    job = _Job(storage, recipe, new, settings.rows_max(recipe.schema), meter)
+    job = _Job(storage, recipe, new, settings, meter)
     workers = min(settings.threads, len(shards))
     written = [job.write(shard) for shard in shards] if workers <= 1 else _pooled(job, shards, workers)
     total = Tally()
@@ -61,13 +61,13 @@ class _Job:
     storage: Storage
     recipe: Recipe
     new: Spill
-    rows_max: int
+    settings: Settings
     meter: Meter
     stop: threading.Event = field(default_factory=threading.Event)
 
     def write(self, shard: int) -> tuple[ShardFile, Tally]:
         """Write one shard; where that fails, the others stop at their next run."""
-        maker = RunMaker(self.recipe, self.new, self.rows_max)
+        maker = RunMaker(self.recipe, self.new, self.settings)
         try:
             file = self._unchanged(shard, maker) or self._write(shard, self._runs(shard, maker))
         except BaseException:

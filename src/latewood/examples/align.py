@@ -75,6 +75,8 @@ def _plain(type_: pa.DataType) -> pa.DataType:
         return pa.struct([field.with_type(_plain(field.type)) for field in type_])
     if pa.types.is_list(type_):
         return pa.list_(type_.value_field.with_type(_plain(type_.value_type)))
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(type_.value_field.with_type(_plain(type_.value_type)), type_.list_size)
     if pa.types.is_large_list(type_):
         return pa.large_list(type_.value_field.with_type(_plain(type_.value_type)))
     return type_

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from latewood.batch import HISTORY, Batch
-from latewood.columns import column_from_arrow, one_array, read_table
+from latewood.columns import Column, Lists, TraitColumn, compact_lists, one_array, plain_from_arrow, read_table
 from latewood.errors import CorruptionError, SchemaError
 from latewood.examples.files import ExampleFile, reading
-from latewood.examples.leaves import is_list, leaves
+from latewood.examples.leaves import leaves
 from latewood.examples.source import Leaves
+from latewood.lists import is_list, split_lists
 
 ROW_GROUP_SIZE = 1_024  # a multiple of usual batch sizes, so that batches need not be joined of two groups
 _ELEMENT = ".list.element"
@@ -245,7 +246,8 @@ class FatRows:
         history = rows.column(HISTORY)
         lists = dict(zip(_fields(history.type), history.flatten(), strict=True))
         offsets: NDArray[np.int64] | None = None
-        values, masks, dictionaries, types = {}, {}, {}, {}
+        columns, dictionaries = dict[str, TraitColumn](), dict[str, pa.Array]()
+        types = dict[str, pa.DataType]()
         for name, array in lists.items():
             raw = array.offsets.to_numpy()
             own = raw.astype(np.int64) - int(raw[0])
@@ -255,16 +257,43 @@ class FatRows:
             if name not in traits:
                 continue
             flat = array.values.slice(int(raw[0]), int(own[-1]))
-            if pa.types.is_string(flat.type):
-                flat = flat.dictionary_encode()
-            types[name] = flat.type
-            if pa.types.is_dictionary(flat.type):
-                dictionaries[name], types[name] = flat.dictionary, flat.type.value_type
-                flat = flat.indices
-            values[name], mask = column_from_arrow(flat)
-            if mask is not None:
-                masks[name] = mask
+            columns[name], types[name], words = _numbers(flat)
+            if words is not None:
+                dictionaries[name] = words
         assert offsets is not None
         own_columns = pa.Table.from_batches([rows.select(features)])
-        values = {name: values[name] for name in traits}
-        return Batch(offsets, values, masks, dictionaries, np.ones(len(rows), np.float32), own_columns, types)
+        values = {name: _values(columns[name], types[name]) for name in traits}
+        masks = {name: mask for name, column in columns.items() if (mask := column.mask) is not None}
+        ends = {
+            name: column.offsets
+            for name, column in columns.items()
+            if isinstance(column, Lists) and values[name].ndim == 1
+        }
+        ones = np.ones(len(rows), np.float32)
+        return Batch(offsets, values, masks, dictionaries, ones, own_columns, types, ends)
+
+
+def _numbers(flat: pa.Array) -> tuple[TraitColumn, pa.DataType, pa.Array | None]:
+    """A trait's values as numbers, their type, and what the numbers are codes of."""
+    if is_list(flat.type):
+        items, lengths, mask = split_lists(flat)
+        column, type_, words = _numbers(items)
+        assert isinstance(column, Column)
+        size = [flat.type.list_size] if pa.types.is_fixed_size_list(flat.type) else []
+        return compact_lists(column.values, lengths, mask), pa.list_(type_, *size), words
+    if pa.types.is_string(flat.type):
+        flat = flat.dictionary_encode()
+    if pa.types.is_dictionary(flat.type):
+        return plain_from_arrow(flat.indices), flat.type.value_type, flat.dictionary
+    return plain_from_arrow(flat), flat.type, None
+
+
+def _values(column: TraitColumn, type_: pa.DataType) -> NDArray[Any]:
+    """As a batch has them: the items of lists, and of lists of one size as rows, of zeros where null."""
+    if isinstance(column, Column):
+        return column.values
+    if not pa.types.is_fixed_size_list(type_):
+        return column.items
+    rows = np.zeros((column.event_count, type_.list_size), column.dtype)
+    rows[column.lengths > 0] = column.items.reshape(-1, type_.list_size)
+    return rows

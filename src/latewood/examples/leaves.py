@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from latewood.lists import is_list
+
 
 def leaves(schema: pa.Schema | pa.StructType, prefix: str = "") -> Iterator[tuple[str, pa.DataType]]:
     """Every leaf of a schema: its path in the file and its type."""
@@ -21,8 +23,3 @@ def _leaves(path: str, type_: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
         yield from _leaves(f"{path}.key_value.value", type_.item_type)
     else:
         yield path, type_
-
-
-def is_list(type_: pa.DataType) -> bool:
-    """Whether values are lists, of whatever offsets."""
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)

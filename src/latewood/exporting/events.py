@@ -17,6 +17,7 @@ from latewood.errors import ConflictError
 from latewood.events import NEVER, Events
 from latewood.files import write_parquet
 from latewood.histories import Scan, scan_histories, superseded
+from latewood.lists import ListParts, join_lists, split_lists
 from latewood.schema import TIME_TYPE, Schema, Trait
 from latewood.store import Store
 
@@ -76,7 +77,15 @@ def _column(store: Store, events: Events, trait: Trait) -> pa.Array:
     if trait.id not in events.traits:
         return pa.nulls(len(events), trait.type)
     values = store.vocabulary.trait_to_arrow(trait, events)
+    if trait.is_list:
+        return _with_dictionary(values, trait) if pa.types.is_dictionary(trait.type.value_type) else values
     return _compact(values) if pa.types.is_dictionary(trait.type) else plain_array(values)
+
+
+def _with_dictionary(lists: pa.Array, trait: Trait) -> pa.Array:
+    """Lists as those of a dictionary's values. Arrow casts only text to dictionaries."""
+    items, lengths, mask = split_lists(lists)
+    return join_lists(ListParts(items.dictionary_encode(), lengths, mask), trait.type)
 
 
 def _compact(values: pa.DictionaryArray) -> pa.DictionaryArray:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Column, TraitColumn, null_column
 from latewood.events import NEVER, Events
 from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
@@ -24,19 +24,20 @@ from latewood.storage import Storage
 from latewood.stripes import (
     DELAY,
     EVENT_TS,
-    FIRST_TRAIT,
     ORDINAL,
     Ranges,
     Shard,
     Tables,
     columns_of,
     decode_column,
+    decode_list_column,
     superseded_index,
 )
 from latewood.users import UserKeys, shard_of
 
 # So many pointers are looked up in the order of the index, a third faster: what they need lies along the way.
 _WORTH_SORTING = 4096
+_LISTS_SHIFT = 4  # of lists, so many times (a power of two) fewer events are read at once
 
 
 class GenerationReader:
@@ -51,6 +52,7 @@ class GenerationReader:
         # For kernels. Holds the shards that are open: those of every user that has been located.
         self.tables = Tables(len(generation.shards))
         self._columns = columns_of(generation.schema)
+        self._places = {c.id: place for place, c in enumerate(self._columns) if c.role in ("trait", "lengths")}
         self._unopened = np.array([shard.exists for shard in generation.shards])
         self._closed_shards = int(self._unopened.sum())  # how many are yet to be opened
         self._lock = threading.Lock()
@@ -65,9 +67,11 @@ class GenerationReader:
         return self.tables.shards[number]
 
     def column(self, trait: Trait) -> int | None:
-        """The column of a trait in every shard of this generation; None if the trait was added later (null in all)."""
-        ids = [stored.id for stored in self.generation.schema]
-        return FIRST_TRAIT + ids.index(trait.id) if trait.id in ids else None
+        """The column of a trait in every shard of this generation; None if the trait was added later (null in all).
+
+        Of a list trait that of the lengths; the items are the next.
+        """
+        return self._places.get(trait.id)
 
     def locate(self, keys: UserKeys) -> Located:
         """Where users are: their shard and their index in it, -1 where this generation does not have them."""
@@ -146,20 +150,30 @@ class GenerationReader:
             event_ts,
             event_ts + self.read_column(rows, DELAY, np.dtype(np.int64)).values,
             self.read_column(rows, ORDINAL, np.dtype(np.int32)).values,
-            {
-                trait.id: self.read_column(rows, column, trait.dtype, trait.nullable)
-                for trait in traits
-                if (column := self.column(trait)) is not None
-            },
+            {trait.id: column for trait in traits if (column := self.read_trait(rows, trait)) is not None},
             self._superseded_at(rows),
         )
 
+    def read_trait(self, rows: Rows, trait: Trait) -> TraitColumn | None:
+        """A trait of runs of rows of known users, as `read_column`; None where this generation does not have it.
+
+        Of lists the items are compact.
+        """
+        column = self.column(trait)
+        if column is None:
+            return None
+        if not trait.is_list:
+            return self.read_column(rows, column, trait.dtype, trait.nullable)
+        ranges, size = _back_to_back(rows)
+        if not size:  # a generation without shards has no columns either
+            return null_column(trait, 0)
+        return decode_list_column(self.tables, ranges, column, size, trait.list_size)
+
     def read_column(self, rows: Rows, column: int, dtype: np.dtype[Any], nullable: bool = False) -> Column:
         """One stored column of runs of rows of known users, back to back in the order given."""
-        ends = np.cumsum(rows.stop - rows.start)
-        size = int(ends[-1]) if len(ends) else 0
+        ranges, size = _back_to_back(rows)
         values, mask = np.empty(size, dtype), np.empty(size, np.bool_) if nullable else None
-        nulls = decode_column(self.tables, Ranges(*rows, ends - (rows.stop - rows.start)), column, values, mask)
+        nulls = decode_column(self.tables, ranges, column, values, mask)
         return Column(values, mask if nulls else None)
 
     def sample_times(self, keys: UserKeys, *, users: int, newest: int) -> NDArray[np.int64]:
@@ -173,7 +187,9 @@ class GenerationReader:
         return self.read_column(rows, EVENT_TS, np.dtype(np.int64)).values
 
     def scan(self, traits: Sequence[Trait], *, at_once: int = 1 << 20) -> Iterator[Events]:
-        """All events, user by user in key order, about `at_once` at a time; a user is never split."""
+        """All events, user by user in key order, about `at_once` at a time, fewer with lists; a user is never split."""
+        if any(trait.is_list for trait in traits):
+            at_once = max(at_once >> _LISTS_SHIFT, 1)
         for number in range(len(self.generation.shards)):
             shard = self.shard(number)
             if shard is None:
@@ -238,3 +254,10 @@ class GenerationReader:
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         return [(shard, of_shard) for shard, of_shard in parts if shard is not None], place
+
+
+def _back_to_back(rows: Rows) -> tuple[Ranges, int]:
+    """Runs of rows as ranges that fill an output, and its size."""
+    counts = rows.stop - rows.start
+    ends = np.cumsum(counts)
+    return Ranges(*rows, ends - counts), int(ends[-1]) if len(ends) else 0

@@ -8,7 +8,7 @@ import re
 
 import pyarrow as pa
 
-from latewood.columns import Column, column_from_arrow
+from latewood.columns import TraitColumn, null_column
 from latewood.errors import SchemaError
 from latewood.files import Rows
 from latewood.ingestion.mapping import Mapping
@@ -49,7 +49,7 @@ def _objection(table: pa.Table, mapping: Mapping, schema: Schema) -> str | None:
     return None
 
 
-def _without_codes(trait: Trait, array: pa.Array) -> Column:
+def _without_codes(trait: Trait, array: pa.Array) -> TraitColumn:
     """What coding a column would refuse: text that is not UTF-8."""
     check_text(array, trait.name)
-    return column_from_arrow(pa.nulls(len(array), pa.int32()))
+    return null_column(trait, len(array))

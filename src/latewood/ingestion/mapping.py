@@ -170,8 +170,8 @@ def check_times(ingest_time: Any, unit: str | None) -> None:
 
 
 def csv_types(schema: Schema, user: str, taken: Sequence[Any]) -> dict[str, pa.DataType]:
-    """How to read the columns of CSV files for a schema that is known: 007 may be text."""
-    traits = {trait.name: trait.value_type for trait in schema if trait.name not in taken}
+    """How to read the columns of CSV files for a schema that is known: 007 may be text. Lists cannot be read from there."""
+    traits = {trait.name: trait.value_type for trait in schema if trait.name not in taken and not trait.is_list}
     return traits | {user: schema.user_id}
 
 

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 
 from latewood.columns import read_table
 from latewood.errors import SchemaError
-from latewood.files import ROWS_AT_ONCE, Rows, expand, format_of, open_fragments, read_rows, reading
+from latewood.files import Rows, expand, format_of, open_fragments, read_rows, reading, rows_at_once
 
 
 class Source:
@@ -45,7 +45,8 @@ class Source:
 
     def _open_table(self, table: pa.Table) -> None:
         self.schema, self._row_count = table.schema, len(table)
-        self._batches = lambda names: table.select(names).to_batches(max_chunksize=ROWS_AT_ONCE)
+        at_once = rows_at_once(table.schema)
+        self._batches = lambda names: table.select(names).to_batches(max_chunksize=at_once)
 
     def _open_dataset(self, dataset: ds.Dataset) -> None:
         """File by file where it can be, so that messages name the file; not where it is filtered, or not of files."""
@@ -53,7 +54,8 @@ class Source:
             self._fragments = list(dataset.get_fragments())
         if not all(isinstance(part, ds.FileFragment) for part in self._fragments) or not self._fragments:
             self._fragments, self._name = [], "the dataset"
-            self._batches = lambda names: dataset.to_batches(columns=names, batch_size=ROWS_AT_ONCE)
+            at_once = rows_at_once(dataset.schema)
+            self._batches = lambda names: dataset.to_batches(columns=names, batch_size=at_once)
 
     def row_count(self) -> int | None:
         """How many rows there are; None where telling means to read them."""

@@ -217,7 +217,7 @@ class Loader:
             real = np.arange(len(batch)) < len(batch) - step.pad
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))
         made = batch if self._transform is None else self._transform(batch)
-        return _Made(step.after, made, sum(values.nbytes for values in batch.values.values()))
+        return _Made(step.after, made, sum(column.nbytes for column in (*batch.values.values(), *batch.lists.values())))
 
     def _request_times(self) -> Any:
         return times_from_arrow(self.source.column("request_ts"), "request_ts")

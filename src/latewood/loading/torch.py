@@ -18,12 +18,17 @@ from latewood.errors import SchemaError
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TorchBatch:
-    """A batch in the layout "jagged". Shapes: offsets (n + 1,); values and masks (offsets[-1],) each; weights (n,)."""
+    """A batch in the layout "jagged". Shapes: offsets (n + 1,); values and masks (offsets[-1],) each; weights (n,).
+
+    Values of lists of one size are (offsets[-1], size); those of lists of any length are their items, and event j's are
+    those from `lists[name][j]` to `lists[name][j + 1]`.
+    """
 
     offsets: torch.Tensor
     values: dict[str, torch.Tensor]
     masks: dict[str, torch.Tensor]
     weights: torch.Tensor
+    lists: dict[str, torch.Tensor]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -48,6 +53,7 @@ def _jagged(batch: Batch) -> TorchBatch:
         {name: _tensor(values) for name, values in batch.values.items()},
         {name: _tensor(mask) for name, mask in batch.masks.items()},
         _tensor(batch.weights),
+        {name: _tensor(ends) for name, ends in batch.lists.items()},
     )
 
 

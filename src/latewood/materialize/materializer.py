@@ -10,14 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.batch import Batch, SharedBatch
-from latewood.columns import Column
+from latewood.columns import Column, TraitColumn
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
 from latewood.materialize.assemble import Segments, assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates, choose
-from latewood.materialize.decode import Wanted, decode
+from latewood.materialize.decode import Wanted, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
 from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.merge import merge_places
@@ -253,7 +253,11 @@ class Materializer:
         planned = plan(parts, events)
         segments = assemble(candidates, parts, planned.base, *places)
         columns = self._columns(resolved, planned, segments, events, events)
-        return Batch(offsets=candidates.offsets, **self._fields(resolved, columns))
+        lists = lists_among(columns)
+        items = {name: gathered(of, resolved.view.list_size(name), _POOL) for name, of in lists.items()}
+        # lists of one size are rows, and need no offsets
+        ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
+        return Batch(offsets=candidates.offsets, lists=ends, **self._fields(resolved, columns, items))
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         candidates, places = self._choose(resolved)
@@ -266,9 +270,15 @@ class Materializer:
         segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
         columns = self._columns(resolved, planned, segments, planned.size, int(lengths.sum()))
         starts = np.where(views, planned.base[: len(lengths)], own[:-1])
-        fields = self._fields(resolved, columns)
+        lists = lists_among(columns)
+        sizes = {name: resolved.view.list_size(name) for name in lists}
+        items = {
+            name: of.items if sizes[name] is None else gathered(of, sizes[name], _POOL) for name, of in lists.items()
+        }
+        fields = self._fields(resolved, columns, items)
         fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
-        return SharedBatch(starts=starts, lengths=lengths, **fields)
+        lists = {name: of for name, of in lists.items() if sizes[name] is None}
+        return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
     def _choose(self, resolved: Resolved) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What competes for the outputs, and where recent events go among stored ones."""
@@ -279,7 +289,7 @@ class Materializer:
 
     def _columns(
         self, resolved: Resolved, planned: Plan, segments: Segments, size: int, events: int
-    ) -> dict[str, Column]:
+    ) -> dict[str, TraitColumn]:
         """The columns, up to `size` elements, in which the examples have `events`."""
         logged, reader = resolved.logged, resolved.reader
         wanted = resolved.view.wanted(reader)
@@ -297,10 +307,14 @@ class Materializer:
             resolution = replace(resolution, status=np.where(forgiven, np.uint8(Status.OK), resolution.status))
         resolved.reader.require(resolution, logged.pointers, logged.user_ids, resolved.scrub_ts)
 
-    def _fields(self, resolved: Resolved, columns: dict[str, Column]) -> dict[str, Any]:
-        """What a batch says, however its examples lie in the columns."""
+    def _fields(
+        self, resolved: Resolved, columns: dict[str, TraitColumn], items: dict[str, NDArray[Any]]
+    ) -> dict[str, Any]:
+        """What a batch says, however its examples lie in the columns. Args: items: of list traits."""
         return {
-            "values": {name: column.values for name, column in columns.items()},
+            "values": {
+                name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()
+            },
             "masks": {name: column.mask for name, column in columns.items() if column.mask is not None},
             "dictionaries": self._dictionaries(resolved.view, resolved.reader.generation.id),
             "weights": (resolved.resolution.status == Status.OK).astype(np.float32),
@@ -342,7 +356,7 @@ def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[
     return bool((before[starts + lengths] > before[starts]).any())
 
 
-def _recents_of(logged: Logged, want: Wanted) -> Column:
+def _recents_of(logged: Logged, want: Wanted) -> TraitColumn:
     if want.trait is None:
         return Column(logged.recents.order[0])
     return logged.recents.columns[want.trait]

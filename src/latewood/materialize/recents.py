@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import show_ts
-from latewood.columns import Column, column_from_arrow, conform, times_from_arrow
+from latewood.columns import TraitColumn, column_from_arrow, conform, null_column, times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.kernels import kernel
 from latewood.materialize.suppress import SUPERSEDES, Places, read_places, refuse_places, take_runs
@@ -36,7 +36,7 @@ class Recents:
 
     offsets: NDArray[np.int64]
     order: NDArray[np.int64]
-    columns: dict[int, Column]
+    columns: dict[int, TraitColumn]
     supersedes: Places | None = None  # the stored events that newer versions took the place of; None: of no example
 
     def __len__(self) -> int:
@@ -47,20 +47,18 @@ class Recents:
         offsets, events = take_runs(self.offsets, rows)
         supersedes = None if self.supersedes is None else self.supersedes.take(rows)
         if not len(events):
-            return Recents(offsets, np.zeros((3, 0), np.int64), self._events(slice(0)), supersedes)
-        return Recents(offsets, np.ascontiguousarray(self.order[:, events]), self._events(events), supersedes)
+            return Recents(offsets, np.zeros((3, 0), np.int64), self._events(0, 0), supersedes)
+        columns = {trait: column.take(events) for trait, column in self.columns.items()}
+        return Recents(offsets, np.ascontiguousarray(self.order[:, events]), columns, supersedes)
 
-    def _events(self, events: NDArray[np.int64] | slice) -> dict[int, Column]:
-        return {
-            trait: Column(values[events], None if mask is None else mask[events])
-            for trait, (values, mask) in self.columns.items()
-        }
+    def _events(self, first: int, last: int) -> dict[int, TraitColumn]:
+        return {trait: column.slice(first, last) for trait, column in self.columns.items()}
 
     def slice(self, start: int, stop: int) -> "Recents":
         """The recents of the examples from `start` to `stop`."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         order = np.ascontiguousarray(self.order[:, first:last])  # kernels take it whole
-        columns = self._events(slice(first, last)) if len(self) else self.columns
+        columns = self._events(first, last) if len(self) else self.columns
         supersedes = None if self.supersedes is None else self.supersedes.slice(start, stop)
         return Recents(self.offsets[start : stop + 1] - first, order, columns, supersedes)
 
@@ -133,19 +131,17 @@ def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.A
     return (first.astype(np.int64) - first[0] if len(first) else np.zeros(1, np.int64)), flat
 
 
-def _trait_column(values: pa.Array | None, count: int, trait: Trait, vocabulary: Vocabulary) -> Column:
-    if not count:
-        return Column(np.zeros(0, trait.dtype))
-    if values is None:
-        return Column(np.zeros(count, trait.dtype), np.ones(count, np.bool_))
+def _trait_column(values: pa.Array | None, count: int, trait: Trait, vocabulary: Vocabulary) -> TraitColumn:
+    if values is None or not count:
+        return null_column(trait, count)
     if not trait.coded:
         return column_from_arrow(conform(values, trait))
     if pa.types.is_dictionary(values.type) and not values.null_count:
         # A log may be read as dictionaries: then each value is looked up once, not each event.
         with contextlib.suppress(PointerError):  # perhaps one that no event has: see below
-            codes, mask = vocabulary.codes(trait, conform(values.dictionary, trait))
-            if mask is None:
-                return Column(codes[values.indices.to_numpy()])
+            words = vocabulary.codes(trait, conform(values.dictionary, trait))
+            if words.mask is None:
+                return words.take(values.indices.to_numpy())
     return vocabulary.codes(trait, conform(values, trait))
 
 
@@ -161,10 +157,7 @@ def _in_order(recents: Recents) -> Recents:
         return recents
     owner = np.repeat(np.arange(len(recents.offsets) - 1), np.diff(recents.offsets))
     rows = np.lexsort((recents.order[2], recents.order[1], recents.order[0], owner))
-    columns = {
-        trait: Column(column.values[rows], None if column.mask is None else column.mask[rows])
-        for trait, column in recents.columns.items()
-    }
+    columns = {trait: column.take(rows) for trait, column in recents.columns.items()}
     return replace(recents, order=np.ascontiguousarray(recents.order[:, rows]), columns=columns)
 
 

@@ -5,7 +5,6 @@ when examples are read, not once for all. Columns are called what the projection
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,18 +47,23 @@ class View:
         live = {trait.id for trait in schema}
         return all(trait.id in live for trait in self.recent)
 
+    def list_size(self, name: str) -> int | None:
+        """How many items every list of a column has; None for lists of any length, and for what is no list."""
+        trait = self.traits[name]
+        return None if trait is None else trait.list_size
+
     def wanted(self, reader: GenerationReader) -> list[Wanted]:
         """The columns, as a generation stores them."""
         generation = reader.generation.id
         wanted = self._wanted.get(generation)
         if wanted is None:
-            wanted = [Wanted(name, *_stored(reader, trait)) for name, trait in self.traits.items()]
+            wanted = [_wanted(name, reader, trait) for name, trait in self.traits.items()]
             self._wanted.clear()
             self._wanted[generation] = wanted
         return wanted
 
 
-def _stored(reader: GenerationReader, trait: Trait | None) -> tuple[int | None, int | None, np.dtype[Any], bool]:
+def _wanted(name: str, reader: GenerationReader, trait: Trait | None) -> Wanted:
     if trait is None:
-        return None, EVENT_TS_COLUMN, np.dtype(np.int64), False
-    return trait.id, reader.column(trait), trait.dtype, trait.nullable
+        return Wanted(name, None, EVENT_TS_COLUMN, np.dtype(np.int64), False)
+    return Wanted(name, trait.id, reader.column(trait), trait.dtype, trait.nullable, trait.is_list, trait.list_size)

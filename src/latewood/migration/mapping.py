@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.columns import one_array, plain_array, times_from_arrow
 from latewood.errors import SchemaError
-from latewood.examples.leaves import is_list
 from latewood.intake import read_user_ids
+from latewood.lists import is_list
 from latewood.schema import EVENT_TS, Schema
 from latewood.users import UserKeys, user_keys
 

@@ -2,7 +2,8 @@
 
 *Exactly* the same are values that are equal as numbers or texts, bit for bit, and both null or neither: an int32 is
 as good as an int64 of the same value. *Loosely* the same are those that differ by representation only: a double that
-rounds to the float we have, 0.0 and -0.0, a number and its text; and nothing, however it was written: null, NaN, 0, "".
+rounds to the float we have, 0.0 and -0.0, a number and its text; and nothing, however it was written: null, NaN, 0, "", an
+empty list. Lists are the same if their items are, in their order.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from latewood.columns import plain_array
 from latewood.errors import SchemaError
+from latewood.lists import ListParts, is_list, split_lists
 from latewood.schema import is_text
 from latewood.users import splitmix
 
@@ -36,6 +39,10 @@ class Values:
 
 def comparable(theirs: pa.Array, ours: pa.Array, name: str, factor: int) -> tuple[Values, Values]:
     """Both sides of a trait. Args: factor: µs per unit of their integer times. Raises: SchemaError: no values at all."""
+    if is_list(theirs.type) and is_list(ours.type):
+        parts = split_lists(theirs), split_lists(ours)
+        items = comparable(plain_array(parts[0].items), plain_array(parts[1].items), name, factor)
+        return _lists(parts[0], items[0]), _lists(parts[1], items[1])
     kinds = {_kind(theirs.type, name), _kind(ours.type, name)}
     if "time" in kinds and "text" not in kinds:
         return _whole(_us(theirs, factor)), _whole(_us(ours, 1))
@@ -53,6 +60,21 @@ def signatures(columns: list[NDArray[Any]], count: int) -> NDArray[np.uint64]:
     for column in columns:
         signature = splitmix(signature * _GOLDEN + column.astype(np.int64).view(np.uint64) + _GOLDEN)
     return signature
+
+
+def _lists(parts: ListParts, items: Values) -> Values:
+    null = np.zeros(len(parts.lengths), np.bool_) if parts.mask is None else parts.mask
+    exact = _digest(np.stack([items.exact, items.null.astype(np.int64)]), parts.lengths)
+    return Values(exact, null, _digest(items.loose[np.newaxis], parts.lengths))
+
+
+def _digest(items: NDArray[np.int64], lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """One number per list: 0 of an empty one. Shapes: items (k, m), lengths (n,) of sum m → (n,)."""
+    ends = np.cumsum(lengths)
+    place = np.arange(items.shape[1]) - np.repeat(ends - lengths, lengths)
+    hashes = signatures([*items, place], items.shape[1])
+    before = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
+    return (before[ends] - before[ends - lengths]).view(np.int64)
 
 
 def _kind(type_: pa.DataType, name: str) -> str:

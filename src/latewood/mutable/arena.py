@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from latewood.columns import Lists
 from latewood.events import NEVER, NO_TIE, Suppressions, no_suppressions
 from latewood.mutable import chains
 from latewood.mutable.event_batch import EventBatch, Versions
@@ -207,7 +208,7 @@ class Arena:
         if self._view is None:
             users = self._user_hash.array, self._user_check.array, self._user_ids, self._users.array
             order = self._event_ts.array, self._ingest_ts.array, self._ordinal.array
-            self._view = View(*users, *order, self._traits.arrays())
+            self._view = View(*users, *order, self._traits.columns())
         return self._view
 
     def gather(
@@ -275,13 +276,15 @@ class Arena:
         return np.flatnonzero((ingest >= start_ingest) & (ingest < end_ingest))
 
     def rows_with(self, trait: int, codes: NDArray[np.int32]) -> NDArray[np.int64]:
-        """The committed rows that have one of these codes of a trait."""
-        if (column := self._traits.arrays().get(trait)) is None:
+        """The committed rows that have one of these codes of a trait, be it in a list."""
+        if (column := self._traits.columns().get(trait)) is None:
             return np.zeros(0, np.int64)
-        count = self._committed.rows
-        values, mask = column[0][:count], column[1]
-        found = np.isin(values, codes)
-        return np.flatnonzero(found if mask is None else found & ~mask[:count])
+        column = column.slice(0, self._committed.rows)
+        if isinstance(column, Lists):
+            among = np.isin(column.compact().items, codes)
+            return np.unique(np.repeat(np.arange(column.event_count), column.lengths)[among])
+        found = np.isin(column.values, codes)
+        return np.flatnonzero(found if column.mask is None else found & ~column.mask)
 
     # Forgetting
 

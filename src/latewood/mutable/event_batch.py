@@ -3,7 +3,9 @@
 A batch is a header, a table of its traits, and the columns back to back, each padded to 8 bytes, all little-endian; the
 last 8 bytes are the xxh3_64 of the rest, seeded with the batch's number, so that a batch that turns up in another's
 place is found out as well as a flipped bit. A batch with corrections or deletions is of version 2: behind the columns come
-the count of what it supersedes, the bytes of text of their user ids, and those columns. Any other is of version 1.
+the count of what it supersedes, the bytes of text of their user ids, and those columns. A batch with lists is of version 3,
+and has all that too, if of nothing: a list trait has its lengths, a mask if its entry says so, and its items. Any other is
+of version 1.
 """
 
 import struct
@@ -15,14 +17,15 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists, TraitColumn, compact_lists
 from latewood.errors import CorruptionError, SchemaError
-from latewood.events import Events, Suppressions
+from latewood.events import Events, Suppressions, no_suppressions
 from latewood.users import UserKeys
 
-VERSION = 2
+VERSION = 3
+_PLAIN, _CORRECTED, _WITH_LISTS = 1, 2, VERSION
 _HEADER = struct.Struct("<4sHBBQII")  # magic, version, text users, ids, events, traits, bytes of text
-_TRAIT = struct.Struct("<i2sBB")  # id, dtype, whether a mask follows, nothing
+_TRAIT = struct.Struct("<i2sBB")  # id, dtype, whether a mask follows, whether lists
 _CHECKSUM = struct.Struct("<Q")
 _MAGIC = b"LWmt"
 
@@ -63,24 +66,41 @@ class EventBatch(NamedTuple):
 
 def encode_batch(batch: EventBatch, number: int) -> bytes:
     """The bytes of batch `number`."""
-    events, version = batch.events, 1 if batch.versions is None else VERSION
+    events, versions = batch.events, batch.versions
+    lists = any(isinstance(column, Lists) for column in events.traits.values())
+    if lists and versions is None:
+        versions = _no_versions(events.user_ids.type)
+    version = _WITH_LISTS if lists else _PLAIN if versions is None else _CORRECTED
     text = pa.types.is_string(events.user_ids.type)
     offsets, data = text_parts(events.user_ids) if text else (None, b"")
     header = _HEADER.pack(_MAGIC, version, text, batch.ids is not None, len(events), len(events.traits), len(data))
     table = [
-        _TRAIT.pack(trait, column.values.dtype.str[1:].encode(), column.mask is not None, 0)
+        _TRAIT.pack(trait, column.dtype.str[1:].encode(), column.mask is not None, isinstance(column, Lists))
         for trait, column in events.traits.items()
     ]
     columns: list[Any] = [*events.keys, events.event_ts, events.ingest_ts, events.ordinal]
     columns += [offsets, data] if text else [events.user_ids.to_numpy()]
     if batch.ids is not None:
         columns += [batch.ids, batch.content]
-    for column in events.traits.values():
-        columns += [column.values] if column.mask is None else [column.values, column.mask]
-    if batch.versions is not None:
-        columns += _version_columns(batch.versions, text)
+    for of in events.traits.values():
+        columns += _trait_columns(of)
+    if versions is not None:
+        columns += _version_columns(versions, text)
     body = b"".join([header, *table, *(part for column in columns for part in _padded(column))])
     return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body, seed=number))
+
+
+def _trait_columns(column: TraitColumn) -> list[NDArray[Any]]:
+    mask = [] if column.mask is None else [column.mask]
+    if not isinstance(column, Lists):
+        return [column.values, *mask]
+    compact = column.compact()
+    return [compact.lengths, *mask, compact.items]
+
+
+def _no_versions(user_type: pa.DataType) -> Versions:
+    nothing = np.zeros(0, np.uint64)
+    return Versions(pa.array([], user_type), no_suppressions(), nothing.reshape(0, 2), nothing)
 
 
 def _version_columns(versions: Versions, text: bool) -> list[Any]:
@@ -116,12 +136,19 @@ def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
     user_ids = _take_users(reader, n, text_bytes if text else None)
     ids = reader.take("<u8", 2 * n).reshape(n, 2) if has_ids else None
     content = reader.take("<u8", n) if has_ids else None
-    columns = {}
-    for trait, dtype, masked, _ in table:
-        values = reader.take(dtype.decode(), n)
-        columns[trait] = Column(values, reader.take("?", n) if masked else None)
-    versions = None if version == 1 else _take_versions(reader, bool(text))
+    columns = {trait: _take_trait(reader, n, dtype.decode(), masked, lists) for trait, dtype, masked, lists in table}
+    versions = None if version == _PLAIN else _take_versions(reader, bool(text))
+    if version == _WITH_LISTS and not versions:
+        versions = None
     return EventBatch(Events(user_ids, keys, *times, columns), ids, content, versions)
+
+
+def _take_trait(reader: "_Reader", n: int, dtype: str, masked: bool, lists: bool) -> TraitColumn:
+    values = reader.take("<i4" if lists else dtype, n)
+    mask = reader.take("?", n) if masked else None
+    if not lists:
+        return Column(values, mask)
+    return compact_lists(reader.take(dtype, int(values.sum(dtype=np.int64))), values, mask)
 
 
 def _take_users(reader: "_Reader", n: int, text_bytes: int | None) -> pa.Array:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from latewood.columns import Column, Lists, TraitColumn, nulls_like
 from latewood.mutable.event_batch import text_array, text_parts
 
 
@@ -45,46 +46,76 @@ class Growable:
         self.array[start : start + len(values)] = values
 
 
+class _Trait:
+    """One trait's values, or the lengths, starts and items of its lists; and a mask, from the first null on."""
+
+    __slots__ = ("_item_count", "_items", "_mask", "_starts", "_values")
+
+    def __init__(self, like: TraitColumn) -> None:
+        lists = isinstance(like, Lists)
+        self._values = Growable(np.int32 if lists else like.dtype)
+        self._starts = Growable(np.int64) if lists else None
+        self._items = Growable(like.dtype) if lists else None
+        self._item_count = 0
+        self._mask: Growable | None = None
+
+    def put(self, start: int, column: TraitColumn) -> None:
+        """Write a column from row `start` on."""
+        if isinstance(column, Lists):
+            assert self._starts is not None
+            assert self._items is not None
+            compact = column.compact()
+            self._values.put(start, compact.lengths)
+            self._starts.put(start, compact.starts + self._item_count)
+            self._items.put(self._item_count, compact.items)
+            self._item_count += len(compact.items)
+        else:
+            self._values.put(start, column.values)
+        if column.mask is not None:
+            self._nulls(start).put(start, column.mask)
+        elif self._mask is not None:
+            self._mask.put(start, np.zeros(column.event_count, np.bool_))
+
+    def put_nulls(self, start: int, count: int) -> None:
+        """Write `count` nulls from row `start` on."""
+        self.put(start, nulls_like(self.column(), count))
+
+    def _nulls(self, start: int) -> Growable:
+        if self._mask is None:
+            self._mask = Growable(np.bool_, capacity=max(1024, start))
+            self._mask.array[:start] = False
+        return self._mask
+
+    def column(self) -> TraitColumn:
+        """References to the arrays as they are now."""
+        mask = None if self._mask is None else self._mask.array
+        if self._starts is None or self._items is None:
+            return Column(self._values.array, mask)
+        return Lists(self._items.array, self._starts.array, self._values.array, mask)
+
+
 class Traits:
-    """The trait columns, by trait id: values, and a mask from the first null on."""
+    """The trait columns, by trait id."""
 
     __slots__ = ("_columns",)
 
     def __init__(self) -> None:
-        self._columns: dict[int, tuple[Growable, Growable | None]] = {}
+        self._columns: dict[int, _Trait] = {}
 
-    def put(self, start: int, count: int, columns: dict[int, Any]) -> None:
+    def put(self, start: int, count: int, columns: dict[int, TraitColumn]) -> None:
         """Write `count` rows from `start` on. A trait that is absent is null there."""
         for trait in self._columns.keys() - columns.keys():
-            values = self._columns[trait][0]
-            values.put(start, np.zeros(count, values.array.dtype))
-            self._mask(trait, start).put(start, np.ones(count, np.bool_))
+            self._columns[trait].put_nulls(start, count)
         for trait, column in columns.items():
             if trait not in self._columns:
-                self._columns[trait] = Growable(column.values.dtype), None
+                self._columns[trait] = _Trait(column)
                 if start:
-                    self._columns[trait][0].put(0, np.zeros(start, column.values.dtype))
-                    self._mask(trait, 0).put(0, np.ones(start, np.bool_))
-            self._columns[trait][0].put(start, column.values)
-            if column.mask is not None:
-                self._mask(trait, start).put(start, column.mask)
-            elif self._columns[trait][1] is not None:
-                self._mask(trait, start).put(start, np.zeros(count, np.bool_))
+                    self._columns[trait].put_nulls(0, start)
+            self._columns[trait].put(start, column)
 
-    def _mask(self, trait: int, start: int) -> Growable:
-        values, mask = self._columns[trait]
-        if mask is None:
-            mask = Growable(np.bool_, capacity=max(1024, start))
-            mask.array[:start] = False
-            self._columns[trait] = values, mask
-        return mask
-
-    def arrays(self) -> dict[int, tuple[NDArray[Any], NDArray[np.bool_] | None]]:
-        """References to the columns as they are now."""
-        return {
-            trait: (values.array, None if mask is None else mask.array)
-            for trait, (values, mask) in self._columns.items()
-        }
+    def columns(self) -> dict[int, TraitColumn]:
+        """References to the columns as they are now. They may be longer than there are rows."""
+        return {trait: column.column() for trait, column in self._columns.items()}
 
 
 class IntegerIds:

@@ -8,9 +8,10 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from latewood.columns import Column, plain_array
+from latewood.columns import Column, Lists, TraitColumn, compact_lists, plain_array
 from latewood.errors import SchemaError
 from latewood.events import Events
+from latewood.lists import is_list, positions, split_lists
 from latewood.mutable.supersedes import Supersedes
 from latewood.schema import is_text
 from latewood.users import splitmix
@@ -67,7 +68,8 @@ def hash_content(
     h = splitmix(events.keys.hash ^ (events.keys.check * _PHI)) + events.event_ts.view(np.uint64)
     total = splitmix(h)
     said = dict(events.traits) | {trait: _hash_values(array) for trait, array in (coded or {}).items()}
-    for trait, column in said.items():
+    for trait, said_of in said.items():
+        column = _in_one(said_of)
         seed = np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64)
         hashes = splitmix(splitmix(_bits(column.values) + seed) ^ seed)
         total = total + (hashes if column.mask is None else np.where(column.mask, np.uint64(0), hashes))
@@ -76,8 +78,26 @@ def hash_content(
     return splitmix(total)
 
 
-def _hash_values(array: pa.Array) -> Column:
-    """A hash of each text, or the integers as they are."""
+def _in_one(column: TraitColumn) -> Column:
+    """A number for each event: of a list, a hash of its items in their order."""
+    if not isinstance(column, Lists):
+        return column
+    items, starts, lengths, mask = column.compact()
+    places = positions(np.zeros(len(lengths), np.int64), lengths).view(np.uint64)
+    hashes = splitmix(splitmix(_bits(items)) + places * _PHI)
+    before = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
+    return Column(before[starts + lengths] - before[starts] + lengths.astype(np.uint64), mask)
+
+
+def _hash_values(array: pa.Array) -> TraitColumn:
+    """A hash of each text, or the integers as they are; of lists, of their items."""
+    if is_list(array.type):
+        items, lengths, mask = split_lists(array)
+        return compact_lists(_hash_plain(items).values, lengths, mask)
+    return _hash_plain(array)
+
+
+def _hash_plain(array: pa.Array) -> Column:
     mask = pc.is_null(array).to_numpy(zero_copy_only=False) if array.null_count else None
     if not is_text(array.type):
         return Column(array.fill_null(0).to_numpy(), mask)

@@ -406,7 +406,7 @@ class LoggedTier:
         """The codes that events here have. What was scrubbed and not evicted yet does not count: nobody reads it again."""
         rows = self._replica.arena.rows_with(trait, among)
         column = self._remembered(self._replica.arena.view().take(rows)).traits.get(trait)
-        return np.zeros(0, np.int32) if column is None else np.unique(column.values)
+        return np.zeros(0, np.int32) if column is None else np.unique(column.known)
 
     def catch_up(self, least: TierState) -> None:
         def change(transaction: LogTransaction) -> tuple[LogState, LogState]:

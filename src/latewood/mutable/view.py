@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Lists, TraitColumn, null_column
 from latewood.events import Events
 from latewood.mutable.growable import IntegerIds, TextIds
 from latewood.schema import Schema
@@ -33,7 +33,7 @@ class View:
     event_ts: NDArray[np.int64]
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
-    traits: dict[int, tuple[NDArray[Any], NDArray[np.bool_] | None]]
+    traits: dict[int, TraitColumn]
     _addresses: dict[int, tuple[Sequence[Wanted], NDArray[np.int64]]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Events:
@@ -47,19 +47,19 @@ class View:
             {trait: column for trait in self.traits if (column := self.column(trait, rows)) is not None},
         )
 
-    def column(self, trait: int, rows: NDArray[np.int64]) -> Column | None:
+    def column(self, trait: int, rows: NDArray[np.int64]) -> TraitColumn | None:
         """One trait of some events; None where it is null in all of them, because none here has it."""
         if trait not in self.traits:
             return None
-        values, mask = self.traits[trait]
-        nulls = None if mask is None else mask[rows]
-        return Column(values[rows], nulls if nulls is not None and nulls.any() else None)
+        column = self.traits[trait].take(rows)
+        return column if column.mask is None or column.mask.any() else column._replace(mask=None)
 
     def addresses(self, wanted: Sequence[Wanted]) -> NDArray[np.int64]:
         """Where columns lie in memory, for kernels: (3 + traits, 2), of both clocks, the ordinal and some traits.
 
         Each has the address of its values and that of its mask: 0 where nothing is null, or where there are no values
-        either, and all is null. They are good as long as the view is, and worked out once for every list of traits.
+        either, and all is null. Of a list trait both are 0. They are good as long as the view is, and worked out once for
+        every list of traits.
         """
         known = self._addresses.get(id(wanted))  # which is kept beside, so that its id stays its own
         if known is None:
@@ -69,10 +69,13 @@ class View:
     def _look_up(self, wanted: Sequence[Wanted]) -> NDArray[np.int64]:
         found: list[tuple[int, int]] = [(_address(of), 0) for of in (self.event_ts, self.ingest_ts, self.ordinal)]
         for trait, dtype in wanted:
-            values, mask = self.traits.get(trait, (None, None))
-            if values is not None and values.dtype != dtype:
-                raise ValueError(f"trait {trait} is kept as {values.dtype}, not as {dtype}")
-            found.append((0 if values is None else _address(values), 0 if mask is None else _address(mask)))
+            column = self.traits.get(trait)
+            if column is not None and column.dtype != dtype:
+                raise ValueError(f"trait {trait} is kept as {column.dtype}, not as {dtype}")
+            if column is None or isinstance(column, Lists):
+                found.append((0, 0))
+            else:
+                found.append((_address(column.values), 0 if column.mask is None else _address(column.mask)))
         return np.array(found, np.int64)
 
 
@@ -80,9 +83,7 @@ def no_view(schema: Schema) -> View:
     """Of no events, with every trait."""
     times, keys = np.zeros(0, np.int64), no_keys()
     ids = IntegerIds() if pa.types.is_integer(schema.user_id) else TextIds()
-    traits: dict[int, tuple[NDArray[Any], NDArray[np.bool_] | None]] = {
-        trait.id: (np.zeros(0, trait.dtype), None) for trait in schema
-    }
+    traits = {trait.id: null_column(trait, 0) for trait in schema}
     return View(*keys, ids, times, times, times, np.zeros(0, np.int32), traits)
 
 

@@ -8,9 +8,12 @@ A shard file holds users in key order; of each user, column by column, stripes o
     runs        the arguments                  identity          the event hash of docs/protocol.md R18
     validate    every invariant, on opening    verify            everything, on demand
     superseded  the hidden column              addresses         memory by address, for kernels
+    lists       stripes of lists → columns     items             their items ↔ bytes
+    gather      items from a pool, compact
 """
 
 from latewood.stripes.decode import Output, decode_column, decode_columns
+from latewood.stripes.gather import gather_items, gather_lists
 from latewood.stripes.identity import identities, identity
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
@@ -23,9 +26,11 @@ from latewood.stripes.layout import (
     StripeColumn,
     column_index,
     columns_of,
+    fields_of,
     superseded_index,
 )
-from latewood.stripes.runs import Carried, Ranges, ShardSummary, UserRun
+from latewood.stripes.lists import DecodedLists, ListsOutput, decode_list_column, decode_lists
+from latewood.stripes.runs import Carried, Ranges, ShardSummary, UserRun, plain
 from latewood.stripes.shard import Shard, Tables
 from latewood.stripes.superseded import superseded_column, superseded_times
 from latewood.stripes.writer import ShardWriter
@@ -39,6 +44,8 @@ __all__ = [
     "ORDINAL",
     "STRIPE_EVENTS",
     "Carried",
+    "DecodedLists",
+    "ListsOutput",
     "Output",
     "Ranges",
     "Shard",
@@ -51,8 +58,14 @@ __all__ = [
     "columns_of",
     "decode_column",
     "decode_columns",
+    "decode_list_column",
+    "decode_lists",
+    "fields_of",
+    "gather_items",
+    "gather_lists",
     "identities",
     "identity",
+    "plain",
     "superseded_column",
     "superseded_index",
     "superseded_times",

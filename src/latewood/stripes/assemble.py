@@ -28,12 +28,14 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
+from latewood.stripes.items import encode_items
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
     CHECKSUMS,
     DELAY,
     EVENT_TS,
     HAS_NULLS_SHIFT,
+    LISTS,
     MODE_SHIFT,
     NEVER_CLEAN,
     NO_COLUMN,
@@ -44,13 +46,15 @@ from latewood.stripes.layout import (
 )
 from latewood.stripes.stripe import decode_delays, decode_times, verify_block
 
-# Of a column in the description of a run: where its values and mask are, bytes per value, kind, place in the old shard.
-VALUES, MASK, ITEMSIZE, KIND, SOURCE = range(5)
+# Of a column in the description of a run: where its values and mask are, bytes per value, kind, place in the old shard; of
+# the items of lists, where their starts are, of any other 0. The lengths of these lists are the column before.
+VALUES, MASK, ITEMSIZE, KIND, SOURCE, STARTS = range(6)
 # Running totals of a shard; the last is the largest ingest_ts, an int64.
 EVENTS, STRIPES, BLOCKS, PAYLOAD_BYTES, LATEST = range(5)
 OK, UNSORTED, DAMAGED, NOT_THERE = range(4)
 SCRATCH_WORDS = 3 * STRIPE_EVENTS  # of the kernels here: times, steps and delays of a stripe; more than encoding needs
 _NO_BYTES = (NULLS << MODE_SHIFT) | (1 << HAS_NULLS_SHIFT)  # the entry of a stripe of nulls, but for its offset
+_ITEMS = LISTS << MODE_SHIFT  # that of a stripe of items
 
 
 @kernel
@@ -128,7 +132,10 @@ def assemble_users(
             c = uint64(column)
             if carried:
                 source = columns[column, SOURCE]
-                at = _carry(old, old_user, source, carried, entries, entry_at, at, base + (at - start_of_payload))
+                empty = uint64(_ITEMS) if columns[column, STARTS] else uint64(_NO_BYTES)
+                at = _carry(
+                    old, old_user, source, empty, carried, entries, entry_at, at, base + (at - start_of_payload)
+                )
             at = _encode_tail(
                 columns, c, start, stop, entries, entry_at + carried, at, base + (at - start_of_payload), scratch
             )
@@ -244,11 +251,16 @@ def _are_null(mask: Any, start: Any, stop: Any) -> Any:
 
 
 @kernel
-def _carry(old: Any, user: Any, column: Any, count: Any, entries: Any, entry_at: Any, at: Any, offset: Any) -> Any:
-    """Copy leading stripes of a column, if the old shard has it, and their entries. Returns: the address after them."""
+def _carry(
+    old: Any, user: Any, column: Any, empty: Any, count: Any, entries: Any, entry_at: Any, at: Any, offset: Any
+) -> Any:
+    """Copy leading stripes of a column, if the old shard has it, and their entries. Returns: the address after them.
+
+    If it has not, the stripes are `empty`.
+    """
     if column == uint64(NO_COLUMN):
         for stripe in range(count):
-            entries[entry_at + uint64(stripe)] = uint64(_NO_BYTES) | offset
+            entries[entry_at + uint64(stripe)] = empty | offset
         return at
     source = first_entry(old, user, column)
     start = entry_offset(load_u64(source))
@@ -275,6 +287,11 @@ def _encode_tail(
             entry, size = encode_times(source, events, offset, at, room)
             if entry == ~uint64(0):
                 return uint64(0)
+        elif columns[column, STARTS]:
+            starts = columns[column, STARTS] + (start << uint64(3))
+            lengths = columns[column - uint64(1), VALUES] + (start << uint64(2))
+            entry = uint64(_ITEMS) | offset
+            size = encode_items(kind, itemsize, values, starts, lengths, events, at, room)
         else:
             nulls = mask + start if mask else mask
             entry, size = encode_stripe(kind, itemsize, source, nulls, events, offset, at, room)

@@ -104,6 +104,8 @@ def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[
     columns = tables.columns
     if not 0 <= column < len(columns):
         raise IndexError(f"there is no column {column}")
+    if columns[column].role == "items":
+        raise IndexError(f"column {column} holds the items of lists, which `decode_lists` decodes")
     wanted = columns[column].dtype
     if out.dtype != wanted or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"the output of {columns[column].name!r} is a contiguous array of {wanted}, not {out.dtype}")
@@ -114,7 +116,7 @@ def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[
 
 
 @kernel
-def _is_inside(tables: Any, shard: Any, user: Any, start: Any, stop: Any, target: Any, size: Any) -> Any:
+def is_inside(tables: Any, shard: Any, user: Any, start: Any, stop: Any, target: Any, size: Any) -> Any:
     """Whether a range exists and its output has room; negative numbers have become huge ones."""
     if shard >= uint64(len(tables)):
         return False
@@ -148,7 +150,7 @@ def _decode_ranges(tables: Any, ranges: Any, output: Any, size: Any, verify: Any
             _ask_for_record(tables, ranges, i + _RECORDS_AHEAD)
         while checked < min(count, i + _ENTRIES_AHEAD + 1):
             shard, user, start, stop, target = _range(ranges, checked)
-            if not _is_inside(tables, shard, user, start, stop, target, size):
+            if not is_inside(tables, shard, user, start, stop, target, size):
                 work[_RANGE] = checked
                 return _OUTSIDE
             table, stripe = table_at(tables, shard), start // uint64(STRIPE_EVENTS)

@@ -6,6 +6,7 @@ the others, so that they cost nothing where a reference is taken off.
 
 from typing import Any
 
+import numpy as np
 from numba import int64, uint64
 
 from latewood.kernels import kernel
@@ -41,6 +42,11 @@ from latewood.stripes.pack import choose_width, count_bits, pack_values
 
 UNSIGNED, SIGNED, BOOL = 0, 1, 2  # kinds of values; floats are unsigned
 SCRATCH_WORDS = 256 + 65  # staged values, then a histogram
+
+
+def kind_of(dtype: np.dtype[Any]) -> int:
+    """The kind of a column's values."""
+    return {"i": SIGNED, "b": BOOL}.get(dtype.kind, UNSIGNED)
 
 
 @kernel

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from latewood.errors import SchemaError
-from latewood.schema import Schema
+from latewood.schema import Schema, Trait
 
 FORMAT_VERSION = 1
 HEADER_MAGIC = b"LATEWOOD"
@@ -40,6 +40,12 @@ DELTA = 2  # event_ts only: first_ts + running sum of packed * divisor
 RAW = 3  # the values as they are
 POSITIONS = 4  # bool only: the places of the true ones, a byte each
 NULLS = 5  # every event is null: no bytes at all
+LISTS = 6  # the items of lists only: a header, and chunks that are like stripes; it ends where the next entry begins
+
+# The header of a stripe of items: how many there are, a word; then a word per chunk, the bits of an entry above its offset.
+CHUNK_ITEMS = 256
+HEADER_WORD_BYTES = 4
+CHUNK_BITS = 23
 
 # Entry of one stripe of one column: a uint64, fields from low to high.
 OFFSET_BITS = 40
@@ -65,14 +71,18 @@ PAYLOAD, USERS, STRIPES, ENTRIES, CHECKSUMS, VERIFIED, USER_COUNT, COLUMN_COUNT,
 TABLE_FIELDS = 11
 NO_COLUMN = 2**64 - 1  # as SUPERSEDED of a shard without that column, and as the source of a column that none carries
 
-Role = Literal["event_ts", "delay", "ordinal", "trait", "superseded_at"]
-ROLES: tuple[Role, ...] = ("event_ts", "delay", "ordinal", "trait", "superseded_at")
+Role = Literal["event_ts", "delay", "ordinal", "trait", "lengths", "items", "superseded_at"]
+ROLES: tuple[Role, ...] = ("event_ts", "delay", "ordinal", "trait", "lengths", "items", "superseded_at")
+NULLABLE: tuple[Role, ...] = ("trait", "lengths", "superseded_at")
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 
 
 @dataclass(frozen=True, slots=True)
 class StripeColumn:
-    """One column of a shard: its trait id (negative where it is no trait), role and the dtype of its values."""
+    """One column of a shard: its trait id (negative where it is no trait), role and the dtype of its values.
+
+    A list trait has two columns, next to each other: how many items each event has, and the items of all.
+    """
 
     id: int
     name: str
@@ -103,8 +113,26 @@ SUPERSEDED_AT = StripeColumn(-4, "superseded_at", "superseded_at", np.dtype(np.i
 
 def columns_of(schema: Schema) -> tuple[StripeColumn, ...]:
     """The columns of a shard of this schema: event_ts, delay, ordinal, its traits in order, superseded_at."""
-    traits = (StripeColumn(t.id, t.name, "trait", np.dtype(t.dtype)) for t in schema.traits)
-    return (*BUILT_IN, *traits, SUPERSEDED_AT)
+    return (*BUILT_IN, *(column for trait in schema for column in _columns_of_trait(trait)), SUPERSEDED_AT)
+
+
+def _columns_of_trait(trait: Trait) -> tuple[StripeColumn, ...]:
+    if trait.is_list:
+        return list_columns(trait.id, trait.name, trait.dtype)
+    return (StripeColumn(trait.id, trait.name, "trait", trait.dtype),)
+
+
+def list_columns(trait_id: int, name: str, dtype: np.dtype[Any]) -> tuple[StripeColumn, StripeColumn]:
+    """The two columns of a list trait with items of a dtype."""
+    return (
+        StripeColumn(trait_id, name, "lengths", np.dtype(np.int32)),
+        StripeColumn(trait_id, name, "items", np.dtype(dtype)),
+    )
+
+
+def fields_of(columns: Sequence[StripeColumn]) -> list[tuple[int, StripeColumn]]:
+    """What a run has a column for, each with its place: all but the items of lists, which go with the lengths."""
+    return [(place, column) for place, column in enumerate(columns) if column.role != "items"]
 
 
 def superseded_index(columns: Sequence[StripeColumn]) -> int | None:
@@ -116,22 +144,34 @@ def are_possible(columns: Sequence[StripeColumn]) -> bool:
     """Whether a file may have these columns: the built-in ones first, traits, and at most superseded_at behind them."""
     last = superseded_index(columns)
     traits = columns[FIRST_TRAIT:last]
-    ids = {column.id for column in traits}
+    ids = [column.id for column in traits if column.role != "items"]
     return (
         tuple(columns[:FIRST_TRAIT]) == BUILT_IN
-        and all(column.role == "trait" and column.id >= 0 for column in traits)
-        and len(ids) == len(traits)
+        and all(column.role in ("trait", "lengths", "items") and column.id >= 0 for column in traits)
+        and _are_paired(traits)
+        and len(set(ids)) == len(ids)
         and (last is None or columns[last] == SUPERSEDED_AT)
     )
 
 
+def _are_paired(traits: Sequence[StripeColumn]) -> bool:
+    """Whether lengths and items stand next to each other, those of one trait."""
+    lengths = [place for place, column in enumerate(traits) if column.role == "lengths"]
+    items = [place - 1 for place, column in enumerate(traits) if column.role == "items"]
+    return lengths == items and all(
+        (traits[place], traits[place + 1])
+        == list_columns(traits[place].id, traits[place].name, traits[place + 1].dtype)
+        for place in lengths
+    )
+
+
 def sources(columns: Sequence[StripeColumn], old: Sequence[StripeColumn]) -> list[int]:
-    """Of each column, its place among those of an older shard, by id; NO_COLUMN where that had none.
+    """Of each column, its place among those of an older shard, by id and role; NO_COLUMN where that had none.
 
     Raises: ValueError: a column that had another dtype.
     """
-    places = {column.id: place for place, column in enumerate(old)}
-    found = [places.get(column.id) for column in columns]
+    places = {(column.id, column.role): place for place, column in enumerate(old)}
+    found = [places.get((column.id, column.role)) for column in columns]
     for column, place in zip(columns, found, strict=True):
         if place is not None and old[place].dtype != column.dtype:
             raise ValueError(f"column {column.name!r} of {column.dtype} was of {old[place].dtype}")
@@ -139,8 +179,8 @@ def sources(columns: Sequence[StripeColumn], old: Sequence[StripeColumn]) -> lis
 
 
 def column_index(columns: Iterable[StripeColumn], trait_id: int) -> int:
-    """The place of a trait's column. Raises: SchemaError: there is none."""
+    """The place of a trait's column, of a list trait that of its lengths. Raises: SchemaError: there is none."""
     for index, column in enumerate(columns):
-        if column.role == "trait" and column.id == trait_id:
+        if column.role in ("trait", "lengths") and column.id == trait_id:
             return index
     raise SchemaError(f"no stored column for trait id {trait_id}")

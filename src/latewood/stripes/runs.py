@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Column, TraitColumn
 from latewood.users import UserKeys
 
 if TYPE_CHECKING:
@@ -37,14 +37,22 @@ class UserRun:
 
     Shapes: user_ids, keys (users,); offsets (users + 1,) int64 into the columns, which are in the shard's order:
     event_ts, delay (ingest_ts - event_ts), ordinal, traits, superseded_at (see `superseded_column`; where it is left
-    out, none of these events is). A user's events are in the total order.
+    out, none of these events is). A list trait is one of them, though it has two in the shard. A user's events are in the
+    total order.
     """
 
     user_ids: pa.Array
     keys: UserKeys
     offsets: NDArray[np.int64]
-    columns: Sequence[Column]
+    columns: Sequence[TraitColumn]
     carried: Carried | None = None
+
+
+def plain(column: TraitColumn) -> Column:
+    """A column of a run that is never one of lists: a built-in one, or superseded_at."""
+    if not isinstance(column, Column):
+        raise ValueError("expected values, not lists")
+    return column
 
 
 @dataclass(frozen=True, slots=True)

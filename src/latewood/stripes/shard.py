@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from latewood.errors import CorruptionError, PointerError
 from latewood.storage import Storage
 from latewood.stripes import validate, verify
-from latewood.stripes.encode import BOOL, SIGNED, UNSIGNED
+from latewood.stripes.encode import kind_of
 from latewood.stripes.footer import TRAILER_BYTES, Footer, check_header, padding, read_trailer
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
     CHECKSUMS,
     COLUMN_COUNT,
     ENTRIES,
-    FIRST_TRAIT,
     HEADER_BYTES,
     LATEST_UNTIL,
     NO_COLUMN,
+    NULLABLE,
     PAD_BYTES,
     PAYLOAD,
     STRIPES,
@@ -169,7 +169,7 @@ class Shard:
             raise IndexError("a user that is not there")
         where, work = np.zeros(3, np.int64), np.empty(verify.WORK_WORDS, np.uint64)
         problem = verify.verify_users(
-            np.uint64(self.table.ctypes.data), np.ascontiguousarray(users, np.int64), work, where
+            np.uint64(self.table.ctypes.data), np.ascontiguousarray(users, np.int64), *self._described(), work, where
         )
         user, column, stripe = where.tolist()
         if problem == verify.DAMAGED:
@@ -183,6 +183,13 @@ class Shard:
         return CorruptionError(
             f"{self.key}: user {self.user_ids[user].as_py()!r}, column {self.columns[column].name!r}, "
             f"block {stripe // BLOCK_STRIPES}: the bytes are not those written"
+        )
+
+    def unfit(self, user: int, column: int, stripe: int) -> CorruptionError:
+        """The error for lists whose lengths and items do not go together."""
+        return CorruptionError(
+            f"{self.key}: user {self.user_ids[user].as_py()!r}, column {self.columns[column].name!r}, "
+            f"stripe {stripe}: the items are not as the lengths say"
         )
 
     def _bytes(self, name: str) -> NDArray[np.uint8]:
@@ -203,14 +210,20 @@ class Shard:
         except pa.ArrowInvalid as error:
             raise CorruptionError(f"{self.key}: the user ids are not text: {error}") from None
 
+    def _described(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
+        """Of each column, for kernels: the kind of its values and their bytes, and whether they are the items of lists."""
+        return (
+            np.array([kind_of(column.dtype) for column in self.columns], np.uint64),
+            np.array([column.dtype.itemsize for column in self.columns], np.uint64),
+            np.array([column.role == "items" for column in self.columns], np.bool_),
+        )
+
     def _check_index(self) -> None:
-        kinds = {"i": SIGNED, "b": BOOL}
         where, totals = np.zeros(3, np.int64), [self.footer.counts[n] for n in ("events", "stripes", "blocks")]
         problem = validate.check_index(
             np.uint64(self.table.ctypes.data),
-            np.array([c.dtype.itemsize for c in self.columns], np.uint64),
-            np.array([kinds.get(c.dtype.kind, UNSIGNED) for c in self.columns], np.uint64),
-            FIRST_TRAIT, np.uint64(self.footer.counts["payload_bytes"]), np.array(totals, np.uint64), self.has_nulls,
+            *self._described(), np.array([c.role in NULLABLE for c in self.columns]),
+            np.uint64(self.footer.counts["payload_bytes"]), np.array(totals, np.uint64), self.has_nulls,
             self.latest_until, where,
         )  # fmt: skip
         if problem:
@@ -251,10 +264,17 @@ class Tables:
 
     def damage(self, shard: int, user: int, column: int, stripe: int) -> CorruptionError:
         """The error for a block whose checksum differs."""
-        opened = self.shards[shard]
-        if opened is None:
-            raise PointerError(f"shard {shard} is not open")
-        return opened.damage(user, column, stripe)
+        return self._opened(shard).damage(user, column, stripe)
+
+    def unfit(self, shard: int, user: int, column: int, stripe: int) -> CorruptionError:
+        """The error for lists whose lengths and items do not go together."""
+        return self._opened(shard).unfit(user, column, stripe)
+
+    def _opened(self, number: int) -> Shard:
+        shard = self.shards[number]
+        if shard is None:
+            raise PointerError(f"shard {number} is not open")
+        return shard
 
 
 def _read_footer(data: NDArray[np.uint8], key: str) -> tuple[Footer, int, int]:

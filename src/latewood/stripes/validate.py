@@ -36,9 +36,12 @@ from latewood.stripes.layout import (
     DELTA,
     ENTRIES,
     EVENT_TS,
+    LISTS,
+    MODE_SHIFT,
     NEVER_CLEAN,
     NO_COLUMN,
     NULLS,
+    OFFSET_BITS,
     PACKED,
     POSITIONS,
     RAW,
@@ -63,15 +66,17 @@ PROBLEMS = (
     "the stripes do not fill the payload",
     "whether a stripe has superseded events is not what its record says",
 )
+_ONLY_LISTS = LISTS << (MODE_SHIFT - OFFSET_BITS)  # the entry of items, above its offset
 _COUNTS, _ORDER, _TIMES, _OFFSETS, _ENTRY, _END, _CLEAN = range(1, 8)
 
 
 @kernel
 def check_index(
     table: Any,
-    itemsizes: Any,
     kinds: Any,
-    built_in: Any,
+    itemsizes: Any,
+    lists: Any,
+    nullable: Any,
     end: Any,
     totals: Any,
     has_nulls: Any,
@@ -79,6 +84,9 @@ def check_index(
     where: Any,
 ) -> Any:
     """Check a shard's index; `totals` are its events, stripes and blocks, `end` the payload's bytes.
+
+    Args: lists, nullable: which columns hold the items of lists, and which may have nulls. How many bytes a stripe of items
+        takes only the next entry tells; what is in it is checked when it is decoded.
 
     Returns: 0 or the number of a problem, in `where` the user, column and stripe, in `has_nulls` which columns
     have any, and in `latest_until` what `Shard` says.
@@ -107,14 +115,22 @@ def check_index(
             c = uint64(column)
             where[1] = column
             entries = first_entry(table, u, c)
-            nullable = c >= uint64(built_in)
             for stripe in range(stripes):
                 s = uint64(stripe)
                 where[2] = stripe
                 entry, events = load_u64(entries + s * uint64(8)), stripe_events(table, u, s)
                 if entry_offset(entry) != position:
                     return _OFFSETS
-                if not _is_possible(entry, events, c == uint64(EVENT_TS), itemsizes[column], kinds[column], nullable):
+                if lists[column]:
+                    position = entry_offset(load_u64(entries + s * uint64(8) + uint64(8)))
+                    if entry >> uint64(OFFSET_BITS) != uint64(_ONLY_LISTS):
+                        return _ENTRY
+                    if position < entry_offset(entry):
+                        return _OFFSETS
+                    continue
+                if not is_possible(
+                    entry, events, c == uint64(EVENT_TS), itemsizes[column], kinds[column], nullable[column]
+                ):
                     return _ENTRY
                 if c == superseded and _is_clean(table, u, s) != (entry_mode(entry) == uint64(NULLS)):
                     return _CLEAN
@@ -167,7 +183,7 @@ def _check_user(table: Any, user: Any, users: Any, totals: Any) -> Any:
 
 
 @kernel
-def _is_possible(entry: Any, events: Any, is_times: Any, itemsize: Any, kind: Any, nullable: Any) -> Any:
+def is_possible(entry: Any, events: Any, is_times: Any, itemsize: Any, kind: Any, nullable: Any) -> Any:
     """Whether an entry is one that the writer could have written for a stripe of this column."""
     mode, width, exceptions = entry_mode(entry), entry_width(entry), entry_exceptions(entry)
     code, nulls, reference = entry_size_code(entry), entry_has_nulls(entry), entry_has_reference(entry)

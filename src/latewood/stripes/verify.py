@@ -12,6 +12,9 @@ from latewood.events import NEVER
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i32, load_i64, load_u64
 from latewood.stripes.entries import (
+    entry_has_nulls,
+    entry_offset,
+    first_entry,
     identity_before,
     latest_ingest,
     stripe_events,
@@ -20,8 +23,25 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.identity import identity
-from latewood.stripes.layout import BLOCK_STRIPES, COLUMN_COUNT, NEVER_CLEAN, STRIPE_EVENTS, USER_CHECK, USER_HASH
-from latewood.stripes.stripe import decode_delays, decode_ordinals, decode_superseded, decode_times, verify_block
+from latewood.stripes.items import is_whole
+from latewood.stripes.layout import (
+    BLOCK_STRIPES,
+    COLUMN_COUNT,
+    NEVER_CLEAN,
+    PAYLOAD,
+    STRIPE_EVENTS,
+    USER_CHECK,
+    USER_HASH,
+)
+from latewood.stripes.stripe import (
+    decode_built_in,
+    decode_delays,
+    decode_ordinals,
+    decode_superseded,
+    decode_times,
+    mark_nulls,
+    verify_block,
+)
 
 # What is wrong, in words for messages; a damaged block has words of its own.
 PROBLEMS = (
@@ -30,14 +50,18 @@ PROBLEMS = (
     "the index disagrees with the events",
     "the events are not sorted",
     "an event is superseded before it was ingested",
+    "the items of lists are not as their lengths say",
 )
-DAMAGED, DISAGREES, UNSORTED, TOO_EARLY = range(1, 5)
+DAMAGED, DISAGREES, UNSORTED, TOO_EARLY, UNFIT = range(1, 6)
 WORK_WORDS = 5 * STRIPE_EVENTS  # steps, times, delays, ordinals, superseded_at of a stripe
 
 
 @kernel
-def verify_users(table: Any, users: Any, work: Any, where: Any) -> Any:
-    """Check all of some users. Returns: 0, or what is wrong, and in `where` the user, column and stripe."""
+def verify_users(table: Any, users: Any, kinds: Any, itemsizes: Any, lists: Any, work: Any, where: Any) -> Any:
+    """Check all of some users. Returns: 0, or what is wrong, and in `where` the user, column and stripe.
+
+    Args: kinds, itemsizes, lists: of each column, its values, and whether they are the items of lists.
+    """
     columns = table_field(table, COLUMN_COUNT)
     for user in users:
         u = uint64(user)
@@ -50,7 +74,33 @@ def verify_users(table: Any, users: Any, work: Any, where: Any) -> Any:
         problem = _verify_records(table, u, stripes, address_of(work), where)
         if problem:
             return problem
+        for column in range(columns):
+            if lists[column]:
+                for stripe in range(stripes):
+                    if not _is_fit(table, u, uint64(column), uint64(stripe), kinds[column], itemsizes[column], work):
+                        where[1], where[2] = column, stripe
+                        return UNFIT
     return 0
+
+
+@kernel
+def _is_fit(table: Any, user: Any, column: Any, stripe: Any, kind: Any, itemsize: Any, work: Any) -> Any:
+    """Whether the items of a stripe are as many as its lengths say, and its header is right."""
+    lengths, events = address_of(work), stripe_events(table, user, stripe)
+    decode_built_in(table, user, column - uint64(1), stripe, uint64(4), lengths)
+    entry = load_u64(first_entry(table, user, column - uint64(1)) + stripe * uint64(8))
+    if entry_has_nulls(entry):
+        mark_nulls(table_field(table, PAYLOAD), entry, uint64(0), events, uint64(4), lengths, uint64(0))
+    items = int64(0)
+    for i in range(events):
+        length = load_i32(lengths + (uint64(i) << uint64(2)))
+        if length < 0:
+            return False
+        items += length
+    entry = first_entry(table, user, column) + stripe * uint64(8)
+    offset = entry_offset(load_u64(entry))
+    size = entry_offset(load_u64(entry + uint64(8))) - offset
+    return is_whole(table, offset, size, uint64(items), kind, itemsize)
 
 
 @kernel

@@ -2,7 +2,7 @@
 index is kept until the end.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,9 +11,10 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from latewood.columns import Column
+from latewood.columns import Lists, TraitColumn
 from latewood.errors import CorruptionError
 from latewood.events import NEVER
+from latewood.lists import LIST_ITEMS_MAX
 from latewood.stripes.assemble import (
     BLOCKS,
     DAMAGED,
@@ -27,27 +28,32 @@ from latewood.stripes.assemble import (
     PAYLOAD_BYTES,
     SCRATCH_WORDS,
     SOURCE,
+    STARTS,
     STRIPES,
     UNSORTED,
     VALUES,
     assemble_users,
     measure_carried,
 )
-from latewood.stripes.encode import BOOL, SIGNED, UNSIGNED
+from latewood.stripes.encode import kind_of
 from latewood.stripes.footer import Footer, Section, header_bytes, padding, trailer_bytes
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
+    CHUNK_ITEMS,
     DELAY,
     EVENT_TS,
+    HEADER_WORD_BYTES,
     NO_COLUMN,
+    NULLABLE,
     OFFSET_BITS,
     PAD_BYTES,
     STRIPE_EVENTS,
     StripeColumn,
+    fields_of,
     sources,
     superseded_index,
 )
-from latewood.stripes.runs import ShardSummary, UserRun
+from latewood.stripes.runs import ShardSummary, UserRun, plain
 from latewood.stripes.superseded import superseded_column
 
 CHUNK_BYTES = 8 << 20  # payload written at a time, unless one user has more
@@ -62,9 +68,9 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """A run as kernels take it. Shapes: columns (columns, 5); users, stripes, tail_stripes (users,)."""
+    """A run as kernels take it. Shapes: columns (columns, 6); users, stripes, tail_stripes (users,)."""
 
-    kept: tuple[object, ...]  # the arrays that `columns` has the addresses of
+    kept: object  # the arrays that `columns` has the addresses of
     columns: NDArray[np.uint64]
     old: np.uint64  # the address of the old shard's table row, or 0
     users: NDArray[np.int64]
@@ -102,7 +108,8 @@ class ShardWriter:
         self._last_key = (-1, -1)
         self._payload = np.empty(0, np.uint8)
         self._scratch = np.zeros(SCRATCH_WORDS, np.uint64)
-        self._row_bytes = sum(column.dtype.itemsize for column in self._columns)
+        self._fields = fields_of(self._columns)
+        self._row_bytes = sum(column.dtype.itemsize for _, column in self._fields)
         self._position = 0
         self._write(header_bytes())
 
@@ -160,27 +167,32 @@ class ShardWriter:
 
     def _complete(self, run: UserRun) -> UserRun:
         """With the column superseded_at, which a run may leave out where none of its events is."""
-        if superseded_index(self._columns) != len(run.columns):
+        if superseded_index(self._columns) is None or len(run.columns) != len(self._fields) - 1:
             return run
         return replace(run, columns=[*run.columns, superseded_column(None, int(run.offsets[-1]))])
 
     def _check(self, run: UserRun) -> None:
         """Everything that kernels take for granted."""
-        users, columns = len(run.keys.hash), self._columns
+        users, columns, fields = len(run.keys.hash), self._columns, self._fields
         if not (len(run.user_ids) == len(run.keys.check) == users == len(run.offsets) - 1):
             raise ValueError("user ids, keys and offsets of a run belong together")
-        if len(run.columns) != len(columns):
-            raise ValueError(f"a run of {len(run.columns)} columns for a shard of {len(columns)}")
+        if len(run.columns) != len(fields):
+            raise ValueError(f"a run of {len(run.columns)} columns for a shard of {len(fields)}")
         offsets = run.offsets
         rows = int(offsets[-1])
         if offsets.dtype != np.int64 or offsets[0] < 0 or (np.diff(offsets) < 0).any():
             raise ValueError("offsets are int64 and do not decrease")
-        for column, (values, mask) in zip(columns, run.columns, strict=True):
-            if values.dtype != column.dtype or len(values) < rows:
-                raise ValueError(f"column {column.name!r} takes {rows} values of {column.dtype}, not {values.dtype}")
-            is_nullable = column.role in ("trait", "superseded_at")
-            if mask is not None and (not is_nullable or mask.dtype != np.bool_ or len(mask) < rows):
+        for (place, column), given in zip(fields, run.columns, strict=True):
+            dtype = columns[place + 1].dtype if column.role == "lengths" else column.dtype
+            if given.dtype != dtype or given.event_count < rows:
+                raise ValueError(f"column {column.name!r} takes {rows} values of {dtype}, not {given.dtype}")
+            if isinstance(given, Lists) != (column.role == "lengths"):
+                raise ValueError(f"column {column.name!r} is {column.role}")
+            mask = given.mask
+            if mask is not None and (column.role not in NULLABLE or mask.dtype != np.bool_ or len(mask) < rows):
                 raise ValueError(f"column {column.name!r} takes no such mask")
+            if isinstance(given, Lists):
+                _check_lists(given.slice(int(offsets[0]), rows), column.name)
         if users:
             _check_sorted(run.keys.hash, run.keys.check, self._last_key)
             self._last_key = (int(run.keys.hash[-1]), int(run.keys.check[-1]))
@@ -205,27 +217,30 @@ class ShardWriter:
             self._payload = np.empty(size_bytes, np.uint8)
 
     def _describe(self, run: UserRun, users: NDArray[np.int64], stripes: NDArray[np.int64]) -> "_Described":
-        columns = self._columns
-        values = [np.ascontiguousarray(column.values) for column in run.columns]
-        masks = [None if column.mask is None else np.ascontiguousarray(column.mask) for column in run.columns]
-        described = np.zeros((len(values), 5), np.uint64)
-        places = sources(columns, run.carried.shard.columns if run.carried else ())
-        for row, column, mask, place in zip(described, values, masks, places, strict=True):
-            row[VALUES], row[MASK] = column.ctypes.data, 0 if mask is None else mask.ctypes.data
-            row[ITEMSIZE], row[SOURCE] = column.itemsize, place
-            row[KIND] = {"i": SIGNED, "b": BOOL}.get(column.dtype.kind, UNSIGNED)
+        arrays = [array for column in run.columns for array in _stored_arrays(column)]
+        described = np.zeros((len(arrays), 6), np.uint64)
+        places = sources(self._columns, run.carried.shard.columns if run.carried else ())
+        for row, (values, mask, starts), place in zip(described, arrays, places, strict=True):
+            row[VALUES], row[MASK] = values.ctypes.data, 0 if mask is None else mask.ctypes.data
+            row[ITEMSIZE], row[SOURCE], row[KIND] = values.itemsize, place, kind_of(values.dtype)
+            row[STARTS] = 0 if starts is None else starts.ctypes.data
         old = np.uint64(run.carried.shard.table.ctypes.data if run.carried else 0)
         tail_stripes = (np.diff(run.offsets) + STRIPE_EVENTS - 1) // STRIPE_EVENTS
         users, stripes = np.ascontiguousarray(users), np.ascontiguousarray(stripes)
-        return _Described((*values, *masks), described, old, users, stripes, tail_stripes)
+        return _Described(arrays, described, old, users, stripes, tail_stripes)
 
     def _room(self, run: UserRun, of: "_Described") -> NDArray[np.int64]:
         """How many bytes each user can take at most: those carried as they are, and what encoding may reach into."""
         carried = np.zeros(len(of.users), np.int64)
         if run.carried is not None:
             measure_carried(of.old, of.users, of.stripes, of.columns, carried)
-        bitmaps = len(self._columns) * STRIPE_EVENTS // 8
-        return carried + np.diff(run.offsets) * self._row_bytes + of.tail_stripes * bitmaps + PAD_BYTES
+        bitmaps = len(self._fields) * STRIPE_EVENTS // 8
+        room = carried + np.diff(run.offsets) * self._row_bytes + of.tail_stripes * bitmaps + PAD_BYTES
+        for column in run.columns:
+            if isinstance(column, Lists):
+                items = np.diff(column.offsets[run.offsets])
+                room += items * column.dtype.itemsize + HEADER_WORD_BYTES * (items // CHUNK_ITEMS + 2 * of.tail_stripes)
+        return room
 
     def _assemble(self, run: UserRun, of: "_Described", first: int, last: int) -> None:
         stripes_after = (of.stripes + of.tail_stripes)[first:last]
@@ -285,17 +300,47 @@ class ShardWriter:
             self._position += len(data)
 
 
+def _stored_arrays(
+    column: TraitColumn,
+) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_] | None, NDArray[np.int64] | None]]:
+    """Of each column of the shard that a column of a run becomes: values, mask, and the starts where they are items."""
+    mask = None if column.mask is None else np.ascontiguousarray(column.mask)
+    if not isinstance(column, Lists):
+        yield np.ascontiguousarray(column.values), mask, None
+        return
+    yield np.ascontiguousarray(column.lengths), mask, None
+    # one at least: that there is an address of starts tells kernels what the column is
+    starts = column.starts if column.event_count else np.zeros(1, np.int64)
+    yield np.ascontiguousarray(column.items), None, np.ascontiguousarray(starts)
+
+
+def _check_lists(lists: Lists, name: str) -> None:
+    """That every list lies in the pool, and that nulls have no items."""
+    items, starts, lengths, mask = lists
+    if starts.dtype != np.int64 or lengths.dtype != np.int32 or len(starts) != len(lengths):
+        raise ValueError(f"column {name!r} takes starts of int64 and as many lengths of int32")
+    if not len(lengths):
+        return
+    if lengths.min() < 0 or lengths.max() > LIST_ITEMS_MAX:
+        raise ValueError(f"column {name!r}: a list has 0 to {LIST_ITEMS_MAX:,} items")
+    used = lengths > 0
+    if (starts[used] < 0).any() or (starts[used] > len(items) - lengths[used]).any():
+        raise ValueError(f"column {name!r}: a list that lies outside the items")
+    if mask is not None and (used & mask).any():
+        raise ValueError(f"column {name!r}: a null has items")
+
+
 def _check_sorted(hashes: NDArray[np.uint64], checks: NDArray[np.uint64], last: tuple[int, int]) -> None:
     ascending = (hashes[1:] > hashes[:-1]) | ((hashes[1:] == hashes[:-1]) & (checks[1:] > checks[:-1]))
     if not ascending.all() or (int(hashes[0]), int(checks[0])) <= last:
         raise ValueError("users are written once each, in the order of their keys")
 
 
-def _check_superseded(columns: Sequence[Column], start: int, stop: int) -> None:
+def _check_superseded(columns: Sequence[TraitColumn], start: int, stop: int) -> None:
     """An event is superseded by a version that came no earlier, at a time that is not NEVER."""
-    values, mask = columns[-1]
+    event_ts, delay, (values, mask) = (plain(column) for column in (columns[EVENT_TS], columns[DELAY], columns[-1]))
     rows = np.arange(start, stop) if mask is None else np.flatnonzero(~mask[start:stop]) + start
-    ingest_ts = columns[EVENT_TS].values[rows] + columns[DELAY].values[rows]
+    ingest_ts = event_ts.values[rows] + delay.values[rows]
     if (values[rows] < ingest_ts).any() or (values[rows] == NEVER).any():
         raise ValueError("an event is superseded no earlier than it was ingested, and not at the end of time")
 

@@ -57,7 +57,8 @@ def _differ(left: pa.Array, right: pa.Array) -> NDArray[np.bool_]:
         for fields in zip(left.flatten(), right.flatten(), strict=True):
             differ |= _differ(*fields)
         return differ
-    if pa.types.is_list(left.type) or pa.types.is_large_list(left.type):
+    types = pa.types
+    if types.is_list(left.type) or types.is_large_list(left.type) or types.is_fixed_size_list(left.type):
         return (nulls[0] ^ nulls[1]) | _lists_differ(left, right)
     if pa.types.is_floating(left.type):
         bits = pa.uint64() if left.type == pa.float64() else pa.uint32()

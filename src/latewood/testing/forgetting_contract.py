@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from latewood.clock import EARLIEST_TS
-from latewood.columns import Column
+from latewood.columns import Column, Lists
 from latewood.errors import ConflictError
 from latewood.immutable import Scrubs
 from latewood.mutable import MutableTier, StaleCodesError, TierState, hash_content, hash_ids
@@ -192,6 +192,18 @@ class ForgettingContract(TierTests):
         assert tier.state().blanked == 2
         tier.evict(tier.cut())
         assert blanks(tier, {3: [6, 4]}) == (2, [(1, {3: [5]}), (2, {3: [4, 6]})])
+
+    def test_items_of_lists_that_nothing_here_uses_are_blanked(self, tier: MutableTier) -> None:
+        events = make_events([1, 1, 1], [5, 6, 7])
+        pool = np.array([9, 4, 8, 6], np.int32)  # 9 and 8 are of no event
+        events.traits[3] = Lists(
+            pool, np.array([3, 0, 1]), np.array([1, 0, 1], np.int32), np.array([False, True, False])
+        )
+        tier.append(events, now=NOW)
+        assert blanks(tier, {3: [6, 4]}) == (None, [])
+        assert blanks(tier, {3: [8, 4, 9, 0, 6]}) == (0, [(0, {3: [0, 8, 9]})])
+        tier.evict(tier.cut())
+        assert blanks(tier, {3: [6, 4]}) == (1, [(0, {3: [0, 8, 9]}), (1, {3: [4, 6]})])
 
     def test_values_are_blanked_though_scrubbed_events_that_have_them_wait_for_eviction(
         self, forgetful: MutableTier, book: Scrubs

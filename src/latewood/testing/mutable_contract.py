@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from latewood.clock import EARLIEST_TS
-from latewood.columns import Column
+from latewood.columns import Column, Lists, TraitColumn, compact_lists
 from latewood.errors import ConflictError
 from latewood.events import Events, concat_events
 from latewood.mutable import MutableTier, StaleSchemaError, TierState
@@ -27,7 +27,9 @@ from latewood.testing.recent_events import (
     SETTINGS,
     append_ids,
     histories,
+    lists_of,
     make_events,
+    plain,
     recent_of,
     rows_of,
     scanned,
@@ -283,14 +285,14 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
         tier.append(Events(later.user_ids, later.keys, later.event_ts + 2, later.ingest_ts, later.ordinal, {}), now=NOW)
         events = concat_events(list(tier.scan(EARLIEST_TS, ALL_OF_TIME)))
         assert [row[4] for row in rows_of(events)] == [7, None, 8, 9, None, None]
-        values, mask = events.traits[4]
+        values, mask = plain(events, 4)
         assert mask is not None
         assert mask.tolist() == [True, True, False, False, True, True]
         assert values[2:4].tobytes() == scores.tobytes()
 
     def test_traits_of_every_width(self, tier: MutableTier) -> None:
         n = 3
-        columns = {
+        columns: dict[int, TraitColumn] = {
             i: Column(np.array([0, 1, 1]).astype(dtype))
             for i, dtype in enumerate(["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"])
         }
@@ -300,8 +302,24 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
         (events,) = tier.scan(EARLIEST_TS, ALL_OF_TIME)
         assert events.traits.keys() == columns.keys()
         for trait, column in columns.items():
-            assert events.traits[trait].values.dtype == column.values.dtype
-            assert events.traits[trait].values.tolist() == column.values.tolist()
+            assert events.traits[trait].dtype == column.dtype
+            assert events.traits[trait].known.tolist() == column.known.tolist()
+
+    def test_lists(self, tier: MutableTier) -> None:
+        """Of any length, empty and null; their items out of order, among others; and a trait that comes later."""
+        first, second, third = (make_events([1, 1], [ts, ts + 1]) for ts in (1, 3, 5))
+        pool = np.array([7, np.nan, -0.0, 9, 8], np.float32)
+        first.traits[5] = Lists(pool, np.array([2, 0]), np.array([2, 1], np.int32))
+        third.traits[5] = Lists(pool, np.array([4, 0]), np.array([0, 0], np.int32), np.array([False, True]))
+        third.traits[6] = compact_lists(np.array([1, 2, 3], np.int8), np.array([1, 2]))
+        for events in (first, second, third):
+            tier.append(events, now=NOW)
+        events = concat_events(list(tier.scan(EARLIEST_TS, ALL_OF_TIME)))
+        assert lists_of(events, 5) == [[-0.0, 9.0], [7.0], None, None, [], None]
+        assert lists_of(events, 6) == [None, None, None, None, [1], [2, 3]]
+        assert np.signbit(events.traits[5].known[0])
+        back = events.take(np.array([4, 0, 5]))
+        assert lists_of(back, 5) == [[], [-0.0, 9.0], None]
 
     # Cut, scan, eviction (R6, R11)
 

@@ -148,17 +148,25 @@ class Oracle:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """One array of plain values: dictionaries decoded, text as string, times in µs."""
+    """One array of plain values: dictionaries decoded, text as string, times in µs; of lists the items."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
-        return array.cast(pa.string())
-    if pa.types.is_timestamp(array.type):
-        return array.cast(pa.timestamp("us", array.type.tz))
-    return array
+    return array.cast(_plain_type(array.type))
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_plain_type(type_.value_type), type_.list_size)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return pa.list_(_plain_type(type_.value_type))
+    if pa.types.is_dictionary(type_):
+        return _plain_type(type_.value_type)
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("us", type_.tz)
+    return pa.string() if pa.types.is_large_string(type_) or pa.types.is_string_view(type_) else type_
 
 
 def _user_ids(column: pa.ChunkedArray) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from latewood.clock import EARLIEST_TS
-from latewood.columns import Column
+from latewood.columns import Column, Lists
 from latewood.events import Events, Suppressions
 from latewood.immutable import Scrubs
 from latewood.mutable import MutableTier, Places, Recent, Settings, Supersedes, hash_content, hash_ids
@@ -43,11 +43,27 @@ def make_events(
     )
 
 
+def plain(events: Events, trait: int) -> Column:
+    """A trait that is no list."""
+    column = events.traits[trait]
+    assert isinstance(column, Column)
+    return column
+
+
+def lists_of(events: Events, trait: int) -> list[list[Any] | None]:
+    """A trait of lists, as Python has them."""
+    column = events.traits[trait]
+    assert isinstance(column, Lists)
+    nulls = np.zeros(len(events), np.bool_) if column.mask is None else column.mask
+    parts = zip(column.starts.tolist(), column.lengths.tolist(), nulls.tolist(), strict=True)
+    return [None if null else column.items[start : start + length].tolist() for start, length, null in parts]
+
+
 def rows_of(events: Events) -> list[tuple[Any, ...]]:
     """(user, event_ts, ingest_ts, ordinal, item) per event."""
     items: list[Any] = [None] * len(events)
     if 0 in events.traits:
-        values, mask = events.traits[0]
+        values, mask = plain(events, 0)
         items = [None if mask is not None and mask[i] else int(values[i]) for i in range(len(events))]
     times = (events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist())
     return list(zip(events.user_ids.to_pylist(), *times, items, strict=True))

@@ -1,7 +1,8 @@
 """Hypothesis strategies for schemas, events and requests: small, and as awkward as the contract allows.
 
 Users are few, so that histories grow; times come from a short range and a coarse clock, so that they tie; ingest times
-run late, early and on time; values hold each type's extremes, NaN, nulls and every plane of Unicode.
+run late, early and on time; values hold each type's extremes, NaN, nulls and every plane of Unicode; lists are short,
+empty or null, of any length or of one size.
 """
 
 from typing import Any
@@ -17,7 +18,10 @@ INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16
 FLOATS = [pa.float32(), pa.float64()]
 TIMES = [pa.timestamp("us"), pa.timestamp("us", "UTC")]
 CODED = [pa.string(), pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int32(), pa.int64())]
-TRAIT_TYPES = [pa.bool_(), *INTEGERS, *FLOATS, *TIMES, *CODED]
+PLAIN_TYPES = [pa.bool_(), *INTEGERS, *FLOATS, *TIMES, *CODED]
+LIST_TYPES = [*(pa.list_(item) for item in PLAIN_TYPES), *(pa.list_(item, 2) for item in PLAIN_TYPES)]
+TRAIT_TYPES = [*PLAIN_TYPES, *LIST_TYPES]
+ITEMS_MAX = 4
 
 TRAIT_NAMES = ["item", "action", "watch_ms", "like", "score", "größe", "a b", "x.y"]
 INT_USERS = [7, -1, 2**63 - 1, -(2**63), 0]
@@ -29,7 +33,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 def schemas(*, min_traits: int = 0, max_traits: int = 4) -> st.SearchStrategy[Schema]:
     """Schemas of any user type, with traits of any type in one or two feature groups."""
     fields = st.lists(
-        st.builds(pa.field, st.sampled_from(TRAIT_NAMES), st.sampled_from(TRAIT_TYPES)),
+        st.builds(pa.field, st.sampled_from(TRAIT_NAMES), st.sampled_from(PLAIN_TYPES) | st.sampled_from(LIST_TYPES)),
         min_size=min_traits,
         max_size=max_traits,
         unique_by=lambda field: field.name,
@@ -56,7 +60,10 @@ def times(*, start: int = 0, ticks: int = 12, tick: int = 1) -> st.SearchStrateg
 
 def values(trait: Trait) -> st.SearchStrategy[Any]:
     """Any value of a trait, with its extremes; None where it is nullable."""
-    plain = _values(trait.value_type)
+    plain = _values(trait.item_type)
+    if trait.is_list:
+        size = trait.list_size
+        plain = st.lists(plain, min_size=size or 0, max_size=ITEMS_MAX if size is None else size)
     return st.none() | plain if trait.nullable else plain
 
 
@@ -80,9 +87,19 @@ def column(trait: Trait, drawn: list[Any]) -> pa.Array:
     if pa.types.is_timestamp(trait.type):
         return pa.array(drawn, pa.int64()).view(trait.type)
     plain = pa.array(drawn, trait.value_type, from_pandas=False)
+    if trait.is_list:
+        return _with_codes(plain, trait) if pa.types.is_dictionary(trait.type.value_type) else plain
     if pa.types.is_dictionary(trait.type):
         return plain.dictionary_encode().cast(trait.type)
     return plain
+
+
+def _with_codes(lists: pa.Array, trait: Trait) -> pa.Array:
+    """Lists with their items as a dictionary; Arrow casts only those of text."""
+    items, mask = lists.values.dictionary_encode().cast(trait.type.value_type), lists.is_null()
+    if trait.list_size is not None:
+        return pa.FixedSizeListArray.from_arrays(items, trait.list_size, mask=mask)
+    return pa.ListArray.from_arrays(lists.offsets, items, mask=mask)
 
 
 @st.composite

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from latewood.batch import Batch
 from latewood.clock import show_ts
-from latewood.columns import Column
+from latewood.columns import Column, Lists, TraitColumn, null_column, nulls_like
 from latewood.events import Events, concat_events
 from latewood.histories import RECENT, Histories, places, superseded
 from latewood.materialize.logged import Logged
 from latewood.schema import EVENT_TS, Schema
 from latewood.stripes.identity import identities
 
-Unified = Callable[[int, Column], Column]
+Unified = Callable[[int, TraitColumn], TraitColumn]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,10 +102,7 @@ class _Example:
         """The recent events that the example carries."""
         start, stop = int(logged.recents.offsets[i]), int(logged.recents.offsets[i + 1])
         event_ts, ingest_ts, ordinal = logged.recents.order[:, start:stop]
-        traits = {
-            trait: Column(column.values[start:stop], None if column.mask is None else column.mask[start:stop])
-            for trait, column in logged.recents.columns.items()
-        }
+        traits = {trait: column.slice(start, stop) for trait, column in logged.recents.columns.items()}
         owner = np.full(stop - start, i)
         users, keys = logged.user_ids.take(owner), logged.keys.take(owner)
         return Events(users, keys, event_ts, ingest_ts, ordinal.astype(np.int32), traits)
@@ -128,7 +125,7 @@ def _misquotes(recents: Events, events: Events, unified: Unified) -> str | None:
     own, rows = np.array(known, np.int64).reshape(-1, 2).T
     copies, originals = recents.take(own), events.take(rows)
     for trait, column in copies.traits.items():
-        original = originals.traits.get(trait, _nulls(len(rows), column.values.dtype))
+        original = originals.traits.get(trait) or nulls_like(column, len(rows))
         different = _different(unified(trait, column), unified(trait, original))
         if len(different):
             event_ts = show_ts(int(copies.event_ts[different[0]]))
@@ -171,29 +168,39 @@ def differences(expected: Expected, batch: Batch, i: int, schema: Schema) -> Ite
     if stop - start != len(expected.events):
         yield f"it is given {stop - start} events; there are {len(expected.events)}"
         return
-    for name, values in batch.values.items():
-        mask = batch.masks.get(name)
-        given = Column(values[start:stop], None if mask is None else mask[start:stop])
-        different = _different(given, _column(expected.events, name, schema))
+    for name in batch.values:
+        different = _different(batch.column(name, start, stop), _column(expected.events, name, schema))
         if len(different):
             event_ts = show_ts(int(expected.events.event_ts[different[0]]))
             yield f"{len(different)} values of {name!r} differ, first at event {different[0]} of {event_ts}"
 
 
-def _column(events: Events, name: str, schema: Schema) -> Column:
+def _column(events: Events, name: str, schema: Schema) -> TraitColumn:
     if name == EVENT_TS:
         return Column(events.event_ts)
     trait = schema[name]
-    return events.traits.get(trait.id, _nulls(len(events), trait.dtype))
+    return events.traits.get(trait.id) or null_column(trait, len(events))
 
 
-def _nulls(count: int, dtype: np.dtype[Any]) -> Column:
-    return Column(np.zeros(count, dtype), np.ones(count, np.bool_))
-
-
-def _different(given: Column, wanted: Column) -> NDArray[np.int64]:
+def _different(given: TraitColumn, wanted: TraitColumn) -> NDArray[np.int64]:
     """The places where two columns differ in a bit, or one is null."""
-    n = len(given.values)
+    n = given.event_count
     nulls = [np.zeros(n, np.bool_) if column.mask is None else column.mask for column in (given, wanted)]
-    bits = [np.ascontiguousarray(column.values).view(f"u{column.values.itemsize}") for column in (given, wanted)]
-    return np.flatnonzero((nulls[0] != nulls[1]) | ((bits[0] != bits[1]) & ~nulls[0]))
+    if isinstance(given, Lists) and isinstance(wanted, Lists):
+        return np.flatnonzero((nulls[0] != nulls[1]) | (_differ_in_items(given, wanted) & ~nulls[0]))
+    assert isinstance(given, Column)
+    assert isinstance(wanted, Column)
+    return np.flatnonzero((nulls[0] != nulls[1]) | ((_bits(given.values) != _bits(wanted.values)) & ~nulls[0]))
+
+
+def _differ_in_items(given: Lists, wanted: Lists) -> NDArray[np.bool_]:
+    differ = given.lengths != wanted.lengths
+    alike = np.flatnonzero(~differ)  # in length
+    pair = given.take(alike).compact(), wanted.take(alike).compact()
+    other = _bits(pair[0].items) != _bits(pair[1].items)
+    differ[np.repeat(alike, pair[0].lengths)[other]] = True
+    return differ
+
+
+def _bits(values: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(values).view(f"u{values.itemsize}")

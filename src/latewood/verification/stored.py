@@ -93,7 +93,4 @@ def check_values(store: Store, trait: Trait, largest: int) -> Iterator[Differenc
 def largest_code(events: Events, trait: Trait) -> int:
     """The largest code in use, -1 where there is none."""
     column = events.traits.get(trait.id)
-    if column is None:
-        return -1
-    used = column.values if column.mask is None else column.values[~column.mask]
-    return int(np.max(used, initial=-1))
+    return -1 if column is None else int(np.max(column.known, initial=-1))

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import Column, column_to_arrow, one_array, times_to_arrow
+from latewood.columns import Column, Lists, TraitColumn, column_to_arrow, compact_lists, one_array, times_to_arrow
 from latewood.errors import PointerError, SchemaError, ScrubbedError
 from latewood.events import Events
+from latewood.lists import ListParts, join_lists, split_lists
 from latewood.pointer import EPOCH_BYTES
 from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.storage import Storage, keys
@@ -81,16 +82,16 @@ class Vocabulary:
         """How many blankings were read here: values that were read since may be null for any of them."""
         return len(self._blanked)
 
-    def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
+    def encode(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> TraitColumn:
         """Codes of values, adding those that are new (durably, before this returns). Nulls: code 0 and the mask.
 
         Args:
-            values: of the trait's value type, or a dictionary of it.
+            values: of the trait's value type, or a dictionary of it. Of lists, it is the items that have codes.
         Raises: PointerError: a new value, and the vocabulary is read-only. SchemaError: text that is not UTF-8.
         """
         return self._column(trait, values, add=not self._read_only)
 
-    def codes(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> Column:
+    def codes(self, trait: Trait, values: pa.Array | pa.ChunkedArray) -> TraitColumn:
         """Codes of values that the store knows or knew, for reading: of a blanked one it is good for this process only.
 
         Raises: PointerError: one that it never knew, by name.
@@ -106,26 +107,33 @@ class Vocabulary:
         """
         return self._lists[trait_id].values(at_least)
 
-    def unified(self, trait_id: int, column: Column) -> Column:
+    def unified(self, trait_id: int, column: TraitColumn) -> TraitColumn:
         """A column with each code as the first that means the same: a value may stand in its list twice.
 
         A column of a trait that is not coded comes back as it is. Shapes: (n,) → (n,), int32 codes.
         Raises: CorruptionError: a code without a value.
         """
-        used = column.values if column.mask is None else column.values[~column.mask]
+        used = column.known
         if trait_id not in self._lists or not len(used):
             return column
         values = self.values(trait_id, int(used.max()) + 1)
         encoded = pc.dictionary_encode(values, null_encoding="encode").indices.to_numpy()
         _, first, of = np.unique(encoded, return_index=True, return_inverse=True)
-        return Column(first[of][column.values].astype(np.int32), column.mask)  # nulls have code 0
+        codes = first[of].astype(np.int32)
+        if isinstance(column, Lists):
+            return compact_lists(codes[used], column.lengths, column.mask)
+        return Column(codes[column.values], column.mask)  # nulls have code 0
 
-    def to_arrow(self, trait: Trait, column: Column) -> pa.DictionaryArray:
-        """A coded column of events as values, each of which is looked at once.
+    def to_arrow(self, trait: Trait, column: TraitColumn) -> pa.Array:
+        """A coded column of events as values, each looked at once: as a dictionary, or as lists of the values themselves.
 
         Raises: CorruptionError: a code without a value. ScrubbedError: a value was blanked after the column was read,
             which was of a generation or segment that is there no more.
         """
+        if isinstance(column, Lists):
+            items, _, lengths, mask = column.compact()
+            plain = self.to_arrow(trait, Column(items)).dictionary_decode()
+            return join_lists(ListParts(plain, lengths, mask), trait.value_type)
         codes = pa.array(column.values, pa.int32(), mask=column.mask)
         used = column.values if column.mask is None else column.values[~column.mask]
         # numpy's maximum: Arrow's takes ten times as long, and captures ask for a few codes at a time
@@ -219,8 +227,14 @@ class Vocabulary:
         if not all(wordlist.is_erased for wordlist in self._lists.values()):
             self.erase_blanked()
 
-    def _column(self, trait: Trait, values: pa.Array | pa.ChunkedArray, add: bool) -> Column:
-        encoded = _distinct(one_array(values), trait)
+    def _column(self, trait: Trait, values: pa.Array | pa.ChunkedArray, add: bool) -> TraitColumn:
+        if trait.is_list:
+            items, lengths, mask = split_lists(one_array(values))
+            return compact_lists(self._codes(trait, items, add).values, lengths, mask)
+        return self._codes(trait, one_array(values), add)
+
+    def _codes(self, trait: Trait, values: pa.Array, add: bool) -> Column:
+        encoded = _distinct(values, trait)
         indices = encoded.indices
         mask: NDArray[np.bool_] | None = None
         if indices.null_count:
@@ -258,11 +272,11 @@ class Vocabulary:
 
 
 def _distinct(values: pa.Array, trait: Trait) -> pa.DictionaryArray:
-    """Values as a dictionary without repeats, of the trait's value type."""
+    """Values as a dictionary without repeats, of the type of the trait's values, or its items."""
     if not pa.types.is_dictionary(values.type):
-        return pc.dictionary_encode(values.cast(trait.value_type))
+        return pc.dictionary_encode(values.cast(trait.item_type))
     # only the values in use, each once: a dictionary may hold more, and repeats
-    plain = pa.DictionaryArray.from_arrays(values.indices, values.dictionary.cast(trait.value_type))
+    plain = pa.DictionaryArray.from_arrays(values.indices, values.dictionary.cast(trait.item_type))
     return pc.dictionary_encode(plain.dictionary_decode())
 
 

@@ -54,7 +54,7 @@ class Wordlist:
         self._read = np.zeros(0, np.bool_)  # by code: whether one was given for reading
         self._chunks: list[pa.Array] = []  # as read; the list's values are their concatenation, but for blanked ones
         self._size = 0
-        self._nothing = pa.array([], trait.value_type)
+        self._nothing = pa.array([], trait.item_type)
         self._joined = self._nothing, self._nothing  # the list's values, and these with the visitors
         self._loaded = False
         self.is_erased = False  # whether the stored chunks were looked through here for blanked values
@@ -178,7 +178,7 @@ class Wordlist:
         """What is stored counts, not what was read: who erases at the same time, and dies, may put a value back."""
         place, key = Place(self._epoch, self._trait.id, seq, first), keys.vocabulary_chunk(self._trait.id, seq)
         try:
-            stored = decode_chunk(self._storage.read(key), key, place, self._trait.value_type)
+            stored = decode_chunk(self._storage.read(key), key, place, self._trait.item_type)
         except FileNotFoundError:  # of a trait that was dropped
             return
         erased = _without(stored, held)
@@ -214,7 +214,7 @@ class Wordlist:
             data = self._storage.read(key)
         except FileNotFoundError:
             return False
-        values = decode_chunk(data, key, place, self._trait.value_type)
+        values = decode_chunk(data, key, place, self._trait.item_type)
         self._check_nulls(values, key)
         self._take(values)
         return True

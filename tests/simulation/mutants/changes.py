@@ -8,6 +8,7 @@ import numpy as np
 
 from latewood import appending
 from latewood.capture import examples
+from latewood.columns import Lists
 from latewood.compaction import bulk, forget, publish, recipe, rows, runs
 from latewood.compaction.parent import OldShard
 from latewood.compaction.recipe import Recipe
@@ -19,13 +20,13 @@ from latewood.materialize import Materializer, materializer
 from latewood.mutable import admission, rules
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
-from latewood.schema import Schema
+from latewood.schema import Schema, Trait
 from latewood.store import Store
-from latewood.stripes import StripeColumn, layout, writer
+from latewood.stripes import layout, writer
 from latewood.stripes.layout import NO_COLUMN
 from latewood.testing.simulation import changing, writing
 
-from .mutant import Patches, mutant, never, often, planned, slow
+from .mutant import Patches, mutant, never, often, planned, slow, with_lists
 
 
 @mutant("R13", within=50)
@@ -234,6 +235,23 @@ def values_in_use_are_blanked() -> Patches:
     return [patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32))]
 
 
+@mutant("R16", within=50, story=(often(changing.scrub_users), with_lists()))
+def items_of_lists_stay() -> Patches:
+    """Values that only forgotten events had, in a list, stay in the vocabulary."""
+    return [patch.object(Lists, "known", property(lambda self: self.items[:0]))]
+
+
+@mutant("R16", within=250, story=(often(changing.scrub_users), with_lists()))
+def items_of_lists_are_blanked() -> Patches:
+    """Blanking does not look at the lists of stored events."""
+    codes = forget._codes
+
+    def of_plain_traits(reader: Any, trait: Trait) -> Any:
+        return () if trait.is_list else codes(reader, trait)
+
+    return [patch.object(forget, "_codes", of_plain_traits)]
+
+
 @mutant("R16", within=150)
 def pins_hold_what_was_scrubbed() -> Patches:
     """Generations that do not know a scrub are kept, as many as asked for, and pinned ones."""
@@ -276,12 +294,13 @@ def a_scrub_of_the_dead_is_left() -> Patches:
 @mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))
 def a_name_is_always_the_same_trait() -> Patches:
     """Compaction finds stored traits by name, too: one that was dropped and added again has its old values."""
-    tails = OldShard.tails
+    tails = OldShard.trait_tails
 
-    def by_name(self: OldShard, plan: Any, column: StripeColumn) -> Any:
+    def by_name(self: OldShard, plan: Any, trait: Trait) -> Any:
         named = {old.name: old for old in self.shard.columns if old.role == "trait"}
-        is_new = column.role == "trait" and column.id not in self._places
-        return tails(self, plan, named.get(column.name, column) if is_new else column)
+        if trait.id in self._places or trait.is_list or trait.name not in named:
+            return tails(self, plan, trait)
+        return self.tails(plan, named[trait.name])
 
     def by_names(columns: Any, old: Any) -> list[int]:
         names = {column.name: place for place, column in enumerate(old) if column.role == "trait"}
@@ -290,7 +309,7 @@ def a_name_is_always_the_same_trait() -> Patches:
             for column, place in zip(columns, layout.sources(columns, old), strict=True)
         ]
 
-    return [patch.object(OldShard, "tails", by_name), patch.object(writer, "sources", by_names)]
+    return [patch.object(OldShard, "trait_tails", by_name), patch.object(writer, "sources", by_names)]
 
 
 @mutant("R17", within=250, story=(often(changing.alter), planned(busy=4)))

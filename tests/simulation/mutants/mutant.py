@@ -75,6 +75,12 @@ def planned(*, busy: int = 1, max_events: int | None = None) -> Story:
     return patch.object(Plan, "draw", drawn)
 
 
+def with_lists() -> Story:
+    """Events have traits of lists."""
+    draw = Plan.draw
+    return patch.object(Plan, "draw", lambda chance: replace(draw(chance), lists=True))
+
+
 def slow(owner: Any, name: str) -> Story:
     """So much time passes before this method of the mutable tier, or this function of a store, that others come first."""
     call = getattr(owner, name)

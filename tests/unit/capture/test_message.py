@@ -11,7 +11,7 @@ import latewood.capture.message
 from latewood.capture import recent_type
 from latewood.capture.message import add_columns
 from latewood.capture.plan import Plan, plan_of
-from latewood.columns import times_to_arrow
+from latewood.columns import Column, Lists, TraitColumn, times_to_arrow
 from latewood.events import Suppressions
 from latewood.mutable import Recent, TierState, View, no_view
 from latewood.pointer import Pointers, places_to_arrow
@@ -24,7 +24,9 @@ EPOCH = bytes(range(16))
 PLAIN = [pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()]
 PLAIN += [pa.float32(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "Europe/Berlin")]
 CODED = [pa.string(), pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int32(), pa.int64())]
-SCHEMA = Schema(user_id=pa.int64(), traits=pa.schema([(f"t{k}", type_) for k, type_ in enumerate(PLAIN + CODED)]))
+LISTS = [pa.list_(type_) for type_ in PLAIN + CODED] + [pa.list_(type_, 3) for type_ in PLAIN + CODED]
+TYPES = PLAIN + CODED + LISTS
+SCHEMA = Schema(user_id=pa.int64(), traits=pa.schema([(f"t{k}", type_) for k, type_ in enumerate(TYPES)]))
 SIZE = 500  # events in the view
 names = itertools.count()
 
@@ -44,17 +46,25 @@ class Made:
     def _integers(self, dtype: Any) -> Any:
         return self.rng.integers(0, np.iinfo(dtype).max, SIZE, dtype, endpoint=True)
 
-    def _column(self, trait: Trait, nulls: bool) -> tuple[Any, Any]:
+    def _column(self, trait: Trait, nulls: bool) -> TraitColumn:
         mask = self.rng.random(SIZE) < 0.3 if nulls else None
+        values = self._values(trait)
+        if not trait.is_list:
+            return Column(values, mask)
+        lengths = self.rng.integers(0, 5, SIZE) if trait.list_size is None else np.full(SIZE, trait.list_size)
+        lengths[mask if mask is not None else []] = 0
+        return Lists(values, self.rng.integers(0, SIZE - 5, SIZE), lengths.astype(np.int32), mask)
+
+    def _values(self, trait: Trait) -> Any:
         if trait.coded:
             numbers = self.rng.integers(0, 40, SIZE)
-            words = pa.array(numbers) if pa.types.is_integer(trait.value_type) else pa.array(["ä" * k for k in numbers])
-            values = self.vocabulary.encode(trait, words).values
+            words = pa.array(numbers) if pa.types.is_integer(trait.item_type) else pa.array(["ä" * k for k in numbers])
+            values = self.vocabulary.encode(trait, pa.array([words.to_pylist()]) if trait.is_list else words).known
         elif trait.dtype == np.bool_:
             values = self.rng.random(SIZE) < 0.5
         else:  # any bits: NaNs with payloads among them
             values = np.frombuffer(bytearray(self.rng.bytes(SIZE * trait.dtype.itemsize)), trait.dtype)
-        return values, mask
+        return values
 
     def recent(self, requests: int, most: int = 6, places: int = 3) -> Recent:
         offsets = self._offsets(requests, most)
@@ -90,12 +100,10 @@ def by_arrow(pointers: Pointers, recent: Recent, vocabulary: Vocabulary) -> pa.T
         column = view.column(trait.id, rows)
         if column is None:
             flat.append(pa.nulls(len(rows), trait.value_type))
-        elif trait.coded:
-            flat.append(vocabulary.to_arrow(trait, column).dictionary_decode())
-        elif pa.types.is_timestamp(trait.type):
-            flat.append(pa.array(column.values, pa.int64(), mask=column.mask).view(trait.type))
+        elif isinstance(column, Lists):
+            flat.append(lists_by_arrow(trait, column, vocabulary))
         else:
-            flat.append(pa.array(column.values, trait.type, mask=column.mask, from_pandas=False))
+            flat.append(values_by_arrow(trait, column, vocabulary))
     places = places_to_arrow(suppressed.event_ts, suppressed.ingest_ts, suppressed.ordinal)
     type_ = recent_type(SCHEMA)
     columns = [*((recent.offsets, values) for values in flat), (recent.suppressed_offsets, places)]
@@ -110,6 +118,28 @@ def by_arrow(pointers: Pointers, recent: Recent, vocabulary: Vocabulary) -> pa.T
     return pa.table(added, pa.schema(fields))
 
 
+def values_by_arrow(trait: Trait, column: Column, vocabulary: Vocabulary) -> pa.Array:
+    if trait.coded:
+        return vocabulary.values(trait.id, 40).take(pa.array(column.values, mask=column.mask))
+    if pa.types.is_timestamp(trait.item_type):
+        return pa.array(column.values, pa.int64(), mask=column.mask).view(trait.item_type)
+    return pa.array(column.values, trait.item_type, mask=column.mask, from_pandas=False)
+
+
+def lists_by_arrow(trait: Trait, column: Lists, vocabulary: Vocabulary) -> pa.Array:
+    """List by list. Arrow has room for the items of a null in a list of one size."""
+    count = 0 if trait.list_size is None else trait.list_size
+    nulls = np.zeros(len(column.starts), np.bool_) if column.mask is None else column.mask
+    ends = zip(column.starts.tolist(), (column.starts + column.lengths).tolist(), nulls.tolist(), strict=True)
+    places = [range(start, end) if not null else [None] * count for start, end, null in ends]
+    pool = values_by_arrow(trait, Column(column.items), vocabulary)
+    items = pool.take(pa.array([place for of in places for place in of], pa.int64()))
+    mask = pa.array(nulls) if nulls.any() else None
+    if trait.list_size is not None:
+        return pa.FixedSizeListArray.from_arrays(items, trait.list_size, mask=mask)
+    return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *map(len, places)]), pa.int32()), items, mask=mask)
+
+
 def assert_same(found: pa.Table, wanted: pa.Table) -> None:
     """Bit for bit: Arrow takes two NaNs for unequal."""
     found.validate(full=True)
@@ -122,8 +152,14 @@ def bits(array: pa.Array) -> Any:
     """A column as plain lists, and what is no integer as the integers of its bits."""
     if pa.types.is_struct(array.type):
         return {field.name: bits(array.field(k)) for k, field in enumerate(array.type)}
+    if pa.types.is_fixed_size_list(array.type):
+        return array.is_null().to_pylist(), bits(array.flatten())
     if pa.types.is_list(array.type):
-        return [end - array.offsets[0].as_py() for end in array.offsets.to_pylist()], bits(array.flatten())
+        return (
+            array.is_null().to_pylist(),
+            [end - array.offsets[0].as_py() for end in array.offsets.to_pylist()],
+            bits(array.flatten()),
+        )
     if pa.types.is_floating(array.type) or pa.types.is_timestamp(array.type):
         return array.view(pa.int32() if array.type.bit_width == 32 else pa.int64()).to_pylist()
     return array.to_pylist()
@@ -155,7 +191,7 @@ def test_traits_that_no_recent_event_has() -> None:
 def test_a_column_without_nulls_among_the_rows_has_no_bitmap() -> None:
     """Though the tier has a mask for it."""
     made = Made(2)
-    _, mask = made.view.traits[5]
+    mask = made.view.traits[5].mask
     assert mask is not None
     mask[:] = False
     pointers, recent = made.pointers(5), made.recent(5)
@@ -180,7 +216,7 @@ def test_what_is_logged_holds_nothing_of_the_tier() -> None:
     before = [bits(column.chunk(0)) for column in table.columns]
     for column in (
         made.view.event_ts,
-        *(values for values, _ in made.view.traits.values()),
+        *(of.items if isinstance(of, Lists) else of.values for of in made.view.traits.values()),
         pointers.length,
         recent.cutoff,
     ):

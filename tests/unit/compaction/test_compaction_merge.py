@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists, compact_lists
 from latewood.compaction.merge import UNPLACED, arrange, gather, merge_order
 from latewood.events import Events
 from latewood.users import UserKeys
+from made_columns import cells
 
 ROW = st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 3), st.integers(0, 2))
 
@@ -102,3 +103,10 @@ def test_gather_keeps_nulls(masked: tuple[bool, bool]) -> None:
     expected = [masked[1], False, False, masked[0]]
     assert (merged.mask is None) == (not any(masked))
     assert merged.mask is None or merged.mask.tolist() == expected
+
+
+def test_gather_leaves_the_items_of_lists_where_they_are() -> None:
+    old = Lists(np.array([7, 8, 9]), np.array([1, 0]), np.array([2, 0], np.int32), np.array([False, True]))
+    new = compact_lists(np.array([1, 2, 3]), np.array([0, 3], np.int32))
+    merged = gather(old, new, np.array([3, 0, 2, 1]))
+    assert cells(merged) == [(1, 2, 3), (8, 9), (), None]

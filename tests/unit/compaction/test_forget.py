@@ -320,3 +320,34 @@ def test_keys_of_nobody_touch_nobody(parts: Parts) -> None:
     append(parts, [1], ["common"])
     parts.tier.scrub(parts.scrubs.body(UserKeys(np.zeros(0, np.uint64), np.zeros(0, np.uint64))), now=parts.clock.now())
     assert compact(parts).event_count == 1
+
+
+LISTED = Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64()), ("words", pa.list_(pa.string()))]))
+
+
+def append_lists(parts: Parts, users: list[int], words: list[list[str] | None], event_ts: int = 0) -> None:
+    events = parts.events(users, list(range(event_ts, event_ts + len(users))))
+    events.traits[1] = parts.vocabulary.encode(LISTED["words"], pa.array(words, pa.list_(pa.string())))
+    parts.tier.append(events, now=parts.clock.advance(1_000_000), blanked=parts.vocabulary.blanked)
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+def test_nothing_is_left_of_the_words_in_a_user_s_lists(make_parts: Callable[..., Parts], spilled: bool) -> None:
+    """Words that others have, in lists or alone in one, stay."""
+    parts = make_parts(LISTED)
+    append_lists(parts, [1, 2, 1], [["secret one", "common"], ["kept", "common"], ["shared"]])
+    compact(parts)
+    append_lists(parts, [1, 3, 3, 2], [["secret two", "secret one"], ["shared"], None, []], 10)
+    compact(parts)
+    append_lists(parts, [1, 2], [["common", "secret three", "kept"], ["common"]], 20)
+    assert holds(parts, SECRET)
+    scrub(parts, [1])
+    generation = compact(parts, memory_bytes=1 if spilled else 1 << 30)
+    assert holds(parts, SECRET) == []
+    found = []
+    for events in GenerationReader(parts.storage, generation).scan(list(LISTED)):
+        lists = parts.vocabulary.to_arrow(LISTED["words"], events.traits[1]).to_pylist()
+        found += zip(events.user_ids.to_pylist(), lists, strict=True)
+    expected = [(2, ["kept", "common"]), (2, []), (2, ["common"]), (3, ["shared"]), (3, None)]
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
+    assert [holds(parts, word) != [] for word in (b"kept", b"shared", b"common")] == [True] * 3

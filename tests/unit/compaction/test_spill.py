@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latewood.columns import Column
+from latewood.columns import Column, TraitColumn, compact_lists
 from latewood.compaction.spill import Spill
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events, concat_events
 from latewood.schema import Schema
 from latewood.users import shard_of, user_keys
+from made_columns import cells, random_trait
 
 TRAITS = pa.schema(
     [
@@ -21,6 +22,7 @@ TRAITS = pa.schema(
         ("like", pa.bool_()),
         ("score", pa.float32()),
         ("kind", pa.dictionary(pa.int32(), pa.string())),
+        ("tags", pa.list_(pa.string())),
     ]
 )
 
@@ -30,10 +32,7 @@ def events_of(rng: np.random.Generator, schema: Schema, n: int) -> Events:
     ids = pa.array(numbers)
     if schema.user_id == pa.string():
         ids = pa.array([f"ü{number}" for number in numbers], pa.string())
-    null = rng.random(n) < 0.2
-    values = [rng.integers(0, 2, n).astype(trait.dtype) for trait in schema]
-    traits = {trait.id: Column(np.where(null, 0, v).astype(v.dtype), null if trait.name == "like" else None)
-              for trait, v in zip(schema, values, strict=True)}  # fmt: skip
+    traits = {trait.id: random_trait(rng, trait, n) for trait in schema}
     times = rng.integers(-1000, 1000, (2, n))
     return Events(ids, user_keys(ids), times[0], times[1], rng.integers(-1, 9, n).astype(np.int32), traits)
 
@@ -41,8 +40,7 @@ def events_of(rng: np.random.Generator, schema: Schema, n: int) -> Events:
 def content(events: Events) -> list[tuple[object, ...]]:
     columns = [events.user_ids.to_pylist(), *(c.tolist() for c in (*events.keys, events.event_ts, events.ingest_ts))]
     columns.append(events.ordinal.tolist())
-    for _, (values, mask) in sorted(events.traits.items()):
-        columns += [values.tolist(), [False] * len(events) if mask is None else mask.tolist()]
+    columns += [cells(column) for _, column in sorted(events.traits.items())]
     return list(zip(*columns, strict=True))
 
 
@@ -159,7 +157,7 @@ def test_a_trait_that_was_dropped_is_left_out() -> None:
         spill.finish()
         read = spill.read(0, spill.buckets(0, 1).stop)
         assert read is not None
-        assert list(read.traits) == [0, 2, 3]
+        assert list(read.traits) == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize("counts", [(3, 3), (3, 5), (5, 3), (16, 48), (1, 4096), (4097, 2)])
@@ -199,3 +197,28 @@ def test_when_events_were_superseded_comes_back_and_counts_as_known(memory_bytes
         assert marked.superseded_at is not None
         expected += zip(content(marked), marked.superseded_at.tolist(), strict=True)
         assert found == sorted(expected, key=repr)
+
+
+def test_lists_are_held_without_the_items_of_others() -> None:
+    """What was cut out of a large batch would keep all of it in memory."""
+    schema = Schema(user_id=pa.int64(), traits=pa.schema([pa.field("tags", pa.list_(pa.int64(), 50), nullable=False)]))
+    batch = events_of(np.random.default_rng(3), schema, 1000)
+    with Spill(schema, (2,), 1 << 20) as spill:
+        for start in range(0, 100, 10):
+            spill.add(batch.slice(start, start + 10))
+        assert spill.item_bytes == 100 * 50 * 8
+        assert [len(held.traits[0].items) for held in spill._held] == [500] * 10
+        spill.finish()
+        read = spill.read(0, spill.buckets(1, 2).stop)
+        assert read is not None
+        assert len(read.traits[0].items) == 5000
+        assert by_user(read) == by_user(batch.slice(0, 100))
+
+
+@pytest.mark.parametrize("wrong", [Column(np.zeros(10, np.int32)), compact_lists(np.zeros(0, np.int64), np.zeros(10))])
+def test_a_trait_of_another_kind_is_an_error(wrong: TraitColumn) -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    events = events_of(np.random.default_rng(0), schema, 10)
+    events.traits[4] = wrong
+    with Spill(schema, (1,), 1) as spill, pytest.raises(SchemaError, match="trait 'tags' holds"):
+        spill.add(events)

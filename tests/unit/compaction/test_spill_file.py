@@ -7,13 +7,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latewood.columns import Column
 from latewood.compaction.spill_file import SpillFile
 from latewood.events import NEVER, Events, concat_events
 from latewood.schema import Schema
 from latewood.users import user_keys
+from made_columns import cells, random_trait
 
-TRAITS = pa.schema([("item", pa.int64()), ("like", pa.bool_()), ("score", pa.float32())])
+TRAITS = pa.schema(
+    [
+        ("item", pa.int64()),
+        ("like", pa.bool_()),
+        ("score", pa.float32()),
+        ("tags", pa.list_(pa.int16())),
+        ("pair", pa.list_(pa.float32(), 2)),
+    ]
+)
 
 
 def events_of(schema: Schema, n: int, seed: int, *, nulls: bool = False, superseded: bool = False) -> Events:
@@ -22,10 +30,7 @@ def events_of(schema: Schema, n: int, seed: int, *, nulls: bool = False, superse
     if schema.user_id == pa.string():
         ids = pa.array(["ü" * number for number in rng.integers(0, 5, n).tolist()], pa.string())  # and empty text
     mask = rng.random(n) < 0.5
-    traits = {
-        trait.id: Column(rng.integers(0, 2, n).astype(trait.dtype), mask if nulls and trait.name != "item" else None)
-        for trait in schema
-    }
+    traits = {trait.id: random_trait(rng, replace(trait, nullable=nulls), n) for trait in schema}
     times, ordinal = rng.integers(-1000, 1000, (3, n)), rng.integers(0, 9, n).astype(np.int32)
     superseded_at = np.where(mask, times[2], NEVER) if superseded else None
     return Events(ids, user_keys(ids), times[0], times[1], ordinal, traits, superseded_at)
@@ -40,13 +45,9 @@ def same(found: Events, expected: Events) -> None:
         assert mine.dtype == theirs.dtype
         assert mine.tolist() == theirs.tolist()
     assert list(found.traits) == list(expected.traits)
-    for trait, (values, mask) in found.traits.items():
-        wanted, nulls = expected.traits[trait]
-        assert values.dtype == wanted.dtype
-        assert values.tolist() == wanted.tolist()
-        assert (np.zeros(len(values), np.bool_) if mask is None else mask).tolist() == (
-            np.zeros(len(values), np.bool_) if nulls is None else nulls
-        ).tolist()
+    for trait, column in found.traits.items():
+        assert column.dtype == expected.traits[trait].dtype
+        assert cells(column) == cells(expected.traits[trait])
     times = (
         np.full(len(part), NEVER) if part.superseded_at is None else part.superseded_at for part in (found, expected)
     )

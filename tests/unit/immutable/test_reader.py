@@ -1,12 +1,16 @@
 """The reader: users to rows, rows to events, and what happens when files are missing or damaged."""
 
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from plain_histories import SCHEMA, Histories, keys_of, random_rows, write_generation
 
+import latewood as lw
+from latewood.columns import Lists
 from latewood.errors import CorruptionError
 from latewood.events import NEVER
 from latewood.immutable.reader import GenerationReader
@@ -14,6 +18,7 @@ from latewood.immutable.resolve import Rows
 from latewood.schema import Trait
 from latewood.storage import open_storage
 from latewood.stripes import FIRST_TRAIT, Shard
+from made_columns import cells
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +158,44 @@ def test_a_flipped_byte_is_found_when_it_is_read() -> None:
     with pytest.raises(CorruptionError, match="event_ts"):
         list(reader.scan(list(SCHEMA)))
     assert reader.measure(keys_of([2]), np.array([6]), 500_000).length.tolist() == [1]
+
+
+def test_lists_come_back_compact(tmp_path: Path) -> None:
+    """Of any rows, in the order asked for; a scan reads fewer of them at once."""
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("tags", pa.list_(pa.int64())), ("item", pa.int64())]))
+    lists = [None if n % 7 == 0 else list(range(n % 5)) for n in range(1000)]
+    clock = lw.testing.ManualClock(10**6)
+    with lw.Store.create(tmp_path / "store", schema, shards=1, clock=clock) as kept:
+        users = [n % 2 for n in range(1000)]
+        kept.append(pa.table({"user_id": users, "event_ts": range(1000), "tags": lists, "item": range(1000)}))
+        clock.advance(10)
+        kept.compact()
+        reader = kept.refresh()
+        assert (reader.column(schema["tags"]), reader.column(schema["item"])) == (FIRST_TRAIT, FIRST_TRAIT + 2)
+        shard, user = reader.locate(keys_of([1, 0, 1]))
+        rows = Rows(shard, user, np.array([100, 3, 0]), np.array([400, 4, 2]))
+        events = reader.read(rows, list(schema))
+        tags, items = events.traits[0], events.traits[1].values.tolist()
+        assert isinstance(tags, Lists)
+        assert cells(tags) == [None if lists[n] is None else tuple(lists[n]) for n in items]
+        assert len(tags.items) == tags.lengths.sum()
+        assert [len(run) for run in reader.scan(list(schema), at_once=16 * 300)] == [500, 500]
+        assert [len(run) for run in reader.scan([schema["item"]], at_once=16 * 300)] == [1000]
+        none = np.zeros(0, np.int64)
+        assert reader.read_trait(Rows(none, none, none, none), schema["tags"]).event_count == 0
+
+
+def test_lists_of_another_size_than_the_trait_s_are_damage(tmp_path: Path) -> None:
+    """A schema that was changed by hand, or a file of another store."""
+    schemas = [
+        lw.Schema(user_id=pa.int64(), traits=pa.schema([("pair", pa.list_(pa.int64(), size))])) for size in (2, 3)
+    ]
+    clock = lw.testing.ManualClock(10**6)
+    with lw.Store.create(tmp_path / "store", schemas[0], shards=1, clock=clock) as kept:
+        kept.append(pa.table({"user_id": [5], "event_ts": [1], "pair": pa.array([[1, 2]], pa.list_(pa.int64(), 2))}))
+        clock.advance(10)
+        generation = replace(kept.compact(), schema=schemas[1])
+        with pytest.raises(
+            CorruptionError, match=r"user 5, column 'pair', stripe 0: the items are not as the lengths say"
+        ):
+            list(GenerationReader(kept.storage, generation).scan(list(schemas[1])))

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists
 from latewood.errors import SchemaError
 from latewood.mutable import hash_content, hash_ids
 from latewood.testing.recent_events import make_events
@@ -67,3 +67,29 @@ def test_the_same_value_of_another_trait_is_another_content() -> None:
     one, other = make_events([1], [5], item=[9]), make_events([1], [5], item=[9])
     other.traits[1] = other.traits.pop(0)
     assert hash_content(one).tolist() != hash_content(other).tolist()
+
+
+def test_the_content_of_a_list_is_its_items_in_their_order_wherever_they_lie() -> None:
+    """None is like another, but those that say the same: the first three."""
+    pool = np.array([1, 2, 1, 2, 0], np.int16)
+    starts, lengths = [0, 2, 0, 1, 0, 1, 0, 4, 0, 0], [2, 2, 2, 2, 1, 1, 0, 1, 0, 4]
+    nulls = [row == 8 for row in range(10)]
+    events = make_events([1] * 10, [5] * 10, item=[None] * 10)
+    events.traits[0] = Lists(pool, np.array(starts), np.array(lengths, np.int32), np.array(nulls))
+    hashes = hash_content(events).tolist()
+    assert hashes[0] == hashes[1] == hashes[2]
+    assert len(set(hashes)) == 8
+    events.traits[0] = events.traits[0].compact()
+    assert hash_content(events).tolist() == hashes
+    del events.traits[0]
+    assert hash_content(events).tolist() == [hashes[8]] * 10  # as if the trait were not there
+
+
+def test_words_in_lists_are_told_apart_whatever_their_codes() -> None:
+    events = make_events([1] * 4, [5] * 4, item=[None] * 4)
+    words = pa.array([["ab", "c"], ["a", "bc"], ["abc"], ["ab", "c"]])
+    hashes = hash_content(events, None, {7: words}).tolist()
+    assert hashes[0] == hashes[3]
+    assert len(set(hashes)) == 3
+    pairs = words.cast(pa.list_(pa.large_string())).take(pa.array([0, 1]))
+    assert hash_content(events.slice(0, 2), None, {7: pairs.cast(words.type)}).tolist() == hashes[:2]

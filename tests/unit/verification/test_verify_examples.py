@@ -13,9 +13,12 @@ import latewood as lw
 from latewood.testing import ManualClock
 from moments import START
 
+LISTS = [("tags", pa.list_(pa.string())), ("pair", pa.list_(pa.float32(), 2))]
 SCHEMA = lw.Schema(
     user_id=pa.string(),
-    traits=pa.schema([("item", pa.int64()), ("word", pa.string()), ("score", pa.float32()), ("like", pa.bool_())]),
+    traits=pa.schema(
+        [("item", pa.int64()), ("word", pa.string()), ("score", pa.float32()), ("like", pa.bool_()), *LISTS]
+    ),
 )
 SECOND = 1_000_000
 _numbers = itertools.count()
@@ -30,6 +33,10 @@ def events(rng: np.random.Generator, count: int, now: int) -> dict[str, Any]:
         "word": pa.array(rng.choice(["x", "y", "ü"], count), mask=rng.random(count) < 0.2),
         "score": pa.array(rng.choice([0.5, -0.0, np.nan], count).astype(np.float32), mask=rng.random(count) < 0.2),
         "like": rng.random(count) < 0.5,
+        "tags": [["x", "y", "z"][:k] if k < 4 else None for k in rng.integers(0, 5, count).tolist()],
+        "pair": pa.array(
+            [[k, -0.0] if k < 4 else None for k in rng.integers(0, 5, count).tolist()], pa.list_(pa.float32(), 2)
+        ),
     }
 
 
@@ -129,6 +136,13 @@ class TestMeddling:
         meddled = with_field(example_with_recents(made[1]), "recent", "item", change)
         assert "other values than the store has" in only(lw.verify(made[0], meddled))
 
+    def test_with_a_list_of_a_recent_event(self, made: tuple[lw.Store, pa.Table]) -> None:
+        def change(lists: pa.ListArray) -> pa.ListArray:
+            return pa.array([[(of or [])[::-1] for of in lists[0].as_py()]], lists.type)
+
+        meddled = with_field(example_with_recents(made[1]), "recent", "tags", change)
+        assert "other values than the store has" in only(lw.verify(made[0], meddled))
+
     def test_with_the_number_of_recent_events(self, made: tuple[lw.Store, pa.Table]) -> None:
         example = example_with_recents(made[1])
         for field in example.schema.field("recent").type:
@@ -156,16 +170,40 @@ class TestMeddling:
         assert "epoch" in only(report)
 
 
+@pytest.mark.parametrize("name", ["score", "pair"])
 def test_a_materializer_that_gives_another_value_is_found(
-    made: tuple[lw.Store, pa.Table], monkeypatch: pytest.MonkeyPatch
+    made: tuple[lw.Store, pa.Table], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     honest = lw.Materializer.__call__
 
     def wrong(self: lw.Materializer, examples: Any) -> lw.Batch:
         batch = honest(self, examples)
-        score = batch.values["score"].copy()
-        score[score == 0] = 0.0  # -0.0 to 0.0: equal, and other bits
-        return replace(batch, values=batch.values | {"score": score})
+        values = batch.values[name].copy()
+        values[values == 0] = 0.0  # -0.0 to 0.0: equal, and other bits
+        return replace(batch, values=batch.values | {name: values})
 
     monkeypatch.setattr(lw.Materializer, "__call__", wrong)
-    assert "values of 'score' differ, first at event" in only(lw.verify(*made, sample=None))
+    assert f"values of {name!r} differ, first at event" in only(lw.verify(*made, sample=None))
+
+
+@pytest.mark.parametrize("what", ["order", "length", "null"])
+def test_a_materializer_that_gives_another_list_is_found(
+    made: tuple[lw.Store, pa.Table], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    honest = lw.Materializer.__call__
+
+    def wrong(self: lw.Materializer, examples: Any) -> lw.Batch:
+        batch = honest(self, examples)
+        items, ends, mask = batch.values["tags"].copy(), batch.lists["tags"].copy(), batch.masks["tags"].copy()
+        first = int(np.argmax(np.diff(ends) == 3))
+        if what == "order":
+            items[ends[first] : ends[first + 1]] = items[ends[first] : ends[first + 1]][::-1]
+        elif what == "length":
+            ends[first + 1] -= 1
+        else:
+            mask[:] = False
+        lists, masks = batch.lists | {"tags": ends}, batch.masks | {"tags": mask}
+        return replace(batch, values=batch.values | {"tags": items}, lists=lists, masks=masks)
+
+    monkeypatch.setattr(lw.Materializer, "__call__", wrong)
+    assert "values of 'tags' differ, first at event" in only(lw.verify(made[0], made[1].slice(20, 1)))

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latewood.columns import Column
+from latewood.columns import Column, Lists
 from latewood.errors import CorruptionError, PointerError, SchemaError, ScrubbedError
 from latewood.pointer import EPOCH_BYTES
 from latewood.schema import Schema
@@ -33,6 +33,8 @@ SCHEMA = Schema(
             ("word", pa.string()),
             ("action", pa.dictionary(pa.int32(), pa.string())),
             ("hash", pa.dictionary(pa.int32(), pa.uint64())),
+            ("tags", pa.list_(pa.string())),
+            ("pair", pa.list_(pa.dictionary(pa.int32(), pa.uint64()), 2)),
         ]
     ),
 )
@@ -81,6 +83,26 @@ def test_nulls_are_masked_and_their_code_is_0(vocabulary: Vocabulary, values: li
     assert (column.mask is None) if not any(nulls) else column.mask.tolist() == nulls
     assert not column.values[np.array(nulls, np.bool_)].any()
     assert decoded(vocabulary, WORD, column) == values
+
+
+def test_items_of_lists_have_the_codes(vocabulary: Vocabulary) -> None:
+    tags, pair = SCHEMA["tags"], SCHEMA["pair"]
+    column = vocabulary.encode(tags, pa.array([["b", "a"], None, [], ["b"]]))
+    assert isinstance(column, Lists)
+    assert column.items.tolist() == [0, 1, 0]
+    assert column.lengths.tolist() == [2, 0, 0, 1]
+    assert vocabulary.to_arrow(tags, column).to_pylist() == [["b", "a"], None, [], ["b"]]
+    back = column.take(np.array([3, 2, 0]))
+    assert vocabulary.to_arrow(tags, back).to_pylist() == [["b"], [], ["b", "a"]]
+    numbers = pa.array([[2**64 - 1, 7], None, [7, 7]], pair.value_type)
+    again = vocabulary.codes(pair, vocabulary.to_arrow(pair, vocabulary.encode(pair, numbers)))
+    assert again.known.tolist() == [0, 1, 1, 1]
+    assert vocabulary.to_arrow(pair, again).type == pair.value_type
+    assert vocabulary.to_arrow(pair, again).to_pylist() == numbers.to_pylist()
+    with pytest.raises(PointerError, match="does not know the value 'c' of trait 'tags'"):
+        vocabulary.codes(tags, pa.array([["a", "c"]]))
+    with pytest.raises(CorruptionError):
+        vocabulary.to_arrow(tags, column._replace(items=np.array([0, 9, 0], np.int32)))
 
 
 def test_an_empty_list_has_no_values(vocabulary: Vocabulary) -> None:
@@ -316,6 +338,10 @@ def test_codes_of_one_value_are_unified(storage: Storage, vocabulary: Vocabulary
     assert known.unified(WORD.id, column).values.tolist() == [0, 0, 2, 0]
     assert known.unified(ACTION.id, Column(np.zeros(2, np.int32), np.ones(2, np.bool_))).values.tolist() == [0, 0]
     assert known.unified(SCHEMA["plain"].id, column) is column
+    lists = Lists(np.array([2, 1, 9, 0], np.int32), np.array([3, 0, 0]), np.array([1, 2, 0], np.int32), mask[1:])
+    unified = known.unified(WORD.id, lists)
+    assert isinstance(unified, Lists)
+    assert (unified.items.tolist(), unified.lengths.tolist()) == ([0, 2, 0], [1, 2, 0])
 
 
 class Overtaken(LocalStorage):

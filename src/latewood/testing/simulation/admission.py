@@ -49,7 +49,7 @@ def take_batch(world: "World", process: "Process", asked: "Asked", before: LogSt
     """A batch was committed: its rows enter the model, if they are what was asked for and treated as the rules say."""
     events, versions = batch.events, batch.versions
     laws.check_traits(world, before.tier.changes, events)
-    numbers = events.traits[asked.schema[NUMBER].id].values.tolist()
+    numbers = events.traits[asked.schema[NUMBER].id].known.tolist()
     named: list[Named] = []
     if versions is not None:
         columns = versions.suppressions

@@ -20,6 +20,7 @@ from latewood.testing.simulation.reading import draw_projection, in_us
 from latewood.testing.simulation.writing import draw_user
 
 ADDED = {"extra": pa.int64(), "note": pa.string()}
+LISTS_ADDED = {"tags": pa.list_(pa.string()), "pair": pa.list_(pa.int8(), 2)}
 RENAMED = {"kind": "sort", "sort": "kind", "extra": "more"}
 
 
@@ -66,7 +67,8 @@ def alter(process: Process) -> None:
 def draw_change(chance: Chance, schema: Schema) -> dict[str, Any]:
     """Something to add, drop or rename, by what the schema has."""
     names = [trait.name for trait in schema if trait.name not in (NUMBER, WORD)]
-    missing = [pa.field(name, type_) for name, type_ in ADDED.items() if name not in names]
+    added = ADDED | LISTS_ADDED if any(trait.is_list for trait in schema) else ADDED
+    missing = [pa.field(name, type_) for name, type_ in added.items() if name not in names]
     if missing and chance.happens(0.4):
         return {"add": [chance.among(missing)]}
     if names and chance.happens(0.5):

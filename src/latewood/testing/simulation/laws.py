@@ -137,7 +137,7 @@ def check_contents(world: "World", generation: Generation, stored: list[Events])
 
 def _recognise(world: "World", generation: Generation, events: Events, found: set[int]) -> set[int]:
     """Which versions these stored events are: by their places, and with the right number and superseded_at."""
-    numbers = events.traits[generation.schema[NUMBER].id].values.tolist()
+    numbers = events.traits[generation.schema[NUMBER].id].known.tolist()
     at = [NEVER] * len(events) if events.superseded_at is None else events.superseded_at.tolist()
     columns = (events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist())
     recognised = set[int]()

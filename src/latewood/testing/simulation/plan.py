@@ -13,6 +13,8 @@ from latewood.retention import Retention
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.host import Faults
 
+_LISTS = 5  # the number of a stream
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -32,6 +34,7 @@ class Plan:
     id_window_us: int
     retention: Retention | None
     many: bool  # whether there are appends of several stripes
+    lists: bool  # whether there are traits of lists
     left_out: float  # how many of the actions are left out
     favoured: int  # how many of the actions come ten times as often
 
@@ -53,6 +56,7 @@ class Plan:
             id_window_us=chance.among([7 * DAY_US, 7 * DAY_US, 20]),
             retention=draw_retention(chance) if chance.happens(0.25) else None,
             many=chance.happens(0.12),
+            lists=chance.stream(_LISTS).happens(0.3),  # a stream of its own: cases without are as they were before
             left_out=chance.among([0.0, 0.2, 0.5]),
             favoured=chance.among([0, 0, 1, 2]),
         )

@@ -67,7 +67,7 @@ def check_tier(world: World, store: Store) -> None:
 
 def found_in(events: Events, schema: Schema) -> list[Found]:
     """What these events are."""
-    numbers = events.traits[schema[NUMBER].id].values.tolist()
+    numbers = events.traits[schema[NUMBER].id].known.tolist()
     columns = (events.event_ts.tolist(), events.ingest_ts.tolist(), events.ordinal.tolist(), numbers)
     return list(zip(events.user_ids.to_pylist(), *columns, strict=True))
 
@@ -119,4 +119,5 @@ def check_forgotten(world: World) -> None:
 
 
 def _secrets(version: Version) -> list[str]:
-    return [value for value in version.values.values() if isinstance(value, str) and value.startswith("secret-")]
+    values = [item for value in version.values.values() for item in (value if isinstance(value, list) else [value])]
+    return [value for value in values if isinstance(value, str) and value.startswith("secret-")]

@@ -42,7 +42,7 @@ class World:
         self.time = WorldTime(START)
         self.disk, self.log = SimulatedDisk(self._created), SimulatedLog(self._committed)
         self.settings = Settings(max_ahead_us=plan.max_ahead_us, id_window_us=plan.id_window_us)
-        schema, epoch = make_schema(plan.user_type), bytes.fromhex(chance.token())
+        schema, epoch = make_schema(plan.user_type, lists=plan.lists), bytes.fromhex(chance.token())
         self.model = Model(plan.user_type)
         self.generations: list[Generation] = []
         self.held: list[frozenset[int]] = []  # by generation: the versions it holds
@@ -143,11 +143,13 @@ def read_change(data: bytes) -> Change:
     return Change(int(body["number"]), Schema.from_json(body["schema"]), int(body["shards"]), retention)
 
 
-def make_schema(user_type: pa.DataType) -> Schema:
-    """Few traits: one that tells events apart, one coded and nullable, one of small integers."""
+def make_schema(user_type: pa.DataType, *, lists: bool) -> Schema:
+    """Few traits: one that tells events apart, one coded and nullable, one of small integers, and maybe lists."""
     fields = [
         pa.field(NUMBER, pa.int64(), nullable=False),
         pa.field(WORD, pa.string()),
         pa.field("kind", pa.int8()),
     ]
+    if lists:
+        fields += [pa.field("words", pa.list_(pa.string())), pa.field("pair", pa.list_(pa.int8(), 2))]
     return Schema(user_id=user_type, traits=pa.schema(fields))

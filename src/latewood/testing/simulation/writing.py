@@ -46,9 +46,25 @@ def draw_schema(process: Process) -> Schema:
 def draw_value(process: Process, trait: Trait, number: int) -> Any:
     if trait.name == NUMBER:
         return number
+    if trait.is_list:
+        return _draw_list(process, trait, number)
     if trait.coded:  # now and then a value that nothing else has
         return f"secret-{number:06d}" if process.chance.happens(0.15) else process.chance.among(WORDS)
     return process.chance.among([None, 0, -1, 127])
+
+
+def _draw_list(process: Process, trait: Trait, number: int) -> list[Any] | None:
+    """Null, empty, short, or now and then of more items than are stored together."""
+    chance = process.chance
+    if chance.happens(0.2):
+        return None
+    size = trait.list_size
+    if size is None:
+        size = chance.among([0, 1, 2, 3, 300]) if chance.happens(0.1) else chance.between(0, 3)
+    if not trait.coded:
+        return [chance.among([0, -1, 127]) for _ in range(size)]
+    words = [chance.among(WORDS[1:]) for _ in range(size)]
+    return [*words[1:], f"secret-{number:06d}"] if words and chance.happens(0.15) else words
 
 
 def give_ids(process: Process, rows: list[Row]) -> None:
