@@ -248,8 +248,9 @@ def _take_away(store: Store, scratch: list[Path], root: Path | None) -> None:
     """
     assert store.tier is not None
     token, now = attempt_uuid(), store.clock.now()
+    moment = max(now, store.generation.watermark)
     try:
-        store.tier.begin_load(now, now, token, now=now)
+        store.tier.begin_load(moment, moment, token, now=now)
     except ConflictError:  # someone loads, or has taken a later moment
         store.close()
         return
