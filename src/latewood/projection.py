@@ -16,19 +16,21 @@ class Projection:
         max_len: keep the newest this many events; None keeps all, and 0 none, for a model of the features alone.
         traits: trait names, in the order wanted; "event_ts" is the events' own time. Or
         groups: feature groups, whose traits come with event_ts. Neither: event_ts and all traits.
+        ids: traits among these, dictionaries of integers, that a batch has as the integers and not as dense codes.
     Raises: SchemaError: max_len that is no count, a repeated trait, or both traits and groups.
     """
 
     max_len: int | None = None
     traits: Sequence[str] | None = None
     groups: Sequence[str] | None = None
+    ids: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.max_len is not None and (not isinstance(self.max_len, Integral) or self.max_len < 0):
             raise SchemaError(f"max_len is {self.max_len!r}; it counts events")
         if self.traits is not None and self.groups is not None:
             raise SchemaError("a projection takes either traits= or groups=")
-        for field in ("traits", "groups"):
+        for field in ("traits", "groups", "ids"):
             names = getattr(self, field)
             if isinstance(names, str):
                 raise SchemaError(f"{field}={names!r} is one string; pass a list")

@@ -11,6 +11,7 @@
     fetch             the bytes, to where kernels can read them
     assemble          what is copied to complete each output
     decode            trait by trait, straight into the output
+    ids               integers instead of their codes, where they are wanted
     buffers           memory that is used again
     materializer      all of it, in order
 

@@ -19,6 +19,7 @@ from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates, choose
 from latewood.materialize.decode import Wanted, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
+from latewood.materialize.ids import look_up
 from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import Plan, plan
@@ -257,7 +258,7 @@ class Materializer:
         items = {name: gathered(of, resolved.view.list_size(name), _POOL) for name, of in lists.items()}
         # lists of one size are rows, and need no offsets
         ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
-        return Batch(offsets=candidates.offsets, lists=ends, **self._fields(resolved, columns, items))
+        return Batch(offsets=candidates.offsets, lists=ends, **self._fields(resolved, columns, items, all_used=True))
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         candidates, places = self._choose(resolved)
@@ -275,9 +276,10 @@ class Materializer:
         items = {
             name: of.items if sizes[name] is None else gathered(of, sizes[name], _POOL) for name, of in lists.items()
         }
-        fields = self._fields(resolved, columns, items)
+        fields = self._fields(resolved, columns, items, all_used=False)
         fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
-        lists = {name: of for name, of in lists.items() if sizes[name] is None}
+        values = fields["values"]
+        lists = {name: of._replace(items=values[name]) for name, of in lists.items() if sizes[name] is None}
         return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
     def _choose(self, resolved: Resolved) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -308,18 +310,28 @@ class Materializer:
         resolved.reader.require(resolution, logged.pointers, logged.user_ids, resolved.scrub_ts)
 
     def _fields(
-        self, resolved: Resolved, columns: dict[str, TraitColumn], items: dict[str, NDArray[Any]]
+        self, resolved: Resolved, columns: dict[str, TraitColumn], items: dict[str, NDArray[Any]], *, all_used: bool
     ) -> dict[str, Any]:
-        """What a batch says, however its examples lie in the columns. Args: items: of list traits."""
+        """What a batch says, however its examples lie in the columns.
+
+        Args: items: of list traits. all_used: whether the columns hold nothing but the examples' events.
+        """
+        view = resolved.view
+        values = {
+            name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()
+        }
+        masks = {name: column.mask for name, column in columns.items() if column.mask is not None}
+        dictionaries = self._dictionaries(view, resolved.reader.generation.id)
+        for name in view.ids:
+            mask = masks.get(name) if name not in items or items[name].ndim > 1 else None
+            values[name] = look_up(name, values[name], mask, dictionaries.pop(name), _POOL, all_used=all_used)
         return {
-            "values": {
-                name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()
-            },
-            "masks": {name: column.mask for name, column in columns.items() if column.mask is not None},
-            "dictionaries": self._dictionaries(resolved.view, resolved.reader.generation.id),
+            "values": values,
+            "masks": masks,
+            "dictionaries": dictionaries,
             "weights": (resolved.resolution.status == Status.OK).astype(np.float32),
             "features": resolved.logged.features,
-            "types": resolved.view.types,
+            "types": view.types,
         }
 
     def _dictionaries(self, view: View, generation: int) -> dict[str, pa.Array]:

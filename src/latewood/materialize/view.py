@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from latewood.batch import value_types
+from latewood.errors import SchemaError
 from latewood.immutable import GenerationReader
 from latewood.materialize.decode import Wanted
 from latewood.projection import Projection
@@ -19,18 +20,24 @@ from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A projection on a schema. Raises, when made: SchemaError: a trait or group that the schema does not have."""
+    """A projection on a schema.
+
+    Raises, when made: SchemaError: a trait or group that the schema does not have, or ids of what has none.
+    """
 
     schema: Schema
     traits: dict[str, Trait | None]  # by the name of the column, in order; None is event_ts
     types: dict[str, pa.DataType]
+    ids: frozenset[str]  # the columns that are integers instead of their codes
     _wanted: dict[int, list[Wanted]] = field(default_factory=dict)  # by generation: the latest only
 
     @classmethod
     def of(cls, projection: Projection, schema: Schema) -> "View":
         names = projection.names(schema)
         traits = {name: None if name == EVENT_TS else schema[name] for name in names}
-        return cls(schema, traits, value_types(schema, names))
+        for name in projection.ids:
+            _check_ids(name, traits)
+        return cls(schema, traits, value_types(schema, names), frozenset(projection.ids))
 
     @property
     def recent(self) -> list[Trait]:
@@ -61,6 +68,18 @@ class View:
             self._wanted.clear()
             self._wanted[generation] = wanted
         return wanted
+
+
+def _check_ids(name: str, traits: dict[str, Trait | None]) -> None:
+    """Raises: SchemaError: a column that is not wanted, or is no dictionary of integers."""
+    if name not in traits:
+        raise SchemaError(
+            f"ids of {name!r} are wanted, but it is not among the projection's traits: {', '.join(traits)}"
+        )
+    trait = traits[name]
+    if trait is None or not trait.coded or not pa.types.is_integer(trait.item_type):
+        type_ = "a time" if trait is None else str(trait.type)
+        raise SchemaError(f"ids of {name!r} are wanted, but only dictionaries of integers have ids; it is {type_}")
 
 
 def _wanted(name: str, reader: GenerationReader, trait: Trait | None) -> Wanted:

@@ -159,13 +159,22 @@ def requests(
     )
 
 
-def projections(schema: Schema, *, max_len: int = 8) -> st.SearchStrategy[dict[str, Any]]:
+@st.composite
+def projections(draw: st.DrawFn, schema: Schema, *, max_len: int = 8) -> dict[str, Any]:
     """Keyword arguments of projections that a schema's store can serve."""
-    lengths = st.none() | st.integers(0, max_len)
     names = ["event_ts", *(trait.name for trait in schema)]
-    traits = st.none() | st.lists(st.sampled_from(names), unique=True)
-    by_traits = st.fixed_dictionaries({"max_len": lengths, "traits": traits})
-    if not schema.groups:
-        return by_traits
-    groups = st.lists(st.sampled_from(list(schema.groups)), unique=True, min_size=1)
-    return by_traits | st.fixed_dictionaries({"max_len": lengths, "groups": groups})
+    chosen: dict[str, Any] = {"max_len": draw(st.none() | st.integers(0, max_len))}
+    by_group = bool(schema.groups) and draw(st.sampled_from([False, True]))
+    if by_group:
+        groups = draw(st.lists(st.sampled_from(list(schema.groups)), unique=True, min_size=1))
+        chosen["groups"], names = groups, [trait.name for group in groups for trait in schema.groups[group]]
+    elif (traits := draw(st.none() | st.lists(st.sampled_from(names), unique=True))) is not None:
+        chosen["traits"] = names = traits
+    with_ids = [trait.name for trait in schema if trait.name in names and _has_ids(trait)]
+    if with_ids:
+        chosen["ids"] = draw(st.lists(st.sampled_from(with_ids), unique=True))
+    return chosen
+
+
+def _has_ids(trait: Trait) -> bool:
+    return trait.coded and pa.types.is_integer(trait.item_type)
