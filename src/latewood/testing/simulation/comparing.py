@@ -1,14 +1,14 @@
 """Law 1: examples materialized by real code, beside the oracle's Fat Rows of their requests."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from latewood.batch import Batch
-from latewood.errors import ExpiredError, LatewoodError, ScrubbedError
+from latewood.errors import ExpiredError, LatewoodError, SchemaError, ScrubbedError
 from latewood.materialize import Materializer
 from latewood.projection import Projection
 from latewood.schema import Schema
@@ -32,16 +32,20 @@ def compare(
     lacks: Callable[[], bool] = lambda: False,
 ) -> None:
     """Materialize as this process, whatever happens meanwhile, and check what came out."""
+    world = process.world
     for group in of_one_type(logged):
-        examples, scrubs = pa.concat_tables([item.examples for item in group]), process.world.scrubs_recorded()
+        examples, scrubs = pa.concat_tables([item.examples for item in group]), world.scrubs_recorded()
+        before = store.generation.id
         batch = process.attempt(
             partial(_masked, store, projection, examples),
             fits=set(projection.traits or ()) - {"event_ts"},
             lacks=lacks,
         )
         if batch is not None:
-            outcomes = expect(process.world, store, group, projection, scrubs)
-            check_batch(process.world, group, outcomes, batch, projection, store.schema)
+            outcomes = expect(world, store, group, projection, scrubs)
+            # what was looked up by one schema is given by it, though a newer one came before it was decoded
+            schemas = [generation.schema for generation in world.generations[before : store.generation.id + 1]]
+            check_batch(world, group, outcomes, batch, projection, schemas)
 
 
 def _masked(store: Store, projection: Projection, examples: pa.Table) -> Batch:
@@ -84,9 +88,12 @@ def check_batch(
     outcomes: Sequence[Outcome],
     batch: Batch,
     projection: Projection,
-    schema: Schema,
+    schemas: Sequence[Schema],
 ) -> None:
-    """Served is value for value, bit for bit what the oracle says; refused is empty and weighs nothing."""
+    """Served is value for value, bit for bit what the oracle says; refused is empty and weighs nothing.
+
+    Args: schemas: by one of which all of it must be right.
+    """
     requests = pa.concat_tables([item.requests for item in logged])
     seen = [saw for item in logged for saw in item.seen]
     for row, (outcome, weight) in enumerate(zip(outcomes, batch.weights.tolist(), strict=True)):
@@ -99,19 +106,38 @@ def check_batch(
     for row, outcome in enumerate(outcomes):
         if outcome is Outcome.SERVED:
             served[seen[row].hidden].append(row)
+    possible = [schema for schema in schemas if _columns_by(projection, schema) == list(batch.values)]
+    require(bool(possible), "columns of no schema of the time:", list(batch.values), schemas)
+    differences = [_difference(world, served, requests, made, projection, schema) for schema in possible]
+    if None not in differences:
+        raise BrokenLawError(f"law 1: {differences[-1]}")
+    world.comparisons += sum(map(len, served.values()))
+
+
+def _columns_by(projection: Projection, schema: Schema) -> list[str] | None:
+    try:
+        return list(projection.names(schema))
+    except SchemaError:
+        return None
+
+
+def _difference(
+    world: "World",
+    served: Mapping[frozenset[int], list[int]],
+    requests: pa.Table,
+    made: pa.Table,
+    projection: Projection,
+    schema: Schema,
+) -> str | None:
+    """The first row that is not what the oracle says by a schema, beside what it says."""
     for hidden, rows in served.items():
-        asked = requests.take(pa.array(rows))
-        check_same(made.take(pa.array(rows)), world.model.expected(asked, projection, schema, hidden), asked)
-        world.comparisons += len(rows)
-
-
-def check_same(made: pa.Table, expected: pa.Table, requests: pa.Table) -> None:
-    """Raises: BrokenLawError: they differ; it shows the first row that does."""
-    rows = different_rows(made, expected)
-    if len(rows):
-        row = int(rows[0])
-        got, want = made.slice(row, 1).to_pylist(), expected.slice(row, 1).to_pylist()
-        raise BrokenLawError(f"law 1: {requests.slice(row, 1).to_pylist()} got\n{got}\nand not\n{want}")
+        asked, got = requests.take(pa.array(rows)), made.take(pa.array(rows))
+        expected = world.model.expected(asked, projection, schema, hidden)
+        different = different_rows(got, expected)
+        if len(different):
+            first, wanted, had = (table.slice(int(different[0]), 1).to_pylist() for table in (asked, expected, got))
+            return f"{first} got\n{had}\nand not\n{wanted}"
+    return None
 
 
 def check_refusals(world: "World", store: Store, logged: Sequence[Logged], projection: Projection) -> None:

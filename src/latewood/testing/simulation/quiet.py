@@ -41,7 +41,7 @@ def check_examples(world: World, store: Store, projection: Projection) -> None:
         examples = pa.concat_tables([item.examples for item in group])
         batch = Materializer(store, projection, on_missing="mask")(examples)
         outcomes = expect(world, store, group, projection)
-        check_batch(world, group, outcomes, batch, projection, store.schema)
+        check_batch(world, group, outcomes, batch, projection, [store.schema])
         check_refusals(world, store, group, projection)
 
 
