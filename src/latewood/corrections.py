@@ -51,8 +51,9 @@ def _look_in(reader: GenerationReader, asked: UnseenTargetsError, intake: Intake
     located = reader.locate(keys)
     found = reader.find_rows(located, places.event_ts, places.ingest_ts, places.ordinal)
     missing = (found < 0) & (places.ingest_ts < watermark)
-    # what a scrub of events took is told by its absence alone, once it is done
-    forgotten = missing & (places.ingest_ts <= scrubs.scrubbed_at(keys))
+    # What a scrub of events took is told by its absence alone, once it is done; unless retention may have taken it, which
+    # older generations may still show.
+    forgotten = missing & (places.ingest_ts <= scrubs.scrubbed_at(keys)) & (not reader.generation.expired)
     if not reader.generation.expired:
         _refuse_missing(asked, intake, missing & (scrubs.scrubbed_at(keys) == NOT_SCRUBBED))
     there = np.flatnonzero(found >= 0)

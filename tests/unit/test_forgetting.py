@@ -449,3 +449,21 @@ def test_what_a_scrub_took_is_unknown_by_its_place_too_whenever_a_process_heard_
             row = {"user_id": ["u1"], "event_ts": [clock.now()], "item": [9], "shop": ["big shop"]}
             assert writer.append(pa.table(row | {"supersedes": [place]})).count == 1
     assert store.history("u1")["item"].to_pylist() == [3, 9, 9]
+
+
+def test_what_retention_took_of_a_scrubbed_user_is_superseded_where_it_still_shows(
+    store: lw.Store, clock: ManualClock
+) -> None:
+    """Found by the simulation: taken for forgotten, the old version stood beside the new one in an older generation."""
+    place = {"event_ts": 1010, "ingest_ts": 1010, "ordinal": 0}
+    assert store.scrub(where=lw.col("item") == 3).events == 1
+    with lw.Store.open(store.path, clock=clock) as behind:
+        assert behind.history("u1")["item"].to_pylist() == [1]
+        store.alter(retention=lw.Retention(max_age=timedelta(microseconds=1)))
+        assert store.compact(behind.generation.watermark).watermark == behind.generation.watermark
+        assert store.history("u1")["item"].to_pylist() == []
+        clock.advance(10)
+        row = {"user_id": ["u1"], "event_ts": [clock.now()], "item": [9], "shop": ["big shop"]}
+        assert store.append(pa.table(row | {"supersedes": [place]})).count == 1
+        clock.advance(10)
+        assert items(behind, capture(behind, clock, "u1")) == [[9]]

@@ -92,7 +92,7 @@ class StoredTargets:
     rows: NDArray[np.int64]  # of the table
     places: Places
     newer: Newer
-    forgotten: NDArray[np.bool_]  # not there, and of a user who was scrubbed since: a scrub may have taken it
+    forgotten: NDArray[np.bool_]  # not there: a scrub took it
 
     @classmethod
     def unseen(cls) -> "StoredTargets":
