@@ -130,7 +130,7 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
 
 def _pinned(store: CompactionStore, newest: Generation) -> list[Generation]:
     """The older generations that are read as of pins. Pins are only ever set on the newest."""
-    ids = {pin.generation for pin in store.catalog.held_pins(store.clock.now())} - {newest.id}
+    ids = store.catalog.read_as_of_pins(store.clock.now()) - {newest.id}
     return [store.catalog.load(id_) for id_ in sorted(ids)]
 
 

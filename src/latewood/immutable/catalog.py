@@ -8,7 +8,7 @@ import threading
 from bisect import bisect_left
 from dataclasses import replace
 
-from latewood.clock import DAY_US
+from latewood.clock import DAY_US, HOUR_US
 from latewood.errors import ConflictError, CorruptionError, LatewoodError, PointerError
 from latewood.immutable.manifest import Generation
 from latewood.immutable.pins import Pin, Pins
@@ -26,7 +26,11 @@ class Catalog:
 
     Args:
         epoch: the store's; a manifest of another is damage.
+
+    `clock_skew_us` is how far the clocks of those who read as of pins may be apart: so much longer a pin holds its files.
     """
+
+    clock_skew_us = HOUR_US
 
     def __init__(self, storage: Storage, epoch: bytes) -> None:
         self._storage = storage
@@ -109,7 +113,7 @@ class Catalog:
         generation has to a trait that was dropped. A generation that does not know a scrub which the newest has applied
         is not kept, pinned or not: its pins hold the first that does (R16).
 
-        Args: now: pins that have expired by then do not count; None: all count. Units: µs.
+        Args: now: pins that have expired by then, by any clock, do not count; None: all count. Units: µs.
         """
         if keep < 1:
             raise ValueError(f"keep is {keep}; the newest generation is always kept")
@@ -117,7 +121,7 @@ class Catalog:
         newest = self.latest()  # after the listing: what was published meanwhile counts as published
         pins = self._pins_left(now)
         wanted = set(range(max(0, newest.id - keep + 1), newest.id + 1))
-        wanted |= {pin.generation for pin in self._held(_unexpired(pins, now), newest)}
+        wanted |= {pin.generation for pin in self._held(_unexpired(pins, self._by_any_clock(now)), newest)}
         kept = [known for id_ in sorted(wanted) if (known := self.load(id_)).scrubs >= newest.scrubs]
         named = {shard.key for known in kept for shard in known.shards}
         garbage = [item for item in stored if item.key not in named and _decided(item.key, newest)]
@@ -135,6 +139,10 @@ class Catalog:
         """
         return self._held(_unexpired(self.pins.all(), now), self.latest())
 
+    def read_as_of_pins(self, now: int) -> set[int]:
+        """The generations that somebody may read as of a pin, by whichever clock. Units: µs."""
+        return {pin.generation for pin in self.held_pins(self._by_any_clock(now))}
+
     def pinned(self, pin: Pin) -> Generation:
         """The generation that a pin holds."""
         (held,) = self._held([pin], self.latest())
@@ -144,6 +152,9 @@ class Catalog:
         """Whether all files of a generation are there."""
         stored = {item.key for item in self._storage.list(keys.GENERATIONS)}
         return all(shard.key in stored for shard in generation.shards if shard.exists)
+
+    def _by_any_clock(self, now: int | None) -> int | None:
+        return None if now is None else now - self.clock_skew_us
 
     def _pins_left(self, now: int | None) -> list[Pin]:
         """The pins as they were set, but for those that expired long ago, which are deleted."""

@@ -15,6 +15,8 @@ from latewood.testing.simulation.host import Faults
 
 _LISTS = 5  # the number of a stream
 
+CLOCK_ERROR_MAX = 12  # µs
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -51,7 +53,7 @@ class Plan:
             actions=chance.between(1, 4) * chance.among([1, 1, 1, 1, 4]),
             switching=chance.among([0.02, 0.1, 0.3, 0.7]),
             faults=_draw_faults(chance) if faulty else Faults(),
-            clock_error=chance.among([0, 0, 3, 12]),
+            clock_error=chance.among([0, 0, 3, CLOCK_ERROR_MAX]),
             max_ahead_us=chance.among([HOUR_US, HOUR_US, 40]),
             id_window_us=chance.among([7 * DAY_US, 7 * DAY_US, 20]),
             retention=draw_retention(chance) if chance.happens(0.25) else None,

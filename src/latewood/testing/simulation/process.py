@@ -114,7 +114,7 @@ class Process:
             forgot: whether there is one for a ScrubbedError.
         Returns: None if it failed. Raises: BrokenLawError: it failed without a reason.
         """
-        errors, claims, schema = self.host.errors, len(self.world.log.claims), self._schema
+        errors, claims, published = self.host.errors, len(self.world.log.claims), len(self.world.generations)
         try:
             return call()
         except (LatewoodError, OSError) as error:
@@ -122,8 +122,8 @@ class Process:
             if isinstance(error, ConflictError):
                 is_excused = self.host.errors > errors or self.world.others_loaded(self.host, claims) or refused()
             elif isinstance(error, SchemaError):
-                newest = self.world.generations[-1].schema
-                is_excused = outdated() or schema != newest or not all(map(partial(has_name, newest), fits))
+                newest, came_since = self.world.generations[-1].schema, len(self.world.generations) > published
+                is_excused = outdated() or came_since or not all(map(partial(has_name, newest), fits))
             elif isinstance(error, (PointerError, ExpiredError)):
                 is_excused = lacks()
             elif isinstance(error, ScrubbedError):
@@ -132,12 +132,6 @@ class Process:
                 raise BrokenLawError(f"{self.name}: failed without a reason: {error!r}") from error
             self.world.trace.note(self.name, f"failed: {error}")
             return None
-
-    @property
-    def _schema(self) -> Schema | None:
-        """What the store knows, without asking the storage."""
-        known = None if self._store is None else self._store._reader
-        return None if known is None else known.generation.schema
 
     def _start(self, faults: Faults) -> bool:
         world = self.world

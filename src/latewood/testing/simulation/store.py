@@ -12,8 +12,10 @@ from latewood.mutable.log import Log
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.storage import Storage, keys
 from latewood.store import Store
+from latewood.testing.simulation.plan import CLOCK_ERROR_MAX
 
 PLACE = "simulated"
+CLOCK_SKEW_US = 2 * CLOCK_ERROR_MAX
 
 
 class SimulatedStore(Store):
@@ -27,6 +29,7 @@ class SimulatedStore(Store):
         """Open the store, read-only where there is no log."""
         description = StoreDescription.from_bytes(storage.read(keys.STORE), keys.STORE)
         store = cls(PLACE, storage, description, clock)
+        store.catalog.clock_skew_us = CLOCK_SKEW_US
         if log is not None:
             store._log, store._settings = log, settings
             store._open_for_writing(None)
