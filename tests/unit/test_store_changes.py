@@ -203,6 +203,24 @@ def test_a_reader_moves_on_where_the_values_of_a_dropped_trait_were_collected(
     assert reader.history(1).column_names == ["event_ts", "item"]
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_reader_that_is_behind_takes_the_trait_that_has_the_name_now(
+    store: lw.Store, clock: ManualClock, shared: bool
+) -> None:
+    """Found by the simulation: a SchemaError, of a change that was long over."""
+    append(store, clock)
+    store.compact()
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]})).columns
+    reader = lw.Store.open(store.path, read_only=True)
+    for number in range(store.shards):
+        reader.reader().shard(number)
+    store.alter(drop=["action"], add=pa.schema([("action", pa.string())]))
+    store.compact(keep=1)
+    materializer = lw.Materializer(reader, lw.Projection(traits=["action"]))
+    batch = materializer.shared(examples).expand() if shared else materializer(examples)
+    assert batch.to_arrow()["history"].to_pylist() == [{"action": [None]}]
+
+
 def test_a_reader_moves_on_where_recent_values_of_a_dropped_trait_were_collected(
     store: lw.Store, clock: ManualClock
 ) -> None:

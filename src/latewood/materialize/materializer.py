@@ -1,9 +1,9 @@
 """Materializer: examples + projection → batch, by the stages of this folder in their order."""
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,11 @@ from latewood.vocabulary import Vocabulary
 # The events are gone; any other status says that something is wrong.
 _FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT, Status.EXPIRED, Status.SCRUBBED)
 _POOL = BufferPool()
+B = TypeVar("B")
+
+
+class _ChangedTraitError(SchemaError):
+    """A newer schema has another trait by a name that is wanted: the examples have to be read anew."""
 
 
 class MaterializeStore(Protocol):
@@ -101,19 +106,21 @@ class Materializer:
             ScrubbedError: (unless masked) retention took the events, or the user was scrubbed. LeakageError: an example
             holds what its request could not have seen. CorruptionError: damaged bytes.
         """
-        return self._batch(self.resolve(examples))
+        return self._make(examples, self._batch)
 
     def shared(self, examples: Any) -> SharedBatch:
         """As calling it, but what several examples see is in memory once: for many examples per user, nothing is copied.
 
         An example has a copy of its own where recent or invisible events lie between or behind its stored ones.
         """
-        resolved = self.resolve(examples)
-        while True:
-            batch = self._decode_shared(resolved)
-            if self._knows_all_values(resolved):
-                return batch
-            resolved = self._look_up_again(resolved)
+        return self._make(examples, self._shared_batch)
+
+    def _make(self, examples: Any, make: Callable[[Resolved], B]) -> B:
+        """Both halves; anew, by a newer schema, if that turns out to be needed in between."""
+        try:
+            return make(self.resolve(examples))
+        except _ChangedTraitError:
+            return make(self.resolve(examples))
 
     def resolve(self, examples: Any) -> Resolved:
         """The first half: read the examples and look up their pointers. A loader does it for many batches at once.
@@ -215,6 +222,13 @@ class Materializer:
                 return batch
             resolved = self._look_up_again(resolved)
 
+    def _shared_batch(self, resolved: Resolved) -> SharedBatch:
+        while True:
+            batch = self._decode_shared(resolved)
+            if self._knows_all_values(resolved):
+                return batch
+            resolved = self._look_up_again(resolved)
+
     def _knows_all_values(self, resolved: Resolved) -> bool:
         """Whether the codes of a batch just made mean what they meant in its generation.
 
@@ -243,7 +257,7 @@ class Materializer:
             view = self._view()
         scrubs, scrub_ts = self._scrubbed_at(logged.keys)
         if any(trait.id not in logged.recents.columns for trait in view.recent):
-            raise SchemaError(
+            raise _ChangedTraitError(
                 "the schema changed while these examples were materialized: a trait has become another one"
             )
         return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
