@@ -16,6 +16,7 @@ from latewood.immutable import GenerationReader, Scrubs, read_newest
 from latewood.immutable.resolve import Located, Rows
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.intake import Intake
+from latewood.lists import offsets_of
 from latewood.mutable import GONE, SEVERAL, Newer, StoredTargets, UnseenTargetsError
 
 
@@ -85,9 +86,9 @@ def _find_newer(reader: GenerationReader, located: Located, rows: NDArray[np.int
     users = Located(*np.ascontiguousarray(pairs))
     counts = reader.event_counts(users)
     history = reader.read(Rows(*users, np.zeros_like(counts), counts), [])
-    starts = np.cumsum(counts) - counts
+    bounds = offsets_of(counts)
     for i, of in zip(gone.tolist(), user.ravel().tolist(), strict=True):
-        start, stop = int(starts[of]), int(starts[of] + counts[of])
+        start, stop = int(bounds[of]), int(bounds[of + 1])
         found = start + np.flatnonzero(history.ingest_ts[start:stop] == at[i])
         if len(found) == 1:
             newer.event_ts[i], newer.ordinal[i] = history.event_ts[found[0]], history.ordinal[found[0]]

@@ -16,6 +16,7 @@ from latewood.errors import ConflictError, ScrubbedError
 from latewood.events import NEVER, Events, Suppressions, concat_events, no_events, no_suppressions
 from latewood.immutable import Generation, GenerationReader, Scrubs
 from latewood.immutable.resolve import Located, Rows
+from latewood.lists import positions
 from latewood.mutable import MutableTier
 from latewood.schema import Schema, Trait
 from latewood.users import UserKeys
@@ -71,7 +72,7 @@ def read_histories(store: HistoryStore, users: UserKeys, traits: Sequence[Trait]
         located = reader.locate(users)
         counts = reader.event_counts(located)
         runs = Rows(*(column[counts > 0] for column in (*located, np.zeros_like(counts), counts)))
-        return located, reader.read(runs, traits), _counted(counts)
+        return located, reader.read(runs, traits), positions(np.zeros_like(counts), counts)
 
     reader, (located, events, row), recent = read_both(store, stored, lambda events: _of_users(events, users))
     both, rows = recent.with_stored(events), np.append(row, np.full(len(recent.events), RECENT))
@@ -203,11 +204,6 @@ def _places(keys: UserKeys, users: UserKeys) -> NDArray[np.int64]:
     known = {pair: i for i, pair in enumerate(zip(users.hash.tolist(), users.check.tolist(), strict=True))}
     pairs = zip(keys.hash.tolist(), keys.check.tolist(), strict=True)
     return np.fromiter((known.get(pair, -1) for pair in pairs), np.int64, len(keys.hash))
-
-
-def _counted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0 to n for every run of n."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _up_to(recent: Events, events: Events) -> int:

@@ -50,6 +50,15 @@ def positions(starts: NDArray[np.int64], lengths: NDArray[Any]) -> NDArray[np.in
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
 
 
+def take_runs(offsets: NDArray[np.int64], rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Some of n runs that lie back to back, in another order: their offsets then, and where each element is now.
+
+    Shapes: offsets (n + 1,), rows (k,) → (k + 1,), (elements of these runs,).
+    """
+    lengths = np.diff(offsets)[rows]
+    return offsets_of(lengths), positions(offsets[:-1][rows], lengths)
+
+
 def split_lists(array: pa.Array) -> ListParts:
     """The items and lengths of an array of lists; items of nulls, which Arrow may keep, are left out."""
     n, mask = len(array), None

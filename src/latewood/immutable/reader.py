@@ -18,6 +18,7 @@ from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
 from latewood.immutable.refusals import require
 from latewood.immutable.resolve import Located, Measured, Resolution, Rows
+from latewood.lists import offsets_of
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.storage import Storage
@@ -258,6 +259,5 @@ class GenerationReader:
 
 def _back_to_back(rows: Rows) -> tuple[Ranges, int]:
     """Runs of rows as ranges that fill an output, and its size."""
-    counts = rows.stop - rows.start
-    ends = np.cumsum(counts)
-    return Ranges(*rows, ends - counts), int(ends[-1]) if len(ends) else 0
+    offsets = offsets_of(rows.stop - rows.start)
+    return Ranges(*rows, offsets[:-1]), int(offsets[-1])

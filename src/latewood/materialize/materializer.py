@@ -14,6 +14,7 @@ from latewood.columns import Column, TraitColumn
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
+from latewood.lists import offsets_of
 from latewood.materialize.assemble import Segments, assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates, choose
@@ -265,7 +266,7 @@ class Materializer:
         parts, lengths = split(candidates, *places), np.diff(candidates.offsets)
         views = are_views(candidates, parts)
         # only the others have a place of their own
-        own = np.concatenate([[0], np.cumsum(np.where(views, 0, lengths))])
+        own = offsets_of(np.where(views, 0, lengths))
         parts = replace(parts, place=np.where(views, NOWHERE, own[:-1]))
         planned = plan(parts, int(own[-1]))
         segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)

@@ -19,7 +19,8 @@ from latewood.clock import show_ts
 from latewood.columns import TraitColumn, column_from_arrow, conform, null_column, times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.kernels import kernel
-from latewood.materialize.suppress import SUPERSEDES, Places, read_places, refuse_places, take_runs
+from latewood.lists import offsets_of, take_runs
+from latewood.materialize.suppress import SUPERSEDES, Places, read_places, refuse_places
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.vocabulary import Vocabulary
@@ -73,7 +74,7 @@ class Recents:
 def _spread(offsets: NDArray[np.int64], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     counts = np.zeros(count, np.int64)
     counts[rows] = np.diff(offsets)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return offsets_of(counts)
 
 
 def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:

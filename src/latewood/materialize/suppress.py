@@ -20,6 +20,7 @@ from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Located, Resolution, Runs
 from latewood.kernels import kernel
+from latewood.lists import offsets_of, take_runs
 from latewood.pointer import Pointers
 
 SUPERSEDES = "supersedes"
@@ -99,14 +100,6 @@ def _leave_out(runs: Any, hit_offsets: Any, hits: Any, offsets: Any, out: Any) -
                 out[0, at], out[1, at] = start, stop - start
                 at += 1
     offsets[len(offsets) - 1] = at
-
-
-def take_runs(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs of elements in another order: their new offsets, and where each element was."""
-    first, counts = offsets[:-1][rows], np.diff(offsets)[rows]
-    taken = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(counts, out=taken[1:])
-    return taken, np.arange(taken[-1]) + np.repeat(first - taken[:-1], counts)
 
 
 def read_places(array: pa.Array) -> Places | None:
@@ -189,8 +182,7 @@ def find_hits(
     if not hit.any():
         return None
     owner, rows = places.owner[hit], rows[hit]
-    offsets = np.zeros(len(places.offsets), np.int64)
-    np.cumsum(np.bincount(owner, minlength=len(offsets) - 1), out=offsets[1:])
+    offsets = offsets_of(np.bincount(owner, minlength=len(places.offsets) - 1))
     return Hits(offsets, rows[np.lexsort((rows, owner))])
 
 
