@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column, TraitColumn, null_column
-from latewood.events import NEVER, Events
+from latewood.events import Events
 from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
 from latewood.immutable.refusals import require
@@ -33,6 +33,7 @@ from latewood.stripes import (
     decode_column,
     decode_list_column,
     superseded_index,
+    superseded_times,
 )
 from latewood.users import UserKeys, shard_of
 
@@ -208,11 +209,7 @@ class GenerationReader:
         column = superseded_index(self.tables.columns)
         if column is None:
             return None
-        times, mask = self.read_column(rows, column, np.dtype(np.int64), nullable=True)
-        if mask is None:
-            return times if len(times) else None
-        times[mask] = NEVER
-        return None if mask.all() else times
+        return superseded_times(self.read_column(rows, column, np.dtype(np.int64), nullable=True))
 
     def _open(self, numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -135,12 +135,11 @@ class Vocabulary:
             plain = self.to_arrow(trait, Column(items)).dictionary_decode()
             return join_lists(ListParts(plain, lengths, mask), trait.value_type)
         codes = pa.array(column.values, pa.int32(), mask=column.mask)
-        used = column.values if column.mask is None else column.values[~column.mask]
+        used = column.known
         # numpy's maximum: Arrow's takes ten times as long, and captures ask for a few codes at a time
         at_least = int(used.max()) + 1 if len(used) else 0
-        values = self._lists[trait.id].values(
-            at_least, visitors=False
-        )  # the column may have been read before they came
+        # without visitors: the column may have been read before they came
+        values = self._lists[trait.id].values(at_least, visitors=False)
         if values.null_count and values.take(codes).null_count > codes.null_count:
             raise ScrubbedError(f"a value of trait {trait.name!r} was forgotten while it was read; read again")
         return pa.DictionaryArray.from_arrays(codes, values)
