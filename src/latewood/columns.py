@@ -199,6 +199,11 @@ def plain_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.dictionary_decode()
 
 
+def with_nulls(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
+    """With nulls in these rows, and what stood there nowhere: a validity over it would leave the bytes in the buffer."""
+    return array.take(pa.array(np.arange(len(array)), mask=rows))
+
+
 def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np.int64]:
     """Times as int64 µs: from int64 µs or any Arrow timestamp (naive = UTC).
 

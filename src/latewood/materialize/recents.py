@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from latewood.clock import show_ts
 from latewood.columns import TraitColumn, column_from_arrow, conform, null_column, times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
+from latewood.events import PLACE
 from latewood.kernels import kernel
 from latewood.lists import offsets_of, take_runs
 from latewood.materialize.suppress import SUPERSEDES, Places, read_places, refuse_places
@@ -92,10 +93,9 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     if column.null_count:
         raise SchemaError(f"column 'recent' has a null in row {column.is_null().index(True).as_py()}")
     lists = dict(zip([field.name for field in column.type], column.flatten(), strict=True))
-    _require(["event_ts", "ingest_ts", "ordinal"], lists)
+    _require(PLACE, lists)
     labels = [trait.label for trait in traits if trait.label in lists or not trait.added]
-    wanted = ["event_ts", "ingest_ts", "ordinal", *labels]
-    places, flat = _flat({name: lists[name] for name in wanted if name in lists})
+    offsets, flat = _flat({name: lists[name] for name in (*PLACE, *labels) if name in lists})
     if len(flat["event_ts"]):
         _require(labels, lists)
     order = np.empty((3, len(flat["event_ts"])), np.int64)
@@ -104,7 +104,7 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     order[2] = _ordinals(flat["ordinal"])
     columns = {trait.id: _trait_column(flat.get(trait.label), order.shape[1], trait, vocabulary) for trait in traits}
     supersedes = read_places(lists[SUPERSEDES]) if SUPERSEDES in lists else None
-    return _in_order(Recents(places, order, columns, supersedes))
+    return _in_order(Recents(offsets, order, columns, supersedes))
 
 
 def _require(wanted: Sequence[str], lists: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from latewood.clock import show_ts
 from latewood.columns import times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
+from latewood.events import PLACE
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Located, Resolution, Runs
 from latewood.kernels import kernel
@@ -24,7 +25,6 @@ from latewood.lists import offsets_of, take_runs
 from latewood.pointer import Pointers
 
 SUPERSEDES = "supersedes"
-_FIELDS = ("event_ts", "ingest_ts", "ordinal")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +117,7 @@ def read_places(array: pa.Array) -> Places | None:
         return None
     flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     fields = [field.name for field in flat.type] if pa.types.is_struct(flat.type) else []
-    if missing := [field for field in _FIELDS if field not in fields]:
+    if missing := [field for field in PLACE if field not in fields]:
         raise SchemaError(f"column '{name}' is {array.type}; a place also has {', '.join(missing)}")
     if flat.null_count:
         raise SchemaError(f"column '{name}' has a null in its element {flat.is_null().index(True).as_py()}")

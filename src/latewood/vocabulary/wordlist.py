@@ -22,11 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from latewood.columns import with_nulls
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Trait
 from latewood.storage import Storage, keys
 from latewood.vocabulary.blanked import Blanked
 from latewood.vocabulary.chunk import Place, decode_chunk, encode_chunk
+from latewood.vocabulary.extent import listed_chunks
 
 CODES_MAX = 2**31 - 1
 
@@ -195,9 +197,7 @@ class Wordlist:
         with self._lock:
             if self._loaded:
                 return
-            folder = keys.vocabulary_folder(self._trait.id)
-            found = [keys.parse_vocabulary_chunk(stored.key) for stored in self._storage.list(folder)]
-            last = max((parsed[1] for parsed in found if parsed), default=-1)
+            last = max(listed_chunks(self._storage, self._trait.id), default=-1)
             self.blank()
             while (missing := len(self._chunks)) <= last:
                 if self._read_next():
@@ -257,7 +257,7 @@ def _without(values: pa.Array, codes: Collection[int]) -> pa.Array:
         return values
     mask = np.zeros(len(values), np.bool_)
     mask[places] = True
-    return values.take(pa.array(np.arange(len(values)), mask=mask))  # masking would leave the bytes in the buffer
+    return with_nulls(values, mask)
 
 
 def _with(values: pa.Array, visitors: Mapping[int, str | int]) -> pa.Array:
