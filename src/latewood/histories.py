@@ -76,7 +76,7 @@ def read_histories(store: HistoryStore, users: UserKeys, traits: Sequence[Trait]
 
     reader, (located, events, row), recent = read_both(store, stored, lambda events: _of_users(events, users))
     both, rows = recent.with_stored(events), np.append(row, np.full(len(recent.events), RECENT))
-    user = _places(both.keys, users)
+    user = _indices(both.keys, users)
     order = np.lexsort((both.ordinal, both.ingest_ts, both.event_ts, user))
     bounds = np.searchsorted(user[order], np.arange(len(users.hash) + 1))
     return Histories(reader, located, bounds, both.take(order), rows[order])
@@ -196,11 +196,11 @@ def _recent(store: HistoryStore, generation: Generation, wanted: Callable[[Event
 
 def _of_users(events: Events, users: UserKeys) -> Events:
     near = np.flatnonzero(np.isin(events.keys.hash, users.hash))
-    return events.take(near[_places(events.keys.take(near), users) >= 0])
+    return events.take(near[_indices(events.keys.take(near), users) >= 0])
 
 
-def _places(keys: UserKeys, users: UserKeys) -> NDArray[np.int64]:
-    """Each key's place among some users, -1 where it is none of them."""
+def _indices(keys: UserKeys, users: UserKeys) -> NDArray[np.int64]:
+    """Which of some users each key is, -1 where it is none of them."""
     known = {pair: i for i, pair in enumerate(zip(users.hash.tolist(), users.check.tolist(), strict=True))}
     pairs = zip(keys.hash.tolist(), keys.check.tolist(), strict=True)
     return np.fromiter((known.get(pair, -1) for pair in pairs), np.int64, len(keys.hash))
