@@ -158,7 +158,7 @@ def gather_places(  # type: ignore[no-untyped-def]
 @typed_kernel(
     types.void(_IN_I64, _IN_I64, _IN_I64, _IN_I32, _I64, _I64, _I64, _I64, _I32, _I64, _I64),
 )
-def locate(  # type: ignore[no-untyped-def]
+def find_rows(  # type: ignore[no-untyped-def]
     of_users, of_event_ts, of_ingest_ts, of_ordinal, ties, users, event_ts, ingest_ts, ordinal, previous, rows
 ):
     """The arena's row at each place, -1 where there is none: from the newest of its tied group back."""
