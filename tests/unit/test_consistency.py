@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
-from latewood.standing import look
+from latewood.consistency import read_consistently
 from latewood.testing import ManualClock
 
 SCHEMA = lw.Schema(user_id=pa.string(), traits=pa.schema([("item", pa.int64()), ("shop", pa.string())]))
@@ -188,7 +188,7 @@ def test_what_goes_on_failing_while_the_store_stands_still_is_an_error(store: lw
         raise lw.CorruptionError("damage")
 
     with pytest.raises(lw.CorruptionError, match="damage"):
-        look(store, take)
+        read_consistently(store, take)
     assert looks == [2, 2]
 
 
@@ -199,6 +199,6 @@ def test_a_store_that_never_stands_still(store: lw.Store) -> None:
         append(store, "ann", 5)
         return advance()
 
-    assert look(store, take, lambda _: True) < look(store, take, until=advance())
+    assert read_consistently(store, take, lambda _: True) < read_consistently(store, take, until=advance())
     with pytest.raises(lw.ConflictError, match="changed 20 times in a row while it was looked at"):
-        look(store, take, lambda _: True, until=advance() + 1_000_000)
+        read_consistently(store, take, lambda _: True, until=advance() + 1_000_000)
