@@ -2,9 +2,11 @@
 
 A trait has an Arrow type (what goes in and what `to_arrow` gives back) and a numpy dtype (what a batch holds: timestamps
 as int64 µs, strings and dictionaries as int32 codes). A trait may be a list, of any length or of one size; then both are
-said of its items. Trait ids are permanent: stored columns are named by id, so that a
-name that is dropped and added again is a new trait (docs/protocol.md R17). Examples are logged by a trait's label, which
-is its first name, or, where another trait ever had that label, the name with its id: no two traits share a label, ever.
+said of its items.
+
+Trait ids are permanent: stored columns are named by id, so that a name that is dropped and added again is a new trait
+(docs/protocol.md R17). Examples are logged by a trait's label, which is its first name, or, where another trait ever had
+that label, the name with its id: no two traits share a label, ever.
 """
 
 import json
