@@ -32,7 +32,7 @@ class CorrectedStore(Protocol):
         """Look for a newer one."""
 
 
-def look_up(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) -> StoredTargets:
+def look_up_targets(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) -> StoredTargets:
     """What the newest generation says of the events that rows supersede, and that the tier has no more.
 
     Raises: ConflictError: names the row and the place of an event that never was. Where retention or a scrub took events,
@@ -46,6 +46,7 @@ def look_up(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) ->
 
 
 def _look_in(reader: GenerationReader, asked: UnseenTargetsError, intake: Intake, scrubs: Scrubs) -> StoredTargets:
+    """`look_up_targets` in one generation."""
     if reader.generation.scrubs > len(scrubs):
         scrubs.refresh()
     places, keys, watermark = asked.places, intake.events.keys.take(asked.rows), reader.generation.watermark

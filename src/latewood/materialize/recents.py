@@ -21,7 +21,7 @@ from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.events import PLACE
 from latewood.kernels import kernel
 from latewood.lists import offsets_of, take_runs
-from latewood.materialize.suppress import SUPERSEDES, Places, read_places, refuse_places
+from latewood.materialize.suppress import SUPERSEDES, SupersededPlaces, read_places, refuse_places
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.vocabulary import Vocabulary
@@ -39,7 +39,7 @@ class Recents:
     offsets: NDArray[np.int64]
     order: NDArray[np.int64]
     columns: dict[int, TraitColumn]
-    supersedes: Places | None = None  # the stored events that newer versions took the place of; None: of no example
+    supersedes: SupersededPlaces | None = None  # the stored events that newer versions replaced; None: of no example
 
     def __len__(self) -> int:
         return self.order.shape[1]

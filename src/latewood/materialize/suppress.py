@@ -28,10 +28,10 @@ SUPERSEDES = "supersedes"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
-    """Places in the total order, some for each of n examples. Shapes: offsets (n + 1,), order (3, m).
+class SupersededPlaces:
+    """Where the stored events stand in the total order that were superseded when each of n requests came.
 
-    `order` holds event_ts, ingest_ts and ordinal.
+    Shapes: offsets (n + 1,): whose places are which; order (3, m): event_ts, ingest_ts and ordinal.
     """
 
     offsets: NDArray[np.int64]
@@ -42,15 +42,15 @@ class Places:
         """Whose each place is. Shapes: (m,)."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    def take(self, rows: NDArray[np.int64]) -> "Places":
+    def take(self, rows: NDArray[np.int64]) -> "SupersededPlaces":
         """The places of the examples at these rows, in this order."""
         offsets, at = take_runs(self.offsets, rows)
-        return Places(offsets, np.ascontiguousarray(self.order[:, at]))
+        return SupersededPlaces(offsets, np.ascontiguousarray(self.order[:, at]))
 
-    def slice(self, start: int, stop: int) -> "Places":
+    def slice(self, start: int, stop: int) -> "SupersededPlaces":
         """The places of the examples from `start` to `stop`."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
-        return Places(self.offsets[start : stop + 1] - first, np.ascontiguousarray(self.order[:, first:last]))
+        return SupersededPlaces(self.offsets[start : stop + 1] - first, np.ascontiguousarray(self.order[:, first:last]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +102,7 @@ def _leave_out(runs: Any, hit_offsets: Any, hits: Any, offsets: Any, out: Any) -
     offsets[len(offsets) - 1] = at
 
 
-def read_places(array: pa.Array) -> Places | None:
+def read_places(array: pa.Array) -> SupersededPlaces | None:
     """Read the list `recent.supersedes`; None where it names nothing.
 
     Raises: SchemaError: not lists of places, or a null.
@@ -129,10 +129,10 @@ def read_places(array: pa.Array) -> Places | None:
     order[0] = times_from_arrow(columns["event_ts"], f"{name}.event_ts")
     order[1] = times_from_arrow(columns["ingest_ts"], f"{name}.ingest_ts")
     order[2] = ordinals.to_numpy()
-    return Places(offsets - offsets[0], order)
+    return SupersededPlaces(offsets - offsets[0], order)
 
 
-def refuse_places(places: Places, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
+def refuse_places(places: SupersededPlaces, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
     """Check that the places are of stored events that the request could have seen.
 
     Raises: LeakageError: an event ingested at or after the cutoff, or that happened after the end. PointerError: one
@@ -156,7 +156,7 @@ def refuse_places(places: Places, pointers: Pointers, cutoff: NDArray[np.int64])
     raise PointerError(f"{event} number {places.order[2, at]}, stands there twice")
 
 
-def _repeated(places: Places) -> NDArray[np.bool_]:
+def _repeated(places: SupersededPlaces) -> NDArray[np.bool_]:
     """Which places repeat another of the same example."""
     keys = (*places.order, places.owner)
     by_place = np.lexsort(keys)
@@ -169,7 +169,7 @@ def _repeated(places: Places) -> NDArray[np.bool_]:
 
 
 def find_hits(
-    reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: Places | None
+    reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: SupersededPlaces | None
 ) -> Hits | None:
     """Which of the rows that pointers mean are superseded in the examples' recents; None where none is.
 
@@ -186,7 +186,9 @@ def find_hits(
     return Hits(offsets, rows[np.lexsort((rows, owner))])
 
 
-def hit_rows(reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: Places) -> NDArray[np.int64]:
+def hit_rows(
+    reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: SupersededPlaces
+) -> NDArray[np.int64]:
     """The row of each place, among those that its pointer means; -1 where the pointer does not mean it."""
     owner, (event_ts, ingest_ts, ordinal) = places.owner, places.order
     located = Located(resolution.shard[owner], resolution.user[owner])

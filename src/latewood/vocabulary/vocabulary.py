@@ -261,7 +261,7 @@ class Vocabulary:
             plain = words.to_pylist()
         except UnicodeDecodeError as error:
             raise SchemaError(f"column {trait.name!r} holds text that is not UTF-8: {error}") from None
-        codes = wordlist.lookup(plain) if add else wordlist.look_up_to_read(plain)
+        codes = wordlist.look_up(plain) if add else wordlist.look_up_to_read(plain)
         if None in codes and add:
             codes = wordlist.add(words)  # all of them: one that was known may be blanked meanwhile
         elif None in codes:

@@ -67,7 +67,7 @@ class Wordlist:
         """How many chunks were read so far."""
         return len(self._chunks)
 
-    def lookup(self, words: list[str | int]) -> list[int | None]:
+    def look_up(self, words: list[str | int]) -> list[int | None]:
         """Codes of what is known here, None for the rest."""
         self._load()
         return list(map(self._codes.get, words))
@@ -75,7 +75,7 @@ class Wordlist:
     def look_up_to_read(self, words: list[str | int]) -> list[int | None]:
         """Codes of what is known here, None for the rest. They go on meaning these words in this process."""
         with self._lock:
-            codes = self.lookup(words)
+            codes = self.look_up(words)
             if len(self._read) < self._size:
                 self._read = np.concatenate([self._read, np.zeros(self._size - len(self._read), np.bool_)])
             self._read[[code for code in codes if code is not None]] = True
@@ -110,7 +110,7 @@ class Wordlist:
         """Make sure that the list has these distinct values, durably. Returns: their codes."""
         with self._lock:
             plain = words.to_pylist()
-            while None in (codes := self.lookup(plain)):
+            while None in (codes := self.look_up(plain)):
                 if not self._append(words.filter(pa.array([code is None for code in codes], pa.bool_()))):
                     self.refresh()
             return codes
