@@ -199,6 +199,13 @@ def plain_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.dictionary_decode()
 
 
+def struct_fields(array: pa.Array) -> dict[str, pa.Array]:
+    """The fields of a struct column by name, null where the struct is; none where it is no struct."""
+    if not pa.types.is_struct(array.type):
+        return {}
+    return dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+
+
 def with_nulls(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
     """With nulls in these rows, and what stood there nowhere: a validity over it would leave the bytes in the buffer."""
     return array.take(pa.array(np.arange(len(array)), mask=rows))

@@ -16,7 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import show_ts
-from latewood.columns import TraitColumn, column_from_arrow, conform, null_column, times_from_arrow
+from latewood.columns import (
+    TraitColumn,
+    column_from_arrow,
+    conform,
+    first_row,
+    null_column,
+    struct_fields,
+    times_from_arrow,
+)
 from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.events import PLACE
 from latewood.kernels import kernel
@@ -91,8 +99,8 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
             f"column 'recent' is {column.type}; it is a struct of lists, as capture and backfill write it"
         )
     if column.null_count:
-        raise SchemaError(f"column 'recent' has a null in row {column.is_null().index(True).as_py()}")
-    lists = dict(zip([field.name for field in column.type], column.flatten(), strict=True))
+        raise SchemaError(f"column 'recent' has a null in row {first_row(column.is_null())}")
+    lists = struct_fields(column)
     _require(PLACE, lists)
     labels = [trait.label for trait in traits if trait.label in lists or not trait.added]
     offsets, flat = _flat({name: lists[name] for name in (*PLACE, *labels) if name in lists})
@@ -119,7 +127,7 @@ def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.A
         if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
             raise SchemaError(f"column 'recent.{name}' is {array.type}; it is a list")
         if array.null_count:
-            raise SchemaError(f"column 'recent.{name}' has a null in row {array.is_null().index(True).as_py()}")
+            raise SchemaError(f"column 'recent.{name}' has a null in row {first_row(array.is_null())}")
         offsets = array.offsets.to_numpy()
         begin, end = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
         if first is None:

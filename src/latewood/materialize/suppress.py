@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import show_ts
-from latewood.columns import times_from_arrow
+from latewood.columns import first_row, struct_fields, times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
 from latewood.events import PLACE
 from latewood.immutable import GenerationReader
@@ -111,17 +111,16 @@ def read_places(array: pa.Array) -> SupersededPlaces | None:
     if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
         raise SchemaError(f"column '{name}' is {array.type}; it is a list of places")
     if array.null_count:
-        raise SchemaError(f"column '{name}' has a null in row {array.is_null().index(True).as_py()}")
+        raise SchemaError(f"column '{name}' has a null in row {first_row(array.is_null())}")
     offsets = array.offsets.to_numpy().astype(np.int64)
     if not len(array) or offsets[0] == offsets[-1]:
         return None
     flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
-    fields = [field.name for field in flat.type] if pa.types.is_struct(flat.type) else []
-    if missing := [field for field in PLACE if field not in fields]:
+    columns = struct_fields(flat)
+    if missing := [field for field in PLACE if field not in columns]:
         raise SchemaError(f"column '{name}' is {array.type}; a place also has {', '.join(missing)}")
     if flat.null_count:
-        raise SchemaError(f"column '{name}' has a null in its element {flat.is_null().index(True).as_py()}")
-    columns = dict(zip(fields, flat.flatten(), strict=True))
+        raise SchemaError(f"column '{name}' has a null in its element {first_row(flat.is_null())}")
     ordinals = columns["ordinal"]
     if ordinals.null_count or not pa.types.is_integer(ordinals.type):
         raise SchemaError(f"column '{name}.ordinal' is {ordinals.type} with {ordinals.null_count} nulls, not integers")
