@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from latewood.clock import Clock
 from latewood.columns import TraitColumn
-from latewood.corrections import CorrectedStore, look_up
+from latewood.corrections import CorrectedStore, look_up_targets
 from latewood.errors import CorruptionError, SchemaError
 from latewood.immutable import Generation
 from latewood.intake import Intake, read_events
@@ -66,7 +66,7 @@ def append(store: AppendStore, tier: MutableTier, table: pa.Table, late: Late) -
                 stored=stored,
             )
         except UnseenTargetsError as asked:
-            stored = look_up(asked, intake, store)
+            stored = look_up_targets(asked, intake, store)
         except StaleSchemaError:
             continue  # a generation that has applied a change was published meanwhile
         except StaleCodesError as stale:

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import Column, Lists, TraitColumn, column_to_arrow, compact_lists, portions
+from latewood.columns import Column, Lists, TraitColumn, column_to_arrow, compact_lists, lists_to_arrow, portions
 from latewood.errors import CorruptionError
-from latewood.lists import ListParts, join_lists, offsets_of, positions
+from latewood.lists import offsets_of, positions
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
 
 HISTORY = "history"
@@ -132,8 +132,7 @@ class Batch:
         column, type_ = self.column(name, first, last), self.types[name]
         if not isinstance(column, Lists):
             return self._plain(name, column, type_)
-        items, _, lengths, mask = column.compact()
-        return join_lists(ListParts(self._plain(name, Column(items), type_.value_type), lengths, mask), type_)
+        return lists_to_arrow(column, type_, lambda items: self._plain(name, items, type_.value_type))
 
     def _plain(self, name: str, column: Column, type_: pa.DataType) -> pa.Array:
         if name not in self.dictionaries:

@@ -5,7 +5,7 @@ of a pool of items: what permutes events moves two numbers for each and leaves t
 them down makes them `compact` first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -115,18 +115,19 @@ def compact_lists(items: NDArray[Any], lengths: NDArray[Any], mask: NDArray[np.b
 
 def null_column(trait: Trait, count: int) -> TraitColumn:
     """A trait of `count` events that do not have it."""
-    mask = np.ones(count, np.bool_) if count else None
-    if trait.is_list:
-        return compact_lists(np.zeros(0, trait.dtype), np.zeros(count, np.int32), mask)
-    return Column(np.zeros(count, trait.dtype), mask)
+    return _nulls(count, trait.dtype, trait.is_list)
 
 
 def nulls_like(column: TraitColumn, count: int) -> TraitColumn:
     """`count` nulls, of the kind of a column."""
+    return _nulls(count, column.dtype, isinstance(column, Lists))
+
+
+def _nulls(count: int, dtype: np.dtype[Any], are_lists: bool) -> TraitColumn:
     mask = np.ones(count, np.bool_) if count else None
-    if isinstance(column, Lists):
-        return compact_lists(np.zeros(0, column.dtype), np.zeros(count, np.int32), mask)
-    return Column(np.zeros(count, column.dtype), mask)
+    if are_lists:
+        return compact_lists(np.zeros(0, dtype), np.zeros(count, np.int32), mask)
+    return Column(np.zeros(count, dtype), mask)
 
 
 def concat_columns(parts: Sequence[TraitColumn]) -> TraitColumn:
@@ -196,6 +197,18 @@ def plain_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     if pa.types.is_string_view(array.type.value_type):  # as polars has them: Arrow cannot take views by row
         array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
     return array.dictionary_decode()
+
+
+def struct_fields(array: pa.Array) -> dict[str, pa.Array]:
+    """The fields of a struct column by name, null where the struct is; none where it is no struct."""
+    if not pa.types.is_struct(array.type):
+        return {}
+    return dict(zip((field.name for field in array.type), array.flatten(), strict=True))
+
+
+def with_nulls(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
+    """With nulls in these rows, and what stood there nowhere: a validity over it would leave the bytes in the buffer."""
+    return array.take(pa.array(np.arange(len(array)), mask=rows))
 
 
 def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np.int64]:
@@ -308,10 +321,13 @@ def column_from_arrow(array: pa.Array) -> TraitColumn:
 
     Timestamps become int64 µs. Bits are kept: NaN payloads and -0.0 survive.
     """
-    if is_list(array.type):
-        items, lengths, mask = split_lists(array)
-        return compact_lists(plain_from_arrow(items).values, lengths, mask)
-    return plain_from_arrow(array)
+    return lists_from_arrow(array, plain_from_arrow) if is_list(array.type) else plain_from_arrow(array)
+
+
+def lists_from_arrow(array: pa.Array, read: Callable[[pa.Array], Column]) -> Lists:
+    """An array of lists as a column. Args: read: makes numbers of the items, whatever these are in Arrow."""
+    items, lengths, mask = split_lists(array)
+    return compact_lists(read(items).values, lengths, mask)
 
 
 def plain_from_arrow(array: pa.Array) -> Column:
@@ -334,14 +350,17 @@ def _values(array: pa.Array) -> NDArray[Any]:
 def column_to_arrow(column: TraitColumn, type_: pa.DataType) -> pa.Array:
     """The inverse of `column_from_arrow`, to an array of `type_` (plain types and lists of them only)."""
     if isinstance(column, Lists):
-        items, _, lengths, mask = column.compact()
-        return join_lists(
-            ListParts(column_to_arrow(Column(items), type_.value_type), lengths.astype(np.int64), mask), type_
-        )
+        return lists_to_arrow(column, type_, lambda items: column_to_arrow(items, type_.value_type))
     if pa.types.is_timestamp(type_):
         return pa.array(column.values, pa.int64(), mask=column.mask).view(type_)
     # from_pandas=False: a NaN is a value, not a null
     return pa.array(column.values, type_, mask=column.mask, from_pandas=False)
+
+
+def lists_to_arrow(lists: Lists, type_: pa.DataType, write: Callable[[Column], pa.Array]) -> pa.Array:
+    """The inverse of `lists_from_arrow`, to an array of `type_`. Args: write: makes Arrow's items of the numbers."""
+    items, _, lengths, mask = lists.compact()
+    return join_lists(ListParts(write(Column(items)), lengths, mask), type_)
 
 
 def filled(count: int, value: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from latewood.immutable import GenerationReader, Scrubs, read_newest
 from latewood.immutable.resolve import Located, Rows
 from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.intake import Intake
+from latewood.lists import offsets_of
 from latewood.mutable import GONE, SEVERAL, Newer, StoredTargets, UnseenTargetsError
 
 
@@ -31,7 +32,7 @@ class CorrectedStore(Protocol):
         """Look for a newer one."""
 
 
-def look_up(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) -> StoredTargets:
+def look_up_targets(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) -> StoredTargets:
     """What the newest generation says of the events that rows supersede, and that the tier has no more.
 
     Raises: ConflictError: names the row and the place of an event that never was. Where retention or a scrub took events,
@@ -45,6 +46,7 @@ def look_up(asked: UnseenTargetsError, intake: Intake, store: CorrectedStore) ->
 
 
 def _look_in(reader: GenerationReader, asked: UnseenTargetsError, intake: Intake, scrubs: Scrubs) -> StoredTargets:
+    """`look_up_targets` in one generation."""
     if reader.generation.scrubs > len(scrubs):
         scrubs.refresh()
     places, keys, watermark = asked.places, intake.events.keys.take(asked.rows), reader.generation.watermark
@@ -85,9 +87,9 @@ def _find_newer(reader: GenerationReader, located: Located, rows: NDArray[np.int
     users = Located(*np.ascontiguousarray(pairs))
     counts = reader.event_counts(users)
     history = reader.read(Rows(*users, np.zeros_like(counts), counts), [])
-    starts = np.cumsum(counts) - counts
+    bounds = offsets_of(counts)
     for i, of in zip(gone.tolist(), user.ravel().tolist(), strict=True):
-        start, stop = int(starts[of]), int(starts[of] + counts[of])
+        start, stop = int(bounds[of]), int(bounds[of + 1])
         found = start + np.flatnonzero(history.ingest_ts[start:stop] == at[i])
         if len(found) == 1:
             newer.event_ts[i], newer.ordinal[i] = history.event_ts[found[0]], history.ordinal[found[0]]

@@ -17,6 +17,7 @@ from latewood.columns import TraitColumn, concat_columns, null_column, nulls_lik
 from latewood.schema import Schema
 from latewood.users import UserKeys, no_keys
 
+PLACE = ("event_ts", "ingest_ts", "ordinal")  # what an event's place in the total order of its user's consists of
 NEVER = 2**63 - 1  # the time at which an event is superseded that is not
 NO_TIE = EARLIEST_TS - 1  # the ingest time of a request that is no event: before every event's at the same event_ts
 

@@ -23,7 +23,7 @@ ITEMS_AT_ONCE = 1 << 24  # of the lists of all columns together
 _ITEMS = 512  # of a list of any length, since nobody knows: embeddings are often written so
 
 
-class Rows(NamedTuple):
+class FileRows(NamedTuple):
     """Some rows of a file."""
 
     path: str
@@ -81,7 +81,7 @@ def rows_at_once(columns: pa.Schema) -> int:
     return max(1, min(ROWS_AT_ONCE, ITEMS_AT_ONCE // items)) if items else ROWS_AT_ONCE
 
 
-def read_rows(fragment: "ds.Fragment", columns: pa.Schema | None = None) -> Iterator[Rows]:
+def read_rows(fragment: "ds.Fragment", columns: pa.Schema | None = None) -> Iterator[FileRows]:
     """A fragment's rows, in order. Args: columns: those wanted, and as what. Raises: SchemaError: names the file."""
     first = 0
     wanted = {} if columns is None else {"schema": columns, "columns": columns.names}
@@ -89,11 +89,11 @@ def read_rows(fragment: "ds.Fragment", columns: pa.Schema | None = None) -> Iter
     with reading(fragment.path, lambda: first):
         for batch in fragment.to_batches(batch_size=at_once, **wanted):
             if batch.num_rows:
-                yield Rows(fragment.path, first, pa.Table.from_batches([batch]))
+                yield FileRows(fragment.path, first, pa.Table.from_batches([batch]))
                 first += batch.num_rows
 
 
-def read_files(paths: str | Path | Sequence[str | Path]) -> Iterator[Rows]:
+def read_files(paths: str | Path | Sequence[str | Path]) -> Iterator[FileRows]:
     """The rows of files, in order, some at a time. Raises: SchemaError: names the file."""
     for path in expand(paths):
         for fragment in open_fragments(path):

@@ -16,6 +16,7 @@ from latewood.errors import ConflictError, ScrubbedError
 from latewood.events import NEVER, Events, Suppressions, concat_events, no_events, no_suppressions
 from latewood.immutable import Generation, GenerationReader, Scrubs
 from latewood.immutable.resolve import Located, Rows
+from latewood.lists import positions
 from latewood.mutable import MutableTier
 from latewood.schema import Schema, Trait
 from latewood.users import UserKeys
@@ -71,11 +72,11 @@ def read_histories(store: HistoryStore, users: UserKeys, traits: Sequence[Trait]
         located = reader.locate(users)
         counts = reader.event_counts(located)
         runs = Rows(*(column[counts > 0] for column in (*located, np.zeros_like(counts), counts)))
-        return located, reader.read(runs, traits), _counted(counts)
+        return located, reader.read(runs, traits), positions(np.zeros_like(counts), counts)
 
     reader, (located, events, row), recent = read_both(store, stored, lambda events: _of_users(events, users))
     both, rows = recent.with_stored(events), np.append(row, np.full(len(recent.events), RECENT))
-    user = _places(both.keys, users)
+    user = _indices(both.keys, users)
     order = np.lexsort((both.ordinal, both.ingest_ts, both.event_ts, user))
     bounds = np.searchsorted(user[order], np.arange(len(users.hash) + 1))
     return Histories(reader, located, bounds, both.take(order), rows[order])
@@ -195,19 +196,14 @@ def _recent(store: HistoryStore, generation: Generation, wanted: Callable[[Event
 
 def _of_users(events: Events, users: UserKeys) -> Events:
     near = np.flatnonzero(np.isin(events.keys.hash, users.hash))
-    return events.take(near[_places(events.keys.take(near), users) >= 0])
+    return events.take(near[_indices(events.keys.take(near), users) >= 0])
 
 
-def _places(keys: UserKeys, users: UserKeys) -> NDArray[np.int64]:
-    """Each key's place among some users, -1 where it is none of them."""
+def _indices(keys: UserKeys, users: UserKeys) -> NDArray[np.int64]:
+    """Which of some users each key is, -1 where it is none of them."""
     known = {pair: i for i, pair in enumerate(zip(users.hash.tolist(), users.check.tolist(), strict=True))}
     pairs = zip(keys.hash.tolist(), keys.check.tolist(), strict=True)
     return np.fromiter((known.get(pair, -1) for pair in pairs), np.int64, len(keys.hash))
-
-
-def _counted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0 to n for every run of n."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _up_to(recent: Events, events: Events) -> int:

@@ -21,9 +21,10 @@ from latewood.columns import (
     plain_array,
     read_table,
     times_from_arrow,
+    with_nulls,
 )
 from latewood.errors import SchemaError
-from latewood.events import Events
+from latewood.events import PLACE, Events
 from latewood.mutable import Places, Supersedes, hash_content, hash_ids
 from latewood.schema import Schema, Trait, is_text
 from latewood.users import user_keys
@@ -32,7 +33,6 @@ from latewood.users import user_keys
 Encode = Callable[[Trait, pa.Array], TraitColumn]
 
 _OURS = ("user_id", "event_ts", "ingest_ts", "event_id", "supersedes")
-_PLACE = ("event_ts", "ingest_ts", "ordinal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def read_events(
     if uncoded is not None and supersedes is not None:
         uncoded = uncoded & ~supersedes.deletions  # they say nothing
     if uncoded is not None and uncoded.any():
-        coded = {trait: _without(array, uncoded) for trait, array in coded.items()}
+        coded = {trait: with_nulls(array, uncoded) for trait, array in coded.items()}
     columns = plain | {trait.id: encode(trait, array) for trait, array in coded.items()}
     events = replace(events, traits={trait.id: columns[trait.id] for trait in arrays})
     return replace(intake, events=events, uncoded=uncoded)
@@ -183,11 +183,6 @@ def _conform(table: pa.Table, name: str | None, trait: Trait, supersedes: Supers
     return conform(array, replace(trait, nullable=True))
 
 
-def _without(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
-    """With nulls in these rows."""
-    return array.take(pa.array(np.arange(len(array)), mask=rows))
-
-
 def _read_event_ts(table: pa.Table, supersedes: Supersedes | None) -> NDArray[np.int64]:
     """Event times, 0 in the rows of deletions. Raises: SchemaError: another row has none."""
     if "event_ts" not in table.column_names:
@@ -199,10 +194,10 @@ def _read_event_ts(table: pa.Table, supersedes: Supersedes | None) -> NDArray[np
         return np.zeros(len(table), np.int64)
     if supersedes is None or not supersedes.deletions.any():
         return times_from_arrow(table["event_ts"], "event_ts")
-    return times_from_arrow(_filled(one_array(table["event_ts"]), supersedes.deletions), "event_ts")
+    return times_from_arrow(_zero_where_null(one_array(table["event_ts"]), supersedes.deletions), "event_ts")
 
 
-def _filled(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
+def _zero_where_null(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
     """With 0 instead of the nulls in these rows."""
     if pa.types.is_null(array.type):
         array = array.cast(pa.int64())
@@ -229,7 +224,7 @@ def _read_supersedes(table: pa.Table) -> Supersedes | None:
 def _read_places(column: pa.StructArray, chosen: NDArray[np.bool_]) -> Places:
     """Raises: SchemaError: other fields than a place has, or one that is null or out of range."""
     fields = [field.name for field in column.type]
-    if sorted(fields) != sorted(_PLACE):
+    if sorted(fields) != sorted(PLACE):
         raise SchemaError(
             f"column 'supersedes' is {column.type}; an event is named by its event_id, or by its place, "
             f"struct<event_ts, ingest_ts, ordinal>"
@@ -239,12 +234,12 @@ def _read_places(column: pa.StructArray, chosen: NDArray[np.bool_]) -> Places:
         if (missing := part.is_null().to_numpy(zero_copy_only=False) & chosen).any():
             raise SchemaError(f"column 'supersedes', row {int(np.argmax(missing))}: its {name} is null")
     times = []
-    for name in _PLACE[:2]:
-        part = _filled(parts[name], ~chosen)
+    for name in PLACE[:2]:
+        part = _zero_where_null(parts[name], ~chosen)
         if pa.types.is_integer(part.type):
             part = _narrowed(part, pa.int64(), name)
         times.append(times_from_arrow(part, f"supersedes.{name}"))
-    ordinal = _narrowed(_filled(parts["ordinal"], ~chosen), pa.int32(), "ordinal").to_numpy()
+    ordinal = _narrowed(_zero_where_null(parts["ordinal"], ~chosen), pa.int32(), "ordinal").to_numpy()
     if len(ordinal) and ordinal.min() < 0:
         row = int(np.argmax(ordinal < 0))
         raise SchemaError(f"column 'supersedes', row {row}: ordinal {ordinal[row]} is no event's")

@@ -1,7 +1,8 @@
 """Lists as Arrow lays them out, in any of its ways: their items, back to back, and where each list begins.
 
 Arrow has lists with offsets of 32 or 64 bits, views that lie anywhere, and lists of one size. Here they become one thing,
-and one thing becomes what a trait's type asks for.
+and one thing becomes what a trait's type asks for. How offsets follow from lengths is here, too: whatever is of several
+elements each (the events of examples, the rows of users) lies as lists do.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +19,10 @@ _ITEMS_MAX = 2**31 - 1  # Arrow's offsets of lists are int32
 
 
 class ListParts(NamedTuple):
-    """n lists. Shapes: items: as many as `lengths` says, back to back; lengths, mask (n,), a null's length is 0."""
+    """n lists, while their items are Arrow's still; `columns.Lists` is what they become.
+
+    Shapes: items (sum of lengths,), back to back, without any of a null; lengths, mask (n,), a null's length is 0.
+    """
 
     items: pa.Array
     lengths: NDArray[np.integer[Any]]
@@ -48,6 +52,15 @@ def positions(starts: NDArray[np.int64], lengths: NDArray[Any]) -> NDArray[np.in
     """The positions of all elements of some runs, run after run. Shapes: (n,), (n,) → (sum of lengths,)."""
     offsets = offsets_of(lengths)
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+
+
+def take_runs(offsets: NDArray[np.int64], rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Some of n runs that lie back to back, in another order: their offsets then, and where each element is now.
+
+    Shapes: offsets (n + 1,), rows (k,) → (k + 1,), (elements of these runs,).
+    """
+    lengths = np.diff(offsets)[rows]
+    return offsets_of(lengths), positions(offsets[:-1][rows], lengths)
 
 
 def split_lists(array: pa.Array) -> ListParts:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.columns import times_from_arrow, times_to_arrow
+from latewood.columns import first_row, struct_fields, times_from_arrow, times_to_arrow
 from latewood.errors import PointerError
 from latewood.schema import TIME_TYPE
 
@@ -81,13 +81,12 @@ class Pointers:
 
         Raises: PointerError: not a pointer column, a null, a negative count, or a pointer of another store or epoch.
         """
-        names = [field.name for field in uih.type] if pa.types.is_struct(uih.type) else []
-        if missing := [name for name in _NAMES if name not in names]:
+        fields: dict[str, Any] = struct_fields(uih)
+        if missing := [name for name in _NAMES if name not in fields]:
             raise PointerError(f"column 'uih' is {uih.type}; a pointer also has {', '.join(missing)}")
-        fields: dict[str, Any] = dict(zip(names, uih.flatten(), strict=True))
         for name, column in fields.items():
             if column.null_count:
-                raise PointerError(f"column 'uih.{name}' has a null in row {column.is_null().index(True).as_py()}")
+                raise PointerError(f"column 'uih.{name}' has a null in row {first_row(column.is_null())}")
         if (row := _first_of_another(fields["epoch"], epoch)) >= 0:
             other = fields["epoch"][row].as_py().hex()
             raise PointerError(f"row {row}: the pointer is of epoch {other}, the store is {epoch.hex()}")

@@ -2,9 +2,11 @@
 
 A trait has an Arrow type (what goes in and what `to_arrow` gives back) and a numpy dtype (what a batch holds: timestamps
 as int64 µs, strings and dictionaries as int32 codes). A trait may be a list, of any length or of one size; then both are
-said of its items. Trait ids are permanent: stored columns are named by id, so that a
-name that is dropped and added again is a new trait (docs/protocol.md R17). Examples are logged by a trait's label, which
-is its first name, or, where another trait ever had that label, the name with its id: no two traits share a label, ever.
+said of its items.
+
+Trait ids are permanent: stored columns are named by id, so that a name that is dropped and added again is a new trait
+(docs/protocol.md R17). Examples are logged by a trait's label, which is its first name, or, where another trait ever had
+that label, the name with its id: no two traits share a label, ever.
 """
 
 import json
@@ -58,13 +60,13 @@ class Trait:
     @property
     def coded(self) -> bool:
         """Whether values, of a list the items, are stored as int32 codes of the store's vocabulary."""
-        type_ = self._stored_type
+        type_ = self._element_type
         return pa.types.is_dictionary(type_) or pa.types.is_string(type_)
 
     @property
     def item_type(self) -> pa.DataType:
         """The Arrow type of the items of a list themselves; of a trait that is no list, of its values."""
-        type_ = self._stored_type
+        type_ = self._element_type
         return type_.value_type if pa.types.is_dictionary(type_) else type_
 
     @property
@@ -75,7 +77,7 @@ class Trait:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of `Batch.values`: of a list, of its items."""
-        type_ = self._stored_type
+        type_ = self._element_type
         if self.coded:
             return np.dtype(np.int32)
         if pa.types.is_timestamp(type_):
@@ -83,7 +85,8 @@ class Trait:
         return np.dtype(type_.to_pandas_dtype())
 
     @property
-    def _stored_type(self) -> pa.DataType:
+    def _element_type(self) -> pa.DataType:
+        """The type without the list around it, if there is one, but with a dictionary."""
         return self.type.value_type if self.is_list else self.type
 
 
@@ -285,7 +288,7 @@ def _trait_type(field: pa.Field) -> pa.DataType:
     """The type as a store keeps it: text is `string`, times are µs, dictionary indices are int32, of lists the items."""
     type_ = field.type
     if not is_list(type_):
-        return _item_type(type_, field.name)
+        return _kept_type(type_, field.name)
     if is_list(type_.value_type):
         raise SchemaError(f"trait {field.name!r}: a store cannot hold lists of lists, {type_}")
     size = type_.list_size if pa.types.is_fixed_size_list(type_) else None
@@ -293,14 +296,15 @@ def _trait_type(field: pa.Field) -> pa.DataType:
         raise SchemaError(f"trait {field.name!r}: lists of size 0 hold nothing")
     if size is not None and size > LIST_ITEMS_MAX:
         raise SchemaError(f"trait {field.name!r}: lists of size {size:,}; a list has at most {LIST_ITEMS_MAX:,} items")
-    return _list_of(_item_type(type_.value_type, field.name), size)
+    return _list_of(_kept_type(type_.value_type, field.name), size)
 
 
 def _list_of(item_type: pa.DataType, size: int | None) -> pa.DataType:
     return pa.list_(item_type) if size is None else pa.list_(item_type, size)
 
 
-def _item_type(type_: pa.DataType, name: str) -> pa.DataType:
+def _kept_type(type_: pa.DataType, name: str) -> pa.DataType:
+    """`_trait_type` of what is no list. Raises: SchemaError: a type that no store holds."""
     if pa.types.is_dictionary(type_):
         value = pa.string() if is_text(type_.value_type) else type_.value_type
         if not (pa.types.is_string(value) or pa.types.is_integer(value)):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import one_array, read_table
+from latewood.columns import one_array, read_table, struct_fields
 from latewood.errors import SchemaError
 from latewood.examples import rewrite_log
 from latewood.immutable import GenerationReader, read_newest
@@ -145,12 +145,11 @@ def _seal(store: MaterializeStore, table: pa.Table) -> tuple[pa.Table, SealRepor
 
 def _carry_any(recent: pa.Array) -> NDArray[np.bool_]:
     """Which examples have recent events, or suppress stored ones."""
-    names = [field.name for field in recent.type] if pa.types.is_struct(recent.type) else []
-    if "event_ts" not in names:
+    lists = struct_fields(recent)
+    if "event_ts" not in lists:
         raise SchemaError(
             f"column 'recent' is {recent.type}; it is a struct of lists, as capture and backfill write it"
         )
-    lists = dict(zip(names, recent.flatten(), strict=True))
     carry = np.zeros(len(recent), np.bool_)
     for name in ("event_ts", SUPERSEDES):
         if name in lists:
@@ -231,7 +230,7 @@ def _with_pointers(table: pa.Table, old: Pointers, rows: NDArray[np.int64], new:
         columns[name][rows] = getattr(new, name)
     pointers = replace(old, **columns).to_arrow()
     uih = one_array(table[UIH])
-    own = dict(zip((field.name for field in uih.type), uih.flatten(), strict=True))
+    own = struct_fields(uih)
     children = [pointers.field(f.name).cast(f.type) if f.name in columns else own[f.name] for f in uih.type]
     return _with_column(table, UIH, pa.StructArray.from_arrays(children, fields=list(uih.type)))
 

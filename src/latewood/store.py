@@ -19,7 +19,7 @@ from latewood.appending import append
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import Clock, as_clock, show_ts, to_us
-from latewood.columns import TraitColumn, read_table
+from latewood.columns import TraitColumn, one_array, read_table
 from latewood.compaction import compact, rollback, was_published
 from latewood.conditions import Condition
 from latewood.errors import (
@@ -340,14 +340,13 @@ class Store:
             before = self.generation.id, len(self.scrubs)
             examples = read_examples(self, user, end_ts=moment, cutoff=moment)
             try:
-                history = self._materialize(examples, Projection()).to_arrow()["history"].combine_chunks()
+                history = one_array(self._materialize(examples, Projection()).to_arrow()["history"])
                 break
             except (ExpiredError, ScrubbedError):  # a newer generation, or a scrub, came between the two: there is less
                 if before == (self.generation.id, len(self.scrubs)):
                     raise
-        lists = history.chunk(0) if isinstance(history, pa.ChunkedArray) else history
-        names = [field.name for field in lists.type]
-        return pa.table({name: column.flatten() for name, column in zip(names, lists.flatten(), strict=True)})
+        names = [field.name for field in history.type]
+        return pa.table({name: column.flatten() for name, column in zip(names, history.flatten(), strict=True)})
 
     def reader(self) -> GenerationReader:
         """The newest generation that this store has seen, opened for reading."""

@@ -52,14 +52,14 @@ ALLOWED: dict[str, set[str]] = {
     "sealing": {"examples", "immutable", "materialize", "stripes"},
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},
     "histories": {"immutable", "mutable", "vocabulary"},
-    "standing": {"histories"},
-    "explain": {"capture", "histories", "immutable", "intake", "materialize", "standing", "store", "stripes"},
+    "consistency": {"histories"},
+    "explain": {"capture", "consistency", "histories", "immutable", "intake", "materialize", "store", "stripes"},
     "verification": {
-        *("examples", "histories", "immutable", "materialize", "mutable", "standing", "storage", "store", "stripes"),
+        *("consistency", "examples", "histories", "immutable", "materialize", "mutable", "storage", "store", "stripes"),
     },
     "exporting": {"examples", "files", "histories", "loading", "store"},
     "migration": {
-        *("capture", "examples", "histories", "immutable", "intake", "materialize", "standing", "store"),
+        *("capture", "consistency", "examples", "histories", "immutable", "intake", "materialize", "store"),
         "verification",
     },
     "files": set(),

@@ -202,6 +202,7 @@ def test_a_correction_that_comes_while_the_recent_events_are_read_is_seen_whole_
     for name in [name for name in dir(tier) if name.startswith(("scan", "supp"))]:
         monkeypatch.setattr(tier, name, between(getattr(tier, name)))
     lw.export_events(behind, tmp_path / "events.parquet")
+    assert 22 in store.history("u1")["item"].to_pylist(), "it came meanwhile"
     table = pq.read_table(tmp_path / "events.parquet")
     at = dict(zip(table["item"].to_pylist(), table["superseded_at"].cast(pa.int64()).to_pylist(), strict=True))
     assert at in ({1: None, 2: None, 3: None}, {1: None, 2: 1_200, 3: None, 22: None})

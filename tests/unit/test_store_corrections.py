@@ -135,10 +135,10 @@ def test_what_was_evicted_after_the_look_is_looked_at_again(
     base = place(10, happen(store, clock, 10))
     settle(store, clock)
     looks = []
-    look_up = appending.look_up
+    look_up_targets = appending.look_up_targets
 
     def then_another(*arguments: Any) -> Any:
-        found = look_up(*arguments)
+        found = look_up_targets(*arguments)
         looks.append(found.watermark)
         if len(looks) == 1:
             with lw.Store.open(store.path, clock=clock) as other:
@@ -146,7 +146,7 @@ def test_what_was_evicted_after_the_look_is_looked_at_again(
                 settle(other, clock)
         return found
 
-    monkeypatch.setattr(appending, "look_up", then_another)
+    monkeypatch.setattr(appending, "look_up_targets", then_another)
     with pytest.raises(lw.ConflictError, match="row 0 supersedes an event that was superseded already"):
         happen(store, clock, 12, supersedes=base)
     before, of_the_other, after = looks

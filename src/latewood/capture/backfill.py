@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from latewood.capture.doubts import Histories, doubt_of_grids
+from latewood.capture.doubts import HistoryCounts, doubt_of_grids
 from latewood.capture.examples import make_examples
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
@@ -48,14 +48,14 @@ def backfill(
     checked = read_requests(requests, store.schema)
     if len(checked):
         _fix_the_past(store, store.tier, checked, complete)
-    histories, tables, doubt, start = Histories(store.tier), list[pa.Table](), None, 0
+    histories, tables, doubt, start = HistoryCounts(store.tier), list[pa.Table](), None, 0
     while not tables or start < len(checked):
         part = checked.slice(start, start + at_once)
         reading, examples = make_examples(store, part, part.cutoff)
         if (
             tables and examples.schema != tables[0].schema
         ):  # the store's has changed: all examples are made by the new one
-            histories, tables, start = Histories(store.tier), [], 0
+            histories, tables, start = HistoryCounts(store.tier), [], 0
             continue
         if not tables:
             doubt = doubt_of_grids(part, reading)

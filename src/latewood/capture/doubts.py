@@ -25,7 +25,7 @@ _JANUARY_US = 31 * DAY_US  # of 1970, where seconds and milliseconds that are ta
 _GRIDS = (("whole days", 86_400_000_000, 4), ("whole seconds", 1_000_000, 2), ("whole milliseconds", 1_000, 2))
 
 
-class Histories:
+class HistoryCounts:
     """Counts the requests that have a history and, among those with earlier events, those that lost it to ingest time."""
 
     def __init__(self, tier: MutableTier) -> None:

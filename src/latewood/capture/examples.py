@@ -24,6 +24,7 @@ from latewood.errors import ConflictError, CorruptionError, ScrubbedError
 from latewood.events import no_suppressions
 from latewood.immutable.reader import GenerationReader
 from latewood.immutable.resolve import Measured
+from latewood.lists import offsets_of
 from latewood.mutable import Recent, TierState, no_view
 from latewood.pointer import Pointers
 from latewood.users import UserKeys
@@ -123,7 +124,7 @@ def _without_places(recent: Recent, withheld: NDArray[np.bool_]) -> Recent:
     """Without the superseded places of some requests."""
     counts = np.diff(recent.suppressed_offsets)
     kept = np.flatnonzero(np.repeat(~withheld, counts))
-    offsets = np.concatenate([[0], np.cumsum(np.where(withheld, 0, counts))]).astype(np.int64)
+    offsets = offsets_of(np.where(withheld, 0, counts))
     return replace(recent, suppressed_offsets=offsets, suppressed=recent.suppressed.take(kept))
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import first_row, times_from_arrow
+from latewood.columns import first_row, struct_fields, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.events import NO_TIE
 from latewood.pointer import PLACE_TYPE
@@ -43,13 +43,12 @@ def _fields(
     array: pa.Array, name: str, wanted: tuple[str, ...], within: NDArray[np.bool_]
 ) -> tuple[dict[str, pa.Array], NDArray[np.bool_]]:
     """The fields of a struct column and where it is not null."""
-    names = [field.name for field in array.type] if pa.types.is_struct(array.type) else []
-    if not set(wanted) <= set(names):
+    fields = struct_fields(array)  # where the struct is null, so are they
+    if not set(wanted) <= fields.keys():
         what = (
             "an anchor is a struct of ingest_ts and ordinal" if name == ANCHOR else f"a place has {', '.join(wanted)}"
         )
         raise SchemaError(f"column '{name}' is {array.type}; {what}")
-    fields = dict(zip(names, array.flatten(), strict=True))  # where the struct is null, so are they
     present = pc.is_valid(array).to_numpy(zero_copy_only=False) & within
     for field in wanted:
         half = pc.and_(pc.is_null(fields[field]), pa.array(present))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from latewood.capture import body
 from latewood.capture.recents import recent_type
 from latewood.lists import is_list
-from latewood.mutable import Wanted
+from latewood.mutable import WantedTrait
 from latewood.pointer import EPOCH_BYTES, POINTER_TYPE
 from latewood.schema import TIME_TYPE, Schema, Trait
 
@@ -38,7 +38,7 @@ class Plan:
 
     schema: pa.Schema  # of the columns
     fields: tuple[pa.Field, ...]  # likewise
-    wanted: tuple[Wanted, ...]  # the traits of the recent events
+    wanted: tuple[WantedTrait, ...]  # the traits of the recent events
     ready: tuple[tuple[Trait, int], ...]  # those that Arrow lays out: words, and lists; each with its first buffer
     buffers: NDArray[np.int64]
     nodes: NDArray[np.int64]
@@ -126,7 +126,7 @@ class _Sketch:
         for column, field in enumerate(list(POINTER_TYPE)[1:]):
             self.given(column, field.type.bit_width)
 
-    def recents(self, schema: Schema) -> tuple[tuple[Wanted, ...], tuple[tuple[Trait, int], ...]]:
+    def recents(self, schema: Schema) -> tuple[tuple[WantedTrait, ...], tuple[tuple[Trait, int], ...]]:
         """`recent`. Returns: the traits to read, and those that Arrow lays out with their first buffers."""
         self.struct(body.REQUESTS)
         ready = []
@@ -144,7 +144,7 @@ class _Sketch:
         self.struct(body.PLACES)
         for column, bits in enumerate(_PLACE, _FIRST_PLACE):
             self.given(column, bits, body.PLACES)
-        return tuple(Wanted(trait.id, trait.dtype) for trait in schema), tuple(ready)
+        return tuple(WantedTrait(trait.id, trait.dtype) for trait in schema), tuple(ready)
 
     def numbers(self, column: int, bits: int) -> None:
         """Numbers, or flags of one bit."""

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from latewood.clock import EARLIEST_TS, show_ts
 from latewood.errors import LatewoodError
-from latewood.files import Rows
+from latewood.files import FileRows
 from latewood.progress import Bar, progress_bar
 from latewood.schema import Schema
 
@@ -78,7 +78,7 @@ def moment(ts: int, raw: bool) -> int | str | None:
     return ts if raw else None if ts == EARLIEST_TS else show_ts(ts)
 
 
-def where(rows: Rows, error: BaseException) -> str:
+def where(rows: FileRows, error: BaseException) -> str:
     """In which file an error arose; and, if it names a row, from where that row is counted."""
     counted = f", counting rows from {rows.first:,}" if re.search(r"\brow \d", str(error)) else ""
     return f"in {rows.path}{counted}"

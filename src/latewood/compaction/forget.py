@@ -108,9 +108,8 @@ def _blank_unused(store: CompactionStore, newest: Generation) -> None:
         generation, uuid = attempt
         noted = store.catalog.load(generation)
         if noted.uuid == uuid:
-            store.vocabulary.follow(
-                noted.schema
-            )  # who compacts need not have known its traits, and erases their values
+            # who compacts need not have known its traits, and erases their values
+            store.vocabulary.follow(noted.schema)
             codes = _read_note(store.storage, stored.key, newest.epoch)
             if generation != newest.id:  # whoever published since should have seen to it; look again all the same
                 try:

@@ -9,6 +9,7 @@ from latewood.columns import Column, TraitColumn, null_column
 from latewood.compaction.plan import OldUsers, Plan
 from latewood.compaction.spill import Spill
 from latewood.immutable import Generation
+from latewood.lists import offsets_of
 from latewood.schema import Trait
 from latewood.storage import Storage
 from latewood.stripes import (
@@ -94,9 +95,9 @@ class OldShard:
     def _tail_ranges(self, plan: Plan) -> tuple[Ranges, int]:
         """The rows that a plan decodes, and how many they are."""
         users = np.flatnonzero(plan.tail_rows)
-        ends = np.cumsum(plan.tail_rows[users])
-        rows = (plan.old_user[users], plan.tail_start[users], plan.tail_stop[users], ends - plan.tail_rows[users])
-        return Ranges(np.zeros(len(users), np.int64), *rows), int(ends[-1]) if len(ends) else 0
+        offsets = offsets_of(plan.tail_rows[users])
+        rows = (plan.old_user[users], plan.tail_start[users], plan.tail_stop[users], offsets[:-1])
+        return Ranges(np.zeros(len(users), np.int64), *rows), int(offsets[-1])
 
     def superseded_at(self, plan: Plan) -> NDArray[np.int64] | None:
         """Of the rows that a plan decodes: NEVER where not; None where none of them is."""

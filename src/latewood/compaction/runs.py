@@ -22,6 +22,7 @@ from latewood.compaction.settings import Settings
 from latewood.compaction.spill import Spill
 from latewood.errors import CorruptionError
 from latewood.events import NEVER, Events, Suppressions, no_events
+from latewood.lists import offsets_of
 from latewood.stripes import FIRST_TRAIT, Carried, UserRun, superseded_column
 from latewood.users import no_keys
 
@@ -124,7 +125,7 @@ class RunMaker:
         new_offsets = plan.new_offsets - plan.new_offsets[0]
         new = [Column(events.event_ts), Column(events.ingest_ts - events.event_ts), Column(events.ordinal)]
         traits = [events.traits[trait.id] for trait in self.recipe.schema]
-        old_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(plan.tail_rows)])
+        old_offsets = offsets_of(plan.tail_rows)
         if old is None or not old_offsets[-1]:
             return Rows(new_offsets, [*new, *traits], events.superseded_at)
         built_in = [old.tails(plan, column) for column in self.recipe.columns[:FIRST_TRAIT]]

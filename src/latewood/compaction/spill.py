@@ -17,6 +17,7 @@ from latewood.columns import Lists, TraitColumn, null_column
 from latewood.compaction.spill_file import SpilledRun, SpillFile
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events, concat_events
+from latewood.lists import offsets_of
 from latewood.schema import Schema
 from latewood.stripes import gather_lists
 from latewood.users import shard_of
@@ -159,7 +160,7 @@ class Spill:
         small = buckets.astype(np.uint16 if self._buckets < 1 << 16 else np.int64)  # sorted by radix
         order = np.argsort(small, kind="stable").astype(np.int64, copy=False)
         counts = np.bincount(small, minlength=self._buckets)
-        return parts, order, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        return parts, order, offsets_of(counts)
 
     def _flush(self) -> None:
         parts, order, rows = self._by_bucket()

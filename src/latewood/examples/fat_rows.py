@@ -19,7 +19,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from latewood.batch import HISTORY, Batch
-from latewood.columns import Column, Lists, TraitColumn, compact_lists, one_array, plain_from_arrow, read_table
+from latewood.columns import (
+    Column,
+    Lists,
+    TraitColumn,
+    compact_lists,
+    one_array,
+    plain_from_arrow,
+    read_table,
+    struct_fields,
+)
 from latewood.errors import CorruptionError, SchemaError
 from latewood.examples.files import ExampleFile, reading
 from latewood.examples.leaves import leaves
@@ -100,7 +109,7 @@ class FatRowWriter:
             raise SchemaError(f"the rows lack a struct column 'history'; they have: {', '.join(table.column_names)}")
         nullable = self._nullable
         if nullable is None:
-            lists = dict(zip(_names(table), one_array(table[HISTORY]).flatten(), strict=True))
+            lists = struct_fields(one_array(table[HISTORY]))
             nullable = [name for name, values in lists.items() if values.flatten().null_count]
         i = table.schema.get_field_index(HISTORY)
         self._schema = table.schema.set(i, _strict_field(table.schema.field(i).type, frozenset(nullable)))
@@ -143,10 +152,6 @@ class FatRowWriter:
             self._writer.write_table(part, row_group_size=self._row_group_size)
             start += len(part)
         self._buffer = [table.slice(start)] if start < len(table) else []
-
-
-def _names(table: pa.Table) -> list[str]:
-    return _fields(table.schema.field(HISTORY).type)
 
 
 def _fields(type_: pa.StructType) -> list[str]:
@@ -244,7 +249,7 @@ class FatRows:
 
     def _batch(self, rows: pa.RecordBatch, traits: list[str], features: list[str]) -> Batch:
         history = rows.column(HISTORY)
-        lists = dict(zip(_fields(history.type), history.flatten(), strict=True))
+        lists = struct_fields(history)
         offsets: NDArray[np.int64] | None = None
         columns, dictionaries = dict[str, TraitColumn](), dict[str, pa.Array]()
         types = dict[str, pa.DataType]()

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import DAY_US
-from latewood.columns import one_array, plain_array, read_table, times_from_arrow
+from latewood.columns import first_row, one_array, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.examples.align import align, plain
 from latewood.examples.encode import encode
@@ -152,7 +152,7 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 def _keys(table: pa.Table) -> UserKeys:
     ids = plain_array(_column(table, "user_id"))
     if ids.null_count:
-        raise SchemaError(f"column 'user_id' has a null in row {ids.is_null().index(True).as_py()}")
+        raise SchemaError(f"column 'user_id' has a null in row {first_row(ids.is_null())}")
     if pa.types.is_integer(ids.type):
         return user_keys(ids.cast(pa.int64()))
     if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):

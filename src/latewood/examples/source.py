@@ -25,6 +25,7 @@ from latewood.columns import one_array, read_table
 from latewood.errors import SchemaError
 from latewood.examples.align import align, plain, unify, without_fields
 from latewood.examples.files import ExampleFile, NoExamplesError, find_files, reading
+from latewood.lists import offsets_of
 
 CACHE_BYTES = 256 << 20
 _GROUP_SIZE = 4096  # of a table in memory
@@ -195,7 +196,7 @@ class ParquetSource(ExampleSource):
             schemas.append((str(file), parquet.schema_arrow))
         self._owner, self._inner = owners, inner
         self.schema = without_fields(plain(unify(schemas)).empty_table(), self._without).schema
-        self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.offsets = offsets_of(np.array(counts, np.int64))
 
     def read(self, group: int) -> pa.Table:
         with self._lock:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.clock import show_span, show_ts, to_us
+from latewood.consistency import read_consistently
 from latewood.errors import CorruptionError, ExpiredError, LatewoodError, SchemaError, ScrubbedError
 from latewood.events import NEVER, Events, concat_events
 from latewood.explain.request import Request, as_asked, as_logged
@@ -23,7 +24,6 @@ from latewood.immutable.scrubs import NOT_SCRUBBED
 from latewood.materialize import Materializer
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
-from latewood.standing import look
 from latewood.store import Store
 from latewood.stripes.layout import STRIPE_EVENTS
 
@@ -71,7 +71,7 @@ def why(
         rows = evidence.rows_of(*wanted).tolist()
         return _compare(store, evidence, [evidence.verdict(row) for row in rows] or [evidence.absence(wanted[0])])
 
-    return look(store, judge, until=request.cutoff)
+    return read_consistently(store, judge, until=request.cutoff)
 
 
 @dataclass(frozen=True, eq=False)

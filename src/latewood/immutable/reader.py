@@ -13,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column, TraitColumn, null_column
-from latewood.events import NEVER, Events
+from latewood.events import Events
 from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
 from latewood.immutable.refusals import require
 from latewood.immutable.resolve import Located, Measured, Resolution, Rows
+from latewood.lists import offsets_of
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.storage import Storage
@@ -32,6 +33,7 @@ from latewood.stripes import (
     decode_column,
     decode_list_column,
     superseded_index,
+    superseded_times,
 )
 from latewood.users import UserKeys, shard_of
 
@@ -207,11 +209,7 @@ class GenerationReader:
         column = superseded_index(self.tables.columns)
         if column is None:
             return None
-        times, mask = self.read_column(rows, column, np.dtype(np.int64), nullable=True)
-        if mask is None:
-            return times if len(times) else None
-        times[mask] = NEVER
-        return None if mask.all() else times
+        return superseded_times(self.read_column(rows, column, np.dtype(np.int64), nullable=True))
 
     def _open(self, numbers: Sequence[int]) -> None:
         for number in numbers:
@@ -258,6 +256,5 @@ class GenerationReader:
 
 def _back_to_back(rows: Rows) -> tuple[Ranges, int]:
     """Runs of rows as ranges that fill an output, and its size."""
-    counts = rows.stop - rows.start
-    ends = np.cumsum(counts)
-    return Ranges(*rows, ends - counts), int(ends[-1]) if len(ends) else 0
+    offsets = offsets_of(rows.stop - rows.start)
+    return Ranges(*rows, offsets[:-1]), int(offsets[-1])

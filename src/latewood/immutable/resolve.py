@@ -24,6 +24,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.events import NO_TIE
 from latewood.immutable import desk as desks
 from latewood.immutable import walk
+from latewood.lists import offsets_of, take_runs
 from latewood.pointer import Pointers
 from latewood.stripes import Tables
 from latewood.users import UserKeys
@@ -72,9 +73,7 @@ class Runs(NamedTuple):
             start, stop, _ = rows.indices(len(self.offsets) - 1)
             first, last = self.offsets[start], self.offsets[stop]
             return Runs(self.offsets[start : stop + 1] - first, self.start[first:last], self.length[first:last])
-        counts = np.diff(self.offsets)[rows]
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        at = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts)
+        offsets, at = take_runs(self.offsets, rows)
         return Runs(offsets, self.start[at], self.length[at])
 
     @property
@@ -87,8 +86,7 @@ class Runs(NamedTuple):
     @property
     def counts(self) -> NDArray[np.int64]:
         """How many rows each user has. Shapes: (n,)."""
-        until = np.concatenate([[0], np.cumsum(self.length)])
-        return np.diff(until[self.offsets])
+        return np.diff(offsets_of(self.length)[self.offsets])
 
 
 @dataclass(frozen=True, slots=True)

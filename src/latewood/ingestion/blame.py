@@ -10,21 +10,21 @@ import pyarrow as pa
 
 from latewood.columns import TraitColumn, null_column
 from latewood.errors import SchemaError
-from latewood.files import Rows
-from latewood.ingestion.mapping import Mapping
+from latewood.files import FileRows
+from latewood.ingestion.mapping import EventMapping
 from latewood.intake import check_text, read_events
 from latewood.schema import Schema, Trait
 
 _ONLY_ROW = re.compile(r",? (in )?row 0\b")
 
 
-def check(table: pa.Table, mapping: Mapping, schema: Schema) -> None:
+def check(table: pa.Table, mapping: EventMapping, schema: Schema) -> None:
     """All that loading these rows would refuse, without coding anything. Raises: SchemaError."""
     intake = read_events(mapping.apply(table), schema, _without_codes, corrections=False)
     mapping.marked(table, intake.events)
 
 
-def blame(error: SchemaError, rows: Rows, mapping: Mapping, schema: Schema) -> SchemaError:
+def blame(error: SchemaError, rows: FileRows, mapping: EventMapping, schema: Schema) -> SchemaError:
     """The error of a batch as one that names the file and the row, or the file where no row is better than another."""
     if _objection(rows.table.slice(0, 0), mapping, schema):
         return SchemaError(f"{rows.path}: {mapping.in_its_words(str(error))}")
@@ -41,7 +41,7 @@ def blame(error: SchemaError, rows: Rows, mapping: Mapping, schema: Schema) -> S
     return SchemaError(f"{rows.path}, row {rows.first + start:,}: {mapping.in_its_words(_ONLY_ROW.sub('', reason))}")
 
 
-def _objection(table: pa.Table, mapping: Mapping, schema: Schema) -> str | None:
+def _objection(table: pa.Table, mapping: EventMapping, schema: Schema) -> str | None:
     try:
         check(table, mapping, schema)
     except SchemaError as error:

@@ -25,7 +25,7 @@ from latewood.compaction.attempt import attempt_uuid
 from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
 from latewood.events import Events
 from latewood.ingestion.blame import blame, check
-from latewood.ingestion.mapping import Mapping, check_times, csv_types
+from latewood.ingestion.mapping import EventMapping, check_times, csv_types
 from latewood.ingestion.report import IngestReport, Tally, doubt_of_unit, show
 from latewood.ingestion.source import Source
 from latewood.intake import read_events
@@ -112,7 +112,7 @@ def ingest_with_report(
         known = store.schema if store is not None else schema
         taken = [user, time, ingest_time, superseded_time]
         source = Source(events, csv_types(known, user, taken) if known is not None else None)
-        mapping = Mapping(
+        mapping = EventMapping(
             source.schema, user=user, time=time, ingest_time=ingest_time, unit=unit, superseded_time=superseded_time,
             traits=traits,
         )  # fmt: skip
@@ -142,7 +142,7 @@ def ingest_with_report(
     return store, report
 
 
-def _check_columns(source: Source, mapping: Mapping, schema: Schema) -> None:
+def _check_columns(source: Source, mapping: EventMapping, schema: Schema) -> None:
     """Raises: SchemaError: the columns do not fit the schema, whatever their rows say."""
     if extra := [name for name in mapping.traits if name not in schema]:
         raise SchemaError(f"the store has no trait {extra[0]!r}: choose the columns to load with traits=[...]")
@@ -171,7 +171,7 @@ def _refuse_text(source: Source, name: str) -> None:
     raise SchemaError(f"column {name!r} is text; a time is a timestamp, or an integer with a unit")
 
 
-def _read(store: Store, source: Source, mapping: Mapping, tally: Tally, bar: Bar) -> Iterator[Events]:
+def _read(store: Store, source: Source, mapping: EventMapping, tally: Tally, bar: Bar) -> Iterator[Events]:
     for rows in source.batches(mapping.names):
         try:
             intake = read_events(mapping.apply(rows.table), store.schema, store.encode, corrections=False)

@@ -27,7 +27,7 @@ _NEEDS_INGEST_TIME = (
 )
 
 
-class Mapping:
+class EventMapping:
     """Which column is what.
 
     Args:

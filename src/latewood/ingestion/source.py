@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 
 from latewood.columns import read_table
 from latewood.errors import SchemaError
-from latewood.files import Rows, expand, format_of, open_fragments, read_rows, reading, rows_at_once
+from latewood.files import FileRows, expand, format_of, open_fragments, read_rows, reading, rows_at_once
 
 
 class Source:
@@ -67,12 +67,12 @@ class Source:
                 total += part.count_rows()
         return total
 
-    def batches(self, names: list[str]) -> Iterator[Rows]:
+    def batches(self, names: list[str]) -> Iterator[FileRows]:
         """The rows, in order, with these columns."""
         row = 0
         with reading(self._name, lambda: row):
             for batch in self._batches(names) if self._batches is not None else ():
-                yield Rows(self._name, row, pa.Table.from_batches([batch]))
+                yield FileRows(self._name, row, pa.Table.from_batches([batch]))
                 row += batch.num_rows
         columns = pa.schema([self.schema.field(name) for name in names])
         for part in self._fragments:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.immutable.resolve import Resolution, Rows, Runs
+from latewood.lists import offsets_of
 from latewood.materialize.recents import Recents
 from latewood.materialize.suppress import Hits
 
@@ -50,8 +51,7 @@ def choose(resolution: Resolution, hits: Hits | None, recents: Recents, max_len:
     resolved = resolution.status == 0
     stored = np.where(resolved, resolution.count if hits is None else resolution.count - hits.counts, 0)
     recent = np.where(resolved, np.diff(recents.offsets), 0)
-    offsets = np.zeros(len(stored) + 1, np.int64)
-    np.cumsum(np.minimum(stored + recent, limit), out=offsets[1:])
+    offsets = offsets_of(np.minimum(stored + recent, limit))
     recent_stop, recent_count = recents.offsets[1:], np.minimum(recent, limit)
     merging = _merging(resolution, recents, stored, recent_stop, recent_count)
     wanted = np.minimum(stored, limit - recent_count)

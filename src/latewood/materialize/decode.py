@@ -24,7 +24,7 @@ from latewood.stripes.lists import ListsOutput, decode_lists
 from latewood.stripes.shard import Tables
 
 
-class Wanted(NamedTuple):
+class WantedColumn(NamedTuple):
     """One column of a projection."""
 
     name: str
@@ -48,7 +48,7 @@ def decode(
     tables: Tables,
     plan: Plan,
     segments: Segments,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[WantedColumn],
     recents: Sequence[TraitColumn],
     events: int,
     pool: BufferPool,
@@ -80,7 +80,9 @@ class _Work:
     verify: bool
 
 
-def _decode_plain(work: _Work, columns: Sequence[tuple[Wanted, Column]]) -> tuple[dict[str, TraitColumn], int, int]:
+def _decode_plain(
+    work: _Work, columns: Sequence[tuple[WantedColumn, Column]]
+) -> tuple[dict[str, TraitColumn], int, int]:
     """The columns that are no lists, and stripes and bytes touched."""
     buffers = [_buffers(work, want, recent) for want, recent in columns]
     stored = [
@@ -106,7 +108,7 @@ def _decode_plain(work: _Work, columns: Sequence[tuple[Wanted, Column]]) -> tupl
     return made, decoded.stripe_count, decoded.size_bytes
 
 
-def _decode_lists(work: _Work, want: Wanted, recent: Lists) -> tuple[Lists, int, int]:
+def _decode_lists(work: _Work, want: WantedColumn, recent: Lists) -> tuple[Lists, int, int]:
     """One list trait, and stripes and bytes touched. An element that is nothing's has a list of no items."""
     recent, size, pool = recent.compact(), work.plan.size, work.pool
     starts, lengths = pool.empty(size, np.int64), pool.empty(size, np.int32)
@@ -142,7 +144,7 @@ class _Items(NamedTuple):
 
 def _decode_items(
     work: _Work,
-    want: Wanted,
+    want: WantedColumn,
     recent: Lists,
     starts: NDArray[np.int64],
     lengths: NDArray[np.int32],
@@ -163,7 +165,7 @@ def _decode_items(
     return _Items(items, stored, decoded.nulls, decoded.stripe_count, decoded.size_bytes)
 
 
-def _buffers(work: _Work, wanted: Wanted, recents: Column) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _buffers(work: _Work, wanted: WantedColumn, recents: Column) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Room for a column and, if it can have nulls, for its mask; filled where nothing is stored."""
     size, pool = work.plan.size, work.pool
     values = pool.empty(size, wanted.dtype)
@@ -174,7 +176,7 @@ def _buffers(work: _Work, wanted: Wanted, recents: Column) -> tuple[NDArray[Any]
     return values, pool.empty(size, np.bool_) if needs_mask else None
 
 
-def _may_be_null(tables: Tables, wanted: Wanted) -> bool:
+def _may_be_null(tables: Tables, wanted: WantedColumn) -> bool:
     """Most columns that may have nulls have none: then no mask is written."""
     return (
         wanted.nullable

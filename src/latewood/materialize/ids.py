@@ -10,7 +10,7 @@ from latewood.errors import CorruptionError
 from latewood.materialize.buffers import BufferPool
 
 
-def look_up(
+def ids_of_codes(
     name: str,
     codes: NDArray[np.int32],
     mask: NDArray[np.bool_] | None,

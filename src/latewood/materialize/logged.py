@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import LATEST_TS
-from latewood.columns import one_array, plain_array, read_table, times_from_arrow
+from latewood.columns import first_row, one_array, plain_array, read_table, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.materialize.recents import RECENT, Recents, read_recents, refuse_leaks
 from latewood.pointer import Pointers
@@ -132,7 +132,7 @@ def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tr
 
 def _user_ids(array: pa.Array, schema: Schema) -> pa.Array:
     if array.null_count:
-        raise SchemaError(f"column 'user_id' has a null in row {array.is_null().index(True).as_py()}")
+        raise SchemaError(f"column 'user_id' has a null in row {first_row(array.is_null())}")
     if array.type == schema.user_id:
         return array
     if pa.types.is_integer(array.type) != pa.types.is_integer(schema.user_id):

@@ -14,12 +14,13 @@ from latewood.columns import Column, TraitColumn
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
+from latewood.lists import offsets_of
 from latewood.materialize.assemble import Segments, assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates, choose
-from latewood.materialize.decode import Wanted, decode, gathered, lists_among
+from latewood.materialize.decode import WantedColumn, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
-from latewood.materialize.ids import look_up
+from latewood.materialize.ids import ids_of_codes
 from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import Plan, plan
@@ -279,7 +280,7 @@ class Materializer:
         parts, lengths = split(candidates, *places), np.diff(candidates.offsets)
         views = are_views(candidates, parts)
         # only the others have a place of their own
-        own = np.concatenate([[0], np.cumsum(np.where(views, 0, lengths))])
+        own = offsets_of(np.where(views, 0, lengths))
         parts = replace(parts, place=np.where(views, NOWHERE, own[:-1]))
         planned = plan(parts, int(own[-1]))
         segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
@@ -338,7 +339,7 @@ class Materializer:
         dictionaries = self._dictionaries(view, resolved.reader.generation.id)
         for name in view.ids:
             mask = masks.get(name) if name not in items or items[name].ndim > 1 else None
-            values[name] = look_up(name, values[name], mask, dictionaries.pop(name), _POOL, all_used=all_used)
+            values[name] = ids_of_codes(name, values[name], mask, dictionaries.pop(name), _POOL, all_used=all_used)
         return {
             "values": values,
             "masks": masks,
@@ -382,7 +383,7 @@ def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[
     return bool((before[starts + lengths] > before[starts]).any())
 
 
-def _recents_of(logged: Logged, want: Wanted) -> TraitColumn:
+def _recents_of(logged: Logged, want: WantedColumn) -> TraitColumn:
     if want.trait is None:
         return Column(logged.recents.order[0])
     return logged.recents.columns[want.trait]

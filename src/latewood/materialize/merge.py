@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Rows
 from latewood.kernels import kernel
+from latewood.lists import offsets_of
 from latewood.materialize.choose import Candidates
 from latewood.materialize.recents import Recents
 from latewood.stripes.decode import decode_column
@@ -31,13 +32,11 @@ def merge_places(
 
     Returns: offsets (n + 1,), with an empty stretch for examples that do not merge, and places (offsets[-1],).
     """
-    merging = candidates.merging
-    offsets = np.zeros(len(candidates.stored_count) + 1, np.int64)
+    merging, counts = candidates.merging, np.zeros(len(candidates.stored_count), np.int64)
     if not len(merging):
-        return offsets, np.zeros(0, np.int64)
-    counts = np.zeros(len(candidates.stored_count), np.int64)
+        return np.zeros(len(counts) + 1, np.int64), np.zeros(0, np.int64)
     counts[merging] = candidates.recent_count[merging]
-    np.cumsum(counts, out=offsets[1:])
+    offsets = offsets_of(counts)
     oldest = recents.order[0, candidates.recent_stop[merging] - candidates.recent_count[merging]]
     rows = Rows(*(column[merging] for column in candidates.rows))
     known_start = np.empty(len(merging), np.int64)
@@ -55,8 +54,7 @@ def merge_places(
 
 def _order_of(reader: GenerationReader, rows: Rows, verify: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The total order of runs of rows, back to back. Shapes: (k,) runs → offsets (k + 1,), order (3, t)."""
-    offsets = np.zeros(len(rows.start) + 1, np.int64)
-    np.cumsum(rows.stop - rows.start, out=offsets[1:])
+    offsets = offsets_of(rows.stop - rows.start)
     ranges = Ranges(*rows, offsets[:-1])
     order = np.empty((3, offsets[-1]), np.int64)
     ordinals = np.empty(offsets[-1], np.int32)

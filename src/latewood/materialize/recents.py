@@ -16,10 +16,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import show_ts
-from latewood.columns import TraitColumn, column_from_arrow, conform, null_column, times_from_arrow
+from latewood.columns import (
+    TraitColumn,
+    column_from_arrow,
+    conform,
+    first_row,
+    null_column,
+    struct_fields,
+    times_from_arrow,
+)
 from latewood.errors import LeakageError, PointerError, SchemaError
+from latewood.events import PLACE
 from latewood.kernels import kernel
-from latewood.materialize.suppress import SUPERSEDES, Places, read_places, refuse_places, take_runs
+from latewood.lists import offsets_of, take_runs
+from latewood.materialize.suppress import SUPERSEDES, SupersededPlaces, read_places, refuse_places
 from latewood.pointer import Pointers
 from latewood.schema import Trait
 from latewood.vocabulary import Vocabulary
@@ -37,7 +47,7 @@ class Recents:
     offsets: NDArray[np.int64]
     order: NDArray[np.int64]
     columns: dict[int, TraitColumn]
-    supersedes: Places | None = None  # the stored events that newer versions took the place of; None: of no example
+    supersedes: SupersededPlaces | None = None  # the stored events that newer versions replaced; None: of no example
 
     def __len__(self) -> int:
         return self.order.shape[1]
@@ -73,7 +83,7 @@ class Recents:
 def _spread(offsets: NDArray[np.int64], rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     counts = np.zeros(count, np.int64)
     counts[rows] = np.diff(offsets)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return offsets_of(counts)
 
 
 def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
@@ -89,12 +99,11 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
             f"column 'recent' is {column.type}; it is a struct of lists, as capture and backfill write it"
         )
     if column.null_count:
-        raise SchemaError(f"column 'recent' has a null in row {column.is_null().index(True).as_py()}")
-    lists = dict(zip([field.name for field in column.type], column.flatten(), strict=True))
-    _require(["event_ts", "ingest_ts", "ordinal"], lists)
+        raise SchemaError(f"column 'recent' has a null in row {first_row(column.is_null())}")
+    lists = struct_fields(column)
+    _require(PLACE, lists)
     labels = [trait.label for trait in traits if trait.label in lists or not trait.added]
-    wanted = ["event_ts", "ingest_ts", "ordinal", *labels]
-    places, flat = _flat({name: lists[name] for name in wanted if name in lists})
+    offsets, flat = _flat({name: lists[name] for name in (*PLACE, *labels) if name in lists})
     if len(flat["event_ts"]):
         _require(labels, lists)
     order = np.empty((3, len(flat["event_ts"])), np.int64)
@@ -103,7 +112,7 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     order[2] = _ordinals(flat["ordinal"])
     columns = {trait.id: _trait_column(flat.get(trait.label), order.shape[1], trait, vocabulary) for trait in traits}
     supersedes = read_places(lists[SUPERSEDES]) if SUPERSEDES in lists else None
-    return _in_order(Recents(places, order, columns, supersedes))
+    return _in_order(Recents(offsets, order, columns, supersedes))
 
 
 def _require(wanted: Sequence[str], lists: Collection[str]) -> None:
@@ -118,7 +127,7 @@ def _flat(lists: dict[str, pa.Array]) -> tuple[NDArray[np.int64], dict[str, pa.A
         if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
             raise SchemaError(f"column 'recent.{name}' is {array.type}; it is a list")
         if array.null_count:
-            raise SchemaError(f"column 'recent.{name}' has a null in row {array.is_null().index(True).as_py()}")
+            raise SchemaError(f"column 'recent.{name}' has a null in row {first_row(array.is_null())}")
         offsets = array.offsets.to_numpy()
         begin, end = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
         if first is None:

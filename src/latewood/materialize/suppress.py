@@ -15,22 +15,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import show_ts
-from latewood.columns import times_from_arrow
+from latewood.columns import first_row, struct_fields, times_from_arrow
 from latewood.errors import LeakageError, PointerError, SchemaError
+from latewood.events import PLACE
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Located, Resolution, Runs
 from latewood.kernels import kernel
+from latewood.lists import offsets_of, take_runs
 from latewood.pointer import Pointers
 
 SUPERSEDES = "supersedes"
-_FIELDS = ("event_ts", "ingest_ts", "ordinal")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
-    """Places in the total order, some for each of n examples. Shapes: offsets (n + 1,), order (3, m).
+class SupersededPlaces:
+    """Where the stored events stand in the total order that were superseded when each of n requests came.
 
-    `order` holds event_ts, ingest_ts and ordinal.
+    Shapes: offsets (n + 1,): whose places are which; order (3, m): event_ts, ingest_ts and ordinal.
     """
 
     offsets: NDArray[np.int64]
@@ -41,15 +42,15 @@ class Places:
         """Whose each place is. Shapes: (m,)."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    def take(self, rows: NDArray[np.int64]) -> "Places":
+    def take(self, rows: NDArray[np.int64]) -> "SupersededPlaces":
         """The places of the examples at these rows, in this order."""
         offsets, at = take_runs(self.offsets, rows)
-        return Places(offsets, np.ascontiguousarray(self.order[:, at]))
+        return SupersededPlaces(offsets, np.ascontiguousarray(self.order[:, at]))
 
-    def slice(self, start: int, stop: int) -> "Places":
+    def slice(self, start: int, stop: int) -> "SupersededPlaces":
         """The places of the examples from `start` to `stop`."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
-        return Places(self.offsets[start : stop + 1] - first, np.ascontiguousarray(self.order[:, first:last]))
+        return SupersededPlaces(self.offsets[start : stop + 1] - first, np.ascontiguousarray(self.order[:, first:last]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,15 +102,7 @@ def _leave_out(runs: Any, hit_offsets: Any, hits: Any, offsets: Any, out: Any) -
     offsets[len(offsets) - 1] = at
 
 
-def take_runs(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs of elements in another order: their new offsets, and where each element was."""
-    first, counts = offsets[:-1][rows], np.diff(offsets)[rows]
-    taken = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(counts, out=taken[1:])
-    return taken, np.arange(taken[-1]) + np.repeat(first - taken[:-1], counts)
-
-
-def read_places(array: pa.Array) -> Places | None:
+def read_places(array: pa.Array) -> SupersededPlaces | None:
     """Read the list `recent.supersedes`; None where it names nothing.
 
     Raises: SchemaError: not lists of places, or a null.
@@ -118,17 +111,16 @@ def read_places(array: pa.Array) -> Places | None:
     if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
         raise SchemaError(f"column '{name}' is {array.type}; it is a list of places")
     if array.null_count:
-        raise SchemaError(f"column '{name}' has a null in row {array.is_null().index(True).as_py()}")
+        raise SchemaError(f"column '{name}' has a null in row {first_row(array.is_null())}")
     offsets = array.offsets.to_numpy().astype(np.int64)
     if not len(array) or offsets[0] == offsets[-1]:
         return None
     flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
-    fields = [field.name for field in flat.type] if pa.types.is_struct(flat.type) else []
-    if missing := [field for field in _FIELDS if field not in fields]:
+    columns = struct_fields(flat)
+    if missing := [field for field in PLACE if field not in columns]:
         raise SchemaError(f"column '{name}' is {array.type}; a place also has {', '.join(missing)}")
     if flat.null_count:
-        raise SchemaError(f"column '{name}' has a null in its element {flat.is_null().index(True).as_py()}")
-    columns = dict(zip(fields, flat.flatten(), strict=True))
+        raise SchemaError(f"column '{name}' has a null in its element {first_row(flat.is_null())}")
     ordinals = columns["ordinal"]
     if ordinals.null_count or not pa.types.is_integer(ordinals.type):
         raise SchemaError(f"column '{name}.ordinal' is {ordinals.type} with {ordinals.null_count} nulls, not integers")
@@ -136,10 +128,10 @@ def read_places(array: pa.Array) -> Places | None:
     order[0] = times_from_arrow(columns["event_ts"], f"{name}.event_ts")
     order[1] = times_from_arrow(columns["ingest_ts"], f"{name}.ingest_ts")
     order[2] = ordinals.to_numpy()
-    return Places(offsets - offsets[0], order)
+    return SupersededPlaces(offsets - offsets[0], order)
 
 
-def refuse_places(places: Places, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
+def refuse_places(places: SupersededPlaces, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
     """Check that the places are of stored events that the request could have seen.
 
     Raises: LeakageError: an event ingested at or after the cutoff, or that happened after the end. PointerError: one
@@ -163,7 +155,7 @@ def refuse_places(places: Places, pointers: Pointers, cutoff: NDArray[np.int64])
     raise PointerError(f"{event} number {places.order[2, at]}, stands there twice")
 
 
-def _repeated(places: Places) -> NDArray[np.bool_]:
+def _repeated(places: SupersededPlaces) -> NDArray[np.bool_]:
     """Which places repeat another of the same example."""
     keys = (*places.order, places.owner)
     by_place = np.lexsort(keys)
@@ -176,7 +168,7 @@ def _repeated(places: Places) -> NDArray[np.bool_]:
 
 
 def find_hits(
-    reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: Places | None
+    reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: SupersededPlaces | None
 ) -> Hits | None:
     """Which of the rows that pointers mean are superseded in the examples' recents; None where none is.
 
@@ -189,12 +181,13 @@ def find_hits(
     if not hit.any():
         return None
     owner, rows = places.owner[hit], rows[hit]
-    offsets = np.zeros(len(places.offsets), np.int64)
-    np.cumsum(np.bincount(owner, minlength=len(offsets) - 1), out=offsets[1:])
+    offsets = offsets_of(np.bincount(owner, minlength=len(places.offsets) - 1))
     return Hits(offsets, rows[np.lexsort((rows, owner))])
 
 
-def hit_rows(reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: Places) -> NDArray[np.int64]:
+def hit_rows(
+    reader: GenerationReader, resolution: Resolution, pointers: Pointers, places: SupersededPlaces
+) -> NDArray[np.int64]:
     """The row of each place, among those that its pointer means; -1 where the pointer does not mean it."""
     owner, (event_ts, ingest_ts, ordinal) = places.owner, places.order
     located = Located(resolution.shard[owner], resolution.user[owner])

@@ -12,7 +12,7 @@ import pyarrow as pa
 from latewood.batch import value_types
 from latewood.errors import SchemaError
 from latewood.immutable import GenerationReader
-from latewood.materialize.decode import Wanted
+from latewood.materialize.decode import WantedColumn
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
@@ -29,7 +29,7 @@ class View:
     traits: dict[str, Trait | None]  # by the name of the column, in order; None is event_ts
     types: dict[str, pa.DataType]
     ids: frozenset[str]  # the columns that are integers instead of their codes
-    _wanted: dict[int, list[Wanted]] = field(default_factory=dict)  # by generation: the latest only
+    _wanted: dict[int, list[WantedColumn]] = field(default_factory=dict)  # by generation: the latest only
 
     @classmethod
     def of(cls, projection: Projection, schema: Schema) -> "View":
@@ -59,7 +59,7 @@ class View:
         trait = self.traits[name]
         return None if trait is None else trait.list_size
 
-    def wanted(self, reader: GenerationReader) -> list[Wanted]:
+    def wanted(self, reader: GenerationReader) -> list[WantedColumn]:
         """The columns, as a generation stores them."""
         generation = reader.generation.id
         wanted = self._wanted.get(generation)
@@ -82,7 +82,9 @@ def _check_ids(name: str, traits: dict[str, Trait | None]) -> None:
         raise SchemaError(f"ids of {name!r} are wanted, but only dictionaries of integers have ids; it is {type_}")
 
 
-def _wanted(name: str, reader: GenerationReader, trait: Trait | None) -> Wanted:
+def _wanted(name: str, reader: GenerationReader, trait: Trait | None) -> WantedColumn:
     if trait is None:
-        return Wanted(name, None, EVENT_TS_COLUMN, np.dtype(np.int64), False)
-    return Wanted(name, trait.id, reader.column(trait), trait.dtype, trait.nullable, trait.is_list, trait.list_size)
+        return WantedColumn(name, None, EVENT_TS_COLUMN, np.dtype(np.int64), False)
+    return WantedColumn(
+        name, trait.id, reader.column(trait), trait.dtype, trait.nullable, trait.is_list, trait.list_size
+    )

@@ -16,7 +16,7 @@ from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.columns import one_array, plain_array, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.intake import read_user_ids
-from latewood.lists import is_list
+from latewood.lists import is_list, offsets_of
 from latewood.schema import EVENT_TS, Schema
 from latewood.users import UserKeys, user_keys
 
@@ -154,4 +154,4 @@ def _step(array: pa.Array, rest: str, path: str) -> tuple[pa.Array, str]:
 def _offsets(lists: Any) -> NDArray[np.int64]:
     """From 0; a null list is an empty one."""
     lengths = pa.compute.fill_null(pa.compute.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return offsets_of(lengths)

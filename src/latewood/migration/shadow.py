@@ -13,6 +13,7 @@ from latewood.capture import read_requests
 from latewood.capture.examples import make_examples
 from latewood.clock import DAY_US, HOUR_US, LATEST_TS
 from latewood.columns import plain_array
+from latewood.consistency import read_consistently
 from latewood.errors import CorruptionError, SchemaError
 from latewood.examples import open_examples
 from latewood.histories import Histories, distinct_users, read_histories, superseded
@@ -24,7 +25,6 @@ from latewood.migration.report import ShadowExample, ShadowReport, Tally
 from latewood.migration.values import comparable, signatures
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS, TIME_TYPE, Trait
-from latewood.standing import look
 from latewood.store import Store
 from latewood.verification.rederive import Expected, differences
 
@@ -96,7 +96,7 @@ class _Run:
     def compare(self, table: pa.Table, numbers: NDArray[np.int64]) -> None:
         """Args: numbers: where the rows stand, for messages."""
         theirs = self.mapping.read(table)
-        visible, sides = look(self.store, lambda: self._look(theirs))
+        visible, sides = read_consistently(self.store, lambda: self._look(theirs))
         for i, number in enumerate(numbers.tolist()):
             self._compare_one(theirs, i, number, visible[i], sides)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from latewood.columns import plain_array
 from latewood.errors import SchemaError
-from latewood.lists import ListParts, is_list, split_lists
+from latewood.lists import ListParts, is_list, positions, split_lists
 from latewood.schema import is_text
 from latewood.users import splitmix
 
@@ -71,7 +71,7 @@ def _lists(parts: ListParts, items: Values) -> Values:
 def _digest(items: NDArray[np.int64], lengths: NDArray[Any]) -> NDArray[np.int64]:
     """One number per list: 0 of an empty one. Shapes: items (k, m), lengths (n,) of sum m → (n,)."""
     ends = np.cumsum(lengths)
-    place = np.arange(items.shape[1]) - np.repeat(ends - lengths, lengths)
+    place = positions(np.zeros(len(lengths), np.int64), lengths)  # within its list
     hashes = signatures([*items, place], items.shape[1])
     before = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes, dtype=np.uint64)])
     return (before[ends] - before[ends - lengths]).view(np.int64)

@@ -27,7 +27,7 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
-from latewood.mutable.view import View, Wanted, no_view
+from latewood.mutable.view import View, WantedTrait, no_view
 
 __all__ = [
     "GONE",
@@ -48,7 +48,7 @@ __all__ = [
     "TierState",
     "UnseenTargetsError",
     "View",
-    "Wanted",
+    "WantedTrait",
     "WasPublished",
     "hash_content",
     "hash_ids",

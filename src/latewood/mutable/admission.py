@@ -16,7 +16,7 @@ from latewood.mutable import rules
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_batch import EventBatch, Versions
 from latewood.mutable.event_ids import NO_EVENT
-from latewood.mutable.once import DeletedAgain, check_once
+from latewood.mutable.superseded_once import DeletedAgain, check_superseded_once
 from latewood.mutable.supersedes import StoredTargets, Supersedes
 from latewood.mutable.targets import Known, Targets, find_targets
 from latewood.mutable.tier import AppendReceipt, Late, StaleCodesError, StaleSchemaError
@@ -68,7 +68,9 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
     if appending.supersedes is not None:
         targets, pointless = find_targets(appending.events, appending.ids, appending.supersedes, fresh, known)
         entry.skipped[pointless], fresh[pointless] = True, False
-        targets, again, pointless = check_once(targets, appending.events, appending.supersedes, known, appending.stored)
+        targets, again, pointless = check_superseded_once(
+            targets, appending.events, appending.supersedes, known, appending.stored
+        )
         entry.skipped[pointless], fresh[pointless] = True, False
         fresh[again.rows] = False
     if appending.uncoded is not None and (appending.uncoded & fresh).any():

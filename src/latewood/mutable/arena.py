@@ -19,7 +19,7 @@ from latewood.mutable.event_ids import NO_EVENT, IdRun
 from latewood.mutable.growable import Growable, IntegerIds, TextIds, Traits, power_of_two
 from latewood.mutable.id_table import IdTable
 from latewood.mutable.supersedes import GONE, SEVERAL, Newer, Places, first_of_equal
-from latewood.mutable.suppressed import Suppressed, locate
+from latewood.mutable.suppression_table import SuppressionTable
 from latewood.mutable.view import View
 from latewood.users import UserKeys
 
@@ -58,7 +58,7 @@ class Arena:
         self._traits = Traits()
         self._ties = np.zeros(2048, np.int64)
         self.ids = IdTable()
-        self._superseded = Suppressed()
+        self._superseded = SuppressionTable()
         self._superseded_at = Growable(np.int64, fill=NEVER)  # by row; only as long as it need be
         self._found, self._spare = np.empty(65536, np.int64), np.empty(65536, np.int64)
         self._view: View | None = None  # of what is committed
@@ -185,7 +185,7 @@ class Arena:
         event_ts, ingest_ts = np.ascontiguousarray(places.event_ts), np.ascontiguousarray(places.ingest_ts)
         asked = np.ascontiguousarray(users), event_ts, ingest_ts, np.ascontiguousarray(places.ordinal)
         columns = self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array
-        locate(*asked, self._ties, *columns, self._previous.array, rows)
+        chains.find_rows(*asked, self._ties, *columns, self._previous.array, rows)
         return rows
 
     def newer(self, keys: UserKeys, places: Places) -> Newer:

@@ -215,3 +215,34 @@ def gather(  # type: ignore[no-untyped-def]
             _sort_rows(rows, spare, start, count, event_ts, ingest_ts, ordinal)
     offsets[len(hashes)] = count
     return count
+
+
+@typed_kernel(
+    types.void(_IN_I64, _IN_I64, _IN_I64, _IN_I32, _I64, _I64, _I64, _I64, _I32, _I64, _I64),
+)
+def find_rows(  # type: ignore[no-untyped-def]
+    of_users, of_event_ts, of_ingest_ts, of_ordinal, ties, users, event_ts, ingest_ts, ordinal, previous, rows
+):
+    """The arena's row at each place, -1 where there is none: from the newest of its tied group back."""
+    mask = uint64(len(ties) - 1)
+    for i in range(len(of_users)):
+        rows[i] = -1
+        user, time, learned = of_users[i], of_event_ts[i], of_ingest_ts[i]
+        if user < 0:
+            continue
+        place = tie_hash(user, time, learned) & mask
+        row = int64(-1)
+        while ties[place] != 0:
+            other = ties[place] - 1
+            if users[other] == user and event_ts[other] == time and ingest_ts[other] == learned:
+                row = other
+                break
+            place = (place + uint64(1)) & mask
+        while row >= 0:
+            tied = event_ts[row] == time and ingest_ts[row] == learned
+            if tied and ordinal[row] == of_ordinal[i]:
+                rows[i] = row
+                break
+            if tied and ordinal[row] == 0:
+                break
+            row = previous[row]

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
-from latewood.columns import Column, Lists, TraitColumn, compact_lists, plain_array
+from latewood.columns import Column, Lists, TraitColumn, lists_from_arrow, plain_array
 from latewood.errors import SchemaError
 from latewood.events import Events
-from latewood.lists import is_list, positions, split_lists
+from latewood.lists import is_list, positions
 from latewood.mutable.supersedes import Supersedes
 from latewood.schema import is_text
 from latewood.users import splitmix
@@ -91,10 +91,7 @@ def _in_one(column: TraitColumn) -> Column:
 
 def _hash_values(array: pa.Array) -> TraitColumn:
     """A hash of each text, or the integers as they are; of lists, of their items."""
-    if is_list(array.type):
-        items, lengths, mask = split_lists(array)
-        return compact_lists(_hash_plain(items).values, lengths, mask)
-    return _hash_plain(array)
+    return lists_from_arrow(array, _hash_plain) if is_list(array.type) else _hash_plain(array)
 
 
 def _hash_plain(array: pa.Array) -> Column:

@@ -42,16 +42,12 @@ class TierState:
     last: int = EARLIEST_TS - 1  # the largest ingest time given, or declared complete
     frontier: int = EARLIEST_TS  # no event commits below it (R7)
     floor: int = EARLIEST_TS  # events below it may be evicted (R11)
-    latest_ingest: int = (
-        EARLIEST_TS - 1
-    )  # the largest of anything ever appended here, deletions too (not of bulk loads)
+    latest_ingest: int = EARLIEST_TS - 1  # the largest of all ever appended here, deletions too (not of bulk loads)
     captured: bool = False  # from the first capture on, explicit ingest times must exceed `last` (R7)
     load_token: str | None = None  # the bulk load under way, if any
     scrubs: int = 0  # how many scrubs are recorded in the book (R16)
     blanked: int = 0  # how many times values were blanked that only forgotten events had
-    changes: int = (
-        0  # how many changes of the store (R17) the newest generation has applied, as far as the tier was told
-    )
+    changes: int = 0  # how many changes (R17) the newest generation has applied, as far as the tier was told
 
     @property
     def closed(self) -> int:

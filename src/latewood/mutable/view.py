@@ -15,7 +15,7 @@ from latewood.schema import Schema
 from latewood.users import UserKeys, no_keys
 
 
-class Wanted(NamedTuple):
+class WantedTrait(NamedTuple):
     """A trait that is to be read from memory, and what its values must be."""
 
     trait: int
@@ -34,7 +34,7 @@ class View:
     ingest_ts: NDArray[np.int64]
     ordinal: NDArray[np.int32]
     traits: dict[int, TraitColumn]
-    _addresses: dict[int, tuple[Sequence[Wanted], NDArray[np.int64]]] = field(default_factory=dict)
+    _addresses: dict[int, tuple[Sequence[WantedTrait], NDArray[np.int64]]] = field(default_factory=dict)
 
     def take(self, rows: NDArray[np.int64]) -> Events:
         users = self.users[rows]
@@ -54,7 +54,7 @@ class View:
         column = self.traits[trait].take(rows)
         return column if column.mask is None or column.mask.any() else column._replace(mask=None)
 
-    def addresses(self, wanted: Sequence[Wanted]) -> NDArray[np.int64]:
+    def addresses(self, wanted: Sequence[WantedTrait]) -> NDArray[np.int64]:
         """Where columns lie in memory, for kernels: (3 + traits, 2), of both clocks, the ordinal and some traits.
 
         Each has the address of its values and that of its mask: 0 where nothing is null, or where there are no values
@@ -63,10 +63,10 @@ class View:
         """
         known = self._addresses.get(id(wanted))  # which is kept beside, so that its id stays its own
         if known is None:
-            known = self._addresses[id(wanted)] = wanted, self._look_up(wanted)
+            known = self._addresses[id(wanted)] = wanted, self._addresses_of(wanted)
         return known[1]
 
-    def _look_up(self, wanted: Sequence[Wanted]) -> NDArray[np.int64]:
+    def _addresses_of(self, wanted: Sequence[WantedTrait]) -> NDArray[np.int64]:
         found: list[tuple[int, int]] = [(_address(of), 0) for of in (self.event_ts, self.ingest_ts, self.ordinal)]
         for trait, dtype in wanted:
             column = self.traits.get(trait)

@@ -131,6 +131,7 @@ def _refusal(tables: Tables, ranges: Ranges, column: int, status: int, work: NDA
 
 @kernel
 def _widen(tables: Any, ranges: Any, size: Any, out: Any, work: Any) -> Any:
+    """See `_widened`. Returns: 0, or _OUTSIDE, and in `work` which range it is."""
     target = 0
     for i in range(ranges.shape[1]):
         shard, user, start, stop = ranges[0, i], ranges[1, i], ranges[2, i], ranges[3, i]

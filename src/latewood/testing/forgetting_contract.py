@@ -105,9 +105,8 @@ class ForgettingContract(TierTests):
         forgetful.scrub(book.body(chosen.keys, chosen), now=LATER)
         assert [row[4] for row in scanned(forgetful)] == [10, 30, 11]
         assert places_of(forgetful.suppressions(EARLIEST_TS, ALL_OF_TIME)) == [(5, NOW, 0, NOW + 5)]
-        assert (
-            recent_of(forgetful, [1, 2])[0] == []
-        )  # a capture sees nothing of them until a generation is past the scrub
+        # a capture sees nothing of them until a generation is past the scrub
+        assert recent_of(forgetful, [1, 2])[0] == []
         receipt = append_ids(forgetful, None, deletions_of([1, 1]), of_ids(["a", "b"], [True, True]), now=LATER)
         assert (receipt.count, receipt.skipped) == (1, 1)
         deleted = places_of(forgetful.suppressions(LATER, ALL_OF_TIME))

@@ -7,10 +7,10 @@ import numpy as np
 from latewood.clock import show_ts
 from latewood.errors import ConflictError
 from latewood.events import Events, concat_events, no_events
-from latewood.histories import RECENT, places, read_histories
+from latewood.histories import RECENT, distinct_users, places, read_histories
 from latewood.mutable import MutableTier, TierState
 from latewood.store import Store
-from latewood.users import UserKeys, user_keys
+from latewood.users import user_keys
 from latewood.verification.report import Difference
 from latewood.verification.stored import check_values, largest_code
 
@@ -75,9 +75,9 @@ def check_moved(store: Store, events: Events, users: int, rng: np.random.Generat
     Args: events: the tier's, sorted. users: at most so many are looked at.
     """
     moved = events.take(np.flatnonzero(events.ingest_ts < store.generation.watermark))
-    pairs = np.unique(np.stack(moved.keys), axis=1)
-    chosen = np.sort(rng.permutation(pairs.shape[1])[:users])
-    keys = UserKeys(*np.ascontiguousarray(pairs[:, chosen]))
+    keys, _ = distinct_users(moved.keys)
+    chosen = np.sort(rng.permutation(len(keys.hash))[:users])
+    keys = keys.take(chosen)
     if not len(chosen):
         return
     histories = read_histories(store, keys)

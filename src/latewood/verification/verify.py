@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.batch import Batch
+from latewood.consistency import read_consistently
 from latewood.errors import ConflictError, LatewoodError, SchemaError
 from latewood.examples import ExampleSource, open_examples
 from latewood.histories import distinct_users, read_histories
@@ -18,7 +19,6 @@ from latewood.materialize import Materializer
 from latewood.materialize.logged import Logged, read_heads
 from latewood.mutable import MutableTier
 from latewood.projection import Projection
-from latewood.standing import look
 from latewood.store import Store
 from latewood.verification.recent import check_moved, check_recent, read_recent
 from latewood.verification.rederive import differences, rederive
@@ -81,7 +81,7 @@ def _verify_store(store: Store, rng: np.random.Generator, report: VerifyReport, 
 
     recent = 0
     if (tier := store.tier) is not None:
-        recent, found = look(store, lambda: check_tier(tier), lambda checked: bool(checked[1]))
+        recent, found = read_consistently(store, lambda: check_tier(tier), lambda checked: bool(checked[1]))
         findings.extend(found)
     return replace(
         report, generations=generation.id + 1, shards=sum(file.exists for file in generation.shards),
@@ -143,7 +143,7 @@ class _Checked:
 
 
 def _check(store: Store, materializer: Materializer, table: pa.Table, rows: NDArray[np.int64]) -> _Checked:
-    """Derive some examples anew, and compare them with what the materializer gives; as of one standing of the store.
+    """Derive some examples anew, and compare them with what the materializer gives; as of one state of the store.
 
     Args: rows: where the examples stand, for messages.
     """
@@ -153,7 +153,7 @@ def _check(store: Store, materializer: Materializer, table: pa.Table, rows: NDAr
         checker.check(table, rows)
         return checker.found
 
-    return look(store, check, lambda checked: bool(checked.findings.count))
+    return read_consistently(store, check, lambda checked: bool(checked.findings.count))
 
 
 class _Checker:

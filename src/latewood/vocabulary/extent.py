@@ -13,13 +13,13 @@ from latewood.storage import Storage, keys
 
 def extent(storage: Storage, schema: Schema) -> tuple[tuple[int, int], ...]:
     """The number of chunks of each coded trait, by its id."""
-    return tuple((trait.id, max(_chunks(storage, trait.id), default=-1) + 1) for trait in schema if trait.coded)
+    return tuple((trait.id, max(listed_chunks(storage, trait.id), default=-1) + 1) for trait in schema if trait.coded)
 
 
 def check_extent(storage: Storage, expected: Iterable[tuple[int, int]]) -> None:
     """Raises: CorruptionError: there are fewer chunks than that."""
     for trait_id, count in expected:
-        listed = _chunks(storage, trait_id)
+        listed = listed_chunks(storage, trait_id)
         for seq in (seq for seq in range(count) if seq not in listed):  # one by one: a forged count may be huge
             key = keys.vocabulary_chunk(trait_id, seq)
             try:
@@ -30,7 +30,7 @@ def check_extent(storage: Storage, expected: Iterable[tuple[int, int]]) -> None:
                 ) from None
 
 
-def _chunks(storage: Storage, trait_id: int) -> set[int]:
-    """The numbers of the chunks that are listed."""
+def listed_chunks(storage: Storage, trait_id: int) -> set[int]:
+    """The numbers of the chunks of a trait that a listing shows, which may not be all while others write."""
     found = (keys.parse_vocabulary_chunk(stored.key) for stored in storage.list(keys.vocabulary_folder(trait_id)))
     return {parsed[1] for parsed in found if parsed is not None}

@@ -9,10 +9,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import Column, Lists, TraitColumn, column_to_arrow, compact_lists, one_array, times_to_arrow
+from latewood.columns import (
+    Column,
+    Lists,
+    TraitColumn,
+    column_to_arrow,
+    compact_lists,
+    lists_from_arrow,
+    lists_to_arrow,
+    one_array,
+    times_to_arrow,
+)
 from latewood.errors import PointerError, SchemaError, ScrubbedError
 from latewood.events import Events
-from latewood.lists import ListParts, join_lists, split_lists
 from latewood.pointer import EPOCH_BYTES
 from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.storage import Storage, keys
@@ -131,16 +140,13 @@ class Vocabulary:
             which was of a generation or segment that is there no more.
         """
         if isinstance(column, Lists):
-            items, _, lengths, mask = column.compact()
-            plain = self.to_arrow(trait, Column(items)).dictionary_decode()
-            return join_lists(ListParts(plain, lengths, mask), trait.value_type)
+            return lists_to_arrow(column, trait.value_type, lambda of: self.to_arrow(trait, of).dictionary_decode())
         codes = pa.array(column.values, pa.int32(), mask=column.mask)
-        used = column.values if column.mask is None else column.values[~column.mask]
+        used = column.known
         # numpy's maximum: Arrow's takes ten times as long, and captures ask for a few codes at a time
         at_least = int(used.max()) + 1 if len(used) else 0
-        values = self._lists[trait.id].values(
-            at_least, visitors=False
-        )  # the column may have been read before they came
+        # without visitors: the column may have been read before they came
+        values = self._lists[trait.id].values(at_least, visitors=False)
         if values.null_count and values.take(codes).null_count > codes.null_count:
             raise ScrubbedError(f"a value of trait {trait.name!r} was forgotten while it was read; read again")
         return pa.DictionaryArray.from_arrays(codes, values)
@@ -229,8 +235,7 @@ class Vocabulary:
 
     def _column(self, trait: Trait, values: pa.Array | pa.ChunkedArray, add: bool) -> TraitColumn:
         if trait.is_list:
-            items, lengths, mask = split_lists(one_array(values))
-            return compact_lists(self._codes(trait, items, add).values, lengths, mask)
+            return lists_from_arrow(one_array(values), lambda items: self._codes(trait, items, add))
         return self._codes(trait, one_array(values), add)
 
     def _codes(self, trait: Trait, values: pa.Array, add: bool) -> Column:
@@ -256,7 +261,7 @@ class Vocabulary:
             plain = words.to_pylist()
         except UnicodeDecodeError as error:
             raise SchemaError(f"column {trait.name!r} holds text that is not UTF-8: {error}") from None
-        codes = wordlist.lookup(plain) if add else wordlist.look_up_to_read(plain)
+        codes = wordlist.look_up(plain) if add else wordlist.look_up_to_read(plain)
         if None in codes and add:
             codes = wordlist.add(words)  # all of them: one that was known may be blanked meanwhile
         elif None in codes:

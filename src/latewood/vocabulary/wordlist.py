@@ -22,11 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from latewood.columns import with_nulls
 from latewood.errors import CorruptionError, SchemaError
 from latewood.schema import Trait
 from latewood.storage import Storage, keys
 from latewood.vocabulary.blanked import Blanked
 from latewood.vocabulary.chunk import Place, decode_chunk, encode_chunk
+from latewood.vocabulary.extent import listed_chunks
 
 CODES_MAX = 2**31 - 1
 
@@ -65,7 +67,7 @@ class Wordlist:
         """How many chunks were read so far."""
         return len(self._chunks)
 
-    def lookup(self, words: list[str | int]) -> list[int | None]:
+    def look_up(self, words: list[str | int]) -> list[int | None]:
         """Codes of what is known here, None for the rest."""
         self._load()
         return list(map(self._codes.get, words))
@@ -73,7 +75,7 @@ class Wordlist:
     def look_up_to_read(self, words: list[str | int]) -> list[int | None]:
         """Codes of what is known here, None for the rest. They go on meaning these words in this process."""
         with self._lock:
-            codes = self.lookup(words)
+            codes = self.look_up(words)
             if len(self._read) < self._size:
                 self._read = np.concatenate([self._read, np.zeros(self._size - len(self._read), np.bool_)])
             self._read[[code for code in codes if code is not None]] = True
@@ -108,7 +110,7 @@ class Wordlist:
         """Make sure that the list has these distinct values, durably. Returns: their codes."""
         with self._lock:
             plain = words.to_pylist()
-            while None in (codes := self.lookup(plain)):
+            while None in (codes := self.look_up(plain)):
                 if not self._append(words.filter(pa.array([code is None for code in codes], pa.bool_()))):
                     self.refresh()
             return codes
@@ -195,9 +197,7 @@ class Wordlist:
         with self._lock:
             if self._loaded:
                 return
-            folder = keys.vocabulary_folder(self._trait.id)
-            found = [keys.parse_vocabulary_chunk(stored.key) for stored in self._storage.list(folder)]
-            last = max((parsed[1] for parsed in found if parsed), default=-1)
+            last = max(listed_chunks(self._storage, self._trait.id), default=-1)
             self.blank()
             while (missing := len(self._chunks)) <= last:
                 if self._read_next():
@@ -257,7 +257,7 @@ def _without(values: pa.Array, codes: Collection[int]) -> pa.Array:
         return values
     mask = np.zeros(len(values), np.bool_)
     mask[places] = True
-    return values.take(pa.array(np.arange(len(values)), mask=mask))  # masking would leave the bytes in the buffer
+    return with_nulls(values, mask)
 
 
 def _with(values: pa.Array, visitors: Mapping[int, str | int]) -> pa.Array:

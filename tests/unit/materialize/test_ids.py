@@ -9,7 +9,7 @@ import pytest
 
 import latewood as lw
 from latewood.materialize.buffers import BufferPool
-from latewood.materialize.ids import look_up
+from latewood.materialize.ids import ids_of_codes
 from latewood.testing import ManualClock
 
 IDS = pa.dictionary(pa.int32(), pa.uint64())
@@ -99,9 +99,12 @@ def test_a_code_without_a_value_is_damage() -> None:
     mask = np.array([False, False, True])
     for codes in ([0, 2, 0], [0, -1, 0]):
         with pytest.raises(lw.CorruptionError, match="trait 'item' has a code beyond its 2 values"):
-            look_up("item", np.array(codes, np.int32), mask, words, pool, all_used=True)
-        assert look_up("item", np.array(codes, np.int32), mask, words, pool, all_used=False)[0] == 5
+            ids_of_codes("item", np.array(codes, np.int32), mask, words, pool, all_used=True)
+        assert ids_of_codes("item", np.array(codes, np.int32), mask, words, pool, all_used=False)[0] == 5
     nothing = pa.array([], pa.int64())
-    assert look_up("item", np.zeros(2, np.int32), np.ones(2, np.bool_), nothing, pool, all_used=True).tolist() == [0, 0]
+    assert ids_of_codes("item", np.zeros(2, np.int32), np.ones(2, np.bool_), nothing, pool, all_used=True).tolist() == [
+        0,
+        0,
+    ]
     with pytest.raises(lw.CorruptionError, match="its 0 values"):
-        look_up("item", np.zeros(2, np.int32), None, nothing, pool, all_used=True)
+        ids_of_codes("item", np.zeros(2, np.int32), None, nothing, pool, all_used=True)

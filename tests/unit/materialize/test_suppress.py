@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from latewood.errors import LeakageError, PointerError, SchemaError
-from latewood.materialize.suppress import Hits, Places, read_places, refuse_places
+from latewood.materialize.suppress import Hits, SupersededPlaces, read_places, refuse_places
 from latewood.pointer import PLACE_TYPE, Pointers
 
 
@@ -16,7 +16,7 @@ def places(*rows: list[tuple[int, int, int]]) -> pa.Array:
     return pa.array([[dict(zip(names, place, strict=True)) for place in row] for row in rows], pa.list_(PLACE_TYPE))
 
 
-def read(array: pa.Array) -> Places:
+def read(array: pa.Array) -> SupersededPlaces:
     found = read_places(array)
     assert found is not None
     return found

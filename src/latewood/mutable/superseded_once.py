@@ -27,7 +27,7 @@ class DeletedAgain:
     at: NDArray[np.int64]  # when, in that case
 
 
-def check_once(
+def check_superseded_once(
     targets: Targets, events: Events, supersedes: Supersedes, known: Known, stored: StoredTargets | None
 ) -> tuple[Targets, DeletedAgain, NDArray[np.int64]]:
     """The targets that are superseded by nothing else, the rows that delete what is deleted, and those to be skipped.

@@ -19,7 +19,7 @@ _IN_I64 = types.Array(int64, 1, "C", readonly=True)
 _IN_I32 = types.Array(int32, 1, "C", readonly=True)
 
 
-class Suppressed:
+class SuppressionTable:
     """Superseded places in the order of arrival; users by the arena's numbers.
 
     A hash table finds them by place: entry numbers plus one, 0 is empty.
@@ -119,7 +119,7 @@ def enter_places(start, stop, table, users, event_ts, ingest_ts, ordinal):  # ty
 def find_places(  # type: ignore[no-untyped-def]
     of_users, of_event_ts, of_ingest_ts, of_ordinal, table, users, event_ts, ingest_ts, ordinal, entries
 ):
-    """See `Suppressed.find`."""
+    """See `SuppressionTable.find`."""
     mask = uint64(len(table) - 1)
     for i in range(len(of_users)):
         entries[i] = -1
@@ -140,7 +140,10 @@ def find_places(  # type: ignore[no-untyped-def]
 def gather_places(  # type: ignore[no-untyped-def]
     users, end_ts, min_ingest, earliest, cutoff, limit, head, previous, event_ts, ingest_ts, at, of, entries
 ):
-    """How many entries the requests have, see `Suppressed.gather`; as many as there is room for, with their request."""
+    """How many entries the requests have, see `SuppressionTable.gather`.
+
+    As many as there is room for are written down, each with its request.
+    """
     count = 0
     for request in range(len(users)):
         entry = head[users[request]] if users[request] >= 0 else int64(-1)
@@ -153,34 +156,3 @@ def gather_places(  # type: ignore[no-untyped-def]
                 count += 1
             entry = previous[entry]
     return count
-
-
-@typed_kernel(
-    types.void(_IN_I64, _IN_I64, _IN_I64, _IN_I32, _I64, _I64, _I64, _I64, _I32, _I64, _I64),
-)
-def locate(  # type: ignore[no-untyped-def]
-    of_users, of_event_ts, of_ingest_ts, of_ordinal, ties, users, event_ts, ingest_ts, ordinal, previous, rows
-):
-    """The arena's row at each place, -1 where there is none: from the newest of its tied group back."""
-    mask = uint64(len(ties) - 1)
-    for i in range(len(of_users)):
-        rows[i] = -1
-        user, time, learned = of_users[i], of_event_ts[i], of_ingest_ts[i]
-        if user < 0:
-            continue
-        place = tie_hash(user, time, learned) & mask
-        row = int64(-1)
-        while ties[place] != 0:
-            other = ties[place] - 1
-            if users[other] == user and event_ts[other] == time and ingest_ts[other] == learned:
-                row = other
-                break
-            place = (place + uint64(1)) & mask
-        while row >= 0:
-            tied = event_ts[row] == time and ingest_ts[row] == learned
-            if tied and ordinal[row] == of_ordinal[i]:
-                rows[i] = row
-                break
-            if tied and ordinal[row] == 0:
-                break
-            row = previous[row]
