@@ -1,5 +1,6 @@
 """Kernels are cached, stamped with what they inline, and work without a cache."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import latewood
 from latewood import kernels
 from latewood.mutable.chains import gather
 from latewood.stripes.checksum import xxh64
@@ -44,6 +46,18 @@ print(first(10), sum(first.stats.cache_hits.values()))
 def test_a_kernel_s_stamp_is_ours(compiled) -> None:
     """numba's own stamp sees only the file of the kernel itself; this is the private place where it keeps it."""
     assert compiled._cache._cache_file._source_stamp == kernels.stamp(compiled.py_func)
+
+
+def test_no_kernel_takes_the_address_of_an_array_of_its_own() -> None:
+    """numba frees an array after its last use, and an address is none: what is written there may be another's by then."""
+    for path in sorted(Path(latewood.__path__[0]).rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                given = {argument.arg for argument in function.args.args}
+                calls = [call for call in ast.walk(function) if isinstance(call, ast.Call)]
+                taken = [call.args[0] for call in calls if getattr(call.func, "id", None) == "address_of"]
+                own = [ast.unparse(array) for array in taken if ast.unparse(array) not in given]
+                assert not own, f"{path.name}, {function.name}: {own}"
 
 
 def run(folder: Path, code: str, cache: str) -> subprocess.CompletedProcess[str]:

@@ -82,10 +82,9 @@ def decode_lists(
     if total < 0:
         raise _refusal(tables, ranges, column, -total, work)
     items = empty(total, dtype)
-    found = int(work[_PIECES])
-    status = _decode_pieces(
-        pieces, found, np.uint64(kind_of(dtype)), np.uint64(dtype.itemsize), items.view(np.uint8), work
-    )
+    found, scratch = int(work[_PIECES]), np.empty(STRIPE_EVENTS, np.uint64)
+    kind, itemsize = np.uint64(kind_of(dtype)), np.uint64(dtype.itemsize)
+    status = _decode_pieces(pieces, found, kind, itemsize, items.view(np.uint8), scratch, work)
     if status:
         raise _refusal(tables, ranges, column, status, work)
     return DecodedLists(items, decoded.nulls[0], decoded.stripe_count + found, decoded.size_bytes + int(work[_BYTES]))
@@ -214,10 +213,9 @@ def _place(
 
 
 @kernel
-def _decode_pieces(pieces: Any, count: Any, kind: Any, itemsize: Any, out: Any, work: Any) -> Any:
+def _decode_pieces(pieces: Any, count: Any, kind: Any, itemsize: Any, out: Any, scratch: Any, work: Any) -> Any:
     """Decode the pieces, one after the other. Returns: 0, or what is wrong, and in `work` where."""
-    room = np.empty(STRIPE_EVENTS, np.uint64)
-    at, scratch = address_of(out), address_of(room)
+    at, room = address_of(out), address_of(scratch)
     for i in range(count):
         if i + _PIECES_AHEAD < count:
             _ask_for(pieces, i + _PIECES_AHEAD)
@@ -226,7 +224,7 @@ def _decode_pieces(pieces: Any, count: Any, kind: Any, itemsize: Any, out: Any, 
             work[_RANGE], work[_STRIPE] = pieces[i, _OF_RANGE], pieces[i, _OF_STRIPE]
             return _UNFIT
         start, stop = pieces[i, _START], pieces[i, _STOP]
-        decode_items(table, offset, items, itemsize, start, stop, at, scratch)
+        decode_items(table, offset, items, itemsize, start, stop, at, room)
         at += (stop - start) * itemsize
     return 0
 
