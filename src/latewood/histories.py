@@ -127,8 +127,9 @@ def _begin_scan(store: HistoryStore, choose: Callable[[Schema], Sequence[Trait]]
         for trait in traits:
             if trait.coded:
                 store.vocabulary.refresh(trait.id)
+        scrubs = store.scrubs.refresh()  # before the last look: a newer generation may have emptied the lists of scrubs
         if store.refresh().generation.id == generation.id:  # else a trait may be dropped, and its values collected
-            return Scan(generation, store.scrubs.refresh(), _remembered(store, _scan(reader, traits, both)))
+            return Scan(generation, scrubs, _remembered(store, _scan(reader, traits, both)))
     raise ConflictError(f"{_TRIES} generations in a row were replaced while they were read; try again")
 
 

@@ -174,6 +174,24 @@ def test_what_a_scrub_of_others_blanks_meanwhile_is_read_again(
     assert [row["item"] for row in exported(behind, tmp_path)] == [4]
 
 
+@pytest.mark.parametrize("tool", [exported, rebuilt])
+def test_a_scrub_of_events_that_is_settled_before_its_record_is_read(
+    store: lw.Store, behind: lw.Store, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Any
+) -> None:
+    """Its list of events is empty by then; only the newer generation lacks them."""
+    append(store, clock, item=17)
+    store.compact()
+    refresh = behind.scrubs.refresh
+
+    def scrub_first() -> int:
+        monkeypatch.setattr(behind.scrubs, "refresh", refresh)
+        store.scrub(where=lw.col("item") == 17)
+        return refresh()
+
+    monkeypatch.setattr(behind.scrubs, "refresh", scrub_first)
+    assert [row["item"] for row in tool(behind, tmp_path)] == [1]
+
+
 def test_a_correction_that_comes_while_the_recent_events_are_read_is_seen_whole_or_not_at_all(
     store: lw.Store, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
