@@ -11,6 +11,7 @@ from latewood.immutable import Generation, GenerationReader
 from latewood.schema import Trait
 from latewood.storage import keys
 from latewood.store import Store
+from latewood.stripes import Shard
 from latewood.users import shard_of
 from latewood.verification.report import Difference, Tell
 
@@ -47,8 +48,14 @@ def _problems(generation: Generation, before: Generation | None) -> Iterator[str
         yield "retention took events before, which it does not say any more"
 
 
-def check_shards(reader: GenerationReader, tell: Tell) -> Iterator[Difference]:
-    """Every byte of every shard is what was written, and says of itself what is so."""
+def check_shards(reader: GenerationReader, tell: Tell) -> tuple[list[Difference], list[Difference]]:
+    """Every byte of every shard is what was written, and says of itself what is so.
+
+    Returns: what is wrong with the files that are there, which is so whatever was published meanwhile; and which files
+        are gone, as those of an older generation may be.
+    """
+    wrong: list[Difference] = []
+    gone: list[Difference] = []
     done = 0
     for number, file in enumerate(reader.generation.shards):
         done += file.event_count
@@ -59,16 +66,24 @@ def check_shards(reader: GenerationReader, tell: Tell) -> Iterator[Difference]:
             shard.verify()
             tell(done, reader.generation.event_count)
         except (LatewoodError, OSError) as error:
-            yield Difference("shard", file.key, str(error))
+            kind = gone if isinstance(error, FileNotFoundError) else wrong
+            kind.append(Difference("shard", file.key, str(error)))
             continue
-        found = (shard.size_bytes, shard.event_count, shard.user_count)
-        if found != (file.size_bytes, file.event_count, file.user_count):
-            yield Difference("shard", file.key, f"has (bytes, events, users) {found}, its manifest says otherwise")
-        if shard.latest_ingest is not None and shard.latest_ingest >= reader.generation.watermark:
-            latest, watermark = show_ts(shard.latest_ingest), show_ts(reader.generation.watermark)
-            yield Difference("shard", file.key, f"has an event ingested {latest}, not before the watermark {watermark}")
-        if (shard_of(shard.keys.hash, len(reader.generation.shards)) != number).any():
-            yield Difference("shard", file.key, "has a user of another shard")
+        wrong += [Difference("shard", file.key, message) for message in _untrue(reader.generation, number, shard)]
+    return wrong, gone
+
+
+def _untrue(generation: Generation, number: int, shard: Shard) -> Iterator[str]:
+    """What a whole shard says of itself that is not so."""
+    file = generation.shards[number]
+    found = (shard.size_bytes, shard.event_count, shard.user_count)
+    if found != (file.size_bytes, file.event_count, file.user_count):
+        yield f"has (bytes, events, users) {found}, its manifest says otherwise"
+    if shard.latest_ingest is not None and shard.latest_ingest >= generation.watermark:
+        latest, watermark = show_ts(shard.latest_ingest), show_ts(generation.watermark)
+        yield f"has an event ingested {latest}, not before the watermark {watermark}"
+    if (shard_of(shard.keys.hash, len(generation.shards)) != number).any():
+        yield "has a user of another shard"
 
 
 def check_codes(store: Store, reader: GenerationReader) -> Iterator[Difference]:

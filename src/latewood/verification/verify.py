@@ -1,7 +1,7 @@
 """Verify: the store itself in full, or examples by deriving them anew."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,10 +65,10 @@ def _verify_store(store: Store, rng: np.random.Generator, report: VerifyReport, 
     findings, reader = Findings(), store.refresh()
     generation = reader.generation
     findings.extend(check_manifests(store, generation))
-    damage = _unless_replaced(store, reader, lambda: check_shards(reader, tell))
+    damage = _check_shards(store, reader, tell)
     findings.extend(damage)
     if not damage:  # of damaged shards nothing more can be said
-        findings.extend(_unless_replaced(store, reader, lambda: check_codes(store, reader)))
+        findings.extend(_check_codes(store, reader))
     values = sum(len(store.vocabulary.values(trait.id)) for trait in store.schema if trait.coded)
 
     def check_tier(tier: MutableTier) -> tuple[int, list[Difference]]:
@@ -90,19 +90,35 @@ def _verify_store(store: Store, rng: np.random.Generator, report: VerifyReport, 
     )  # fmt: skip
 
 
-def _unless_replaced(
-    store: Store, reader: GenerationReader, check: Callable[[], Iterable[Difference]]
-) -> list[Difference]:
-    """What is wrong with a generation. Raises: ConflictError: it was replaced, and its files or values may be collected."""
+def _check_shards(store: Store, reader: GenerationReader, tell: Tell) -> list[Difference]:
+    """What is wrong with a generation's files. Raises: ConflictError: it was replaced, and one was collected unread."""
+    wrong, gone = check_shards(reader, tell)
+    if not gone or _is_newest(store, reader):
+        return wrong + gone
+    if wrong:  # found, and to be told: the next generation may have copied it
+        return wrong
+    raise _replaced(reader)
+
+
+def _check_codes(store: Store, reader: GenerationReader) -> list[Difference]:
+    """What is wrong with a generation's codes. Raises: ConflictError: it was replaced, and its values may be collected."""
     try:
-        found = list(check())
+        found = list(check_codes(store, reader))
     except FileNotFoundError:
-        if store.refresh().generation.id == reader.generation.id:
+        if _is_newest(store, reader):
             raise
     else:
-        if not found or store.refresh().generation.id == reader.generation.id:
+        if not found or _is_newest(store, reader):
             return found
-    raise ConflictError(f"generation {reader.generation.id} was replaced while it was verified; try again")
+    raise _replaced(reader)
+
+
+def _is_newest(store: Store, reader: GenerationReader) -> bool:
+    return store.refresh().generation.id == reader.generation.id
+
+
+def _replaced(reader: GenerationReader) -> ConflictError:
+    return ConflictError(f"generation {reader.generation.id} was replaced while it was verified; try again")
 
 
 def _verify_examples(

@@ -1,6 +1,7 @@
 """Verifying a store: what is whole is found whole, and what is damaged is named. Over real stores on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
+from latewood.immutable import GenerationReader
 from latewood.mutable import InMemoryTier, LmdbTier
 from latewood.storage.documents import encode_document
 from latewood.testing import ManualClock
@@ -87,6 +89,43 @@ def test_a_flipped_byte_is_found_and_its_file_named(store: lw.Store, place: floa
     assert file.name in report.differences[0].where
     assert not report.ok
     assert json.dumps(report.to_json())
+
+
+def replace_while_shards_are_checked(store: lw.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a generation of other files, after the first shard was looked at."""
+    latest, shard = store.catalog.latest(), GenerationReader.shard
+
+    def replace_after(reader: GenerationReader, number: int) -> Any:
+        monkeypatch.setattr(GenerationReader, "shard", shard)
+        try:
+            return shard(reader, number)
+        finally:
+            files = tuple(replace(file, key=f"{file.key}-new") for file in latest.shards)
+            store.catalog.publish(replace(latest, id=4, parent=3, uuid="new", shards=files))
+            store.storage.delete(file.key for file in latest.shards)
+
+    monkeypatch.setattr(GenerationReader, "shard", replace_after)
+
+
+def test_damage_is_told_though_a_newer_generation_comes_meanwhile(
+    store: lw.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shard_file(store)
+    flip(file, file.stat().st_size // 2)
+    store = reopened(store)
+    replace_while_shards_are_checked(store, monkeypatch)
+    report = lw.verify(store)
+    assert [difference.what for difference in report.differences] == ["shard"]
+    assert file.name in report.differences[0].where
+
+
+def test_files_of_a_generation_that_is_replaced_meanwhile_are_not_missing(
+    store: lw.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = reopened(store)
+    replace_while_shards_are_checked(store, monkeypatch)
+    with pytest.raises(lw.ConflictError, match="generation 3 was replaced while it was verified"):
+        lw.verify(store)
 
 
 def test_a_missing_file_is_found(store: lw.Store) -> None:
