@@ -110,7 +110,8 @@ class SegmentFile:
 
     def _check_size(self) -> None:
         """LMDB maps more than the file: touching a page past its end would kill the process."""
-        size, used = self.path.stat().st_size, self._used()
+        used = self._used()
+        size = self.path.stat().st_size  # asked for last: another process's commit makes the file longer
         if size < used:
             self.env.close()
             raise CorruptionError(f"segment {self.path}: it is cut off, {size} bytes of {used}")

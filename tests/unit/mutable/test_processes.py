@@ -17,6 +17,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.errors import ConflictError
 from latewood.immutable import Scrubs
 from latewood.mutable import LmdbTier
+from latewood.mutable.segment_file import SegmentFile
 from latewood.storage import open_storage
 from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
 from latewood.users import user_keys
@@ -253,3 +254,25 @@ def test_a_forked_process_is_told_to_open_its_own(folder: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     tier.append(make_events([1], [5]), now=NOW)
     tier.close()
+
+
+GROW = """
+import lmdb, sys
+with lmdb.open(sys.argv[1], subdir=False, map_size=1 << 24) as env, env.begin(write=True) as transaction:
+    transaction.put(b"key", bytes(1 << 20))
+"""
+
+
+def test_a_segment_that_grows_while_it_is_opened_is_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, used = tmp_path / "segment.lmdb", SegmentFile._used
+
+    def append_first(file: SegmentFile) -> int:
+        subprocess.run([sys.executable, "-c", GROW, str(path)], check=True)
+        return used(file)
+
+    monkeypatch.setattr(SegmentFile, "_used", append_first)
+    file = SegmentFile(path, 1, 1 << 24, remap=lambda _: None)
+    assert used(file) > 1 << 20
+    file.close()
