@@ -290,7 +290,7 @@ class Store:
         """Keep the data of the current generation for a while, for a run that reads it with `at(name)`.
 
         Args: ttl: how long; pinning again extends it, on the generation that is current then.
-        Raises: SchemaError: a name that cannot be a file's.
+        Raises: SchemaError: a name that cannot be a file's. CorruptionError: files of the generation are lost.
         """
         while True:
             generation = self.refresh().generation
@@ -298,7 +298,11 @@ class Store:
             self.catalog.pins.write(pin)
             # Else it was collected before the pin was there; or is about to be, by who looked for pins before. Who saw an
             # older pin of that name, expired long ago, may have deleted this one in its place.
-            if self._newest().id != generation.id or not self.catalog.is_stored(generation):
+            if self._newest().id != generation.id:
+                continue
+            if not self.catalog.is_stored(generation):
+                if self._newest().id == generation.id:  # the newest is never collected
+                    raise CorruptionError(f"{self.path}: files of generation {generation.id} are missing")
                 continue
             if self.catalog.pins.read(name) is not None:
                 return pin

@@ -1,5 +1,6 @@
 """Living with a store: changes of schema, pins, and the view at a pin."""
 
+import itertools
 import shutil
 import threading
 from collections.abc import Iterator
@@ -317,6 +318,23 @@ def test_a_pin_that_lost_its_files_before_it_was_there_takes_the_newer_generatio
     monkeypatch.setattr(Catalog, "is_stored", while_another_compacts)
     assert store.pin("run", HOUR).generation == 2
     other.close()
+
+
+def test_a_pin_on_a_generation_whose_files_are_lost_is_refused(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(store, clock)
+    store.compact()
+    store.storage.delete(shard.key for shard in store.generation.shards if shard.exists)
+    stored, looks = Catalog.is_stored, itertools.count()
+
+    def is_stored(catalog: Catalog, generation: lw.Generation) -> bool:
+        assert next(looks) < 3, "it looks again and again"
+        return stored(catalog, generation)
+
+    monkeypatch.setattr(Catalog, "is_stored", is_stored)
+    with pytest.raises(lw.CorruptionError, match="files of generation 1 are missing"):
+        store.pin("run", HOUR)
 
 
 def test_a_pin_that_a_collection_has_not_seen_takes_the_newer_generation(
