@@ -94,12 +94,13 @@ class Store:
         place, clock = str(path), as_clock(clock)
         storage = open_storage(place)
         folder = tier_folder(place, storage, mutable)  # what is wrong shows now, and not when there is half a store
-        if _exists(storage):  # asked before the probe too, which another's collection may delete once there is a store
+        # asked before the probe too, which another's collection may delete once there is a store
+        if _description(storage) is not None:
             raise ConflictError(_taken(place))
         refuse_used(folder)
         probe(storage)
-        description = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now(), retention)
-        if not storage.create(keys.STORE, description.to_bytes()):
+        ours = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now(), retention).to_bytes()
+        if not storage.create(keys.STORE, ours) and _description(storage) != ours:
             raise ConflictError(_taken(place))
         forget_in_memory(place)
         return cls.open(path, clock=clock, mutable=mutable)
@@ -442,11 +443,12 @@ def check_shards(shards: int) -> int:
     return shards
 
 
-def _exists(storage: Storage) -> bool:
+def _description(storage: Storage) -> bytes | None:
+    """What is written of the store; None if there is none."""
     try:
-        return bool(storage.read(keys.STORE))
+        return storage.read(keys.STORE)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
 
 
 def _taken(place: str) -> str:

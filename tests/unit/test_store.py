@@ -15,6 +15,8 @@ import latewood as lw
 from latewood.clock import EARLIEST_TS
 from latewood.immutable import Catalog
 from latewood.mutable.replica import Replica
+from latewood.storage import keys
+from latewood.storage.remote import ObstoreStorage
 from latewood.store import StoreDescription
 from latewood.testing import ManualClock
 from moments import START
@@ -105,8 +107,6 @@ def test_what_is_no_store(tmp_path: Path) -> None:
 
 
 def test_a_store_elsewhere_needs_a_place_for_recent_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    from latewood.storage.remote import ObstoreStorage
-
     bucket = ObstoreStorage.in_memory(f"bucket-{next(_numbers)}")
     monkeypatch.setattr("latewood.store.open_storage", lambda place: bucket)
     with pytest.raises(lw.SchemaError, match="needs mutable="):
@@ -343,6 +343,25 @@ def test_what_is_printed_of_what_a_store_gives(store_path: Path, clock: ManualCl
         assert generation == "<Generation 1: 2 events of 1 users, watermark 2023-11-14T22:13:20.000002Z>"
         batch = store.capture({"user_id": [1], "request_ts": [START + 1]}).history(lw.Projection())
         assert repr(batch) == "<Batch of 1 example: 1 event, event_ts, item, action; 2 features>"
+
+
+def test_a_store_whose_answer_to_its_creation_was_lost_is_created(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store that repeats a put is told, of its own, that somebody was first."""
+    create = ObstoreStorage.create
+
+    def repeated(storage: ObstoreStorage, key: str, data: Any) -> bool:
+        created = create(storage, key, data)
+        return created if key != keys.STORE else create(storage, key, data)
+
+    monkeypatch.setattr(ObstoreStorage, "create", repeated)
+    path = f"memory://store-{next(_numbers)}"
+    with lw.Store.create(path, SCHEMA, clock=clock) as store:
+        store.append(events(1))
+        assert items(store) == [1]
+    with pytest.raises(lw.ConflictError, match="there is a store already"):
+        lw.Store.create(path, SCHEMA, clock=clock)
 
 
 def test_a_deleted_store_in_memory_is_forgotten_with_its_recent_events(clock: ManualClock) -> None:

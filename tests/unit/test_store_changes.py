@@ -99,6 +99,18 @@ def test_of_two_changes_at_once_one_is_refused(store: lw.Store, monkeypatch: pyt
     other.close()
 
 
+def test_a_change_whose_answer_was_lost_is_made(store: lw.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store that repeats a put is told, of its own, that somebody was first."""
+    create = store.storage.create
+
+    def repeated(key: str, data: Any) -> bool:
+        create(key, data)
+        return create(key, data)
+
+    monkeypatch.setattr(store.storage, "create", repeated)
+    assert store.alter(shards=3).after == store.changes.latest(store.generation)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

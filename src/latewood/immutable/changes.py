@@ -82,13 +82,16 @@ class Changes:
         return Alteration(Change.of(generation), self.latest(generation))
 
     def add(self, change: Change) -> None:
-        """Write down a change, numbered one past the latest. Raises: ConflictError: another was made meanwhile."""
+        """Write down a change, numbered one past the latest; the same one again is fine.
+
+        Raises: ConflictError: another was made meanwhile.
+        """
         body: dict[str, Any] = {
             "schema": change.schema.to_json(),
             "shards": change.shards,
             "retention": None if change.retention is None else change.retention.to_json(),
         }
-        if not self._records.create(change.number, body):
+        if not self._records.ensure(change.number, body):
             raise ConflictError(f"change {change.number} was made by someone else meanwhile; look at it and try again")
 
 
