@@ -6,8 +6,6 @@ watermark no lower than any before, so that every pointer finds what it means. C
 part of what is undone: they are applied as by any compaction.
 """
 
-from itertools import pairwise
-
 from latewood.clock import show_ts
 from latewood.compaction.publish import build, retire
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
@@ -64,9 +62,12 @@ def _parent(store: CompactionStore, newest: Generation, generation_id: int) -> G
     for generation in undone:
         if generation.origin == "load":
             raise ConflictError(refused + f"generation {generation.id} is a bulk load, whose events are nowhere else")
-    for before, after in pairwise(undone):
+    for after in undone:
+        before = _parent_of(store, after)
+        if before.retention is None or not before.retention.lets_go_of_more_than(after.retention):
+            continue
         # what came late after that may lie before what is gone, and there pointers count it without what is gone
-        if before.retention is not None and before.retention.lets_go_of_more_than(after.retention):
+        if not _descends(store, parent, before):
             raise ConflictError(
                 refused + f"it may have what generation {before.id} let go of, and {after.id} would keep"
             )
@@ -77,3 +78,16 @@ def _parent(store: CompactionStore, newest: Generation, generation_id: int) -> G
     if not store.catalog.is_stored(parent):
         raise ConflictError(refused + "its files are deleted")
     return parent
+
+
+def _parent_of(store: CompactionStore, generation: Generation) -> Generation:
+    """What a generation other than the first was made of: an older one than that before it, after a rollback."""
+    assert generation.parent is not None
+    return store.catalog.load(generation.parent)
+
+
+def _descends(store: CompactionStore, generation: Generation, ancestor: Generation) -> bool:
+    """Whether a generation is another one, or was made of it, so that it lacks what that one let go of."""
+    while generation.id > ancestor.id:
+        generation = _parent_of(store, generation)
+    return generation.id == ancestor.id

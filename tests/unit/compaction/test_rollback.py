@@ -110,6 +110,35 @@ def test_what_a_retention_took_that_was_loosened_since_does_not_come_back(
         assert rollback(parts, older.id, keep=9).event_count == loosened
 
 
+def test_what_a_retention_took_does_not_come_back_by_way_of_a_rollback(parts: Parts) -> None:
+    """Generation 4 is made of 2, which let go of events, and not of 3, the one before it."""
+    parts.append([1] * 5, [1, 2, 3, 4, 5])
+    whole = compact(parts, keep=9)
+    for number, retention in enumerate((Retention(max_events=2), None), 1):
+        parts.changes.add(replace(parts.changes.latest(whole), number=number, retention=retention))
+        if retention:
+            assert compact(parts, keep=9).event_count == 2
+    assert rollback(parts, whole.id, keep=9).event_count == 5
+    parts.append([1], [2])
+    assert rollback(parts, 2, keep=9).event_count == 3
+    with pytest.raises(ConflictError, match="may have what generation 2 let go of, and 4 would keep"):
+        rollback(parts, 3, keep=9)
+    assert rollback(parts, 2, keep=9).event_count == 3
+
+
+def test_a_sibling_that_lacks_the_same_can_be_gone_back_to(parts: Parts) -> None:
+    """Generations 2 and 3 are both made of 1, and what that let go of neither has."""
+    parts.append([1] * 5, [1, 2, 3, 4, 5])
+    first = parts.catalog.latest()
+    parts.changes.add(replace(parts.changes.latest(first), number=1, retention=Retention(max_events=2)))
+    short = compact(parts, keep=9)
+    parts.changes.add(replace(parts.changes.latest(short), number=2, retention=None))
+    parts.append([1], [2])
+    assert compact(parts, keep=9).event_count == 3
+    assert rollback(parts, short.id, keep=9).event_count == 3
+    assert rollback(parts, 2, keep=9).event_count == 3
+
+
 def test_the_loser_of_a_race_leaves_nothing(parts: Parts) -> None:
     older, bad = days(parts, 2)
     parts.append([3], [3])
