@@ -49,7 +49,7 @@ from latewood.projection import Projection
 from latewood.retention import Retention
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
-from latewood.tiers import align_tier, close_tier, forget_in_memory, open_tier, refuse_used, tier_folder
+from latewood.tiers import align_tier, close_tier, open_tier, refuse_used, tier_folder
 from latewood.vocabulary import Vocabulary, check_extent
 
 
@@ -102,7 +102,6 @@ class Store:
         ours = StoreDescription(secrets.token_bytes(16), schema, shards, clock.now(), retention).to_bytes()
         if not storage.create(keys.STORE, ours) and _description(storage) != ours:
             raise ConflictError(_taken(place))
-        forget_in_memory(place)
         return cls.open(path, clock=clock, mutable=mutable)
 
     @classmethod
@@ -410,7 +409,7 @@ class Store:
 
     def _open_tier(self, mutable: str | Path | None) -> MutableTier:
         folder, published = tier_folder(self.path, self.storage, mutable), partial(was_published, self.catalog)
-        return open_tier(self.path, folder, self.epoch, self.schema.user_id, published, self.scrubs)
+        return open_tier(folder, self.epoch, self.schema.user_id, published, self.scrubs)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -18,8 +18,9 @@ from latewood.storage.local import LocalStorage
 OWNER = "store"  # the file in a tier's folder that says whose it is, by the store's epoch
 _IN_MEMORY = "memory://"
 
-# Stores in memory live as long as the process; whoever opens one again must meet the same recent events.
-_TIERS_IN_MEMORY: dict[str, InMemoryTier] = {}
+# Stores in memory live as long as the process; whoever opens one again must meet the same recent events. By the store's
+# epoch: one that is created where another was deleted is another, from when its description is written on.
+_TIERS_IN_MEMORY: dict[bytes, InMemoryTier] = {}
 
 
 def tier_folder(place: str, storage: Storage, mutable: str | Path | None) -> Path | None:
@@ -39,22 +40,12 @@ def refuse_used(folder: Path | None) -> None:
         raise ConflictError(_of_another(folder))
 
 
-def forget_in_memory(place: str) -> None:
-    """For a store that is created anew: what a deleted one of that place left."""
-    _TIERS_IN_MEMORY.pop(place, None)
-
-
 def open_tier(
-    place: str,
-    folder: Path | None,
-    epoch: bytes,
-    user_type: pa.DataType,
-    was_published: WasPublished,
-    scrubs: Scrubs,
+    folder: Path | None, epoch: bytes, user_type: pa.DataType, was_published: WasPublished, scrubs: Scrubs
 ) -> MutableTier:
     """Open a store's tier, and make it if there is none. Raises: ConflictError: the folder is another store's."""
     if folder is None:
-        return _TIERS_IN_MEMORY.setdefault(place, InMemoryTier(user_type, scrubs=scrubs))
+        return _TIERS_IN_MEMORY.setdefault(epoch, InMemoryTier(user_type, scrubs=scrubs))
     owner = LocalStorage(folder)
     owner.create(OWNER, epoch.hex().encode())
     if owner.read(OWNER) != epoch.hex().encode():

@@ -375,6 +375,25 @@ def test_a_deleted_store_in_memory_is_forgotten_with_its_recent_events(clock: Ma
     assert again.append({"user_id": ["1"], "event_ts": [5]}).count == 1
 
 
+def test_a_store_in_memory_that_is_opened_while_it_is_created_has_one_mutable_tier(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, create, others = f"memory://store-{next(_numbers)}", ObstoreStorage.create, list[lw.Store]()
+
+    def open_after(storage: ObstoreStorage, key: str, data: Any) -> bool:
+        created = create(storage, key, data)
+        if key == keys.STORE:
+            monkeypatch.setattr(ObstoreStorage, "create", create)
+            others.append(lw.Store.open(path, clock=clock))
+            others[0].append(events(1))
+        return created
+
+    monkeypatch.setattr(ObstoreStorage, "create", open_after)
+    store = lw.Store.create(path, SCHEMA, clock=clock)
+    others[0].append(events(2, at=START + 1))
+    assert items(store) == items(others[0]) == [1, 2]
+
+
 def test_the_description_survives_its_own_bytes() -> None:
     description = StoreDescription(bytes(range(16)), SCHEMA, 7, START)
     assert StoreDescription.from_bytes(description.to_bytes(), "store.json") == description
