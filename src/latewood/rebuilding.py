@@ -60,7 +60,7 @@ def rebuild(
         with ExitStack() as undo:
             new = create(path, scan.schema, shards or like.shards, store.clock, mutable, undo, like.retention)
             try:
-                bulk_load(new, _everything(store, scan, new, feeds), progress=progress)
+                bulk_load(new, _everything(store, scan, new, feeds), change=0, progress=progress)
                 new.refresh()
             except ScrubbedError as error:  # a value that was read is blanked
                 raise ConflictError(_SCRUBBED) from error

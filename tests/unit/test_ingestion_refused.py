@@ -275,6 +275,30 @@ def test_a_store_that_someone_has_altered_is_not_taken_away(tmp_path: Path, monk
         assert store.compact().change == 1
 
 
+@pytest.mark.parametrize("change", [{"drop": ["item"]}, {"drop": ["item"], "add": pa.schema([("item", pa.int64())])}])
+@pytest.mark.parametrize("moment", ["_check_columns", "bulk_load"])
+def test_rows_read_by_a_schema_that_counts_no_more_are_not_loaded(
+    change: dict[str, Any], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, then = place(), getattr(load_module, moment)
+
+    def after_a_change_was_applied(*arguments: Any, **options: Any) -> Any:
+        with lw.Store.open(path) as other:
+            other.alter(**change)
+            other.compact()
+        return then(*arguments, **options)
+
+    lw.Store.create(path, schema_of(item=pa.int64(), action=pa.string())).close()
+    monkeypatch.setattr(load_module, moment, after_a_change_was_applied)
+    with pytest.raises(lw.ConflictError, match="altered"):
+        load(EVENTS, path)
+    monkeypatch.setattr(load_module, moment, then)
+    kept = [name for name in KEPT if name in lw.Store.open(path).schema]
+    with load(EVENTS, path, traits=kept) as store:
+        assert store.generation.event_count == len(EVENTS)
+        assert "item" not in kept or items(store, 1) == items(load(EVENTS), 1)
+
+
 def test_events_from_the_future_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     clock = ManualClock(FIRST_S * 10**6)
     with pytest.raises(lw.ConflictError, match="ahead of the clock"):

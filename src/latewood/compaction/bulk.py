@@ -25,11 +25,14 @@ from latewood.events import Events
 from latewood.immutable import Catalog, Change, Generation
 from latewood.mutable import MutableTier
 
+_ALTERED = "the store was altered while the events to load were read; load them again"
+
 
 def bulk_load(
     store: CompactionStore,
     batches: Iterable[Events],
     *,
+    change: int | None = None,
     keep: int = 2,
     workers: int = 0,
     memory_bytes: int = MEMORY_BYTES,
@@ -43,16 +46,21 @@ def bulk_load(
     Args:
         batches: ingest times as given, and when events were superseded; ordinals are ignored: they are given here, by
             arrival among ties. Values are coded by the store's vocabulary as it is at the call, or later.
+        change: the number of the applied change whose schema they were read by: their traits go by its ids, and the codes
+            of a trait that was dropped since say nothing any more. None: of the generation that is the newest at the call.
         keep, workers, memory_bytes, spill_directory: see `Settings`.
         progress: called with (events written, events in all), once all batches are read.
     Returns: the new generation, or the current one if there are no events.
     Raises: ConflictError: ingest times below the frontier (R7) or too far ahead, another load, a compaction that was
-        first, or a store that was altered, or whose values were blanked, meanwhile. Nothing has changed then.
+        first, a store that was altered, or whose values were blanked, meanwhile, or of which a later change than
+            theirs was applied. Nothing has changed then.
     """
     tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
     blanked = store.vocabulary.blanked
     current = store.catalog.latest()
     finish_publishing(store, current, keep)
+    read_by = current.change if change is None else change
+    _check_read_by(read_by, current)  # before reading for long
     target = store.changes.latest(current)
     shards = (len(current.shards), target.shards)
     with Spill(target.schema, shards, settings.held_bytes, spill_directory, settings.threads) as new:
@@ -65,6 +73,7 @@ def bulk_load(
         try:
             parent = store.catalog.latest()
             _check_unaltered(store, current, parent, target)
+            _check_read_by(read_by, parent)
             _check_codes(store, tier, blanked)
             recipe = make_recipe(store, parent, target, parent.id + 1, token, watermark, "load")
             for events in tier.scan(parent.watermark, watermark, scrubbed=True):
@@ -88,7 +97,13 @@ def was_published(catalog: Catalog, token: str) -> bool:
 def _check_unaltered(store: CompactionStore, current: Generation, parent: Generation, target: Change) -> None:
     """That what was read into buckets fits what is to be built: it was laid out when the load began."""
     if store.changes.latest(parent) != target or len(parent.shards) not in (len(current.shards), target.shards):
-        raise ConflictError("the store was altered while the events to load were read; load them again")
+        raise ConflictError(_ALTERED)
+
+
+def _check_read_by(change: int, parent: Generation) -> None:
+    """That the schema the events were read by still counts: an append by an older one is refused likewise (R17)."""
+    if change < parent.change:
+        raise ConflictError(_ALTERED)
 
 
 def _check_codes(store: CompactionStore, tier: MutableTier, blanked: int) -> None:

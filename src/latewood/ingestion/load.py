@@ -123,13 +123,13 @@ def ingest_with_report(
         existed = store is not None
         if store is None:
             store = create(path, known, shards, clock, mutable, undo)
-        tally = Tally()
+        read_by, tally = store.generation, Tally()
         with progress_bar(console, "reading events", source.row_count()) as bar:
-            batches = _read(store, source, mapping, tally, bar)
+            batches = _read(store, read_by.schema, source, mapping, tally, bar)
             if existed:
                 batches = _refuse_old(store, batches)
             bulk_load(
-                store, batches, memory_bytes=memory_bytes,
+                store, batches, change=read_by.change, memory_bytes=memory_bytes,
                 progress=lambda done, total: bar.update(done, total, "writing the generation"),
             )  # fmt: skip
         undo.pop_all()
@@ -171,13 +171,15 @@ def _refuse_text(source: Source, name: str) -> None:
     raise SchemaError(f"column {name!r} is text; a time is a timestamp, or an integer with a unit")
 
 
-def _read(store: Store, source: Source, mapping: EventMapping, tally: Tally, bar: Bar) -> Iterator[Events]:
+def _read(
+    store: Store, schema: Schema, source: Source, mapping: EventMapping, tally: Tally, bar: Bar
+) -> Iterator[Events]:
     for rows in source.batches(mapping.names):
         try:
-            intake = read_events(mapping.apply(rows.table), store.schema, store.encode, corrections=False)
+            intake = read_events(mapping.apply(rows.table), schema, store.encode, corrections=False)
             events = mapping.marked(rows.table, intake.events)
         except SchemaError as error:
-            raise blame(error, rows, mapping, store.schema) from None
+            raise blame(error, rows, mapping, schema) from None
         tally.add(events)
         bar.advance(len(rows.table))
         yield events

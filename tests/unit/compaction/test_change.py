@@ -267,6 +267,27 @@ def test_a_load_into_a_store_that_is_altered_meanwhile_is_a_conflict(parts: Part
     assert (len(generation.shards), generation.event_count) == (2, 1)
 
 
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_load_of_rows_read_before_a_change_was_applied_is_a_conflict(pending: bool, parts: Parts) -> None:
+    def batches() -> Any:
+        yield parts.events([1], [5], [10])
+        compact(parts.beside())
+
+    alter(parts, shards=2)
+    if not pending:
+        compact(parts)
+    with pytest.raises(ConflictError, match="altered"):
+        bulk_load(parts, batches(), change=0)
+    assert parts.tier.state().load_token is None
+    ingest_ts = parts.clock.advance(SECOND)
+    assert bulk_load(parts, [parts.events([1], [5], [ingest_ts])], change=1).event_count == 1
+
+
+def test_a_load_of_rows_read_before_a_change_may_apply_it(parts: Parts) -> None:
+    alter(parts, shards=2)
+    assert bulk_load(parts, [parts.events([1], [5], [10])], change=0).change == 1
+
+
 def test_a_load_brings_superseded_events(parts: Parts) -> None:
     parts.append([9], [5])
     ingest = parts.tier.state().closed

@@ -278,7 +278,7 @@ def check_receipt(model: Model, asked: Asked, receipt: AppendReceipt) -> None:
 def load_in_bulk(process: Process) -> None:
     """Old data, straight into a generation."""
     chance, world, store = process.chance, process.world, process.store
-    schema, before = store.schema, len(world.generations)
+    schema, read_by, before = store.schema, store.generation.change, len(world.generations)
     rows = draw_rows(process, chance.between(1, 8), schema)
     for row in rows:
         row.ingest_ts = max(world.closed, world.time.now - 20) + chance.between(-3, 4)
@@ -290,12 +290,13 @@ def load_in_bulk(process: Process) -> None:
         split = chance.between(0, len(rows))
         parts = (table.slice(0, split), table.slice(split))
         events = [read_events(part, schema, store.encode).events for part in parts]
-        return bulk_load(store, events, keep=chance.between(1, 3), workers=1)
+        return bulk_load(store, events, change=read_by, keep=chance.between(1, 3), workers=1)
 
     changes, blanked = len(world.changes), store.vocabulary.blanked
 
     def refused() -> bool:
-        was_changed = len(world.changes) > changes or world.log.head().tier.blanked != blanked
+        was_applied = world.generations[-1].change > read_by
+        was_changed = was_applied or len(world.changes) > changes or world.log.head().tier.blanked != blanked
         return was_changed or may_refuse(process, asked) or len(world.generations) > before
 
     if process.attempt(load, refused):
