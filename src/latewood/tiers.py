@@ -5,15 +5,16 @@ store in memory it lies in memory, too. A folder that is new to its store (the s
 lost) is brought up to what the store has promised before anything is written to it.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 
 from latewood.errors import ConflictError, SchemaError
 from latewood.immutable import Generation, Scrubs
-from latewood.mutable import InMemoryTier, LmdbTier, MutableTier, TierState, WasPublished
+from latewood.mutable import InMemoryTier, LmdbTier, MutableTier, TierState, WasPublished, delete_log
 from latewood.storage import Storage
-from latewood.storage.local import LocalStorage
+from latewood.storage.local import UNFINISHED, LocalStorage
 
 OWNER = "store"  # the file in a tier's folder that says whose it is, by the store's epoch
 _IN_MEMORY = "memory://"
@@ -57,6 +58,17 @@ def close_tier(tier: MutableTier) -> None:
     """Let go of a tier, but for one in memory, which all who open the store share."""
     if not isinstance(tier, InMemoryTier):
         tier.close()
+
+
+def delete_tier(folder: Path) -> None:
+    """Delete a tier that a bulk load keeps from being used, and nothing else in its folder, which can hold a new one then.
+
+    What says whose it is goes last: an interruption leaves a folder that no other store takes for its own.
+    """
+    delete_log(folder)
+    with suppress(OSError):  # not empty: someone is writing
+        (folder / UNFINISHED).rmdir()
+    (folder / OWNER).unlink(missing_ok=True)
 
 
 def align_tier(tier: MutableTier, generation: Generation, scrubs: Scrubs, blanked: int) -> None:

@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "files": set(),
     "progress": set(),
-    "ingestion": {"compaction", "files", "immutable", "intake", "mutable", "progress", "storage", "store"},
+    "ingestion": {"compaction", "files", "immutable", "intake", "mutable", "progress", "storage", "store", "tiers"},
 }
 TOP = {"cli", "testing", "demo", "__init__", "__main__"}  # may import anything
 KERNELS = {"kernels", "stripes", "immutable", "mutable", "compaction", "capture", "materialize"}

@@ -241,25 +241,47 @@ def test_a_store_that_someone_has_begun_to_use_is_not_taken_away(
         assert items(store, 9) == [1]
 
 
-@pytest.mark.parametrize("where", ["folder", "memory"])
+@pytest.mark.parametrize("where", ["folder", "memory", "folder beside"])
 def test_nothing_is_acknowledged_by_a_store_that_is_being_taken_away(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, delete = (tmp_path / "store" if where == "folder" else place()), load_module._delete
-    asked = []
+    path, delete = (place() if where == "memory" else tmp_path / "store"), load_module._delete
+    recent = tmp_path / "recent" if where == "folder beside" else None
+    row = {"user_id": [9], "event_ts": [5], "item": [1], "action": ["x"]}
+    asked: list[Any] = []
 
     def someone_appends(*arguments: Any) -> None:
-        with lw.Store.open(path) as other:
-            for act in (delete, lambda *_: None):  # before it is gone, and after
-                with pytest.raises((lw.ConflictError, OSError)):
-                    other.append({"user_id": [9], "event_ts": [5], "item": [1], "action": ["x"]})
-                asked.append(act(*arguments))
+        other = lw.Store.open(path, mutable=recent)
+        for act in (delete, lambda *_: None):  # before it is gone, and after
+            with pytest.raises((lw.ConflictError, OSError)):
+                other.append(row)
+            act(*arguments)
+        asked.append(other)
 
+    if recent:
+        recent.mkdir()  # and so it stays
     monkeypatch.setattr(load_module, "_delete", someone_appends)
     with pytest.raises(lw.SchemaError, match="null"):
-        load(with_value("uid", 4, None), path)
-    assert len(asked) == 2
-    assert list(tmp_path.iterdir()) == []
+        load(with_value("uid", 4, None), path, mutable=recent)
+    (other,) = asked
+    if where != "memory":
+        with pytest.raises(lw.StoreNotFoundError):  # nobody settles the load that took it away
+            other.append(row)
+    other.close()
+    assert list(tmp_path.rglob("*")) == ([recent] if recent else [])
+
+
+@pytest.mark.parametrize("where", ["folder", "memory"])
+def test_a_folder_for_recent_events_that_was_there_can_be_used_again(where: str, tmp_path: Path) -> None:
+    recent = tmp_path / "recent"
+    recent.mkdir()
+    (recent / "mine").touch()
+    path = tmp_path / "store" if where == "folder" else place()
+    with pytest.raises(lw.SchemaError, match="null"):
+        load(with_value("uid", 4, None), path, mutable=recent)
+    assert list(tmp_path.rglob("*")) == [recent, recent / "mine"]
+    with load(EVENTS, path, mutable=recent) as store:
+        assert store.generation.event_count == len(EVENTS)
 
 
 def test_a_store_that_someone_has_altered_is_not_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

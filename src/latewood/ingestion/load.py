@@ -5,7 +5,6 @@ in row 3,000,000, a full disk) comes later; a store that this call created is th
 before is as it was.
 """
 
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -37,6 +36,7 @@ from latewood.schema import Schema
 from latewood.storage import keys, open_storage
 from latewood.storage.local import UNFINISHED, LocalStorage
 from latewood.store import Store
+from latewood.tiers import delete_tier
 
 _NUMBER = r"^\s*-?\d+\s*$"
 
@@ -227,10 +227,9 @@ def create(
     storage = open_storage(str(path))
     root = storage.root if isinstance(storage, LocalStorage) else None
     tier = Path(mutable) if mutable is not None else root / "mutable" if root else None
-    scratch = [folder for folder in (tier, root and root / UNFINISHED) if folder and not folder.exists()]
-    new_root = root if root and not root.exists() else None
+    made = [folder for folder in (root and root / UNFINISHED, tier, root) if folder and not folder.exists()]
     store = Store.create(path, schema, shards, clock, mutable, retention)
-    undo.callback(_take_away, store, scratch, new_root)
+    undo.callback(_take_away, store, tier, made)
     return store
 
 
@@ -243,7 +242,7 @@ def _state_unused(store: Store) -> TierState:
     return TierState(last=watermark - 1, frontier=watermark, floor=floor)
 
 
-def _take_away(store: Store, scratch: list[Path], root: Path | None) -> None:
+def _take_away(store: Store, tier: Path | None, made: list[Path]) -> None:
     """Delete a store that was created a moment ago, and the folders made for it, unless someone has begun to use it.
 
     From looking to deleting a bulk load is under way that nobody ends, so that nothing is acknowledged that goes then.
@@ -262,18 +261,18 @@ def _take_away(store: Store, scratch: list[Path], root: Path | None) -> None:
         store.tier.end_load(token, published=False)
         store.close()
         return
-    _delete(store, scratch, root)
+    _delete(store, tier, made)
     store.tier.end_load(token, published=None)
     store.close()
 
 
-def _delete(store: Store, scratch: list[Path], root: Path | None) -> None:
+def _delete(store: Store, tier: Path | None, made: list[Path]) -> None:
     stored = [found.key for found in store.storage.list("")]
     # What says that it is a store goes last: an interruption leaves an empty store, not a riddle.
     for part in (keys.VOCABULARY, keys.GENERATIONS, keys.MANIFESTS, keys.STORE):
         store.storage.delete(key for key in stored if key == part or key.startswith(f"{part}/"))
-    for folder in scratch:
-        shutil.rmtree(folder, ignore_errors=True)
-    if root is not None:
+    if tier is not None:
+        delete_tier(tier)
+    for folder in made:
         with suppress(OSError):  # not empty: it has become someone else's too
-            root.rmdir()
+            folder.rmdir()

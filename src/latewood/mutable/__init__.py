@@ -15,6 +15,7 @@ from latewood.mutable.identify import hash_content, hash_ids
 from latewood.mutable.lmdb_tier import LmdbTier
 from latewood.mutable.logged_tier import Settings
 from latewood.mutable.memory_tier import InMemoryTier
+from latewood.mutable.segmented_log import delete_log
 from latewood.mutable.supersedes import GONE, SEVERAL, Newer, Places, StoredTargets, Supersedes
 from latewood.mutable.tier import (
     AppendReceipt,
@@ -50,6 +51,7 @@ __all__ = [
     "View",
     "WantedTrait",
     "WasPublished",
+    "delete_log",
     "hash_content",
     "hash_ids",
     "no_view",

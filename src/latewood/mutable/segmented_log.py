@@ -13,6 +13,7 @@ the next cut replaces it.
 
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,7 +67,7 @@ class SegmentedLog:
         for folder in (self._segments, self._ids):
             folder.mkdir(parents=True, exist_ok=True)
         self._presence = (path / "open").open("ab")
-        self._identity = folder_identity(self._segments)
+        self._identity = self._identify()
         try:
             with self._files():
                 self._current = self._open_newest(create)
@@ -321,12 +322,18 @@ class SegmentedLog:
         with self._mapping:
             if self._load is not None:
                 return False
+            self._check_there()
             file = (self.path / "load").open("ab")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.close()
                 return False
+            try:
+                self._check_there()  # else the lock may be a new one: who deletes the log holds the one that was
+            except BaseException:
+                file.close()
+                raise
             self._load = file
             return True
 
@@ -346,8 +353,16 @@ class SegmentedLog:
             self._presence.close()
 
     def is_there(self) -> bool:
-        """Whether the directory is still the one that was opened, not deleted or replaced."""
-        return folder_identity(self._segments) == self._identity
+        """Whether the directory still holds the log that was opened, neither deleted nor replaced."""
+        return self._identify() == self._identity
+
+    def _check_there(self) -> None:
+        if not self.is_there():
+            raise StoreNotFoundError(f"{self.path} holds this mutable tier no more: it was deleted")
+
+    def _identify(self) -> list[tuple[int, int] | None]:
+        """What tells the log from another that takes its place: the file is held open, so that no other gets its number."""
+        return [identity(self._segments), identity(self.path / "open")]
 
     def check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -412,10 +427,22 @@ def _run_name(run: IdRun) -> str:
     return f"{run.latest + 2**63:020d}-{run.earliest + 2**63:020d}-{len(run)}-{digest}.ids"
 
 
-def folder_identity(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from another that takes its place; None if there is none."""
+def delete_log(path: Path) -> None:
+    """Delete a log, and nothing else that lies in its directory. The caller owns a bulk load, which nobody settles then.
+
+    The lock of the load goes last: who gets one of that name from then on sees that the log is there no more.
+    """
+    (path / "open").unlink(missing_ok=True)
+    for name in ("segments", "ids"):
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in ("lock", "load"):
+        (path / name).unlink(missing_ok=True)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file or a folder from another of its name, as long as it is there; None if there is none."""
     with suppress(FileNotFoundError):
-        found = folder.stat()
+        found = path.stat()
         return found.st_dev, found.st_ino
     return None
 
