@@ -20,7 +20,7 @@ from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
 from latewood.clock import Clock, as_clock, show_ts, to_us
 from latewood.columns import TraitColumn, one_array, read_table
-from latewood.compaction import compact, rollback, was_published
+from latewood.compaction import compact, rollback, settle_load
 from latewood.conditions import Condition
 from latewood.errors import (
     ConflictError,
@@ -408,7 +408,7 @@ class Store:
         return Vocabulary(self.storage, schema, read_only, epoch=self.epoch, is_live=is_live)
 
     def _open_tier(self, mutable: str | Path | None) -> MutableTier:
-        folder, published = tier_folder(self.path, self.storage, mutable), partial(was_published, self.catalog)
+        folder, published = tier_folder(self.path, self.storage, mutable), partial(settle_load, self.catalog)
         return open_tier(folder, self.epoch, self.schema.user_id, published, self.scrubs)
 
     def _check_open(self) -> None:

@@ -18,9 +18,9 @@ In the order of work:
 """
 
 from latewood.compaction.attempt import attempt_uuid
-from latewood.compaction.bulk import bulk_load, was_published
+from latewood.compaction.bulk import bulk_load, settle_load
 from latewood.compaction.publish import compact
 from latewood.compaction.rollback import rollback
 from latewood.compaction.store import CompactionStore
 
-__all__ = ["CompactionStore", "attempt_uuid", "bulk_load", "compact", "rollback", "was_published"]
+__all__ = ["CompactionStore", "attempt_uuid", "bulk_load", "compact", "rollback", "settle_load"]

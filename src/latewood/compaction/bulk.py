@@ -5,18 +5,19 @@ sorted, merged with what the newest generation and the mutable tier hold of its 
 before (`begin_load`), so that its clock, its frontier and the new generation stay in step: until the load has ended
 nothing else is appended, captured or compacted.
 
-The load's token is the uuid of its generation. Whether a load that died had been published is therefore a question to
-the catalog: `was_published`.
+The load's token is the uuid of its generation. Whether a load that died, or whose put failed, was published is therefore a
+question to the catalog; and `settle_load` decides it, since a put that was given up may still come through.
 """
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
 from latewood.compaction import attempt
 from latewood.compaction.merge import UNPLACED
-from latewood.compaction.publish import finish_publishing, make_recipe, publish_merged, retire
+from latewood.compaction.publish import finish_publishing, make_recipe, publish_written, retire, write_merged
 from latewood.compaction.settings import MEMORY_BYTES, Progress, Settings
 from latewood.compaction.spill import Spill
 from latewood.compaction.store import CompactionStore, tier_of
@@ -79,19 +80,36 @@ def bulk_load(
             for events in tier.scan(parent.watermark, watermark, scrubbed=True):
                 new.add(events)
             new.finish()
-            generation = publish_merged(store, recipe, new, settings, progress)
+            generation = write_merged(store, recipe, new, settings, progress)
         except BaseException:
-            _end_failed(store.catalog, tier, token)
+            tier.end_load(token, published=False)
             raise
+    try:
+        publish_written(store, generation)
+    except BaseException as error:
+        _end_undecided(store.catalog, tier, token, error)
+        raise
     tier.end_load(token, published=True)
     retire(store, generation, parent, keep)
     return generation
 
 
-def was_published(catalog: Catalog, token: str) -> bool:
-    """Whether the bulk load of this token became a generation: asked by a tier that finds a load whose owner died."""
+def settle_load(catalog: Catalog, token: str) -> bool:
+    """Whether the bulk load of this token became a generation. If it did not, it never will.
+
+    Its manifest may still be on its way, to a number that is at most one past the newest: none was published before it
+    that it was not built on, or has lost to. So that number is taken, by a generation that is as the newest.
+    Raises: OSError: the storage failed, and nothing is decided.
+    """
     newest = catalog.latest()
-    return any(catalog.load(number).uuid == token for number in range(newest.id, -1, -1))
+    if any(catalog.load(number).uuid == token for number in range(newest.id, -1, -1)):
+        return True
+    same = replace(newest, id=newest.id + 1, parent=newest.id, uuid=attempt.attempt_uuid(), origin="compaction")
+    try:
+        catalog.publish(same)
+    except ConflictError:
+        return catalog.load(same.id).uuid == token
+    return False
 
 
 def _check_unaltered(store: CompactionStore, current: Generation, parent: Generation, target: Change) -> None:
@@ -113,12 +131,12 @@ def _check_codes(store: CompactionStore, tier: MutableTier, blanked: int) -> Non
         raise ConflictError("a scrub blanked values while the events to load were read; load them again")
 
 
-def _end_failed(catalog: Catalog, tier: MutableTier, token: str) -> None:
-    """End a load after an error. The error may have come after the manifest was put, so the catalog decides.
-
-    Where even the catalog cannot be read, the load stays open until it can.
-    """
+def _end_undecided(catalog: Catalog, tier: MutableTier, token: str, error: BaseException) -> None:
+    """End a load of which the put of the manifest failed. It stays open as long as nothing can be decided."""
     published = None
-    with suppress(LatewoodError, OSError):
-        published = was_published(catalog, token)
+    if isinstance(error, ConflictError):
+        published = False
+    else:
+        with suppress(LatewoodError, OSError):
+            published = settle_load(catalog, token)
     tier.end_load(token, published=published)

@@ -84,7 +84,9 @@ def build(
             for events in tier_of(store).scan(parent.watermark, cut, scrubbed=True):
                 new.add(events)
             new.finish()
-        return publish_merged(store, recipe, new, settings, progress)
+        generation = write_merged(store, recipe, new, settings, progress)
+    publish_written(store, generation)
+    return generation
 
 
 def make_recipe(
@@ -101,13 +103,12 @@ def make_recipe(
     return Recipe(parent, target, number, uuid, watermark, origin, by_user, store.scrubs.as_of_now())
 
 
-def publish_merged(
+def write_merged(
     store: CompactionStore, recipe: Recipe, new: Spill, settings: Settings, progress: Progress | None = None
 ) -> Generation:
-    """Write and publish the generation of a recipe: the parent's events and the new ones.
+    """Write the files of a recipe's generation: the parent's events and the new ones. An error deletes them again.
 
-    Raises: ConflictError: another attempt at that generation was first; this one's files are gone again.
-        OSError: from the put of the manifest: unknown whether published, so the files stay.
+    Raises: ConflictError: another attempt at that generation was first.
     """
     with attempt.attempt(store, recipe.number, recipe.uuid):
         _check_range(recipe, new)
@@ -116,12 +117,20 @@ def publish_merged(
         generation = _generation(recipe, shards, words, tally)
         _check_counts(generation, recipe.parent.event_count + new.event_count - tally.forgotten - tally.expired)
         note_unused(store.storage, generation, _perhaps_unused(store, recipe, generation, tally))
+    return generation
+
+
+def publish_written(store: CompactionStore, generation: Generation) -> None:
+    """Publish a generation whose files are written.
+
+    Raises: ConflictError: another attempt at that generation was first; this one's files are gone again.
+        OSError: from the put of the manifest: unknown whether published, so the files stay.
+    """
     try:
         store.catalog.publish(generation)
     except ConflictError:
-        attempt.delete_attempt(store.storage, recipe.number, recipe.uuid)
+        attempt.delete_attempt(store.storage, generation.id, generation.uuid)
         raise
-    return generation
 
 
 def finish_publishing(store: CompactionStore, newest: Generation, keep: int) -> None:

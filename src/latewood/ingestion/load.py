@@ -256,7 +256,8 @@ def _take_away(store: Store, tier: Path | None, made: list[Path]) -> None:
         store.close()
         return
     newest, state = store.catalog.latest(), replace(store.tier.state(), load_token=None)
-    used = newest.id > store.generation.id or state != _state_unused(store)
+    # a load that was given up may have left a generation, of no other files
+    used = newest.shards != store.generation.shards or state != _state_unused(store)
     if used or store.changes.latest(newest).number > 0:
         store.tier.end_load(token, published=False)
         store.close()

@@ -32,7 +32,9 @@ from latewood.mutable.view import View
 from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
-WasPublished = Callable[[str], bool]  # whether the generation of a bulk load's token came to be
+WasPublished = Callable[
+    [str], bool
+]  # whether the generation of a bulk load's token came to be; decides it, if nothing has
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,8 @@ def nothing_is_collected() -> Patches:
 def a_dead_load_never_happened() -> Patches:
     """A bulk load whose owner died counts as not published."""
     return [
-        patch("latewood.testing.simulation.store.was_published", lambda catalog, token: False),
-        patch.object(bulk, "was_published", lambda catalog, token: False),
+        patch("latewood.testing.simulation.store.settle_load", lambda catalog, token: False),
+        patch.object(bulk, "settle_load", lambda catalog, token: False),
     ]
 
 

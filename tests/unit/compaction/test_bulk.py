@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latewood.compaction import bulk_load, compact, was_published
+from latewood.compaction import bulk_load, compact, settle_load
 from latewood.errors import ConflictError
+from latewood.storage import keys
 
 Parts = Any  # the class in conftest.py
 HOUR = 3_600_000_000
@@ -102,6 +103,8 @@ def test_a_load_that_fails_at_any_step_happened_or_did_not(parts: Parts, when: s
         except OSError:
             failed = True
         setattr(parts.storage, when, lambda _: None)
+        if (token := parts.tier.state().load_token) is not None:  # nothing could be decided: whoever comes next does
+            parts.tier.end_load(token, published=settle_load(parts.beside().catalog, token))
         newest = parts.catalog.latest()
         assert len(parts.stored()) == newest.event_count in (expected, expected + 3)
         assert parts.tier.state().load_token is None
@@ -133,9 +136,82 @@ def test_a_load_beaten_by_a_compaction_is_a_conflict(parts: Parts) -> None:
     assert [key for key in parts.listed() if key.startswith("generations/")] == []
 
 
-def test_whose_token_was_published(parts: Parts) -> None:
-    generation = bulk_load(parts, [parts.events([1], [10], [10])])
+def put_late(parts: Parts) -> list[tuple[str, bytes]]:
+    """From now on a put of a manifest times out; what was to be put, which may come through at any time."""
+    late: list[tuple[str, bytes]] = []
+    create = parts.storage.create
+
+    def times_out(key: str, data: bytes) -> bool:
+        if not key.startswith(keys.MANIFESTS):
+            return create(key, data)
+        parts.storage.create = create
+        late.append((key, data))
+        raise OSError("timed out")
+
+    parts.storage.create = times_out
+    return late
+
+
+def test_a_manifest_that_comes_late_comes_too_late(parts: Parts) -> None:
     parts.append([1], [5])
     compact(parts)
-    assert was_published(parts.catalog, generation.uuid)
-    assert not was_published(parts.catalog, "another")
+    late, ingest_ts = put_late(parts), parts.clock.advance(HOUR)
+    with pytest.raises(OSError, match="timed out"):
+        bulk_load(parts, [parts.events([2], [6], [ingest_ts])])
+    assert parts.tier.state().load_token is None
+    parts.append([1], [7])
+    [put] = late
+    assert not parts.storage.create(*put)
+    assert compact(parts.beside()).event_count == 2
+    assert {row[:2] for row in parts.stored()} == {(1, 5), (1, 7)}
+
+
+def test_a_load_that_nobody_can_decide_about_stays_open(parts: Parts) -> None:
+    late, ingest_ts = put_late(parts), parts.clock.advance(HOUR)
+
+    def is_down(verb: str) -> None:
+        if late:
+            raise OSError("no route to host")
+
+    parts.storage.before = is_down
+    with pytest.raises(OSError, match="timed out"):
+        bulk_load(parts, [parts.events([2], [6], [ingest_ts])])
+    token = parts.tier.state().load_token
+    assert token is not None
+    parts.storage.before = lambda _: None
+    assert parts.storage.create(*late[0])
+    assert settle_load(parts.beside().catalog, token)
+
+
+def test_a_load_that_fails_before_its_manifest_is_put_leaves_no_generation(parts: Parts) -> None:
+    def is_full(verb: str) -> None:
+        raise OSError("the disk is full")
+
+    parts.storage.before = is_full
+    with pytest.raises(OSError, match="full"):
+        bulk_load(parts, [parts.events([2], [6], [parts.clock.advance(HOUR)])])
+    assert parts.tier.state().load_token is None
+    assert parts.catalog.latest().id == 0
+
+
+def test_a_load_is_settled_by_whether_its_token_was_published(parts: Parts) -> None:
+    generation = bulk_load(parts, [parts.events([1], [10], [10])])
+    parts.append([1], [5])
+    before = compact(parts)
+    assert settle_load(parts.catalog, generation.uuid)
+    assert parts.catalog.latest() == before
+    assert not settle_load(parts.catalog, "another")
+    after = parts.catalog.latest()
+    assert (after.id, after.parent, after.shards) == (before.id + 1, before.id, before.shards)
+
+
+@pytest.mark.parametrize("first", ["the load", "another"])
+def test_a_load_is_settled_by_who_takes_its_number_first(first: str, parts: Parts) -> None:
+    other, newest = parts.beside(), parts.catalog.latest()
+
+    def publish(verb: str) -> None:
+        other.catalog.publish(replace(newest, id=1, uuid=first, parent=0))
+
+    parts.storage.before = publish
+    assert settle_load(parts.catalog, "the load") == (first == "the load")
+    assert parts.catalog.latest().uuid == first

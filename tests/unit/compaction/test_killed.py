@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from latewood.columns import Column
-from latewood.compaction import compact, was_published
+from latewood.compaction import compact, settle_load
 from latewood.events import Events
 from latewood.immutable import Catalog, Changes, Scrubs
 from latewood.mutable import LmdbTier
@@ -31,7 +31,7 @@ class LocalParts:
         self.storage = open_storage(path)
         self.catalog = Catalog(self.storage, EPOCH)
         self.catalog.ensure_first(Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64())])), 2)
-        self.tier = LmdbTier(path / "mutable", pa.int64(), was_published=partial(was_published, self.catalog))
+        self.tier = LmdbTier(path / "mutable", pa.int64(), was_published=partial(settle_load, self.catalog))
         self.clock = ManualClock(START)
         self.changes, self.scrubs = Changes(self.storage, EPOCH), Scrubs(self.storage, EPOCH)
         self.vocabulary = Vocabulary(self.storage, self.catalog.latest().schema, epoch=EPOCH)
@@ -61,15 +61,15 @@ bulk_load(parts, [make_events(1000)])
 """
 
 
-@pytest.mark.parametrize(("when", "generation"), [("before", 0), ("after", 1)])
-def test_a_killed_load_happened_iff_its_manifest_is_there(tmp_path: Path, when: str, generation: int) -> None:
+@pytest.mark.parametrize(("when", "loaded"), [("before", False), ("after", True)])
+def test_a_killed_load_happened_iff_its_manifest_is_there(tmp_path: Path, when: str, loaded: bool) -> None:
     script = KILLED.format(folder=str(Path(__file__).parent))
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path), when], check=False).returncode == 9
     parts = LocalParts(tmp_path)
-    assert parts.catalog.latest().id == generation
-    state = parts.tier.state()
+    newest, state = parts.catalog.latest(), parts.tier.state()
+    assert (newest.id, newest.event_count) == (1, 3 * loaded)
     assert state.load_token is None
-    assert (state.frontier == parts.catalog.latest().watermark) or generation == 0
+    assert state.frontier == newest.watermark
     parts.tier.append(make_events(0), now=START)
-    assert compact(parts).event_count == 3 * (generation + 1)
+    assert compact(parts).event_count == 3 * (loaded + 1)
     parts.tier.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from latewood.clock import Clock
-from latewood.compaction import was_published
+from latewood.compaction import settle_load
 from latewood.immutable import StoreDescription
 from latewood.mutable import MutableTier, Settings
 from latewood.mutable.log import Log
@@ -38,5 +38,5 @@ class SimulatedStore(Store):
     def _open_tier(self, mutable: str | Path | None) -> MutableTier:
         assert mutable is None
         return LoggedTier(
-            self._log, self.schema.user_id, self._settings, partial(was_published, self.catalog), self.scrubs
+            self._log, self.schema.user_id, self._settings, partial(settle_load, self.catalog), self.scrubs
         )
