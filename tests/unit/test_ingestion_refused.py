@@ -12,6 +12,7 @@ import latewood as lw
 import latewood.files as files
 import latewood.ingestion.load as load_module
 from few_events import AS_USUAL, EVENTS, FIRST_S, GROUPED, KEPT, items, load, place, schema_of, with_value
+from latewood.storage import keys
 from latewood.storage.local import LocalStorage
 from latewood.testing import ManualClock
 
@@ -224,6 +225,29 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         load(EVENTS, tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_store_whose_load_may_still_come_through_is_not_taken_away(
+    lasts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = LocalStorage.create
+    puts: list[Any] = []
+
+    def times_out(self: LocalStorage, key: str, data: Any) -> bool:
+        if key == keys.manifest(1):
+            puts.append(data)
+            if lasts or len(puts) == 1:
+                raise OSError(f"put {len(puts)} timed out")
+        return create(self, key, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStorage, "create", times_out)
+        with pytest.raises(OSError, match="put 1 timed out"):
+            load(EVENTS, tmp_path / "store")
+    with load(EVENTS, tmp_path / "store") as store:
+        assert store.generation.event_count == len(EVENTS)
+        assert store.generation.id == 2
 
 
 def test_a_store_that_someone_has_begun_to_use_is_not_taken_away(

@@ -252,12 +252,12 @@ def _take_away(store: Store, tier: Path | None, made: list[Path]) -> None:
     moment = max(now, store.generation.watermark)
     try:
         store.tier.begin_load(moment, moment, token, now=now)
-    except ConflictError:  # someone loads, or has taken a later moment
+    except (ConflictError, OSError):  # someone loads, or has taken a later moment; or ours may still come through
         store.close()
         return
     newest, state = store.catalog.latest(), replace(store.tier.state(), load_token=None)
-    # a load that was given up may have left a generation, of no other files
-    used = newest.shards != store.generation.shards or state != _state_unused(store)
+    # Also where that is only the one that keeps a late manifest out: without it, that would come to whatever is here then.
+    used = newest.id > store.generation.id or state != _state_unused(store)
     if used or store.changes.latest(newest).number > 0:
         store.tier.end_load(token, published=False)
         store.close()

@@ -22,7 +22,7 @@ class LmdbTier(LoggedTier):
         user_type: the schema's user id type.
         settings: see `Settings`.
         create: make a new tier if there is none yet.
-        was_published: tells whether the generation of a bulk load's token came to be; asked when its owner died.
+        was_published: decides whether the generation of a bulk load's token came to be; asked when its owner died.
         scrubs: the book of scrubs; None: a tier that knows of none.
         map_size: what is mapped of a segment at first; it grows as needed.
     Raises: StoreNotFoundError: there is no tier and `create` is false. CorruptionError: a file is damaged.
