@@ -32,9 +32,8 @@ from latewood.mutable.view import View
 from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
-WasPublished = Callable[
-    [str], bool
-]  # whether the generation of a bulk load's token came to be; decides it, if nothing has
+# Whether the generation of a bulk load's token came to be; decides it, if nothing has.
+WasPublished = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
