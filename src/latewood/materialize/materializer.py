@@ -107,21 +107,21 @@ class Materializer:
             ScrubbedError: (unless masked) retention took the events, or the user was scrubbed. LeakageError: an example
             holds what its request could not have seen. CorruptionError: damaged bytes.
         """
-        return self._make(examples, self._batch)
+        return self._make(examples, self._decode)
 
     def shared(self, examples: Any) -> SharedBatch:
         """As calling it, but what several examples see is in memory once: for many examples per user, nothing is copied.
 
         An example has a copy of its own where recent or invisible events lie between or behind its stored ones.
         """
-        return self._make(examples, self._shared_batch)
+        return self._make(examples, self._decode_shared)
 
-    def _make(self, examples: Any, make: Callable[[Resolved], B]) -> B:
+    def _make(self, examples: Any, decode: Callable[[Resolved], B]) -> B:
         """Both halves; anew, by a newer schema, if that turns out to be needed in between."""
         try:
-            return make(self.resolve(examples))
+            return self._finish(self.resolve(examples), decode)
         except _ChangedTraitError:
-            return make(self.resolve(examples))
+            return self._finish(self.resolve(examples), decode)
 
     def resolve(self, examples: Any) -> Resolved:
         """The first half: read the examples and look up their pointers. A loader does it for many batches at once.
@@ -214,18 +214,12 @@ class Materializer:
         """
         if (known := self._store.scrubs.refresh()) > resolved.scrubs:
             resolved = resolved.scrubbed(self._store.scrubs.scrubbed_at(resolved.logged.keys), known)
-        return self._batch(resolved)
+        return self._finish(resolved, self._decode)
 
-    def _batch(self, resolved: Resolved) -> Batch:
+    def _finish(self, resolved: Resolved, decode: Callable[[Resolved], B]) -> B:
+        """Decode; again, from a newer generation, as long as codes may not mean any more what they meant."""
         while True:
-            batch = self._decode(resolved)
-            if self._knows_all_values(resolved):
-                return batch
-            resolved = self._look_up_again(resolved)
-
-    def _shared_batch(self, resolved: Resolved) -> SharedBatch:
-        while True:
-            batch = self._decode_shared(resolved)
+            batch = decode(resolved)
             if self._knows_all_values(resolved):
                 return batch
             resolved = self._look_up_again(resolved)
