@@ -45,7 +45,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.shard, self.values, self.mask, self.desk, self.payload, self.starts, self.items = (
-            Region(size) for size in (1 << 20, 1 << 20, 1 << 18, 1 << 16, 4 << 20, 1 << 20, 16 << 20)
+            Region(size) for size in (4 << 20, 1 << 20, 1 << 18, 1 << 16, 4 << 20, 1 << 20, 16 << 20)
         )
 
     def pool(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
