@@ -196,6 +196,7 @@ class ParquetSource(ExampleSource):
             schemas.append((str(file), parquet.schema_arrow))
         self._owner, self._inner = owners, inner
         self.schema = without_fields(plain(unify(schemas)).empty_table(), self._without).schema
+        self._kept = _paths(self.schema)
         self.offsets = offsets_of(np.array(counts, np.int64))
 
     def read(self, group: int) -> pa.Table:
@@ -254,11 +255,23 @@ class ParquetSource(ExampleSource):
     def _columns(self, owner: int, file: pq.ParquetFile) -> "Leaves":
         """The leaves to read of a file; the latest file's are kept, since its groups are read one after another."""
         if self._leaves[0] != owner:
-            self._leaves = (owner, Leaves.of(file.metadata, lambda path: not self._drops(path)))
+            self._leaves = (owner, Leaves.of(file.metadata, self._keeps))
         return self._leaves[1]
 
-    def _drops(self, path: str) -> bool:
-        return any(path == dropped or path.startswith(f"{dropped}.") for dropped in self._without)
+    def _keeps(self, path: str) -> bool:
+        """Whether a leaf may be of what is kept. A name may hold dots, so that a leaf may seem to be of two columns."""
+        return any(path == kept or path.startswith(f"{kept}.") for kept in self._kept)
+
+
+def _paths(schema: pa.Schema) -> list[str]:
+    """How the paths of a schema's leaves begin: with the name of a column, and of a field if that is a struct."""
+    return [
+        path
+        for field in schema
+        for path in (
+            [f"{field.name}.{child.name}" for child in field.type] if pa.types.is_struct(field.type) else [field.name]
+        )
+    ]
 
 
 def _mark(group: pq.RowGroupMetaData) -> str:

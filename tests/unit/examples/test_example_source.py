@@ -86,6 +86,20 @@ def test_columns_that_are_not_needed_are_not_read(folder: Path, table: pa.Table)
     assert in_memory.take(np.arange(100)).equals(part.take(np.arange(100)))
 
 
+@pytest.mark.parametrize("kept", ["price.net", "price.list", "price"])
+def test_names_with_dots_are_told_apart(tmp_path: Path, table: pa.Table, kept: str) -> None:
+    recent = table["recent"].combine_chunks()
+    lists = [*recent.flatten(), recent.field("item_id"), recent.field("item_id")]
+    names = [*(field.name for field in recent.type), "price.net", "price.list"]
+    dotted = pa.StructArray.from_arrays(lists, names=names)
+    table = table.set_column(table.column_names.index("recent"), "recent", dotted)
+    pq.write_table(table, tmp_path / "a.parquet")
+    without = [f"recent.{name}" for name in names if name.startswith("price") and name != kept]
+    whole = open_examples(tmp_path, without=without).take(np.arange(100))["recent"].combine_chunks()
+    assert [name for name in names if name not in (field.name for field in whole.type)] == [n[7:] for n in without]
+    assert whole.field(kept).equals(dotted.field(kept))
+
+
 def test_a_trait_that_came_later_is_null_in_earlier_recents(folder: Path, table: pa.Table) -> None:
     early = open_examples(table, without=["recent.price", "row"]).take(np.arange(100))
     pq.write_table(early, folder / "early.parquet")
