@@ -51,12 +51,18 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
     if isinstance(examples, (dict, pa.Table, pa.RecordBatch)) or hasattr(examples, "__arrow_c_stream__"):
         return TableSource(read_table(examples), without)
     if isinstance(examples, (list, tuple)) and examples and isinstance(examples[0], (pa.Table, pa.RecordBatch)):
-        return TableSource(pa.concat_tables([read_table(part) for part in examples]), without)
+        return TableSource(_concat([read_table(part) for part in examples]), without)
     if str(examples).endswith(_IPC):
         if not Path(examples).exists():
             raise NoExamplesError(f"no file of examples at {examples}")
         return TableSource(feather.read_table(examples), without)
     return ParquetSource(find_files(examples), without, cache_bytes)
+
+
+def _concat(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of examples that were made at different times, as one."""
+    schema = unify([(f"table {i}", table.schema) for i, table in enumerate(tables)])
+    return pa.concat_tables([align(table, schema) for table in tables])
 
 
 def _open_dataset(dataset: ds.Dataset, without: Collection[str], cache_bytes: int) -> "ExampleSource":
@@ -195,7 +201,7 @@ class ParquetSource(ExampleSource):
             self._marks += [_mark(metadata.row_group(g)) or str(file.size_bytes) for g in groups]
             schemas.append((str(file), parquet.schema_arrow))
         self._owner, self._inner = owners, inner
-        self.schema = without_fields(plain(unify(schemas)).empty_table(), self._without).schema
+        self.schema = without_fields(unify(schemas).empty_table(), self._without).schema
         self._kept = _paths(self.schema)
         self.offsets = offsets_of(np.array(counts, np.int64))
 

@@ -114,6 +114,62 @@ def test_a_trait_that_came_later_is_null_in_earlier_recents(folder: Path, table:
     assert source.column("row").to_pylist() == [None] * 100 + list(range(40))
 
 
+@pytest.mark.parametrize("is_large", [(True, True), (True, False), (False, True)])
+def test_a_trait_that_came_later_is_null_in_earlier_recents_with_large_lists(
+    tmp_path: Path, table: pa.Table, is_large: tuple[bool, bool]
+) -> None:
+    files = [open_examples(table, without=["recent.price"]).take(np.arange(100)), table]
+    for i, (file, large) in enumerate(zip(files, is_large, strict=True)):
+        pq.write_table(with_large_lists(file) if large else file, tmp_path / f"{i}.parquet")
+    recent = open_examples(tmp_path).take(np.arange(200))["recent"].combine_chunks()
+    price, events = recent.field("price"), len(recent.field("item_id").flatten())
+    assert price.null_count == 0
+    assert pc.list_value_length(price).to_pylist() == pc.list_value_length(recent.field("item_id")).to_pylist()
+    assert price.flatten().null_count == events // 2
+
+
+def with_large_lists(table: pa.Table) -> pa.Table:
+    type_ = table.schema.field("recent").type
+    large = pa.struct([(field.name, pa.large_list(field.type.value_type)) for field in type_])
+    place = table.column_names.index("recent")
+    return table.set_column(place, "recent", table["recent"].cast(large))
+
+
+def test_tables_that_were_made_at_different_times(table: pa.Table) -> None:
+    earlier = open_examples(table, without=["recent.price"]).take(np.arange(100))
+    later = table.append_column("label", pa.array(range(100), pa.int32()))
+    source = open_examples([earlier, later])
+    assert source.column("label").to_pylist() == [None] * 100 + list(range(100))
+    recent = source.take(np.arange(100, 200))["recent"].combine_chunks()
+    assert recent.field("price").equals(later["recent"].combine_chunks().field("price"))
+    with pytest.raises(SchemaError, match=r"table 1 does not fit what comes before it: .*label"):
+        open_examples([later, table.append_column("label", pa.array(["a"] * 100))])
+
+
+@pytest.mark.parametrize("known", [pa.array([{"a": 1}] * 100), pa.array([[1]] * 100), pa.array(["a"] * 100)])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_column_of_nothing_but_nulls_is_of_any_type(
+    tmp_path: Path, table: pa.Table, known: pa.Array, is_first: bool
+) -> None:
+    for i, column in enumerate([pa.nulls(100), known] if is_first else [known, pa.nulls(100)]):
+        pq.write_table(table.append_column("context", column), tmp_path / f"{i}.parquet")
+    assert open_examples(tmp_path).column("context").drop_null().equals(known)
+
+
+def test_text_of_one_kind_and_another(tmp_path: Path, table: pa.Table) -> None:
+    text = pa.array(["a"] * 100)
+    pq.write_table(table.append_column("text", text), tmp_path / "0.parquet")
+    pq.write_table(table.append_column("text", text.cast(pa.string_view())), tmp_path / "1.parquet")
+    assert open_examples(tmp_path).column("text").to_pylist() == ["a"] * 200
+
+
+def test_values_that_no_common_type_holds_are_refused(tmp_path: Path, table: pa.Table) -> None:
+    pq.write_table(table.append_column("label", pa.array([2**60 + 1] * 100)), tmp_path / "0.parquet")
+    pq.write_table(table.append_column("label", pa.array([0.5] * 100)), tmp_path / "1.parquet")
+    with pytest.raises(SchemaError, match="column 'label' does not fit double"):
+        open_examples(tmp_path).read(0)
+
+
 def test_places_that_recents_supersede_are_none_in_earlier_files(tmp_path: Path, table: pa.Table) -> None:
     """They are a list beside the traits, but not one of as many elements."""
     recent = table["recent"].combine_chunks()
