@@ -42,7 +42,7 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
         without: columns, or fields of a struct column as in "recent.price", that will not be needed: they are not read.
         cache_bytes: how much of decoded groups to keep.
     Raises: SchemaError: files whose columns do not fit together; not examples at all; none there, which is a
-        FileNotFoundError too.
+        FileNotFoundError too. CorruptionError: a file that cannot be read.
     """
     if isinstance(examples, ExampleSource):
         return examples
@@ -55,8 +55,13 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
     if str(examples).endswith(_IPC):
         if not Path(examples).exists():
             raise NoExamplesError(f"no file of examples at {examples}")
-        return TableSource(feather.read_table(examples), without)
-    return ParquetSource(find_files(examples), without, cache_bytes)
+        with reading(str(examples)):
+            table = feather.read_table(examples)
+        return TableSource(table, without)
+    files = find_files(examples)
+    if not files:
+        raise NoExamplesError("no examples: an empty list of places")
+    return ParquetSource(files, without, cache_bytes)
 
 
 def _concat(tables: Sequence[pa.Table]) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from latewood.errors import SchemaError
+from latewood.errors import CorruptionError, SchemaError
 from latewood.examples import ExampleLog, ExampleSource, open_examples
 
 
@@ -209,6 +209,15 @@ def test_errors_name_the_place(folder: Path, table: pa.Table) -> None:
         open_examples(table).column("absent")
 
 
+def test_arrow_files_that_are_none_are_refused_by_name(tmp_path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(tmp_path / "stream.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "text.arrow").write_text("text")
+    for name in ("stream.arrow", "text.arrow"):
+        with pytest.raises(CorruptionError, match=f"{name} cannot be read"):
+            open_examples(tmp_path / name)
+
+
 def test_a_filtered_or_partitioned_dataset_keeps_its_meaning(folder: Path, table: pa.Table) -> None:
     files = sorted(map(str, folder.glob("part*")))
     filtered = open_examples(ds.dataset(files).filter(pc.field("row") < 10))
@@ -246,6 +255,8 @@ def test_no_examples(tmp_path: Path, table: pa.Table) -> None:
         assert len(source) == 0
         assert source.take(np.arange(0)).schema.names == table.schema.names
         assert len(source.column("row")) == 0
+    with pytest.raises(SchemaError, match="an empty list"):
+        open_examples([])
 
 
 def test_features_of_any_type_survive_the_log(tmp_path: Path) -> None:
