@@ -11,7 +11,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from latewood.errors import CorruptionError, SchemaError
+from latewood.errors import ConflictError, CorruptionError, SchemaError
 from latewood.examples import ExampleLog, ExampleSource, open_examples
 
 
@@ -246,6 +246,21 @@ def test_fingerprints_tell_examples_apart_and_survive_a_move(
     assert fingerprint(table) == fingerprint(pa.concat_tables([table.slice(0, 30), table.slice(30)]))
     assert fingerprint(table) != fingerprint(table.slice(1))
     assert fingerprint(table) != fingerprint(table.take(list(range(99, -1, -1))))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_noticed(
+    folder: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latewood.examples.source._OPEN_FILES", 1)
+    source = open_examples(folder, cache_bytes=0)
+    rewritten = table.slice(40, 40).set_column(2, "row", pa.array(np.arange(40)))
+    pq.write_table(rewritten, folder / "part-1.parquet", row_group_size=15)
+    assert source.take(np.arange(40, 80))["row"].to_pylist() == list(range(40))  # the same requests
+    source.take(np.arange(40))
+    for others in (table, table.slice(0, 40), table.slice(40, 39)):
+        pq.write_table(others, folder / "part-1.parquet", row_group_size=15)
+        with pytest.raises(ConflictError, match=r"part-1\.parquet was replaced by other examples"):
+            source.take(np.arange(40, 80))
 
 
 def test_no_examples(tmp_path: Path, table: pa.Table) -> None:
