@@ -27,7 +27,12 @@ def unify(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
 
 
 def align(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table as one of `schema`, without its metadata. Raises: SchemaError: values that the schema's types do not hold."""
+    """A table as one of `schema`, without its metadata.
+
+    Raises: SchemaError: values that the schema's types do not hold, or two columns of one name.
+    """
+    if repeated := {name for name in table.column_names if table.column_names.count(name) > 1}:
+        raise SchemaError(f"the examples have two columns {min(repeated)!r}")
     if table.schema.equals(schema):
         return table.replace_schema_metadata(None)
     names, columns = set(table.column_names), list[pa.Array]()

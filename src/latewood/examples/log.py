@@ -154,7 +154,10 @@ def _keys(table: pa.Table) -> UserKeys:
     if ids.null_count:
         raise SchemaError(f"column 'user_id' has a null in row {first_row(ids.is_null())}")
     if pa.types.is_integer(ids.type):
-        return user_keys(ids.cast(pa.int64()))
+        try:
+            return user_keys(ids.cast(pa.int64()))
+        except pa.ArrowInvalid as error:
+            raise SchemaError(f"column 'user_id' does not fit int64: {error}") from None
     if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
         return user_keys(ids.cast(pa.string()))
     raise SchemaError(f"column 'user_id' is {ids.type}; user ids are integers or strings")
