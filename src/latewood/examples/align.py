@@ -52,6 +52,9 @@ def _fit(array: pa.Array, type_: pa.DataType) -> pa.Array:
         return array
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), type_)
+    if pa.types.is_dictionary(array.type) and pa.types.is_dictionary(type_):
+        words = array.dictionary.cast(type_.value_type)  # of views Arrow casts only the words
+        return pa.DictionaryArray.from_arrays(array.indices, words, ordered=array.type.ordered).cast(type_)
     if not pa.types.is_struct(type_):
         return array.cast(type_)
     own = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
@@ -88,6 +91,8 @@ def _plain(type_: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_binary_view(type_):
         return pa.binary()
+    if pa.types.is_dictionary(type_):
+        return pa.dictionary(type_.index_type, _plain(type_.value_type), type_.ordered)
     if pa.types.is_struct(type_):
         return pa.struct([field.with_type(_plain(field.type)) for field in type_])
     if pa.types.is_list(type_):
