@@ -40,6 +40,7 @@ def test_it_is_a_value() -> None:
 def test_what_it_refuses() -> None:
     for arguments, message in [
         ({"max_len": -1}, "max_len is -1"),
+        ({"max_len": 2**63}, "None keeps all"),
         ({"max_len": 1.5}, "max_len is 1.5"),
         ({"max_len": "4"}, "max_len is '4'"),
         ({"traits": ["a"], "groups": ["b"]}, "either"),

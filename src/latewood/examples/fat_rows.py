@@ -137,8 +137,8 @@ class FatRowWriter:
         for field, values in zip(type_, history.flatten(), strict=True):
             if not field.type.value_field.nullable and values.flatten().null_count:
                 raise SchemaError(f"trait {field.name!r} has a null after rows without one: name it in nullable=[...]")
-        table = table.set_column(self._schema.names.index(HISTORY), HISTORY, history.cast(type_))
         try:
+            table = table.set_column(self._schema.names.index(HISTORY), HISTORY, history.cast(type_))
             return table.cast(self._schema)
         except (pa.ArrowInvalid, ValueError) as error:
             raise SchemaError(f"the rows do not fit those before them: {error}") from None
@@ -256,7 +256,7 @@ class FatRows:
         for name, array in lists.items():
             raw = array.offsets.to_numpy()
             own = raw.astype(np.int64) - int(raw[0])
-            if offsets is not None and own[-1] != offsets[-1]:
+            if offsets is not None and not np.array_equal(own, offsets):
                 raise CorruptionError(f"{self.path}: the lists of {name!r} are not as long as the others")
             offsets = own
             if name not in traits:

@@ -71,7 +71,8 @@ class ExampleLog:
 
         Only the traits of recent events may change, as they do when the store is altered.
 
-        Raises: SchemaError: a missing column, a null in one of the two, or other columns than before.
+        Raises: SchemaError: a missing column, a null in one of the two, other columns than before, or a type that Parquet
+            does not have.
         """
         table = read_table(examples)
         table = align(table, plain(table.schema))
@@ -122,9 +123,11 @@ class ExampleLog:
         return (part.slice(start, self._row_group_size) for start in range(0, len(part), self._row_group_size))
 
     def _check_schema(self, schema: pa.Schema) -> None:
+        if self._schema is not None and schema.equals(self._schema):
+            return
+        _check_writable(schema)
         if self._schema is None:
             self._schema = schema
-        if schema.equals(self._schema):
             return
         if _without_recent(schema).equals(_without_recent(self._schema)):  # the store was altered: files of their own
             self.flush()
@@ -137,6 +140,15 @@ class ExampleLog:
         raise SchemaError(
             f"the columns of this log are {self._schema.names}, in this order; now they are {schema.names}"
         )
+
+
+def _check_writable(schema: pa.Schema) -> None:
+    """Now, and not in a flush, which would fail from then on. Raises: SchemaError: a type that Parquet does not have."""
+    for field in schema:
+        try:
+            encode([], pa.schema([field]))
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise SchemaError(f"column {field.name!r} of {field.type} cannot be logged: {error}") from None
 
 
 def _without_recent(schema: pa.Schema) -> pa.Schema:
@@ -154,7 +166,10 @@ def _keys(table: pa.Table) -> UserKeys:
     if ids.null_count:
         raise SchemaError(f"column 'user_id' has a null in row {first_row(ids.is_null())}")
     if pa.types.is_integer(ids.type):
-        return user_keys(ids.cast(pa.int64()))
+        try:
+            return user_keys(ids.cast(pa.int64()))
+        except pa.ArrowInvalid as error:
+            raise SchemaError(f"column 'user_id' does not fit int64: {error}") from None
     if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
         return user_keys(ids.cast(pa.string()))
     raise SchemaError(f"column 'user_id' is {ids.type}; user ids are integers or strings")

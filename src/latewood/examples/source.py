@@ -22,7 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from latewood.columns import one_array, read_table
-from latewood.errors import SchemaError
+from latewood.errors import ConflictError, SchemaError
 from latewood.examples.align import align, plain, unify, without_fields
 from latewood.examples.files import ExampleFile, NoExamplesError, find_files, reading
 from latewood.lists import offsets_of
@@ -42,7 +42,7 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
         without: columns, or fields of a struct column as in "recent.price", that will not be needed: they are not read.
         cache_bytes: how much of decoded groups to keep.
     Raises: SchemaError: files whose columns do not fit together; not examples at all; none there, which is a
-        FileNotFoundError too.
+        FileNotFoundError too. CorruptionError: a file that cannot be read.
     """
     if isinstance(examples, ExampleSource):
         return examples
@@ -51,12 +51,23 @@ def open_examples(examples: Any, *, without: Collection[str] = (), cache_bytes: 
     if isinstance(examples, (dict, pa.Table, pa.RecordBatch)) or hasattr(examples, "__arrow_c_stream__"):
         return TableSource(read_table(examples), without)
     if isinstance(examples, (list, tuple)) and examples and isinstance(examples[0], (pa.Table, pa.RecordBatch)):
-        return TableSource(pa.concat_tables([read_table(part) for part in examples]), without)
+        return TableSource(_concat([read_table(part) for part in examples]), without)
     if str(examples).endswith(_IPC):
         if not Path(examples).exists():
             raise NoExamplesError(f"no file of examples at {examples}")
-        return TableSource(feather.read_table(examples), without)
-    return ParquetSource(find_files(examples), without, cache_bytes)
+        with reading(str(examples)):
+            table = feather.read_table(examples)
+        return TableSource(table, without)
+    files = find_files(examples)
+    if not files:
+        raise NoExamplesError("no examples: an empty list of places")
+    return ParquetSource(files, without, cache_bytes)
+
+
+def _concat(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of examples that were made at different times, as one."""
+    schema = unify([(f"table {i}", table.schema) for i, table in enumerate(tables)])
+    return pa.concat_tables([align(table, schema) for table in tables])
 
 
 def _open_dataset(dataset: ds.Dataset, without: Collection[str], cache_bytes: int) -> "ExampleSource":
@@ -185,18 +196,18 @@ class ParquetSource(ExampleSource):
         self._read_index()
 
     def _read_index(self) -> None:
-        counts, owners, inner, schemas, self._marks = [], [], [], [], list[str]()
+        schemas, self._marks = [], list[str]()
+        self._groups: list[list[_Group]] = []  # of each file
         for i, file in enumerate(self.files):
-            metadata = (parquet := self._file(i)).metadata
-            groups = [g for g in range(metadata.num_row_groups) if metadata.row_group(g).num_rows]
-            counts += [metadata.row_group(g).num_rows for g in groups]
-            owners += [i] * len(groups)
-            inner += groups
-            self._marks += [_mark(metadata.row_group(g)) or str(file.size_bytes) for g in groups]
+            parquet = self._file(i)
+            self._groups.append(_groups(parquet.metadata))
+            self._marks += [group.mark or str(file.size_bytes) for group in self._groups[i]]
             schemas.append((str(file), parquet.schema_arrow))
-        self._owner, self._inner = owners, inner
-        self.schema = without_fields(plain(unify(schemas)).empty_table(), self._without).schema
-        self.offsets = offsets_of(np.array(counts, np.int64))
+        self._owner = [i for i, groups in enumerate(self._groups) for _ in groups]
+        self._inner = [group.number for groups in self._groups for group in groups]
+        self.schema = without_fields(unify(schemas).empty_table(), self._without).schema
+        self._kept = _paths(self.schema)
+        self.offsets = offsets_of(np.array([group.rows for groups in self._groups for group in groups], np.int64))
 
     def read(self, group: int) -> pa.Table:
         with self._lock:
@@ -245,7 +256,10 @@ class ParquetSource(ExampleSource):
 
     def _file(self, i: int) -> pq.ParquetFile:
         if i not in self._open:
-            self._open[i] = self.files[i].open()
+            file = self.files[i].open()
+            if i < len(self._groups) and not _are_same(self._groups[i], _groups(file.metadata)):
+                raise ConflictError(f"{self.files[i]} was replaced by other examples since it was first opened")
+            self._open[i] = file
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close(force=True)
         self._open.move_to_end(i)
@@ -254,11 +268,43 @@ class ParquetSource(ExampleSource):
     def _columns(self, owner: int, file: pq.ParquetFile) -> "Leaves":
         """The leaves to read of a file; the latest file's are kept, since its groups are read one after another."""
         if self._leaves[0] != owner:
-            self._leaves = (owner, Leaves.of(file.metadata, lambda path: not self._drops(path)))
+            self._leaves = (owner, Leaves.of(file.metadata, self._keeps))
         return self._leaves[1]
 
-    def _drops(self, path: str) -> bool:
-        return any(path == dropped or path.startswith(f"{dropped}.") for dropped in self._without)
+    def _keeps(self, path: str) -> bool:
+        """Whether a leaf may be of what is kept. A name may hold dots, so that a leaf may seem to be of two columns."""
+        return any(path == kept or path.startswith(f"{kept}.") for kept in self._kept)
+
+
+def _paths(schema: pa.Schema) -> list[str]:
+    """How the paths of a schema's leaves begin: with the name of a column, and of a field if that is a struct."""
+    return [
+        path
+        for field in schema
+        for path in (
+            [f"{field.name}.{child.name}" for child in field.type] if pa.types.is_struct(field.type) else [field.name]
+        )
+    ]
+
+
+class _Group(NamedTuple):
+    """A row group of a file that has rows: its number, how many rows, and what the footer says of whose they are."""
+
+    number: int
+    rows: int
+    mark: str
+
+
+def _groups(metadata: pq.FileMetaData) -> list[_Group]:
+    every = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return [_Group(number, group.num_rows, _mark(group)) for number, group in enumerate(every) if group.num_rows]
+
+
+def _are_same(before: list[_Group], now: list[_Group]) -> bool:
+    """Whether row groups may hold the same examples. One that was rewritten has a mark, whether it had one or not."""
+    return [group[:2] for group in before] == [group[:2] for group in now] and all(
+        old.mark in ("", new.mark) for old, new in zip(before, now, strict=True)
+    )
 
 
 def _mark(group: pq.RowGroupMetaData) -> str:

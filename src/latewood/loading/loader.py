@@ -16,7 +16,7 @@ from latewood.loading.feed import feed
 from latewood.loading.order import order_of
 from latewood.loading.prefetch import Prefetch
 from latewood.loading.state import LoaderState
-from latewood.loading.steps import Share, Step
+from latewood.loading.steps import Share, Step, whole
 from latewood.materialize import Materializer, MaterializeStore, Resolved, schema_for
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
@@ -86,6 +86,7 @@ class Loader:
         window: int = WINDOW,
         transform: Callable[[Batch], Any] | None = None,
     ) -> None:
+        seed, window, prefetch = whole("seed", seed), whole("window", window), whole("prefetch", prefetch)
         if window < 1 or prefetch < 0:
             raise SchemaError(f"window={window} must be at least 1 and prefetch={prefetch} at least 0")
         store.reader()  # a store that is closed, or cannot be read, is an error now rather than in the first batch
@@ -97,7 +98,7 @@ class Loader:
         self.source = open_examples(examples, without=[f"recent.{label}" for label in unread])
         self.source.require(["user_id", "uih", "recent", "cutoff"])
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
-        self._settings = LoaderState(0, 0, int(seed), order, int(window), len(self.source), "")
+        self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
         self.materializer = Materializer(store, projection, on_missing=on_missing, unread=unread)
         self._place, self._resume = _Place(0, 0), False
 
@@ -118,7 +119,7 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is iterated next. The epoch of a restored state keeps its position."""
-        if epoch != self._place.epoch:
+        if whole("epoch", epoch) != self._place.epoch:
             self._place, self._resume = _Place(int(epoch), 0), False
 
     def state_dict(self) -> dict[str, Any]:

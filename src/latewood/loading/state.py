@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from latewood.errors import SchemaError
+from latewood.loading.steps import whole
 
 VERSION = 1
 _WHY = {
@@ -43,9 +44,11 @@ class LoaderState:
         if version != VERSION:
             raise SchemaError(f"not a loader's state of version {VERSION}: {document!r}")
         try:
-            state = cls(**{field.name: document[field.name] for field in fields(cls)})
+            values = {field.name: document[field.name] for field in fields(cls)}
         except KeyError as error:
             raise SchemaError(f"the loader's state lacks {error}") from None
+        numbers = {name: whole(name, values[name]) for name in ("epoch", "position", "seed", "window", "examples")}
+        state = cls(**values | numbers)
         if not 0 <= state.position <= state.examples:
             raise SchemaError(f"the loader's state has position {state.position} of {state.examples} examples")
         return state

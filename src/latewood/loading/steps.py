@@ -7,6 +7,8 @@ the epoch.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,13 @@ from numpy.typing import NDArray
 from latewood.errors import SchemaError
 
 REMAINDERS = ("pad", "drop")
+
+
+def whole(name: str, number: Any) -> int:
+    """An integer of any kind as Python's, which JSON can hold. Raises: SchemaError: it is none."""
+    if not isinstance(number, Integral):
+        raise SchemaError(f"{name}={number!r} must be an integer")
+    return int(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class Share:
     remainder: str = "pad"
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "rank", "world_size"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
         if self.batch_size < 1:
             raise SchemaError(f"batch_size={self.batch_size} must be at least 1")
         if not 0 <= self.rank < self.world_size:

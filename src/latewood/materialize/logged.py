@@ -114,6 +114,8 @@ def read_heads(examples: Any, schema: Schema, epoch: bytes) -> Heads:
     names = table.column_names
     if missing := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if name not in names]:
         raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(names)}")
+    if repeated := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if names.count(name) > 1]:
+        raise SchemaError(f"the examples have two columns {repeated[0]!r}")
     user_ids = _user_ids(plain_array(table[USER_ID]), schema)
     pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
     cutoff, recent = times_from_arrow(table[CUTOFF], CUTOFF), one_array(table[RECENT])

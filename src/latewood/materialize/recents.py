@@ -147,7 +147,7 @@ def _trait_column(values: pa.Array | None, count: int, trait: Trait, vocabulary:
         return column_from_arrow(conform(values, trait))
     if pa.types.is_dictionary(values.type) and not values.null_count:
         # A log may be read as dictionaries: then each value is looked up once, not each event.
-        with contextlib.suppress(PointerError):  # perhaps one that no event has: see below
+        with contextlib.suppress(PointerError, SchemaError):  # perhaps of one that no event has: see below
             words = vocabulary.codes(trait, conform(values.dictionary, trait))
             if words.mask is None:
                 return words.take(values.indices.to_numpy())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -112,6 +113,9 @@ def test_a_failed_flush_leaves_no_file_and_keeps_the_examples(tmp_path: Path, re
         (lambda t: t.set_column(0, "user_id", pa.nulls(len(t), pa.int64())), "'user_id' has a null in row 0"),
         (lambda t: t.set_column(1, "request_ts", pa.array(["x"] * len(t))), "'request_ts' is string"),
         (lambda t: t.set_column(0, "user_id", pa.array([1.5] * len(t))), "'user_id' is double"),
+        (lambda t: t.set_column(0, "user_id", pa.array([2**63] * len(t), pa.uint64())), "'user_id' does not fit int64"),
+        (lambda t: t.append_column("user_id", t["user_id"]), "two columns 'user_id'"),
+        (lambda t: t.append_column("row", t["row"]), "two columns 'row'"),
         (lambda t: t.set_column(2, "row", pa.array(["x"] * len(t))), "'row' was int64"),
         (lambda t: t.append_column("more", pa.array(range(len(t)))), "'more' was absent"),
     ],
@@ -123,6 +127,34 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: object, words: str
         log.append(change(recent_examples(3)))  # type: ignore[operator]
     log.close()
     assert len(whole(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([{}] * 3, pa.struct([])),
+        pa.nulls(3, pa.month_day_nano_interval()),
+        pc.run_end_encode(pa.array([1] * 3)),
+        pa.UnionArray.from_sparse(pa.array([0] * 3, pa.int8()), [pa.array([1] * 3)]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_what_parquet_cannot_hold_is_refused_before_it_is_kept(
+    tmp_path: Path, column: pa.Array, recent_examples: Examples
+) -> None:
+    with ExampleLog(tmp_path) as log:
+        with pytest.raises(SchemaError, match=r"column 'odd' of .* cannot be logged"):
+            log.append(recent_examples(3, odd=column))
+        log.append(recent_examples(3))
+    assert len(whole(tmp_path)) == 3
+
+
+def test_categories_of_polars_are_kept(tmp_path: Path, recent_examples: Examples) -> None:
+    words = pa.array(["a", "b"], pa.string_view())
+    category = pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.uint32()), words)
+    with ExampleLog(tmp_path) as log:
+        log.append(recent_examples(3, category=category))
+    assert by_row(whole(tmp_path))["category"].to_pylist() == ["b", None, "a"]
 
 
 def test_any_flipped_byte_is_noticed_or_harmless(tmp_path: Path, recent_examples: Examples) -> None:

@@ -11,7 +11,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from latewood.errors import SchemaError
+from latewood.errors import ConflictError, CorruptionError, SchemaError
 from latewood.examples import ExampleLog, ExampleSource, open_examples
 
 
@@ -86,6 +86,20 @@ def test_columns_that_are_not_needed_are_not_read(folder: Path, table: pa.Table)
     assert in_memory.take(np.arange(100)).equals(part.take(np.arange(100)))
 
 
+@pytest.mark.parametrize("kept", ["price.net", "price.list", "price"])
+def test_names_with_dots_are_told_apart(tmp_path: Path, table: pa.Table, kept: str) -> None:
+    recent = table["recent"].combine_chunks()
+    lists = [*recent.flatten(), recent.field("item_id"), recent.field("item_id")]
+    names = [*(field.name for field in recent.type), "price.net", "price.list"]
+    dotted = pa.StructArray.from_arrays(lists, names=names)
+    table = table.set_column(table.column_names.index("recent"), "recent", dotted)
+    pq.write_table(table, tmp_path / "a.parquet")
+    without = [f"recent.{name}" for name in names if name.startswith("price") and name != kept]
+    whole = open_examples(tmp_path, without=without).take(np.arange(100))["recent"].combine_chunks()
+    assert [name for name in names if name not in (field.name for field in whole.type)] == [n[7:] for n in without]
+    assert whole.field(kept).equals(dotted.field(kept))
+
+
 def test_a_trait_that_came_later_is_null_in_earlier_recents(folder: Path, table: pa.Table) -> None:
     early = open_examples(table, without=["recent.price", "row"]).take(np.arange(100))
     pq.write_table(early, folder / "early.parquet")
@@ -98,6 +112,62 @@ def test_a_trait_that_came_later_is_null_in_earlier_recents(folder: Path, table:
     assert prices[:100].flatten().null_count == len(prices[:100].flatten())
     assert prices[100:].flatten().null_count == 0
     assert source.column("row").to_pylist() == [None] * 100 + list(range(40))
+
+
+@pytest.mark.parametrize("is_large", [(True, True), (True, False), (False, True)])
+def test_a_trait_that_came_later_is_null_in_earlier_recents_with_large_lists(
+    tmp_path: Path, table: pa.Table, is_large: tuple[bool, bool]
+) -> None:
+    files = [open_examples(table, without=["recent.price"]).take(np.arange(100)), table]
+    for i, (file, large) in enumerate(zip(files, is_large, strict=True)):
+        pq.write_table(with_large_lists(file) if large else file, tmp_path / f"{i}.parquet")
+    recent = open_examples(tmp_path).take(np.arange(200))["recent"].combine_chunks()
+    price, events = recent.field("price"), len(recent.field("item_id").flatten())
+    assert price.null_count == 0
+    assert pc.list_value_length(price).to_pylist() == pc.list_value_length(recent.field("item_id")).to_pylist()
+    assert price.flatten().null_count == events // 2
+
+
+def with_large_lists(table: pa.Table) -> pa.Table:
+    type_ = table.schema.field("recent").type
+    large = pa.struct([(field.name, pa.large_list(field.type.value_type)) for field in type_])
+    place = table.column_names.index("recent")
+    return table.set_column(place, "recent", table["recent"].cast(large))
+
+
+def test_tables_that_were_made_at_different_times(table: pa.Table) -> None:
+    earlier = open_examples(table, without=["recent.price"]).take(np.arange(100))
+    later = table.append_column("label", pa.array(range(100), pa.int32()))
+    source = open_examples([earlier, later])
+    assert source.column("label").to_pylist() == [None] * 100 + list(range(100))
+    recent = source.take(np.arange(100, 200))["recent"].combine_chunks()
+    assert recent.field("price").equals(later["recent"].combine_chunks().field("price"))
+    with pytest.raises(SchemaError, match=r"table 1 does not fit what comes before it: .*label"):
+        open_examples([later, table.append_column("label", pa.array(["a"] * 100))])
+
+
+@pytest.mark.parametrize("known", [pa.array([{"a": 1}] * 100), pa.array([[1]] * 100), pa.array(["a"] * 100)])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_column_of_nothing_but_nulls_is_of_any_type(
+    tmp_path: Path, table: pa.Table, known: pa.Array, is_first: bool
+) -> None:
+    for i, column in enumerate([pa.nulls(100), known] if is_first else [known, pa.nulls(100)]):
+        pq.write_table(table.append_column("context", column), tmp_path / f"{i}.parquet")
+    assert open_examples(tmp_path).column("context").drop_null().equals(known)
+
+
+def test_text_of_one_kind_and_another(tmp_path: Path, table: pa.Table) -> None:
+    text = pa.array(["a"] * 100)
+    pq.write_table(table.append_column("text", text), tmp_path / "0.parquet")
+    pq.write_table(table.append_column("text", text.cast(pa.string_view())), tmp_path / "1.parquet")
+    assert open_examples(tmp_path).column("text").to_pylist() == ["a"] * 200
+
+
+def test_values_that_no_common_type_holds_are_refused(tmp_path: Path, table: pa.Table) -> None:
+    pq.write_table(table.append_column("label", pa.array([2**60 + 1] * 100)), tmp_path / "0.parquet")
+    pq.write_table(table.append_column("label", pa.array([0.5] * 100)), tmp_path / "1.parquet")
+    with pytest.raises(SchemaError, match="column 'label' does not fit double"):
+        open_examples(tmp_path).read(0)
 
 
 def test_places_that_recents_supersede_are_none_in_earlier_files(tmp_path: Path, table: pa.Table) -> None:
@@ -139,6 +209,15 @@ def test_errors_name_the_place(folder: Path, table: pa.Table) -> None:
         open_examples(table).column("absent")
 
 
+def test_arrow_files_that_are_none_are_refused_by_name(tmp_path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(tmp_path / "stream.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "text.arrow").write_text("text")
+    for name in ("stream.arrow", "text.arrow"):
+        with pytest.raises(CorruptionError, match=f"{name} cannot be read"):
+            open_examples(tmp_path / name)
+
+
 def test_a_filtered_or_partitioned_dataset_keeps_its_meaning(folder: Path, table: pa.Table) -> None:
     files = sorted(map(str, folder.glob("part*")))
     filtered = open_examples(ds.dataset(files).filter(pc.field("row") < 10))
@@ -169,6 +248,21 @@ def test_fingerprints_tell_examples_apart_and_survive_a_move(
     assert fingerprint(table) != fingerprint(table.take(list(range(99, -1, -1))))
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_noticed(
+    folder: Path, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latewood.examples.source._OPEN_FILES", 1)
+    source = open_examples(folder, cache_bytes=0)
+    rewritten = table.slice(40, 40).set_column(2, "row", pa.array(np.arange(40)))
+    pq.write_table(rewritten, folder / "part-1.parquet", row_group_size=15)
+    assert source.take(np.arange(40, 80))["row"].to_pylist() == list(range(40))  # the same requests
+    source.take(np.arange(40))
+    for others in (table, table.slice(0, 40), table.slice(40, 39)):
+        pq.write_table(others, folder / "part-1.parquet", row_group_size=15)
+        with pytest.raises(ConflictError, match=r"part-1\.parquet was replaced by other examples"):
+            source.take(np.arange(40, 80))
+
+
 def test_no_examples(tmp_path: Path, table: pa.Table) -> None:
     pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
     for place in (table.slice(0, 0), tmp_path):
@@ -176,6 +270,8 @@ def test_no_examples(tmp_path: Path, table: pa.Table) -> None:
         assert len(source) == 0
         assert source.take(np.arange(0)).schema.names == table.schema.names
         assert len(source.column("row")) == 0
+    with pytest.raises(SchemaError, match="an empty list"):
+        open_examples([])
 
 
 def test_features_of_any_type_survive_the_log(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from latewood.batch import Batch
-from latewood.errors import SchemaError
+from latewood.errors import CorruptionError, SchemaError
 from latewood.examples import FatRows, FatRowWriter, write_fat_rows
 
 TIME = pa.timestamp("us", "UTC")
@@ -113,6 +113,21 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(SchemaError, match="holds no Fat Rows"):
         FatRows(path)
+
+
+def histories_of(**lists: list[list[int] | None]) -> pa.Table:
+    return pa.table({"history": pa.StructArray.from_arrays([pa.array(x) for x in lists.values()], names=list(lists))})
+
+
+def test_lists_of_a_row_that_differ_in_length_are_damage(tmp_path: Path) -> None:
+    fat = write_fat_rows(tmp_path / "fat.parquet", [histories_of(a=[[1, 2], [3]], b=[[1], [2, 3]])])
+    with pytest.raises(CorruptionError, match="the lists of 'b' are not as long as the others"):
+        list(fat.batches())
+
+
+def test_a_row_without_a_list_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match=r"field 'a' .* has nulls"):
+        write_fat_rows(tmp_path / "fat.parquet", [histories_of(a=[[1], None])])
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The loader's manners: what it keeps, refuses and tidies up. That it loses nothing is a property test."""
 
 import gc
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +116,8 @@ def test_a_state_of_other_examples_or_none_is_refused(store: Store, examples: pa
     changed = examples.set_column(1, "request_ts", pa.array(np.arange(COUNT)))
     with pytest.raises(SchemaError, match="other examples"):
         loader.load_state_dict(Loader(store, changed, PROJECTION).state_dict())
-    for state in ({}, {"version": 99}, loader.state_dict() | {"position": -1}, {"version": 1}):
+    wrong = [{"position": -1}, {"position": None}, {"position": "1"}, {"position": 0.5}, {"epoch": "1"}, {"epoch": 1.5}]
+    for state in ({}, {"version": 99}, {"version": 1}, *(loader.state_dict() | part for part in wrong)):
         with pytest.raises(SchemaError):
             loader.load_state_dict(state)
     assert len(seen(loader)) == COUNT
@@ -211,11 +213,25 @@ def test_examples_without_a_pointer_are_refused_with_their_place(
 
 @pytest.mark.parametrize(
     "options",
-    [{"window": 0}, {"prefetch": -1}, {"order": "none"}, {"on_missing": "skip"}, {"batch_size": 0}, {"rank": 1}],
-)
+    [
+        {"window": 0}, {"prefetch": -1}, {"order": "none"}, {"on_missing": "skip"}, {"batch_size": 0}, {"rank": 1},
+        {"window": 9.0}, {"prefetch": None}, {"seed": "1"}, {"batch_size": 4.0}, {"world_size": 1.0}, {"rank": 0.0},
+    ],
+)  # fmt: skip
 def test_what_makes_no_sense_is_refused(store: Store, examples: pa.Table, options: dict[str, Any]) -> None:
     with pytest.raises(SchemaError):
         Loader(store, examples, PROJECTION, **options)
+
+
+def test_integers_of_any_kind(store: Store, examples: pa.Table) -> None:
+    options = {"batch_size": 8, "seed": 3, "window": 20, "prefetch": 0, "rank": 0, "world_size": 1}
+    loader = Loader(store, examples, PROJECTION, **{name: np.int64(number) for name, number in options.items()})
+    loader.set_epoch(np.int64(1))
+    batches = iter(loader)
+    next(batches)
+    same = Loader(store, examples, PROJECTION, **options)
+    same.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert seen(same) == [row for batch in batches for row in batch.features["row"].to_pylist()]
 
 
 def test_its_repr_says_what_it_will_give(store: Store, examples: pa.Table) -> None:

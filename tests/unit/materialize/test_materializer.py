@@ -242,6 +242,14 @@ def test_a_missing_column_is_named(store: lw.Store, examples: pa.Table, column: 
         Materializer(store, lw.Projection())(examples.drop_columns([column]))
 
 
+@pytest.mark.parametrize("column", ["user_id", "uih", "recent", "cutoff"])
+def test_a_repeated_column_is_named(store: lw.Store, examples: pa.Table, column: str) -> None:
+    with pytest.raises(lw.SchemaError, match=f"two columns '{column}'"):
+        lw.Materializer(store, lw.Projection())(examples.append_column(column, examples[column]))
+    with pytest.raises(lw.SchemaError, match=f"two columns '{column}'"):
+        lw.Loader(store, examples.append_column(column, examples[column]), lw.Projection())
+
+
 def test_wrong_user_ids_are_named(store: lw.Store, examples: pa.Table) -> None:
     at = examples.column_names.index("user_id")
     for users, message in [

@@ -60,6 +60,17 @@ def test_lists_are_named_by_labels_and_new_traits_are_null(vocabulary: Vocabular
     assert (rank.values.tolist(), rank.values.dtype, rank.mask.tolist()) == ([0, 0], np.int8, [True, True])
 
 
+@pytest.mark.parametrize("unused", [None, "unheard of"])
+def test_what_no_event_has_of_a_dictionary_does_not_matter(vocabulary: Vocabulary, unused: str | None) -> None:
+    words = pa.DictionaryArray.from_arrays(pa.array([1, 2, 1], pa.int8()), pa.array([unused, "buy", "like"]))
+    column = recent([[1, 2], [5]], action=pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), words))
+    required = Schema(
+        user_id=pa.int64(), traits=pa.schema([("item", pa.int64()), pa.field("action", pa.string(), False)])
+    )
+    for schema in (SCHEMA, required):
+        assert read_recents(column, schema.traits, vocabulary).columns[1].values.tolist() == [0, 1, 0]
+
+
 def test_superseded_places_go_with_their_examples(vocabulary: Vocabulary) -> None:
     place = {"event_ts": 1, "ingest_ts": 1, "ordinal": 0}
     column = recent([[3], [], [5, 4]], supersedes=pa.array([[place], [], [place, place]], pa.list_(PLACE_TYPE)))
