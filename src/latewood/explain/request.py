@@ -125,14 +125,15 @@ def as_logged(store: Store, example: Any) -> Request:
 
 def first_version(anchor: Place, events: Events, cutoff: int) -> Place:
     """Where an anchor's history ends: at the smallest place of its versions that were known before the cutoff (R2)."""
-    end, versions = anchor, [anchor]
+    waiting, versions = [anchor], {anchor}
     superseded_at = superseded(events)
-    while versions:
-        of = versions.pop()
-        older = events.take(np.flatnonzero((superseded_at == of[1]) & (superseded_at < NEVER)))
-        versions += places(older)
-        end = min([end, *(place for place in places(older) if place[1] < cutoff)])
-    return end
+    while waiting:
+        of = waiting.pop()
+        # but those seen before: an import may say of an event that it was superseded when it was learned of
+        older = set(places(events.take(np.flatnonzero((superseded_at == of[1]) & (superseded_at < NEVER))))) - versions
+        versions |= older
+        waiting += older
+    return min([anchor, *(place for place in versions if place[1] < cutoff)])
 
 
 def _times(ts: int) -> pa.Array:

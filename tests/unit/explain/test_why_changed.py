@@ -140,6 +140,18 @@ class TestRetention:
         assert world.one(50, 250).kind == "unknown"
 
 
+def test_an_anchor_whose_version_was_superseded_when_it_was_learned_of() -> None:
+    events = {"user": [7, 7], "ts": [5, 5], "known": [6, 6], "until": pa.array([6, None], pa.int64())}
+    store = lw.ingest(
+        events, "memory://superseded-at-once", user="user", time="ts", unit="us", ingest_time="known",
+        superseded_time="until", quiet=True,
+    )  # fmt: skip
+    [verdict] = lw.why(store, 7, 5, 5, anchor=(6, 1), ordinal=1)
+    assert verdict.kind == "after"
+    [example] = lw.backfill(store, lw.anchors(store, min_history=0), complete=True)["uih"].to_pylist()
+    assert example["length"] == 0
+
+
 def test_a_trait_that_was_dropped_or_added_changes_nothing(world: World) -> None:
     world.at(10, 7, 1)
     world.store.alter(add=pa.schema([("more", pa.string())]), drop=["item"])
