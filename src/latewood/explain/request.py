@@ -5,6 +5,7 @@ now, which leaves no trace in the store.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def as_asked(store: Store, user_id: Any, request_ts: Any, cutoff: Any, anchor: t
     if user_id is None or request_ts is None:
         raise SchemaError("say whose request it is, and when: user_id and request_ts, or example")
     end_ts = to_us(request_ts)
-    place = None if anchor is None else (end_ts, to_us(anchor[0]), int(anchor[1]))
+    place = None if anchor is None else _place(end_ts, anchor)
     if cutoff is None:
         cutoff = end_ts if place is None else min(end_ts, place[1]) + 1
     try:
@@ -101,6 +102,15 @@ def as_asked(store: Store, user_id: Any, request_ts: Any, cutoff: Any, anchor: t
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise SchemaError(f"user id {user_id!r}: the store's are {store.schema.user_id}: {error}") from None
     return Request(user_id, user_keys(users), end_ts, to_us(cutoff), place)
+
+
+def _place(event_ts: int, anchor: Any) -> Place:
+    """Raises: SchemaError: not an ingest time and an ordinal."""
+    if not isinstance(anchor, tuple | list) or len(anchor) != 2 or not isinstance(anchor[1], Integral):
+        raise SchemaError(f"anchor={anchor!r}: an event's ingest_ts and its ordinal")
+    if not 0 <= anchor[1] < 2**31:
+        raise SchemaError(f"anchor={anchor!r}: no event has that ordinal")
+    return event_ts, to_us(anchor[0]), int(anchor[1])
 
 
 def as_logged(store: Store, example: Any) -> Request:

@@ -244,7 +244,7 @@ class Evidence:
             "unknown", "", event_ts, request.end_ts, request.cutoff, before=before, after=after,
             horizon=generation.horizon, max_len=self.max_len,
         )  # fmt: skip
-        if event_ts < self.scrubbed_at:
+        if self.scrubbed_at != NOT_SCRUBBED and event_ts < self.scrubbed_at:
             message = f"there is none at {show_ts(event_ts)}: the user was scrubbed at {show_ts(self.scrubbed_at)}"
             return replace(verdict, kind="scrubbed", message=message, scrubbed_at=self.scrubbed_at)
         stored = times[self.row != RECENT]
