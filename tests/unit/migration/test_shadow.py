@@ -349,3 +349,17 @@ def test_what_retention_took(world: World) -> None:
     world.store.alter(retention=lw.Retention(max_events=2))
     world.store.compact()
     assert world.kinds(world.row(30, *SEEN)) == {"expired": 1}  # a tie is never cut: two events of second 20 stay
+
+
+@pytest.mark.parametrize("first", [[], [(1_700_006_400 - START // SECOND, 9)]])
+def test_a_coarse_clock_is_told_by_all_rows_and_not_by_the_first_ones(tmp_path: Path, first: list[Event]) -> None:
+    """The first rows, as many as are compared at once, have no event, or one at midnight."""
+    clock = ManualClock(START + SECOND)
+    store = lw.Store.create(tmp_path / "finer", SCHEMA, shards=2, clock=clock)
+    store.append({"user_id": [1, 1], "event_ts": [START + 500, START + SECOND // 2], **traits([4, 5])})
+    clock.advance(SECOND)
+    world = World(tmp_path / "store")
+    others = pc.replace_with_mask(world.row(2, *first)["user_id"], pa.array([True]), pa.array([2]))
+    other = world.row(2, *first).set_column(0, "user_id", others)
+    report = lw.shadow(store, pa.concat_tables([other] * 128 + [world.row(2, (0, 4), (0, 5))]))
+    assert {found.kind: found.events for found in report.kinds if found.kind != "future"} == {"type": 2}
