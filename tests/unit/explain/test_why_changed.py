@@ -152,6 +152,18 @@ def test_an_anchor_whose_version_was_superseded_when_it_was_learned_of() -> None
     assert example["length"] == 0
 
 
+def test_of_several_learned_of_when_it_was_superseded_none_is_named(world: World) -> None:
+    receipt = world.at(10, 7, 1)
+    world.clock.set(START + 20 * SECOND)
+    place = {"event_ts": START + SECOND, "ingest_ts": int(receipt.ingest_ts[0]), "ordinal": 0}
+    events = {"user_id": [7, 7], "event_ts": [START, START + 2 * SECOND], "item": [0, 2]}
+    events |= {"ingest_ts": [START + 15 * SECOND] * 2, "supersedes": pa.array([None, place])}
+    world.store.append(pa.table(events))
+    verdict = world.one(1, 30)
+    assert (verdict.kind, verdict.superseded_by) == ("superseded", None)
+    assert "when 2 others were learned of, before the cutoff" in verdict.message
+
+
 def test_a_trait_that_was_dropped_or_added_changes_nothing(world: World) -> None:
     world.at(10, 7, 1)
     world.store.alter(add=pa.schema([("more", pa.string())]), drop=["item"])
