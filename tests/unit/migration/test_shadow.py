@@ -363,3 +363,24 @@ def test_a_coarse_clock_is_told_by_all_rows_and_not_by_the_first_ones(tmp_path: 
     other = world.row(2, *first).set_column(0, "user_id", others)
     report = lw.shadow(store, pa.concat_tables([other] * 128 + [world.row(2, (0, 4), (0, 5))]))
     assert {found.kind: found.events for found in report.kinds if found.kind != "future"} == {"type": 2}
+
+
+@pytest.mark.parametrize(
+    ("type_", "theirs", "kinds"),
+    [
+        (pa.float64(), [float(2**63 + 2048), 5.0], {}),
+        (pa.int64(), [2048 - 2**63, 5], {"type": 1}),  # the same bits, and another number
+        (pa.int64(), [~(2048 - 2**63), 5], {"value": 1}),
+        (pa.uint64(), [2**63 + 2048, 5], {}),
+        (pa.bool_(), [True, False], {"value": 2}),
+    ],
+)
+def test_numbers_beyond_int64(type_: pa.DataType, theirs: list[Any], kinds: dict[str, int], tmp_path: Path) -> None:
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("hash", pa.uint64())]))
+    store = lw.Store.create(tmp_path / "store", schema, shards=1, clock=ManualClock(START))
+    hashes = pa.array([2**63 + 2048, 5], pa.uint64())
+    store.append({"user_id": [1, 1], "event_ts": [START, START + 1], "hash": hashes})
+    rows = {"user_id": [1], "request_ts": [START + SECOND], "times": [[START, START + 1]]}
+    values = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), pa.array(theirs, type_))
+    report = lw.shadow(store, rows | {"hashes": values}, {"history": {"event_ts": "times", "hash": "hashes"}})
+    assert {found.kind: found.events for found in report.kinds} == kinds
