@@ -384,3 +384,9 @@ def test_numbers_beyond_int64(type_: pa.DataType, theirs: list[Any], kinds: dict
     values = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), pa.array(theirs, type_))
     report = lw.shadow(store, rows | {"hashes": values}, {"history": {"event_ts": "times", "hash": "hashes"}})
     assert {found.kind: found.events for found in report.kinds} == kinds
+
+
+def test_a_time_beyond_int64_is_no_time_before_1970(world: World) -> None:
+    row = {"user_id": [1], "request_ts": pa.array([2**64 - 5], pa.uint64()), "times": [[START]]}
+    with pytest.raises(lw.SchemaError, match="'request_ts' has a time outside the years"):
+        lw.shadow(world.store, row, {"history": {"event_ts": "times"}})
