@@ -26,7 +26,7 @@ class Projection:
     ids: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.max_len is not None and (not isinstance(self.max_len, Integral) or self.max_len < 0):
+        if self.max_len is not None and (not isinstance(self.max_len, Integral) or not 0 <= self.max_len < 2**63):
             raise SchemaError(f"max_len is {self.max_len!r}; it counts events")
         if self.traits is not None and self.groups is not None:
             raise SchemaError("a projection takes either traits= or groups=")

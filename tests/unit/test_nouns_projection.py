@@ -41,6 +41,7 @@ def test_what_it_refuses() -> None:
     for arguments, message in [
         ({"max_len": -1}, "max_len is -1"),
         ({"max_len": 1.5}, "max_len is 1.5"),
+        ({"max_len": 2**63}, "max_len is 9223372036854775808"),
         ({"max_len": "4"}, "max_len is '4'"),
         ({"traits": ["a"], "groups": ["b"]}, "either"),
         ({"traits": "item"}, "one string; pass a list"),
