@@ -108,9 +108,10 @@ def _place(event_ts: int, anchor: Any) -> Place:
     """Raises: SchemaError: not an ingest time and an ordinal."""
     if not isinstance(anchor, tuple | list) or len(anchor) != 2 or not isinstance(anchor[1], Integral):
         raise SchemaError(f"anchor={anchor!r}: an event's ingest_ts and its ordinal")
-    if not 0 <= anchor[1] < 2**31:
+    ingest_ts, ordinal = to_us(anchor[0]), int(anchor[1])
+    if not 0 <= ordinal < 2**31:
         raise SchemaError(f"anchor={anchor!r}: no event has that ordinal")
-    return event_ts, to_us(anchor[0]), int(anchor[1])
+    return event_ts, ingest_ts, ordinal
 
 
 def as_logged(store: Store, example: Any) -> Request:
