@@ -199,6 +199,16 @@ def plain_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.dictionary_decode()
 
 
+def take_rows(array: pa.Array, rows: NDArray[np.int64]) -> pa.Array:
+    """`Array.take`, also where string views lie within, as polars has them: those Arrow only takes run by run."""
+    try:
+        return array.take(pa.array(rows))
+    except pa.ArrowNotImplementedError:
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+        runs = zip(rows[starts].tolist(), np.diff(starts, append=len(rows)).tolist(), strict=True)
+        return pa.concat_arrays([array.slice(0, 0), *(array.slice(row, count) for row, count in runs)])
+
+
 def struct_fields(array: pa.Array) -> dict[str, pa.Array]:
     """The fields of a struct column by name, null where the struct is; none where it is no struct."""
     if not pa.types.is_struct(array.type):

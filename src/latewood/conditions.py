@@ -121,6 +121,8 @@ class col:  # noqa: N801
         """Whether the value is one of these; false where null."""
         if isinstance(values, str):
             raise SchemaError(f"col({self.name!r}).is_in({values!r}) takes a list, not one string")
+        if not isinstance(values, Iterable):
+            raise SchemaError(f"col({self.name!r}).is_in takes a list, not {values!r}")
         return IsIn(self.name, tuple(_scalar(self.name, value) for value in values))
 
     def is_null(self) -> "IsNull":
@@ -283,6 +285,11 @@ def _scalar(name: str, value: object) -> Value:
         raise SchemaError(f"nothing equals a null: use col({name!r}).is_null()")
     if not isinstance(value, bool | int | float | str | datetime):
         raise SchemaError(f"col({name!r}) is compared with a bool, number, string or datetime, not {value!r}")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # a lone surrogate, as a shell's odd bytes become
+            raise SchemaError(f"col({name!r}) is compared with {value!r}, which is not text: {error}") from None
     return value
 
 
@@ -328,7 +335,7 @@ def _compare(name: str, array: pa.Array, op: str, value: Value) -> NDArray[np.bo
         return _bools(_ARROW_OPERATORS[op](array, pa.scalar(value, pa.string())))
     if pa.types.is_timestamp(array.type):
         array = timestamps_to_us(array, name)
-        value = to_us(value)  # type: ignore[arg-type]  # _comparable has seen to it
+        value = to_us(value) if isinstance(value, datetime) else value
     values, mask = plain_from_arrow(array)
     found = _compare_numbers(values, op, value)
     return found if mask is None else found & ~mask

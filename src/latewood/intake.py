@@ -194,13 +194,16 @@ def _read_event_ts(table: pa.Table, supersedes: Supersedes | None) -> NDArray[np
         return np.zeros(len(table), np.int64)
     if supersedes is None or not supersedes.deletions.any():
         return times_from_arrow(table["event_ts"], "event_ts")
-    return times_from_arrow(_zero_where_null(one_array(table["event_ts"]), supersedes.deletions), "event_ts")
+    filled = _zero_where_null(one_array(table["event_ts"]), supersedes.deletions, "column 'event_ts'")
+    return times_from_arrow(filled, "event_ts")
 
 
-def _zero_where_null(array: pa.Array, rows: NDArray[np.bool_]) -> pa.Array:
-    """With 0 instead of the nulls in these rows."""
+def _zero_where_null(array: pa.Array, rows: NDArray[np.bool_], name: str) -> pa.Array:
+    """With 0 instead of the nulls in these rows. Raises: SchemaError: neither times nor whole numbers."""
     if pa.types.is_null(array.type):
         array = array.cast(pa.int64())
+    if not (pa.types.is_integer(array.type) or pa.types.is_timestamp(array.type)):
+        raise SchemaError(f"{name} is {array.type}, not an Arrow timestamp or an integer")
     null = array.is_null().to_numpy(zero_copy_only=False)
     return array.fill_null(pa.scalar(0, array.type)) if not (null & ~rows).any() else array
 
@@ -235,11 +238,12 @@ def _read_places(column: pa.StructArray, chosen: NDArray[np.bool_]) -> Places:
             raise SchemaError(f"column 'supersedes', row {int(np.argmax(missing))}: its {name} is null")
     times = []
     for name in PLACE[:2]:
-        part = _zero_where_null(parts[name], ~chosen)
+        part = _zero_where_null(parts[name], ~chosen, f"column 'supersedes': {name}")
         if pa.types.is_integer(part.type):
             part = _narrowed(part, pa.int64(), name)
         times.append(times_from_arrow(part, f"supersedes.{name}"))
-    ordinal = _narrowed(_zero_where_null(parts["ordinal"], ~chosen), pa.int32(), "ordinal").to_numpy()
+    ordinals = _zero_where_null(parts["ordinal"], ~chosen, "column 'supersedes': ordinal")
+    ordinal = _narrowed(ordinals, pa.int32(), "ordinal").to_numpy()
     if len(ordinal) and ordinal.min() < 0:
         row = int(np.argmax(ordinal < 0))
         raise SchemaError(f"column 'supersedes', row {row}: ordinal {ordinal[row]} is no event's")

@@ -9,6 +9,7 @@ from typing import Any
 from latewood.errors import SchemaError
 
 _US = timedelta(microseconds=1)
+_LONGEST = timedelta(days=36_500_000)  # in µs it fits into int64, and so does any time less it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,12 @@ class Retention:
     def __post_init__(self) -> None:
         if self.max_age is not None and (not isinstance(self.max_age, timedelta) or self.max_age <= timedelta()):
             raise SchemaError(f"max_age is a positive timedelta, not {self.max_age!r}")
-        if self.max_events is not None and (not isinstance(self.max_events, Integral) or self.max_events < 1):
-            raise SchemaError(f"max_events is {self.max_events!r}; it counts events")
+        if self.max_age is not None and self.max_age > _LONGEST:
+            raise SchemaError(f"max_age is {self.max_age}; to keep events of any age, leave it out")
+        if self.max_events is not None:
+            if not isinstance(self.max_events, Integral) or not 1 <= self.max_events < 2**63:
+                raise SchemaError(f"max_events is {self.max_events!r}; it counts events")
+            object.__setattr__(self, "max_events", int(self.max_events))  # NumPy's cannot be written down
 
     def __str__(self) -> str:
         age = [] if self.max_age is None else [f"what is younger than {str(self.max_age).removesuffix(', 0:00:00')}"]

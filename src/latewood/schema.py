@@ -190,7 +190,11 @@ class Schema:
         Raises: SchemaError: an unknown, reserved or repeated name, a type no store holds, or an addition that is not
             nullable: it is null in every event that is there.
         """
-        dropped, renamed = set(drop), dict(rename or {})
+        if isinstance(drop, str):
+            raise SchemaError(f"drop={drop!r} is one string; pass a list")
+        if rename is not None and not isinstance(rename, Mapping):
+            raise SchemaError(f"rename= maps names of now to new ones, as {{'old': 'new'}}, not {rename!r}")
+        dropped, renamed = set(drop), {old: _as_name(new) for old, new in (rename or {}).items()}
         for name in (*dropped, *renamed):
             if name not in self:
                 raise SchemaError(f"unknown trait {name!r}; the store has: {', '.join(self._by_name) or 'none'}")
@@ -259,6 +263,15 @@ class Schema:
 
 def _repeated(names: list[str]) -> str:
     return next(repr(name) for name in names if names.count(name) > 1)
+
+
+def _as_name(name: Any) -> str:
+    """A trait's name. Raises: SchemaError: no text, or text that cannot be written down."""
+    try:
+        name.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise SchemaError(f"a trait's name is text, not {name!r}") from None
+    return str(name)
 
 
 def _fields(schema: Any, group: str) -> pa.Schema:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.columns import one_array, read_table, struct_fields
+from latewood.columns import one_array, read_table, struct_fields, take_rows
 from latewood.errors import SchemaError
 from latewood.examples import rewrite_log
 from latewood.immutable import GenerationReader, read_newest
@@ -240,7 +240,7 @@ def _without_recents(table: pa.Table, emptied: NDArray[np.bool_]) -> pa.Table:
     recent = one_array(table[RECENT])
     nothing = pa.array([{field.name: [] for field in recent.type}], recent.type)
     places = np.where(emptied, len(recent), np.arange(len(recent)))
-    return _with_column(table, RECENT, pa.concat_arrays([recent, nothing]).take(pa.array(places)))
+    return _with_column(table, RECENT, take_rows(pa.concat_arrays([recent, nothing]), places))
 
 
 def _with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 from latewood.appending import append
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
-from latewood.clock import Clock, as_clock, show_ts, to_us
+from latewood.clock import EARLIEST_TS, LATEST_TS, Clock, as_clock, show_ts, to_us
 from latewood.columns import TraitColumn, one_array, read_table
 from latewood.compaction import compact, rollback, settle_load
 from latewood.conditions import Condition
@@ -90,7 +91,10 @@ class Store:
             retention: how much of every history to keep; None keeps all.
         Raises: ConflictError: there is a store already. SchemaError: not a number of shards.
         """
-        check_shards(shards)
+        shards = check_shards(shards)
+        check_retention(retention)
+        if not isinstance(schema, Schema):
+            raise SchemaError(f"a store is created of a lw.Schema, not of {schema!r}")
         place, clock = str(path), as_clock(clock)
         storage = open_storage(place)
         folder = tier_folder(place, storage, mutable)  # what is wrong shows now, and not when there is half a store
@@ -268,6 +272,7 @@ class Store:
         before = self.changes.latest(self.refresh().generation)
         schema = before.schema.altered(add=add, drop=drop, rename=rename)
         kept = before.retention if retention == "unchanged" else retention
+        check_retention(kept)
         after = Change(before.number + 1, schema, check_shards(before.shards if shards is None else shards), kept)
         if not preview and replace(after, number=before.number) != before:
             self._writable()
@@ -289,12 +294,16 @@ class Store:
     def pin(self, name: str, ttl: timedelta) -> Pin:
         """Keep the data of the current generation for a while, for a run that reads it with `at(name)`.
 
-        Args: ttl: how long; pinning again extends it, on the generation that is current then.
-        Raises: SchemaError: a name that cannot be a file's. CorruptionError: files of the generation are lost.
+        Args: ttl: how long; pinning again extends it, on the generation that is current then. timedelta.max is for ever.
+        Raises: SchemaError: a name that cannot be a file's, or no timedelta. CorruptionError: files of the generation are
+            lost.
         """
+        if not isinstance(ttl, timedelta):
+            raise SchemaError(f"ttl is a timedelta, how long to keep the data, not {ttl!r}")
         while True:
             generation = self.refresh().generation
-            pin = Pin(name, generation.id, self.clock.now() + ttl // timedelta(microseconds=1))
+            until = self.clock.now() + ttl // timedelta(microseconds=1)
+            pin = Pin(name, generation.id, min(max(until, EARLIEST_TS), LATEST_TS))
             self.catalog.pins.write(pin)
             # Else it was collected before the pin was there; or is about to be, by who looked for pins before. Who saw an
             # older pin of that name, expired long ago, may have deleted this one in its place.
@@ -436,10 +445,16 @@ class Store:
 
 
 def check_shards(shards: int) -> int:
-    """Raises: SchemaError: not a number of shards."""
-    if not 1 <= shards <= 65_536:
-        raise SchemaError(f"shards is {shards}; a store has 1 to 65,536")
-    return shards
+    """As it can be written down. Raises: SchemaError: not a number of shards."""
+    if not isinstance(shards, Integral) or not 1 <= shards <= 65_536:
+        raise SchemaError(f"shards is {shards!r}; a store has 1 to 65,536")
+    return int(shards)
+
+
+def check_retention(retention: Retention | None) -> None:
+    """Raises: SchemaError: no retention."""
+    if retention is not None and not isinstance(retention, Retention):
+        raise SchemaError(f"retention is a lw.Retention, or None to keep everything, not {retention!r}")
 
 
 def _description(storage: Storage) -> bytes | None:

@@ -1,6 +1,7 @@
 """Every verb, end to end: what it says on success, on a mistake and on failure, to people and to programs."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -319,7 +320,7 @@ def test_lists_of_any_length_and_of_one_size(run: Run) -> None:
             pa.list_(pa.float32(), 16),
             pa.list_(words),
         ]
-    for wrong in ("int[]", "int8[][]", "int8[0]", "int8[x]", "[]"):
+    for wrong in ("int[]", "int8[][]", "int8[0]", "int8[x]", "int8[99999999999]", "[]"):
         assert run("init", "other", "--trait", f"x:{wrong}").code != 0
 
 
@@ -336,6 +337,9 @@ FAILURES: list[tuple[tuple[str, ...], str]] = [
     (INGEST, "latewood: schema: say when events were learned of: either --ingest-time COLUMN or --delay DURATION"),
     ((*TWO_CLOCKS, "--delay", "0s"), "latewood: schema: --ingest-time and --delay both say when events were learned of"),
     ((*INGEST, "--delay", "soon"), "latewood: schema: --delay 'soon': a number and a unit of us, ms, s, m, h, d\n"),
+    ((*INGEST, "--delay", "99999999999d"), "latewood: schema: --delay '99999999999d' is beyond all years\n"),
+    (("alter", "nothing", "--max-age-days", "inf"), "latewood: schema: --max-age-days inf: no number of days"),
+    (("alter", "nothing", "--max-age-days", "nan"), "latewood: schema: --max-age-days nan: no number of days"),
     (("demo", "--folder", "."), "latewood: error: . exists; the demo wants a new folder\n"),
 ]  # fmt: skip
 
@@ -466,6 +470,20 @@ def test_as_a_program_of_its_own(run: Run, tmp_path: Path) -> None:
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == "latewood: store_not_found: nothing is not a store: it has no store.json\n"
     assert program("burn").returncode == 2
+
+
+@pytest.mark.parametrize("store", ["store", "nothing"])
+def test_nothing_is_said_to_a_closed_pipe(store: str, run: Run, tmp_path: Path) -> None:
+    run("init", "store", "--trait", "item:int64")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "latewood", "inspect", store, "--json"]
+    try:
+        left = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    finally:
+        os.close(writer)
+    assert left.returncode == 1
+    assert left.stderr.count("\n") == (store == "nothing")
 
 
 def test_help_loads_nothing_heavy() -> None:

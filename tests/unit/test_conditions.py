@@ -247,3 +247,14 @@ def test_python_s_and_or_not_are_refused() -> None:
         (col("x") == 1) & 2  # type: ignore[operator]
     with pytest.raises(TypeError, match="compare it with a value"):
         not col("x")
+
+
+def test_text_that_cannot_be_stored_is_refused() -> None:
+    for compare in (lambda: col("x") == "\udcff", lambda: col("x").is_in(["a", "\udcff"])):
+        with pytest.raises(SchemaError, match="which is not text"):
+            compare()
+
+
+def test_is_in_takes_several() -> None:
+    with pytest.raises(SchemaError, match="not 5"):
+        col("x").is_in(5)  # type: ignore[arg-type]

@@ -350,3 +350,18 @@ def test_events_from_the_future_are_refused_and_leave_nothing(tmp_path: Path) ->
     with pytest.raises(lw.ConflictError, match="ahead of the clock"):
         load(EVENTS, tmp_path / "store", clock=clock)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("type_", [pa.date32(), pa.date64()])
+def test_a_date_beyond_all_years_is_refused_with_its_row(type_: pa.DataType) -> None:
+    days = pa.array([0, 2_000_000_000], pa.int32()).cast(pa.date32()).cast(type_)
+    with pytest.raises(lw.SchemaError, match="the table, row 1: column 'day'"):
+        lw.ingest({"uid": [1, 1], "day": days}, "memory://dates", user="uid", time="day", ingest_time="day", quiet=True)
+
+
+def test_a_date_is_midnight_unless_it_says_more() -> None:
+    days = pa.array([86_400_000, 86_400_005]).view(pa.date64())
+    store = lw.ingest(
+        {"uid": [1, 1], "day": days}, "memory://days", user="uid", time="day", ingest_time="day", quiet=True
+    )
+    assert store.history(1)["event_ts"].cast(pa.int64()).to_pylist() == [86_400_000_000, 86_400_005_000]

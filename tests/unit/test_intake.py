@@ -117,6 +117,9 @@ def test_columns_become_events() -> None:
             "ordinal does not fit int32",
         ),
         (GOOD | {"supersedes": [None, {"event_ts": 1, "ingest_ts": 2, "ordinal": 0.5}]}, "ordinal is double"),
+        (GOOD | {"supersedes": [None, {"event_ts": "1", "ingest_ts": 2, "ordinal": 0}]}, "event_ts is string"),
+        (GOOD | {"supersedes": [None, {"event_ts": 1, "ingest_ts": True, "ordinal": 0}]}, "ingest_ts is bool"),
+        (GOOD | {"event_ts": ["1", None], "supersedes": [None, 7]}, "'event_ts' is string"),
         (
             GOOD | {"supersedes": [None, {"event_ts": 2**63 - 1, "ingest_ts": 2, "ordinal": 0}]},
             "event_ts', row 1: .*years",

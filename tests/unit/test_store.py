@@ -86,10 +86,18 @@ def test_a_new_store_is_empty_and_has_a_generation(store_path: Path) -> None:
         assert store.history(5).num_rows == 0
 
 
-@pytest.mark.parametrize("shards", [0, -1, 65_537])
-def test_a_number_of_shards_that_makes_no_sense(shards: int, store_path: Path) -> None:
+@pytest.mark.parametrize("shards", [0, -1, 65_537, 2.5])
+def test_a_number_of_shards_that_makes_no_sense(shards: Any, store_path: Path) -> None:
     with pytest.raises(lw.SchemaError, match=f"shards is {shards}"):
         lw.Store.create(store_path, SCHEMA, shards=shards)
+    assert not store_path.exists()
+
+
+def test_a_schema_or_a_retention_that_is_none(store_path: Path) -> None:
+    with pytest.raises(lw.SchemaError, match=r"created of a lw\.Schema"):
+        lw.Store.create(store_path, pa.schema([("item", pa.int64())]))  # type: ignore[arg-type]
+    with pytest.raises(lw.SchemaError, match=r"retention is a lw\.Retention"):
+        lw.Store.create(store_path, SCHEMA, retention=timedelta(1))  # type: ignore[arg-type]
     assert not store_path.exists()
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -119,6 +120,13 @@ def test_a_change_whose_answer_was_lost_is_made(store: lw.Store, monkeypatch: py
         ({"add": pa.schema([("item", pa.int8())])}, "unique"),
         ({"add": [pa.field("x", pa.int8(), nullable=False)]}, "make it nullable"),
         ({"shards": 70_000}, "shards is 70000"),
+        ({"shards": 2.5}, "shards is 2.5"),
+        ({"shards": "2"}, "shards is '2'"),
+        ({"retention": 5}, "retention is a lw.Retention"),
+        ({"drop": "item"}, "is one string"),
+        ({"rename": ["item"]}, "rename= maps"),
+        ({"rename": {"item": 5}}, "name is text, not 5"),
+        ({"rename": {"item": "\udcff"}}, "name is text"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused(store: lw.Store, change: dict[str, object], message: str) -> None:
@@ -138,7 +146,13 @@ def test_retention_is_set_at_creation_and_changed_later(tmp_path: Path, clock: M
         assert store.changes.latest(store.generation).retention is None
 
 
-@pytest.mark.parametrize("bad", [{"max_age": timedelta()}, {"max_age": 5}, {"max_events": 0}, {"max_events": 1.5}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"max_age": age} for age in (timedelta(), 5, timedelta.max)),
+        *({"max_events": count} for count in (0, 1.5, 2**63)),
+    ],
+)
 def test_a_retention_that_is_none_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(lw.SchemaError, match="max_"):
         lw.Retention(**bad)
@@ -183,6 +197,23 @@ def test_a_pin_keeps_its_generation_readable(store: lw.Store, clock: ManualClock
     store.unpin("run-1")
     with pytest.raises(lw.PointerError, match="no pin 'run-1'"):
         store.at("run-1")
+
+
+@pytest.mark.parametrize("ttl", [timedelta.max, timedelta.min])
+def test_a_pin_for_ever_or_long_ago_can_be_read(store: lw.Store, ttl: timedelta) -> None:
+    pin = store.pin("run", ttl)
+    assert store.catalog.pins.read("run") == pin
+
+
+def test_a_pin_is_for_a_timedelta(store: lw.Store) -> None:
+    with pytest.raises(lw.SchemaError, match="ttl is a timedelta"):
+        store.pin("run", 5)  # type: ignore[arg-type]
+
+
+def test_what_numpy_counts_is_written_down_too(store: lw.Store) -> None:
+    store.alter(shards=np.int64(3), retention=lw.Retention(max_events=np.int64(5)))
+    change = store.changes.latest(store.generation)
+    assert (change.shards, change.retention) == (3, lw.Retention(max_events=5))
 
 
 def test_a_pinned_view_moves_on_before_values_that_it_uses_are_blanked(

@@ -7,9 +7,10 @@ of an error). The exit code is 0 only on success; an error is one line on standa
 What is heavy is imported when a verb runs (`lw.Store` and its like load themselves when first used): help comes at once.
 """
 
+import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -100,5 +101,13 @@ def main(arguments: list[str] | None = None) -> None:
             message += "; --debug shows the trace"
         print(f"latewood: {kind}: {message}", file=sys.stderr)
         if "--json" in given:
-            print_json({"error": {"kind": kind, "message": message}})
+            _print_if_read({"error": {"kind": kind, "message": message}})
         raise SystemExit(1) from None
+
+
+def _print_if_read(values: dict[str, Any]) -> None:
+    """Print a JSON object, unless whoever it was for is gone."""
+    try:
+        print_json(values)
+    except BrokenPipeError:  # and Python would complain again when it leaves
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

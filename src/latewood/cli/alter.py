@@ -1,11 +1,11 @@
 """`latewood alter`: change what a store is like, from the next compaction on."""
 
-from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
 import latewood as lw
+from latewood.cli.arguments import parse_days
 from latewood.cli.init import TYPES_IN_WORDS, groups_of
 from latewood.cli.output import Debug, Json, Mutable, Output
 from latewood.errors import SchemaError
@@ -36,7 +36,7 @@ def alter(
     if keep_all or max_age_days is not None or max_events is not None:
         if keep_all and not (max_age_days is None and max_events is None):
             raise SchemaError("--keep-all goes with neither --max-age-days nor --max-events")
-        age = None if max_age_days is None else timedelta(days=max_age_days)
+        age = None if max_age_days is None else parse_days(max_age_days, "--max-age-days")
         changes["retention"] = None if keep_all else lw.Retention(age, max_events)
     output = Output(json)
     with lw.Store.open(store, mutable=mutable) as opened:

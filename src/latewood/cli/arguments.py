@@ -1,7 +1,7 @@
 """What people type and Python has types for: users and moments."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 
@@ -27,3 +27,11 @@ def parse_moment(text: str, option: str) -> int:
         return to_us(datetime.fromisoformat(text))
     except ValueError:
         raise SchemaError(f"{option} {text!r} is no moment: give {MOMENT}") from None
+
+
+def parse_days(days: float, option: str) -> timedelta:
+    """A number of days as a length of time. Raises: SchemaError: no number, or one that is beyond all years."""
+    try:
+        return timedelta(days=days)
+    except (ValueError, OverflowError):
+        raise SchemaError(f"{option} {days}: no number of days that there are") from None

@@ -66,4 +66,7 @@ def parse_delay(text: str) -> timedelta:
     match = _DELAY.fullmatch(text)
     if not match:
         raise SchemaError(f"--delay {text!r}: a number and a unit of {', '.join(_SECONDS)}")
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    try:
+        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    except OverflowError:
+        raise SchemaError(f"--delay {text!r} is beyond all years") from None

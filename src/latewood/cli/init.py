@@ -21,7 +21,7 @@ TYPES = {
     "timestamp": pa.timestamp("us", "UTC"),
 }
 TYPES_IN_WORDS = f"{', '.join(TYPES)}; and lists of these, as in int64[], or of one size, as in float32[16]"
-_LIST = re.compile(r"(?P<item>.+)\[(?P<size>\d*)\]")
+_LIST = re.compile(r"(?P<item>.+)\[(?P<size>\d{0,9})\]")
 
 
 def init(

@@ -85,8 +85,8 @@ def where(rows: FileRows, error: BaseException) -> str:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """Print the one JSON object of a verb."""
-    print(json.dumps(_plain(values), allow_nan=False))
+    """Print the one JSON object of a verb; at once, so that a closed pipe shows here and not when Python leaves."""
+    print(json.dumps(_plain(values), allow_nan=False), flush=True)
 
 
 def _plain(value: Any) -> Any:

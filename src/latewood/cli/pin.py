@@ -1,11 +1,11 @@
 """`latewood pin`: keep the data of the current generation for a run, or let go of it."""
 
-from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 import latewood as lw
+from latewood.cli.arguments import parse_days
 from latewood.cli.output import Debug, Json, Output, moment
 from latewood.errors import SchemaError
 
@@ -30,7 +30,7 @@ def pin(
         elif name is not None:
             if days is None or days <= 0:
                 raise SchemaError("--days says how long to keep it, a positive number")
-            opened.pin(name, timedelta(days=days))
+            opened.pin(name, parse_days(days, "--days"))
         pins = opened.catalog.held_pins(opened.clock.now())
     rows = [(one.name, one.generation, moment(one.expires_ts, raw=json), one.moved) for one in pins]
     names = ("name", "generation", "expires_ts", "moved")

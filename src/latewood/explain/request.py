@@ -5,6 +5,7 @@ now, which leaves no trace in the store.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def as_asked(store: Store, user_id: Any, request_ts: Any, cutoff: Any, anchor: t
     if user_id is None or request_ts is None:
         raise SchemaError("say whose request it is, and when: user_id and request_ts, or example")
     end_ts = to_us(request_ts)
-    place = None if anchor is None else (end_ts, to_us(anchor[0]), int(anchor[1]))
+    place = None if anchor is None else _place(end_ts, anchor)
     if cutoff is None:
         cutoff = end_ts if place is None else min(end_ts, place[1]) + 1
     try:
@@ -101,6 +102,16 @@ def as_asked(store: Store, user_id: Any, request_ts: Any, cutoff: Any, anchor: t
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise SchemaError(f"user id {user_id!r}: the store's are {store.schema.user_id}: {error}") from None
     return Request(user_id, user_keys(users), end_ts, to_us(cutoff), place)
+
+
+def _place(event_ts: int, anchor: Any) -> Place:
+    """Raises: SchemaError: not an ingest time and an ordinal."""
+    if not isinstance(anchor, tuple | list) or len(anchor) != 2 or not isinstance(anchor[1], Integral):
+        raise SchemaError(f"anchor={anchor!r}: an event's ingest_ts and its ordinal")
+    ingest_ts, ordinal = to_us(anchor[0]), int(anchor[1])
+    if not 0 <= ordinal < 2**31:
+        raise SchemaError(f"anchor={anchor!r}: no event has that ordinal")
+    return event_ts, ingest_ts, ordinal
 
 
 def as_logged(store: Store, example: Any) -> Request:
@@ -125,14 +136,15 @@ def as_logged(store: Store, example: Any) -> Request:
 
 def first_version(anchor: Place, events: Events, cutoff: int) -> Place:
     """Where an anchor's history ends: at the smallest place of its versions that were known before the cutoff (R2)."""
-    end, versions = anchor, [anchor]
+    waiting, versions = [anchor], {anchor}
     superseded_at = superseded(events)
-    while versions:
-        of = versions.pop()
-        older = events.take(np.flatnonzero((superseded_at == of[1]) & (superseded_at < NEVER)))
-        versions += places(older)
-        end = min([end, *(place for place in places(older) if place[1] < cutoff)])
-    return end
+    while waiting:
+        of = waiting.pop()
+        # but those seen before: an import may say of an event that it was superseded when it was learned of
+        older = set(places(events.take(np.flatnonzero((superseded_at == of[1]) & (superseded_at < NEVER))))) - versions
+        versions |= older
+        waiting += older
+    return min([anchor, *(place for place in versions if place[1] < cutoff)])
 
 
 def _times(ts: int) -> pa.Array:

@@ -35,7 +35,7 @@ class Verdict:
     length: int | None = None  # of the sequence
     late_by: int | None = None
     superseded_at: int | None = None  # when a newer version was learned of, before the cutoff or after it
-    superseded_by: tuple[int, int, int] | None = None  # that version's place, if it is not a deletion
+    superseded_by: tuple[int, int, int] | None = None  # that version's place; None: a deletion, or one of several
     newer: int | None = None  # events of the request that are newer than this one
     max_len: int | None = None
     horizon: int | None = None  # what is older may have been taken by retention

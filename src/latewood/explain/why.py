@@ -165,7 +165,7 @@ class Evidence:
         if ingest_ts >= cutoff:
             return replace(facts, kind="late", message=self._late(ingest_ts), late_by=ingest_ts - cutoff)
         if facts.superseded_at is not None and facts.superseded_at < cutoff:
-            return replace(facts, kind="superseded", message=f"{self._superseded(facts)}, before the cutoff")
+            return replace(facts, kind="superseded", message=f"{self._superseded(i)}, before the cutoff")
         return self._seen(i, facts)
 
     def _seen(self, i: int, facts: Verdict) -> Verdict:
@@ -178,7 +178,7 @@ class Evidence:
         position = length - 1 - newer
         message = f"event {position:,} of {length:,}, {self._where(facts)}"
         if facts.superseded_at is not None:
-            message += f"; {self._superseded(facts)}, which this request could not know"
+            message += f"; {self._superseded(i)}, which this request could not know"
         return replace(facts, kind="in", message=message, position=position, length=length, newer=newer)
 
     def _facts(self, i: int) -> Verdict:
@@ -195,8 +195,13 @@ class Evidence:
             verdict = replace(verdict, generation=reader.generation.id, shard=shard, stripe=row // STRIPE_EVENTS)
         if at == NEVER:
             return verdict
-        by = np.flatnonzero(self.events.ingest_ts == at)
-        return replace(verdict, superseded_at=at, superseded_by=self.places[by[0]] if len(by) else None)
+        by = self._newer(i)
+        return replace(verdict, superseded_at=at, superseded_by=by[0] if len(by) == 1 else None)
+
+    def _newer(self, i: int) -> list[Place]:
+        """What may have taken an event's place: only imported ingest times tie, and then nobody can tell which it was."""
+        by = np.flatnonzero(self.events.ingest_ts == self.superseded_at[i])
+        return [self.places[row] for row in by.tolist() if row != i]
 
     def _where(self, facts: Verdict) -> str:
         how = "by its pointer" if facts.tier == "stored" else "as a recent event"
@@ -219,12 +224,13 @@ class Evidence:
         late_by = show_span(ingest_ts - cutoff)
         return f"learned of at {show_ts(ingest_ts)}, {late_by} after the cutoff {show_ts(cutoff)}"
 
-    def _superseded(self, facts: Verdict) -> str:
-        assert facts.superseded_at is not None
-        when = show_ts(facts.superseded_at)
-        if facts.superseded_by is None:
+    def _superseded(self, i: int) -> str:
+        when, by = show_ts(int(self.superseded_at[i])), self._newer(i)
+        if not by:
             return f"deleted at {when}"
-        return f"superseded at {when} by the version of {show_ts(facts.superseded_by[0])}"
+        if len(by) > 1:
+            return f"superseded at {when}, when {len(by):,} others were learned of"
+        return f"superseded at {when} by the version of {show_ts(by[0][0])}"
 
     def _scrubbed(self, i: int) -> str:
         when = show_ts(self.scrubbed_at)
@@ -244,7 +250,7 @@ class Evidence:
             "unknown", "", event_ts, request.end_ts, request.cutoff, before=before, after=after,
             horizon=generation.horizon, max_len=self.max_len,
         )  # fmt: skip
-        if event_ts < self.scrubbed_at:
+        if self.scrubbed_at != NOT_SCRUBBED and event_ts < self.scrubbed_at:
             message = f"there is none at {show_ts(event_ts)}: the user was scrubbed at {show_ts(self.scrubbed_at)}"
             return replace(verdict, kind="scrubbed", message=message, scrubbed_at=self.scrubbed_at)
         stored = times[self.row != RECENT]

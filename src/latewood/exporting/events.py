@@ -90,7 +90,9 @@ def _with_dictionary(lists: pa.Array, trait: Trait) -> pa.Array:
 
 def _compact(values: pa.DictionaryArray) -> pa.DictionaryArray:
     """With only the words in use: a run of events has few of them, and the vocabulary may have millions."""
-    used, indices = np.unique(values.indices.fill_null(0).to_numpy(), return_inverse=True)
-    words = values.dictionary.take(pa.array(used)) if len(values.dictionary) else values.dictionary
-    mask = np.asarray(values.indices.is_null())
-    return pa.DictionaryArray.from_arrays(pa.array(indices.astype(np.int32), mask=mask), words)
+    known = values.indices.is_valid().to_numpy(zero_copy_only=False)
+    # without the code of a null, whose word may be blanked: Parquet has no dictionaries with nulls in them
+    used, of = np.unique(values.indices.drop_null().to_numpy(), return_inverse=True)
+    indices = np.zeros(len(values), np.int32)
+    indices[known] = of
+    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=~known), values.dictionary.take(pa.array(used)))

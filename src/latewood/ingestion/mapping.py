@@ -130,8 +130,14 @@ class EventMapping:
         if pa.types.is_integer(column.type):
             column = _to_us(column, name, self.unit or "us")
         elif pa.types.is_date(column.type):
-            column = column.cast(pa.timestamp("s")).cast(pa.timestamp("us"))
+            column = _midnights(column)
         return times_from_arrow(column, name)
+
+
+def _midnights(dates: pa.Array) -> pa.Array:
+    """Dates as timestamps of the coarsest unit that holds each of them, whatever was written into it."""
+    unit = "ms" if pa.types.is_date64(dates.type) else "s"
+    return dates.cast(pa.timestamp(unit))
 
 
 def _to_us(column: pa.Array, name: str, unit: str) -> pa.Array:

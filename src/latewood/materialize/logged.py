@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import LATEST_TS
-from latewood.columns import first_row, one_array, plain_array, read_table, times_from_arrow
+from latewood.columns import first_row, one_array, plain_array, read_table, take_rows, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.materialize.recents import RECENT, Recents, read_recents, refuse_leaks
 from latewood.pointer import Pointers
@@ -60,7 +60,7 @@ class Heads:
             refuse_leaks(recents, self.pointers, self.cutoff)
         else:
             kept = np.flatnonzero(~scrubbed)
-            recents = read_recents(self.recent.take(pa.array(kept)), traits, vocabulary)
+            recents = read_recents(take_rows(self.recent, kept), traits, vocabulary)
             recents = recents.spread(kept, len(self))
             # what a scrubbed user's example says is not looked at, only refused
             refuse_leaks(recents, self.pointers, np.where(scrubbed, LATEST_TS + 1, self.cutoff))

@@ -99,11 +99,11 @@ class FatRowMapping:
             return times_from_arrow(column, name)
         if column.null_count:
             raise SchemaError(f"column {name!r} has a null; a time is required")
-        times = column.to_numpy().astype(np.int64)
+        times = column.to_numpy()
         low, high = -(-EARLIEST_TS // self._factor), LATEST_TS // self._factor
         if len(times) and not low <= times.min() <= times.max() <= high:
             raise SchemaError(f"column {name!r} has a time outside the years 1 to 9999: is the unit right?")
-        return times * self._factor
+        return times.astype(np.int64) * self._factor
 
     @property
     def factor(self) -> int:

@@ -1,6 +1,5 @@
 """Shadow: run beside what is there. Their Fat Rows, and what the store would give for the same requests."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +28,7 @@ from latewood.store import Store
 from latewood.verification.rederive import Expected, differences
 
 _AT_ONCE = 128  # rows, and their users' whole histories, that are held
-_GRIDS = (DAY_US, HOUR_US, 60_000_000, 1_000_000, 1_000)
+_GRIDS = (DAY_US, HOUR_US, 60_000_000, 1_000_000, 1_000)  # clocks that times lie on, the coarsest first
 
 
 def shadow(
@@ -91,7 +90,7 @@ class _Run:
     max_len: int | None
     closed: int  # what was learned of later is not looked at: it may arrive while we look
     tally: Tally
-    _grid: int = 0  # of the coarser clock, once the first events are seen
+    _step: int = 0  # what divides all of their times so far; 0 before the first of them
 
     def compare(self, table: pa.Table, numbers: NDArray[np.int64]) -> None:
         """Args: numbers: where the rows stand, for messages."""
@@ -139,7 +138,8 @@ class _Run:
 
     def _sides(self, theirs: Theirs, histories: Histories) -> tuple[Side, Side]:
         events = histories.events
-        self._grid = self._grid or max(_grid(theirs.event_ts), 1)
+        self._step = int(np.gcd.reduce(theirs.event_ts, initial=self._step))
+        grid = next((grid for grid in _GRIDS if self._step and self._step % grid == 0), 1)
         ours = {
             name: plain_array(self.store.vocabulary.trait_to_arrow(trait, events))
             for name, trait in zip(self.mapping.traits, self.traits, strict=True)
@@ -149,7 +149,7 @@ class _Run:
         return tuple(  # type: ignore[return-value]
             Side(
                 times,
-                times // self._grid * self._grid,
+                times // grid * grid,
                 {name: pair[side] for name, pair in pairs.items()},
                 signatures([pair[side].loose for pair in pairs.values()], len(times)),
                 values,
@@ -191,9 +191,3 @@ class _Run:
                 expected = Expected(events=histories.events.take(ours.rows[ours.seen]))
             for message in differences(expected, batch, i, self.store.schema):
                 raise CorruptionError(f"user {theirs.user_ids[i].as_py()!r}: the store contradicts itself: {message}")
-
-
-def _grid(times: NDArray[np.int64]) -> int:
-    """The coarsest clock that all times lie on; 0 where there are none."""
-    step = int(np.gcd.reduce(times)) if len(times) else 0
-    return next((grid for grid in _GRIDS if step and step % grid == 0), math.gcd(step, 1))

@@ -102,13 +102,15 @@ def _whole(array: pa.Array) -> Values:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     numbers = array.cast(pa.int64(), safe=False).fill_null(0).to_numpy(zero_copy_only=False)
-    return Values(numbers, null, numbers)
+    if array.type != pa.uint64():
+        return Values(numbers, null, numbers)
+    return Values(np.where(numbers < 0, ~numbers, numbers), null, numbers)  # 2**64 - 1 is -1 in another type only
 
 
 def _floats(array: pa.Array) -> Values:
     null = _nulls(array)
-    if not pa.types.is_floating(array.type):
-        array = array.cast(pa.int64(), safe=False)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
     numbers = array.cast(pa.float64(), safe=False).fill_null(0).to_numpy(zero_copy_only=False)
     exact = np.where(np.isnan(numbers), np.nan, numbers)  # one NaN for all
     with np.errstate(over="ignore"):

@@ -151,6 +151,23 @@ def test_what_is_asked_must_be_a_request_and_an_event(world: World) -> None:
         lw.why(world.store, "seven", START, START)
 
 
+@pytest.mark.parametrize("option", ["request_ts", "event_ts", "ingest_ts", "cutoff"])
+def test_a_moment_beyond_all_years_is_refused(option: str, world: World) -> None:
+    asked = {"user_id": 7, "request_ts": START, "event_ts": START}
+    with pytest.raises(lw.SchemaError, match="a moment is in µs"):
+        lw.why(world.store, **asked | {option: 2**63})
+
+
+@pytest.mark.parametrize("anchor", [5, (START,), (START, "x"), (START, None), (START, 2**31), (START, -1)])
+def test_an_anchor_is_an_ingest_time_and_an_ordinal(anchor: Any, world: World) -> None:
+    with pytest.raises(lw.SchemaError, match="anchor="):
+        lw.why(world.store, 7, START, START, anchor=anchor)
+
+
+def test_before_all_years_nobody_was_scrubbed(world: World) -> None:
+    assert lw.why(world.store, 7, START, -(2**62))[0].kind == "unknown"
+
+
 def test_moments_are_datetimes_too(world: World) -> None:
     world.at(10, 7, 1)
     second = [datetime.fromtimestamp(START / 1e6 + s, UTC) for s in (1, 20)]

@@ -140,6 +140,30 @@ class TestRetention:
         assert world.one(50, 250).kind == "unknown"
 
 
+def test_an_anchor_whose_version_was_superseded_when_it_was_learned_of() -> None:
+    events = {"user": [7, 7], "ts": [5, 5], "known": [6, 6], "until": pa.array([6, None], pa.int64())}
+    store = lw.ingest(
+        events, "memory://superseded-at-once", user="user", time="ts", unit="us", ingest_time="known",
+        superseded_time="until", quiet=True,
+    )  # fmt: skip
+    [verdict] = lw.why(store, 7, 5, 5, anchor=(6, 1), ordinal=1)
+    assert verdict.kind == "after"
+    [example] = lw.backfill(store, lw.anchors(store, min_history=0), complete=True)["uih"].to_pylist()
+    assert example["length"] == 0
+
+
+def test_of_several_learned_of_when_it_was_superseded_none_is_named(world: World) -> None:
+    receipt = world.at(10, 7, 1)
+    world.clock.set(START + 20 * SECOND)
+    place = {"event_ts": START + SECOND, "ingest_ts": int(receipt.ingest_ts[0]), "ordinal": 0}
+    events = {"user_id": [7, 7], "event_ts": [START, START + 2 * SECOND], "item": [0, 2]}
+    events |= {"ingest_ts": [START + 15 * SECOND] * 2, "supersedes": pa.array([None, place])}
+    world.store.append(pa.table(events))
+    verdict = world.one(1, 30)
+    assert (verdict.kind, verdict.superseded_by) == ("superseded", None)
+    assert "when 2 others were learned of, before the cutoff" in verdict.message
+
+
 def test_a_trait_that_was_dropped_or_added_changes_nothing(world: World) -> None:
     world.at(10, 7, 1)
     world.store.alter(add=pa.schema([("more", pa.string())]), drop=["item"])

@@ -184,3 +184,13 @@ def test_a_time_of_supersession_that_cannot_be(at: int, message: str, tmp_path: 
     with pytest.raises(lw.SchemaError, match=message) as raised:
         lw.ingest(tmp_path / "events.parquet", tmp_path / "store", superseded_time="at", **TWO_CLOCKS)
     assert "events.parquet, row 1" in str(raised.value)
+
+
+def test_nulls_go_out_though_the_first_word_of_all_was_blanked(tmp_path: Path) -> None:
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("kind", pa.dictionary(pa.int32(), pa.string()))]))
+    store = lw.Store.create(tmp_path / "store", schema, shards=1)
+    store.append({"user_id": [1, 2, 2], "event_ts": [1, 2, 3], "kind": ["only theirs", "known", None]})
+    store.compact()
+    store.scrub([1])
+    lw.export_events(store, tmp_path / "events.parquet")
+    assert pq.read_table(tmp_path / "events.parquet")["kind"].to_pylist() == ["known", None]

@@ -349,3 +349,44 @@ def test_what_retention_took(world: World) -> None:
     world.store.alter(retention=lw.Retention(max_events=2))
     world.store.compact()
     assert world.kinds(world.row(30, *SEEN)) == {"expired": 1}  # a tie is never cut: two events of second 20 stay
+
+
+@pytest.mark.parametrize("first", [[], [(1_700_006_400 - START // SECOND, 9)]])
+def test_a_coarse_clock_is_told_by_all_rows_and_not_by_the_first_ones(tmp_path: Path, first: list[Event]) -> None:
+    """The first rows, as many as are compared at once, have no event, or one at midnight."""
+    clock = ManualClock(START + SECOND)
+    store = lw.Store.create(tmp_path / "finer", SCHEMA, shards=2, clock=clock)
+    store.append({"user_id": [1, 1], "event_ts": [START + 500, START + SECOND // 2], **traits([4, 5])})
+    clock.advance(SECOND)
+    world = World(tmp_path / "store")
+    others = pc.replace_with_mask(world.row(2, *first)["user_id"], pa.array([True]), pa.array([2]))
+    other = world.row(2, *first).set_column(0, "user_id", others)
+    report = lw.shadow(store, pa.concat_tables([other] * 128 + [world.row(2, (0, 4), (0, 5))]))
+    assert {found.kind: found.events for found in report.kinds if found.kind != "future"} == {"type": 2}
+
+
+@pytest.mark.parametrize(
+    ("type_", "theirs", "kinds"),
+    [
+        (pa.float64(), [float(2**63 + 2048), 5.0], {}),
+        (pa.int64(), [2048 - 2**63, 5], {"type": 1}),  # the same bits, and another number
+        (pa.int64(), [~(2048 - 2**63), 5], {"value": 1}),
+        (pa.uint64(), [2**63 + 2048, 5], {}),
+        (pa.bool_(), [True, False], {"value": 2}),
+    ],
+)
+def test_numbers_beyond_int64(type_: pa.DataType, theirs: list[Any], kinds: dict[str, int], tmp_path: Path) -> None:
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("hash", pa.uint64())]))
+    store = lw.Store.create(tmp_path / "store", schema, shards=1, clock=ManualClock(START))
+    hashes = pa.array([2**63 + 2048, 5], pa.uint64())
+    store.append({"user_id": [1, 1], "event_ts": [START, START + 1], "hash": hashes})
+    rows = {"user_id": [1], "request_ts": [START + SECOND], "times": [[START, START + 1]]}
+    values = pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), pa.array(theirs, type_))
+    report = lw.shadow(store, rows | {"hashes": values}, {"history": {"event_ts": "times", "hash": "hashes"}})
+    assert {found.kind: found.events for found in report.kinds} == kinds
+
+
+def test_a_time_beyond_int64_is_no_time_before_1970(world: World) -> None:
+    row = {"user_id": [1], "request_ts": pa.array([2**64 - 5], pa.uint64()), "times": [[START]]}
+    with pytest.raises(lw.SchemaError, match="'request_ts' has a time outside the years"):
+        lw.shadow(world.store, row, {"history": {"event_ts": "times"}})
