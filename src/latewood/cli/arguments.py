@@ -13,10 +13,11 @@ MOMENT = "µs since epoch, or a time such as 2024-03-01T12:00:00Z"
 
 def parse_user(user: str, type_: pa.DataType) -> int | str:
     """A user id of the store's type. Raises: SchemaError: the store's are integers, and this is none."""
-    try:
-        return int(user) if pa.types.is_integer(type_) else user
-    except ValueError:
-        raise SchemaError(f"--user {user!r}: the store's user ids are integers") from None
+    if not pa.types.is_integer(type_):
+        return user
+    if not re.fullmatch(r"[-+]?[0-9]+", user):  # int() takes more, such as 1_000
+        raise SchemaError(f"--user {user!r}: the store's user ids are integers")
+    return int(user)
 
 
 def parse_moment(text: str, option: str) -> int:
