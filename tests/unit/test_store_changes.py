@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -138,10 +139,26 @@ def test_retention_is_set_at_creation_and_changed_later(tmp_path: Path, clock: M
         assert store.changes.latest(store.generation).retention is None
 
 
-@pytest.mark.parametrize("bad", [{"max_age": timedelta()}, {"max_age": 5}, {"max_events": 0}, {"max_events": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"max_age": timedelta()}, {"max_age": 5}, {"max_events": 0}, {"max_events": 1.5}, {"max_events": 2**63}]
+)
 def test_a_retention_that_is_none_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(lw.SchemaError, match="max_"):
         lw.Retention(**bad)
+
+
+@pytest.mark.parametrize("most", [{"max_age": timedelta.max}, {"max_events": 2**63 - 1}, {"max_events": np.int64(9)}])
+def test_a_retention_of_all_there_can_be_keeps_all(
+    tmp_path: Path, clock: ManualClock, most: dict[str, object]
+) -> None:
+    kept = lw.Retention(**most)
+    with lw.Store.create(tmp_path / "store", SCHEMA, clock=clock, retention=kept) as store:
+        for _ in range(3):
+            append(store, clock)
+            store.compact()
+        generation = store.generation
+    with lw.Store.open(tmp_path / "store", clock=clock) as store:
+        assert (store.generation, store.generation.retention, len(store.history(1))) == (generation, kept, 3)
 
 
 def test_a_history_is_read_again_where_retention_took_some_of_it_meanwhile(
