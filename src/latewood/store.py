@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from numbers import Integral
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -90,7 +92,7 @@ class Store:
             retention: how much of every history to keep; None keeps all.
         Raises: ConflictError: there is a store already. SchemaError: not a number of shards.
         """
-        check_shards(shards)
+        shards = check_shards(shards)
         place, clock = str(path), as_clock(clock)
         storage = open_storage(place)
         folder = tier_folder(place, storage, mutable)  # what is wrong shows now, and not when there is half a store
@@ -437,9 +439,9 @@ class Store:
 
 def check_shards(shards: int) -> int:
     """Raises: SchemaError: not a number of shards."""
-    if not 1 <= shards <= 65_536:
+    if not isinstance(shards, Integral) or not 1 <= shards <= 65_536:
         raise SchemaError(f"shards is {shards}; a store has 1 to 65,536")
-    return shards
+    return int(shards)  # documents have no numbers of numpy
 
 
 def _description(storage: Storage) -> bytes | None:

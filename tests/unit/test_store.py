@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -77,7 +78,7 @@ def test_creating_twice_is_a_conflict(path: str | Path) -> None:
 
 
 def test_a_new_store_is_empty_and_has_a_generation(store_path: Path) -> None:
-    with lw.Store.create(store_path, SCHEMA, shards=3) as store:
+    with lw.Store.create(store_path, SCHEMA, shards=np.int64(3)) as store:
         generation = store.generation
         assert (generation.id, generation.watermark, generation.event_count) == (0, EARLIEST_TS, 0)
         assert len(generation.shards) == store.shards == 3
@@ -86,8 +87,8 @@ def test_a_new_store_is_empty_and_has_a_generation(store_path: Path) -> None:
         assert store.history(5).num_rows == 0
 
 
-@pytest.mark.parametrize("shards", [0, -1, 65_537])
-def test_a_number_of_shards_that_makes_no_sense(shards: int, store_path: Path) -> None:
+@pytest.mark.parametrize("shards", [0, -1, 65_537, 2.5])
+def test_a_number_of_shards_that_makes_no_sense(shards: float, store_path: Path) -> None:
     with pytest.raises(lw.SchemaError, match=f"shards is {shards}"):
         lw.Store.create(store_path, SCHEMA, shards=shards)
     assert not store_path.exists()

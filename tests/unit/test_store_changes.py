@@ -120,6 +120,8 @@ def test_a_change_whose_answer_was_lost_is_made(store: lw.Store, monkeypatch: py
         ({"add": pa.schema([("item", pa.int8())])}, "unique"),
         ({"add": [pa.field("x", pa.int8(), nullable=False)]}, "make it nullable"),
         ({"shards": 70_000}, "shards is 70000"),
+        ({"shards": 2.5}, "shards is 2.5"),
+        ({"shards": 2.5}, "shards is 2.5"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused(store: lw.Store, change: dict[str, object], message: str) -> None:
