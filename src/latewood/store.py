@@ -20,7 +20,7 @@ import pyarrow as pa
 from latewood.appending import append
 from latewood.batch import Batch
 from latewood.capture import Capture, capture, read_examples
-from latewood.clock import Clock, as_clock, show_ts, to_us
+from latewood.clock import LATEST_TS, Clock, as_clock, show_ts, to_us
 from latewood.columns import TraitColumn, one_array, read_table
 from latewood.compaction import compact, rollback, settle_load
 from latewood.conditions import Condition
@@ -296,7 +296,8 @@ class Store:
         """
         while True:
             generation = self.refresh().generation
-            pin = Pin(name, generation.id, self.clock.now() + ttl // timedelta(microseconds=1))
+            expires_ts = min(self.clock.now() + ttl // timedelta(microseconds=1), LATEST_TS)  # for ever may be asked
+            pin = Pin(name, generation.id, expires_ts)
             self.catalog.pins.write(pin)
             # Else it was collected before the pin was there; or is about to be, by who looked for pins before. Who saw an
             # older pin of that name, expired long ago, may have deleted this one in its place.

@@ -15,6 +15,7 @@ import pytest
 import latewood as lw
 from latewood import store as store_module
 from latewood.capture import examples as examples_module
+from latewood.clock import LATEST_TS
 from latewood.compaction import bulk_load, publish
 from latewood.immutable import Catalog, Pin
 from latewood.immutable.pins import Pins
@@ -330,6 +331,15 @@ def test_an_expired_pin_is_an_error_and_lets_go(store: lw.Store, clock: ManualCl
         append(store, clock)
         store.compact(keep=1)
     assert {keys.parse_attempt_file(stored.key)[0] for stored in store.storage.list(keys.GENERATIONS)} == {4}
+
+
+def test_a_pin_for_ever_is_one_until_the_end_of_time(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    store.compact()
+    assert store.pin("run", timedelta.max).expires_ts == LATEST_TS
+    append(store, clock)
+    store.compact(keep=1)
+    assert store.at("run").generation.id == 1
 
 
 def test_a_pin_that_lost_its_files_before_it_was_there_takes_the_newer_generation(
