@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from numbers import Integral
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self
 
