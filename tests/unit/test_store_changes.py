@@ -315,6 +315,16 @@ def test_missing_values_of_the_newest_generation_are_damage(store: lw.Store, clo
         reader.history(1)
 
 
+@pytest.mark.parametrize("keep", [0, -1, 1.5])
+def test_a_number_of_generations_to_keep_that_is_none_is_refused_before_one_is_published(
+    store: lw.Store, clock: ManualClock, keep: float
+) -> None:
+    append(store, clock)
+    with pytest.raises(lw.SchemaError, match=f"keep is {keep}"):
+        store.compact(keep=keep)
+    assert store.catalog.latest().id == 0
+
+
 def test_an_expired_pin_is_an_error_and_lets_go(store: lw.Store, clock: ManualClock) -> None:
     append(store, clock)
     store.compact()
