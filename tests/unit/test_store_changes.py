@@ -602,6 +602,29 @@ def test_what_a_load_leaves_out_is_not_blanked_where_a_pinned_generation_has_it(
     assert not any(b"olden" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
 
 
+def test_a_load_after_which_another_begins_at_once_is_no_conflict(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(store, clock)
+    store.scrub([1])
+    before, now = clock.now() - 1, clock.advance(100)
+    row = {"user_id": [1], "event_ts": [before], "ingest_ts": [now], "item": [1], "action": ["secret"]}
+    tier, end_load = store.tier, store.tier.end_load
+
+    def ended(token: str, *, published: bool | None) -> None:
+        end_load(token, published=published)
+        moment = tier.state().closed
+        tier.begin_load(moment, moment, "another", now=moment)
+
+    monkeypatch.setattr(tier, "end_load", ended)
+    generation = bulk_load(store, [read_events(pa.table(row), store.schema, store.encode).events])
+    assert generation.id == store.catalog.latest().id
+    end_load("another", published=False)
+    append(store, clock)
+    store.compact()
+    assert not any(b"secret" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
+
+
 @pytest.mark.parametrize("read", ["capture", "history"])
 def test_a_trait_that_is_dropped_and_collected_while_recent_events_are_read(
     store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, read: str
