@@ -13,7 +13,7 @@ from latewood.retention import Retention
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.host import Faults
 
-_LISTS = 5  # the number of a stream
+_LISTS, _PORTIONS = 5, 6  # the numbers of streams
 
 CLOCK_ERROR_MAX = 12  # µs
 
@@ -37,6 +37,7 @@ class Plan:
     retention: Retention | None
     many: bool  # whether there are appends of several stripes
     lists: bool  # whether there are traits of lists
+    portions: bool  # whether what is much is done a little at a time, as large stores do it
     left_out: float  # how many of the actions are left out
     favoured: int  # how many of the actions come ten times as often
 
@@ -59,6 +60,7 @@ class Plan:
             retention=draw_retention(chance) if chance.happens(0.25) else None,
             many=chance.happens(0.12),
             lists=chance.stream(_LISTS).happens(0.3),  # a stream of its own: cases without are as they were before
+            portions=chance.stream(_PORTIONS).happens(0.3),
             left_out=chance.among([0.0, 0.2, 0.5]),
             favoured=chance.among([0, 0, 1, 2]),
         )
