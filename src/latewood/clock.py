@@ -52,12 +52,12 @@ def as_clock(clock: "Clock | Callable[[], int | datetime] | None") -> Clock:
 
 
 def to_us(moment: int | datetime) -> int:
-    """One moment as µs since epoch; a naive datetime is UTC. Raises: SchemaError: neither a datetime nor an integer."""
+    """One moment as µs since epoch; a naive datetime is UTC. Raises: SchemaError: neither a datetime nor an int64."""
     if isinstance(moment, datetime):
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         since = aware - datetime(1970, 1, 1, tzinfo=UTC)
         return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-    if not isinstance(moment, Integral):
+    if not isinstance(moment, Integral) or not -(2**63) <= moment < 2**63:
         raise SchemaError(f"a moment is a datetime, or an integer of µs since epoch, not {moment!r}")
     return int(moment)
 
