@@ -107,6 +107,7 @@ def _run(world: World) -> None:
     for process in world.processes:
         process.host.faults = NO_FAULTS
         process.stop()
+    world.disk.late.clear()
     quiet.check_end(world)
 
 
