@@ -6,10 +6,11 @@ from datetime import timedelta
 from numbers import Integral
 from typing import Any
 
+from latewood.clock import EARLIEST_TS
 from latewood.errors import SchemaError
 
+_COUNT_MAX = 2**63 - 1
 _US = timedelta(microseconds=1)
-_LONGEST = timedelta(days=36_500_000)  # in µs it fits into int64, and so does any time less it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,10 @@ class Retention:
     def __post_init__(self) -> None:
         if self.max_age is not None and (not isinstance(self.max_age, timedelta) or self.max_age <= timedelta()):
             raise SchemaError(f"max_age is a positive timedelta, not {self.max_age!r}")
-        if self.max_age is not None and self.max_age > _LONGEST:
-            raise SchemaError(f"max_age is {self.max_age}; to keep events of any age, leave it out")
         if self.max_events is not None:
-            if not isinstance(self.max_events, Integral) or not 1 <= self.max_events < 2**63:
+            if not isinstance(self.max_events, Integral) or not 1 <= self.max_events <= _COUNT_MAX:
                 raise SchemaError(f"max_events is {self.max_events!r}; it counts events")
-            object.__setattr__(self, "max_events", int(self.max_events))  # NumPy's cannot be written down
+            object.__setattr__(self, "max_events", int(self.max_events))  # a manifest has no numbers of numpy
 
     def __str__(self) -> str:
         age = [] if self.max_age is None else [f"what is younger than {str(self.max_age).removesuffix(', 0:00:00')}"]
@@ -47,7 +46,7 @@ class Retention:
 
     def horizon(self, watermark: int) -> int | None:
         """The time before which events are too old for a generation of this watermark. Units: µs."""
-        return None if self.max_age_us is None else watermark - self.max_age_us
+        return None if self.max_age_us is None else max(watermark - self.max_age_us, EARLIEST_TS)
 
     def lets_go_of_more_than(self, other: "Retention | None") -> bool:
         """Whether something may go by this retention that stays by the other one."""

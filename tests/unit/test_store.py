@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -77,7 +78,7 @@ def test_creating_twice_is_a_conflict(path: str | Path) -> None:
 
 
 def test_a_new_store_is_empty_and_has_a_generation(store_path: Path) -> None:
-    with lw.Store.create(store_path, SCHEMA, shards=3) as store:
+    with lw.Store.create(store_path, SCHEMA, shards=np.int64(3)) as store:
         generation = store.generation
         assert (generation.id, generation.watermark, generation.event_count) == (0, EARLIEST_TS, 0)
         assert len(generation.shards) == store.shards == 3

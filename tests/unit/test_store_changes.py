@@ -15,6 +15,7 @@ import pytest
 import latewood as lw
 from latewood import store as store_module
 from latewood.capture import examples as examples_module
+from latewood.clock import LATEST_TS
 from latewood.compaction import bulk_load, publish
 from latewood.immutable import Catalog, Pin
 from latewood.immutable.pins import Pins
@@ -149,13 +150,25 @@ def test_retention_is_set_at_creation_and_changed_later(tmp_path: Path, clock: M
 @pytest.mark.parametrize(
     "bad",
     [
-        *({"max_age": age} for age in (timedelta(), 5, timedelta.max)),
+        *({"max_age": age} for age in (timedelta(), 5)),
         *({"max_events": count} for count in (0, 1.5, 2**63)),
     ],
 )
 def test_a_retention_that_is_none_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(lw.SchemaError, match="max_"):
         lw.Retention(**bad)
+
+
+@pytest.mark.parametrize("most", [{"max_age": timedelta.max}, {"max_events": 2**63 - 1}, {"max_events": np.int64(9)}])
+def test_a_retention_of_all_there_can_be_keeps_all(tmp_path: Path, clock: ManualClock, most: dict[str, object]) -> None:
+    kept = lw.Retention(**most)
+    with lw.Store.create(tmp_path / "store", SCHEMA, clock=clock, retention=kept) as store:
+        for _ in range(3):
+            append(store, clock)
+            store.compact()
+        generation = store.generation
+    with lw.Store.open(tmp_path / "store", clock=clock) as store:
+        assert (store.generation, store.generation.retention, len(store.history(1))) == (generation, kept, 3)
 
 
 def test_a_history_is_read_again_where_retention_took_some_of_it_meanwhile(
@@ -329,6 +342,16 @@ def test_missing_values_of_the_newest_generation_are_damage(store: lw.Store, clo
         reader.history(1)
 
 
+@pytest.mark.parametrize("keep", [0, -1, 1.5])
+def test_a_number_of_generations_to_keep_that_is_none_is_refused_before_one_is_published(
+    store: lw.Store, clock: ManualClock, keep: float
+) -> None:
+    append(store, clock)
+    with pytest.raises(lw.SchemaError, match=f"keep is {keep}"):
+        store.compact(keep=keep)
+    assert store.catalog.latest().id == 0
+
+
 def test_an_expired_pin_is_an_error_and_lets_go(store: lw.Store, clock: ManualClock) -> None:
     append(store, clock)
     store.compact()
@@ -342,6 +365,15 @@ def test_an_expired_pin_is_an_error_and_lets_go(store: lw.Store, clock: ManualCl
         append(store, clock)
         store.compact(keep=1)
     assert {keys.parse_attempt_file(stored.key)[0] for stored in store.storage.list(keys.GENERATIONS)} == {4}
+
+
+def test_a_pin_for_ever_is_one_until_the_end_of_time(store: lw.Store, clock: ManualClock) -> None:
+    append(store, clock)
+    store.compact()
+    assert store.pin("run", timedelta.max).expires_ts == LATEST_TS
+    append(store, clock)
+    store.compact(keep=1)
+    assert store.at("run").generation.id == 1
 
 
 def test_a_pin_that_lost_its_files_before_it_was_there_takes_the_newer_generation(
@@ -595,6 +627,29 @@ def test_what_a_load_leaves_out_is_not_blanked_where_a_pinned_generation_has_it(
     assert not any(b"private again" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
     store.scrub([3])
     assert not any(b"olden" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
+
+
+def test_a_load_after_which_another_begins_at_once_is_no_conflict(
+    store: lw.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(store, clock)
+    store.scrub([1])
+    before, now = clock.now() - 1, clock.advance(100)
+    row = {"user_id": [1], "event_ts": [before], "ingest_ts": [now], "item": [1], "action": ["secret"]}
+    tier, end_load = store.tier, store.tier.end_load
+
+    def ended(token: str, *, published: bool | None) -> None:
+        end_load(token, published=published)
+        moment = tier.state().closed
+        tier.begin_load(moment, moment, "another", now=moment)
+
+    monkeypatch.setattr(tier, "end_load", ended)
+    generation = bulk_load(store, [read_events(pa.table(row), store.schema, store.encode).events])
+    assert generation.id == store.catalog.latest().id
+    end_load("another", published=False)
+    append(store, clock)
+    store.compact()
+    assert not any(b"secret" in file.read_bytes() for file in Path(store.path).rglob("*.arrow"))
 
 
 @pytest.mark.parametrize("read", ["capture", "history"])

@@ -90,7 +90,8 @@ def bulk_load(
         _end_undecided(store.catalog, tier, token, error)
         raise
     tier.end_load(token, published=True)
-    retire(store, generation, parent, keep)
+    with suppress(ConflictError):  # of another load, begun just now: the next compaction does what is left
+        retire(store, generation, parent, keep)
     return generation
 
 

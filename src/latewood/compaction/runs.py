@@ -58,7 +58,7 @@ class RunMaker:
 
         Args: old: the old shard that has the users of these buckets; None: there are none.
         """
-        counts, rows_max = self.new.counts()[buckets.start : buckets.stop], self._rows_max(old)
+        counts, rows_max = self.new.counts(buckets), self._rows_max(old)
         for start, stop in portions(counts, rows_max):
             part = range(buckets.start + start, buckets.start + stop)
             events = arrange(self._admitted(self.new.read(part.start, part.stop)))

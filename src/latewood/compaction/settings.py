@@ -4,7 +4,9 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
+from latewood.errors import SchemaError
 from latewood.schema import Schema
 
 Progress = Callable[[int, int], None]
@@ -29,12 +31,17 @@ class Settings:
             so that one user of extreme length needs what it needs.
         keep: generations whose files stay, for readers that are behind.
         spill_directory: where events go that do not fit into memory; None is the system's place for temporary files.
+    Raises: SchemaError: not a number of generations. Said before anything is built, since it counts only afterwards.
     """
 
     workers: int = 0
     memory_bytes: int = MEMORY_BYTES
     keep: int = 2
     spill_directory: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, Integral) or self.keep < 1:
+            raise SchemaError(f"keep is {self.keep!r}; the newest generation is always kept")
 
     @property
     def threads(self) -> int:

@@ -80,7 +80,7 @@ class _Job:
         """The parent's file of a shard, where a new one would hold the same columns of the same events."""
         recipe = self.recipe
         buckets = self.new.buckets(shard, recipe.target.shards)
-        if not recipe.may_name_again or self.new.counts()[buckets.start : buckets.stop].any():
+        if not recipe.may_name_again or self.new.counts(buckets).any():
             return None
         old = open_shard(self.storage, recipe.parent, shard)
         if old is None or old.shard.columns != recipe.columns or maker.changes(old, buckets):
@@ -105,13 +105,11 @@ class _Job:
         """All users of a new shard in key order, those of one old shard after those of another."""
         recipe = self.recipe
         mine, old_shards = self.new.buckets(shard, recipe.target.shards), len(recipe.parent.shards)
-        for number in range(old_shards):
+        for number in self.new.shards_of(mine, old_shards):
             theirs = self.new.buckets(number, old_shards)
             both = range(max(mine.start, theirs.start), min(mine.stop, theirs.stop))
-            if not both:
-                continue
             old = open_shard(self.storage, recipe.parent, number)
-            if old is None and not self.new.counts()[both.start : both.stop].any():
+            if old is None and not self.new.counts(both).any():
                 continue
             for run, events in maker.runs(old, both):
                 if self.stop.is_set():

@@ -98,6 +98,16 @@ def a_dead_load_never_happened() -> Patches:
     ]
 
 
+@mutant("R19", within=150, story=(often(writing.load_in_bulk), faults(late=0.1)))
+def a_load_that_is_not_there_will_never_be() -> Patches:
+    """A bulk load without a manifest counts as not published, though its put may come through yet."""
+
+    def settle(catalog: Catalog, token: str) -> bool:
+        return any(catalog.load(number).uuid == token for number in range(catalog.latest().id + 1))
+
+    return [patch("latewood.testing.simulation.store.settle_load", settle), patch.object(bulk, "settle_load", settle)]
+
+
 @mutant("R20", within=600, story=(often(changing.alter),))
 def readers_know_one_number_of_shards() -> Patches:
     """Users are looked for by the number of shards that the store was created with."""

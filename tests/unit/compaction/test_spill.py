@@ -178,6 +178,17 @@ def test_buckets_have_the_borders_of_both_numbers_of_shards(counts: tuple[int, i
             spill.buckets(0, 9)
 
 
+@pytest.mark.parametrize("counts", [(1, 1), (3, 3), (3, 7), (7, 3), (2048, 2049), (1, 5000), (5000, 1)])
+def test_the_old_shards_of_a_new_one_are_those_that_share_buckets_with_it(counts: tuple[int, int]) -> None:
+    old, new = counts
+    with Spill(Schema(user_id=pa.int64(), traits=TRAITS), counts, 1) as spill:
+        theirs = [spill.buckets(number, old) for number in range(old)]
+        for shard in {0, 1, new // 2, new - 1}.intersection(range(new)):
+            mine = spill.buckets(shard, new)
+            shared = [i for i, of in enumerate(theirs) if range(max(mine.start, of.start), min(mine.stop, of.stop))]
+            assert list(spill.shards_of(mine, old)) == shared
+
+
 @pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
 def test_when_events_were_superseded_comes_back_and_counts_as_known(memory_bytes: int) -> None:
     schema = Schema(user_id=pa.int64(), traits=TRAITS)

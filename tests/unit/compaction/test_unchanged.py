@@ -1,5 +1,6 @@
 """Shards in which nothing changes are named again, not written; everything that changes anything writes them anew."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,10 +10,12 @@ import pyarrow as pa
 import pytest
 
 from latewood.compaction import compact, rollback
+from latewood.compaction.spill import Spill
 from latewood.errors import ConflictError
 from latewood.immutable import Generation, GenerationReader
 from latewood.mutable import Places, Supersedes
 from latewood.retention import Retention
+from latewood.schema import Schema
 from latewood.users import shard_of, user_keys
 
 Parts = Any  # the class in conftest.py
@@ -142,3 +145,19 @@ def test_a_rollback_writes_all(parts: Parts) -> None:
     third = rollback(parts, first.id)
     assert not parts.files_of(third) & parts.files_of(first, second)
     assert len(parts.stored(third)) == second.event_count
+
+
+def test_a_new_shard_is_compared_with_the_old_ones_that_it_overlaps_alone(
+    make_parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = make_parts(Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64())])), 300)
+    asked, buckets = list[int](), Spill.buckets
+
+    def counted(spill: Spill, shard: int, shards: int) -> range:
+        asked.append(shard)
+        return buckets(spill, shard, shards)
+
+    monkeypatch.setattr(Spill, "buckets", counted)
+    parts.append([1, 2, 3], [1, 2, 3])
+    assert compact(parts).event_count == 3
+    assert len(asked) <= 3 * 300  # and not 300 for each

@@ -81,7 +81,7 @@ def run_case(seed: int, *, show: Callable[[str], None] | None = None) -> Report:
     chance = Chance(seed)
     world = World(Plan.draw(chance), chance)
     world.trace.note("world", str(world.plan))
-    with seeded(chance.stream(2)):
+    with seeded(chance.stream(2), portions=world.plan.portions):
         try:
             _run(world)
         except Exception as error:
@@ -107,6 +107,7 @@ def _run(world: World) -> None:
     for process in world.processes:
         process.host.faults = NO_FAULTS
         process.stop()
+    world.disk.late.clear()
     quiet.check_end(world)
 
 

@@ -120,6 +120,8 @@ def unpin(process: Process) -> None:
 def train_pinned(process: Process) -> None:
     """Law 1 as of a pin, whatever was published since; a scrub moves it on."""
     world, chance = process.world, process.chance
+    if process.pinned is None and chance.happens(0.7):
+        pin(process)
 
     def is_over() -> bool:
         pinned = process.pinned or world.pin(process.name)

@@ -108,6 +108,7 @@ def see(model: "Model", base: Base, request: dict[str, Any], cutoff: int, pointe
         else:
             mine.append(version)
     end, watermark = _end_told(model, mine, request, cutoff), pointer["watermark"]
+    require(watermark == min(cutoff, base.watermark), "R8: a watermark of", watermark, "by", base.watermark, cutoff)
     stored = tuple(v for v in mine if v.place[1:] < end and v.ingest_ts < watermark <= v.superseded_at)
     recent = tuple(
         v for v in mine if v.place[1:] < end and watermark <= v.ingest_ts < cutoff and v.superseded_at >= cutoff

@@ -26,6 +26,7 @@ class Faults:
     refused: float = 0.0  # an error, and nothing has happened
     after: float = 0.0  # an error after success
     denied: float = 0.0  # put-if-absent says no to the one who won
+    late: float = 0.0  # put-if-absent gives up, and the object may come yet
     delay: float = 0.0
     full: float = 0.0  # the log has to be enlarged
     torn: float = 0.0  # a crash leaves a part of an object that was being written, where nothing promises otherwise
@@ -80,6 +81,10 @@ class Host:
 
     def below(self, n: int) -> int:
         return self._chance.below(n)
+
+    def note(self, what: str) -> None:
+        """Leave a line in the trace."""
+        self._trace.note(self.name, what)
 
     def fail(self, why: str) -> None:
         """Raises: OSError: always."""

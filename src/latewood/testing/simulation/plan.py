@@ -3,7 +3,7 @@
 Every case has only some of the actions and some of the faults: what is rare among everything is common among little.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from latewood.retention import Retention
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.host import Faults
 
-_LISTS = 5  # the number of a stream
+_LISTS, _PORTIONS, _LATE = 5, 6, 7  # the numbers of streams
 
 CLOCK_ERROR_MAX = 12  # µs
 
@@ -37,6 +37,7 @@ class Plan:
     retention: Retention | None
     many: bool  # whether there are appends of several stripes
     lists: bool  # whether there are traits of lists
+    portions: bool  # whether what is much is done a little at a time, as large stores do it
     left_out: float  # how many of the actions are left out
     favoured: int  # how many of the actions come ten times as often
 
@@ -59,6 +60,7 @@ class Plan:
             retention=draw_retention(chance) if chance.happens(0.25) else None,
             many=chance.happens(0.12),
             lists=chance.stream(_LISTS).happens(0.3),  # a stream of its own: cases without are as they were before
+            portions=chance.stream(_PORTIONS).happens(0.3),
             left_out=chance.among([0.0, 0.2, 0.5]),
             favoured=chance.among([0, 0, 1, 2]),
         )
@@ -72,13 +74,23 @@ def draw_retention(chance: Chance) -> Retention:
 
 def _draw_faults(chance: Chance) -> Faults:
     """A little of each of several kinds, or much of one."""
+    puts = chance.stream(_LATE)
+    late = puts.among([0.02, 0.1]) if puts.happens(0.25) else 0.0
     if chance.happens(0.25):
-        return chance.among([Faults(crash=0.01), Faults(after=0.03), Faults(refused=0.03), Faults(delay=0.2)])
+        alone = chance.among([Faults(crash=0.01), Faults(after=0.03), Faults(refused=0.03), Faults(delay=0.2)])
+        return replace(alone, late=late)
     often = chance.among([0.001, 0.004, 0.02])
 
     def rate() -> float:
         return often if chance.happens(0.5) else 0.0
 
     return Faults(
-        crash=rate(), refused=rate(), after=rate(), denied=20 * rate(), delay=2 * rate(), full=10 * rate(), torn=0.5
+        crash=rate(),
+        refused=rate(),
+        after=rate(),
+        denied=20 * rate(),
+        late=late,
+        delay=2 * rate(),
+        full=10 * rate(),
+        torn=0.5,
     )

@@ -26,7 +26,15 @@ class SimulatedDisk:
     def __init__(self, created: Created = lambda host, key, data: None) -> None:
         self.objects: dict[str, bytes | bytearray] = {}
         self.created = created
+        self.late: list[tuple[Host, str, bytearray]] = []  # puts that were given up, and may come through yet
         self._deleted: dict[str, bytes | bytearray] = {}  # since the last power cut
+
+    def create(self, host: Host, key: str, stored: bytearray) -> bool:
+        """Put an object, unless there is one. Returns: whether that put it."""
+        if self.objects.setdefault(key, stored) is not stored:
+            return False
+        self.created(host, key, bytes(stored))
+        return True
 
     def delete(self, key: str) -> None:
         if (data := self.objects.pop(key, None)) is not None:
@@ -34,6 +42,7 @@ class SimulatedDisk:
 
     def cut_power(self, brings_back: Callable[[], bool]) -> list[str]:
         """What was deleted and not written anew may come back; which."""
+        self.late.clear()
         back = [key for key in self._deleted if key not in self.objects and brings_back()]
         self.objects.update((key, self._deleted[key]) for key in back)
         self._deleted.clear()
@@ -51,6 +60,7 @@ class SimulatedStorage:
 
     def read(self, key: str) -> bytes:
         self._host.begin(f"read {check_key(key)}")
+        self._land()
         return bytes(self._get(key))
 
     def read_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> Sequence[bytes]:
@@ -72,10 +82,13 @@ class SimulatedStorage:
     def create(self, key: str, data: Any) -> bool:
         host = self._host
         host.begin(f"create {check_key(key)}")
+        self._land()
         stored = bytearray(as_bytes(data))  # an object of its own, to know it again
-        if self._disk.objects.setdefault(key, stored) is not stored:
+        if host.happens(host.faults.late):
+            self._disk.late.append((host, key, stored))
+            host.fail(f"create {key}: no answer")
+        if not self._disk.create(host, key, stored):
             return False
-        self._disk.created(host, key, bytes(stored))
         host.end(f"create {key}")
         return not host.happens(host.faults.denied)
 
@@ -108,6 +121,12 @@ class SimulatedStorage:
             self._host.begin(f"delete {key}")
             self._disk.delete(key)
             self._host.end(f"delete {key}")
+
+    def _land(self) -> None:
+        """Now and then a put that was given up comes through."""
+        if self._disk.late and self._host.happens(0.1 if self._host.faults.late else 0.0):
+            host, key, stored = self._disk.late.pop(self._host.below(len(self._disk.late)))
+            self._host.note(f"late: {key} of {host.name}, {self._disk.create(host, key, stored)}")
 
     def _get(self, key: str) -> bytes | bytearray:
         try:

@@ -23,7 +23,7 @@ from latewood.testing.simulation.host import Host
 from latewood.testing.simulation.log import LogHandle, SimulatedLog
 from latewood.testing.simulation.model import NUMBER, WORD, Model
 from latewood.testing.simulation.plan import Plan
-from latewood.testing.simulation.process import Process
+from latewood.testing.simulation.process import Asked, Process
 from latewood.testing.simulation.scheduler import Scheduler
 from latewood.testing.simulation.storage import SimulatedDisk, SimulatedStorage
 from latewood.testing.simulation.store import SimulatedStore
@@ -47,6 +47,7 @@ class World:
         self.generations: list[Generation] = []
         self.held: list[frozenset[int]] = []  # by generation: the versions it holds
         self.changes: list[Change] = []
+        self.loading: dict[Host, Asked] = {}  # what each life of a process loaded last, whose put may come late
         self.comparisons = 0
         self._numbers = 0
         self.processes = [self._process(i) for i in range(plan.writers + plan.readers)]
@@ -119,15 +120,13 @@ class World:
 
     def _published(self, host: Host, generation: Generation) -> None:
         laws.check_publication(self, generation)
-        process = next((process for process in self.processes if process.host is host), None)
         if generation.origin == "load":
-            assert process is not None
-            assert process.asked is not None
-            for row in process.asked.rows:
+            asked = self.loading[host]
+            for row in asked.rows:
                 assert row.ingest_ts is not None
                 if row.event_ts < self.model.scrubbed_at(row.user):  # R16: as in an append
                     continue
-                values = {process.asked.schema[name].id: value for name, value in row.values.items()}
+                values = {asked.schema[name].id: value for name, value in row.values.items()}
                 self.model.add(row, row.ingest_ts, values, loaded=True)
         reader = GenerationReader(SimulatedStorage(self.disk, self._onlooker), generation)
         stored = list(reader.scan([generation.schema[NUMBER]]))

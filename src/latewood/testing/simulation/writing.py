@@ -283,7 +283,7 @@ def load_in_bulk(process: Process) -> None:
     for row in rows:
         row.ingest_ts = max(world.closed, world.time.now - 20) + chance.between(-3, 4)
     tie(process, rows)
-    process.asked = asked = Asked(rows, schema)
+    process.asked = world.loading[process.host] = asked = Asked(rows, schema)
     table = append_table(rows, schema)
 
     def load() -> object:
