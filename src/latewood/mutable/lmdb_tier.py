@@ -74,6 +74,8 @@ class _OpenLogs:
             return log
 
     def close(self, log: SegmentedLog) -> None:
+        if log.is_inherited:  # the parent closes it
+            return
         with self._lock:
             self._users[log] -= 1
             if not self._users[log]:

@@ -5,9 +5,11 @@ page can crash the process. So every value here carries a checksum of its own, a
 let near it, and the numbers of the batches must be consecutive.
 """
 
+import ctypes
 import errno
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +107,7 @@ class SegmentFile:
                 max_spare_txns=1,
                 readahead=map_size is None,
             )
+            _open_files.add(self)
             self.env.reader_check()  # a reader that was killed keeps pages from being reused
         self._check_size()
 
@@ -184,3 +187,16 @@ class SegmentFile:
 
     def close(self) -> None:
         self.env.close()
+
+
+_open_files: "weakref.WeakSet[SegmentFile]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Keep for ever what a forked process has inherited: LMDB closes what is let go of, and with it gives away the places
+    among the readers that are the parent's."""
+    for file in _open_files:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(file.env))
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

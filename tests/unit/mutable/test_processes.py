@@ -256,6 +256,39 @@ def test_a_forked_process_is_told_to_open_its_own(folder: Path) -> None:
     tier.close()
 
 
+@pytest.mark.parametrize("how", ["close", "drop", "exit"])
+def test_a_forked_process_lets_go_and_its_parent_keeps_what_is_open(folder: Path, how: str) -> None:
+    script = f"""
+import gc, os, sys
+import pyarrow as pa
+from pathlib import Path
+from latewood.errors import ConflictError
+from latewood.mutable import LmdbTier
+from latewood.testing.recent_events import NOW, SETTINGS, make_events
+
+tier = LmdbTier(Path({str(folder)!r}), pa.int64(), SETTINGS)
+tier.append(make_events([1], [5]), now=NOW)
+before = tier.state()
+child = os.fork()
+if child == 0:
+    if {how!r} == "close":
+        tier.close()
+    if {how!r} == "drop":
+        del tier
+        gc.collect()
+    try:
+        LmdbTier(Path({str(folder)!r}), pa.int64(), SETTINGS)
+    except ConflictError:
+        sys.exit(0)
+    sys.exit(1)
+assert os.waitpid(child, 0)[1] == 0
+tier.append(make_events([1], [7]), now=NOW)
+assert sum(map(len, tier.scan(before.floor, tier.state().closed))) == 2
+tier.close()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+
+
 GROW = """
 import lmdb, sys
 with lmdb.open(sys.argv[1], subdir=False, map_size=1 << 24) as env, env.begin(write=True) as transaction:
