@@ -6,6 +6,7 @@ obstore's own errors become `OSError`, so that callers know one kind of failure 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _NAMED: dict[str, MemoryStore] = {}
 _NAMED_LOCK = threading.Lock()
 _PART_BYTES = 8 << 20
+_WAITS_S = [0.02 * 2**i for i in range(9)]  # ten seconds in all
 
 
 class ObstoreStorage:
@@ -74,11 +76,17 @@ class ObstoreStorage:
 
     def create(self, key: str, data: Data) -> bool:
         with _os_errors(key):
-            try:
-                obstore.put(self.store, check_key(key), as_bytes(data), mode="create", use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
-                return False
-            return True
+            for wait_s in _WAITS_S:
+                try:
+                    obstore.put(self.store, check_key(key), as_bytes(data), mode="create", use_multipart=False)
+                    return True
+                except (AlreadyExistsError, PreconditionError):
+                    # S3 says so, too, of a request that met another, of which nothing may come: then nobody has won
+                    with suppress(FileNotFoundError):
+                        obstore.head(self.store, key)
+                        return False
+                time.sleep(wait_s)
+            raise OSError(f"{key}: another request was under way whenever it was to be created, and none came through")
 
     @contextmanager
     def writer(self, key: str) -> Iterator[Writer]:

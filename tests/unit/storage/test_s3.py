@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from small_s3 import SmallS3, serving
 
-from latewood.storage import Storage, open_storage, probe
+from latewood.storage import Storage, open_storage, probe, remote
 
 
 @pytest.fixture
@@ -17,6 +17,22 @@ def server() -> Iterator[SmallS3]:
 @pytest.fixture
 def storage(server: SmallS3) -> Storage:
     return open_storage("s3://bucket")
+
+
+def test_who_meets_another_request_at_a_key_does_not_lose_to_nobody(server: SmallS3, storage: Storage) -> None:
+    server.refused = [("PUT", 409), ("PUT", 409)]  # the other one was a delete, or came to nothing
+    assert storage.create("a/b", b"mine")
+    assert not storage.create("a/b", b"other")
+    assert storage.read("a/b") == b"mine"
+
+
+def test_a_conflict_without_end_is_an_os_error(
+    server: SmallS3, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_WAITS_S", [0.0] * 3)
+    server.refused = [("PUT", 409)] * 4
+    with pytest.raises(OSError, match="a/b"):
+        storage.create("a/b", b"mine")
 
 
 def test_the_probe_believes_what_is_there_when_an_answer_was_lost(server: SmallS3, storage: Storage) -> None:
