@@ -90,9 +90,15 @@ class ObstoreStorage:
 
     @contextmanager
     def writer(self, key: str) -> Iterator[Writer]:
-        # leaving the inner block by an exception drops the parts sent so far
-        with _os_errors(key), obstore.open_writer(self.store, check_key(key), buffer_size=_PART_BYTES) as writer:
-            yield _Parts(writer)
+        with _os_errors(key):
+            writer = obstore.open_writer(self.store, check_key(key), buffer_size=_PART_BYTES)
+            try:
+                yield _Parts(writer, key)
+            except BaseException as error:
+                writer.__exit__(type(error), error, error.__traceback__)  # drops the parts sent so far
+                raise
+            with _no_upload(key):
+                writer.close()
 
     def list(self, prefix: str = "") -> Sequence[StoredObject]:
         folder = check_prefix(prefix)
@@ -114,11 +120,23 @@ class ObstoreStorage:
 class _Parts:
     """Hands on pieces in the one form that obstore takes."""
 
-    def __init__(self, writer: obstore.WritableFile) -> None:
-        self._writer = writer
+    def __init__(self, writer: obstore.WritableFile, key: str) -> None:
+        self._writer, self._key = writer, key
 
     def write(self, buffer: Data, /) -> None:
-        self._writer.write(bytes(as_bytes(buffer)))  # a copy: obstore sends it later, the caller may reuse its buffer
+        with _no_upload(self._key):
+            self._writer.write(
+                bytes(as_bytes(buffer))
+            )  # a copy: obstore sends it later, the caller may reuse its buffer
+
+
+@contextmanager
+def _no_upload(key: str) -> Iterator[None]:
+    """What is not found is the upload, and not the object: one that was completed, and whose answer was lost, is over."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise OSError(f"{key}: its upload is over, and the object may be there or not: {error}") from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a server's own way does to the promises of a storage: conflicts, and answers that are lost."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -39,3 +40,17 @@ def test_the_probe_believes_what_is_there_when_an_answer_was_lost(server: SmallS
     server.lost = [("PUT", 503)]
     probe(storage)
     assert not server.objects
+
+
+def test_a_large_object_whose_last_answer_was_lost_is_not_called_missing(server: SmallS3, storage: Storage) -> None:
+    server.lost = [("COMPLETE", 503)]
+    with pytest.raises(OSError, match="a/b") as raised, storage.writer("a/b") as writer:
+        writer.write(bytes(9 << 20))
+    assert not isinstance(raised.value, FileNotFoundError)
+
+
+def test_a_large_object_arrives(server: SmallS3, storage: Storage) -> None:
+    data = os.urandom(20 << 20)
+    with storage.writer("a/b") as writer:
+        writer.write(data)
+    assert storage.read("a/b") == data
