@@ -1,6 +1,8 @@
 """What a server's own way does to the promises of a storage: conflicts, and answers that are lost."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -54,3 +56,27 @@ def test_a_large_object_arrives(server: SmallS3, storage: Storage) -> None:
     with storage.writer("a/b") as writer:
         writer.write(data)
     assert storage.read("a/b") == data
+
+
+FORKED = """
+import os
+from latewood.storage import open_storage
+
+storage = open_storage("s3://bucket")
+storage.write("a", b"1")
+child = os.fork()
+if child == 0:
+    for call in (lambda: storage.read("a"), lambda: open_storage("s3://bucket").list()):
+        try:
+            call()
+        except OSError as error:
+            if "fork" in str(error):
+                continue
+        os._exit(1)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_process_is_told_so_and_does_not_wait_for_ever(server: SmallS3) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=60)
