@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, b""
         return (200, objects[key]) if key in objects else (404, b"")
 
-    do_DELETE = do_GET = do_HEAD = do_POST = do_PUT = _answer
+    do_DELETE = do_GET = do_HEAD = do_POST = do_PUT = _answer  # noqa: N815 - as http.server wants it
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from small_s3 import SmallS3, serving
 
 from latewood.storage import Storage, open_storage, probe, remote
+from small_s3 import SmallS3, serving
 
 
 @pytest.fixture
