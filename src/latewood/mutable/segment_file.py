@@ -27,6 +27,7 @@ NUMBER = b"number"  # the segment's own: a file in another's place is found out
 _META = struct.Struct("=16s24sI92sQQ")
 _HEADROOM = 1 << 16
 _READERS_MAX = 1022  # read transactions at a time, of all processes
+_LOCK_BYTES = 1 << 16  # of the table of so many readers
 _BROKEN = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
 
@@ -85,6 +86,16 @@ def verify_turns(path: Path) -> list[str]:
     return [f"its meta pages are of commits {turns[0]} and {turns[1]}"]
 
 
+def _reserve_lock(path: Path) -> None:
+    """Make room for LMDB's table of readers, which it writes through a map: on a full disk that would kill the process.
+
+    The caller holds the log's lock, so that nobody else makes the file meanwhile.
+    """
+    with path.with_name(path.name + "-lock").open("ab", buffering=0) as file:
+        while (missing := _LOCK_BYTES - file.tell()) > 0:
+            file.write(bytes(missing))
+
+
 class SegmentFile:
     """An open segment.
 
@@ -97,6 +108,7 @@ class SegmentFile:
 
     def __init__(self, path: Path, number: int, map_size: int | None, remap: "Callable[[SegmentFile], None]") -> None:
         self.path, self.number, self._remap, self._record = path, number, remap, number_record(number)
+        _reserve_lock(path)
         with lmdb_errors(path):
             self.env = lmdb.open(
                 str(path),

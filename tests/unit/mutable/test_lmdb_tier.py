@@ -273,6 +273,16 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing_half_written(folder: Path
 # Crashes halfway
 
 
+def test_the_table_of_readers_has_its_room_before_it_is_mapped(folder: Path) -> None:
+    tier = open_tier(folder)
+    append_ids(tier, ["a"], make_events([1], [5]))
+    tier.cut()
+    for number in (0, 1):  # where pages are missing, and the disk is full, the process dies of writing to them
+        found = segment(folder, number).with_name(f"{segment(folder, number).name}-lock").stat()
+        assert found.st_blocks * 512 >= found.st_size > 0
+    tier.close()
+
+
 def test_a_cut_that_crashed_before_it_sealed_is_forgotten(folder: Path, filled: list[Any], tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "before")
     tier = open_tier(folder)
