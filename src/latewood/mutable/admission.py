@@ -76,10 +76,10 @@ def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, Append
     if appending.uncoded is not None and (appending.uncoded & fresh).any():
         raise StaleCodesError(appending.blanked, known.state.tier.blanked, known.state.blanking)
     batch = _enter(appending, np.flatnonzero(fresh), targets, entry, known) if fresh.any() else None
-    if repeats is not None:
-        repeats.fill(entry, known.arena)
     if again is not None:
         _fill_deleted(entry, again)
+    if repeats is not None:  # last: what is repeated may be a deletion of what was deleted
+        repeats.fill(entry, known.arena)
     count, skipped = int(fresh.sum()), int(entry.skipped.sum())
     return batch, AppendReceipt(count, n - count - skipped, skipped, entry.ingest_ts, entry.ordinal)
 

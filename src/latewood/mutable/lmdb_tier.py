@@ -39,13 +39,17 @@ class LmdbTier(LoggedTier):
         scrubs: ScrubBook | None = None,
         map_size: int = MAP_SIZE,
     ) -> None:
-        log = _LOGS.open(Path(path), create, map_size)
+        log = self._opened = _LOGS.open(Path(path), create, map_size)
         self._release = weakref.finalize(self, _LOGS.close, log)  # a tier that is dropped without close lets go too
         try:
             super().__init__(log, user_type, settings, was_published, scrubs)
         except BaseException:
             self._release()
             raise
+
+    def close(self) -> None:
+        if not self._opened.is_inherited:  # the parent closes it
+            super().close()
 
     def _close_log(self) -> None:
         self._release()
@@ -74,6 +78,8 @@ class _OpenLogs:
             return log
 
     def close(self, log: SegmentedLog) -> None:
+        if log.is_inherited:  # the parent closes it
+            return
         with self._lock:
             self._users[log] -= 1
             if not self._users[log]:

@@ -149,6 +149,10 @@ class LogTransaction(Protocol):
 class Log(Protocol):
     """Where batches are kept. `head` and `read` are called under the tier's lock, and may raise LogBusyError."""
 
+    def check_process(self) -> None:
+        """Raises: ConflictError: it was opened before this process was forked, and cannot be used here."""
+        ...
+
     def head(self) -> LogState:
         """The newest committed state."""
         ...

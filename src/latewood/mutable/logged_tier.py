@@ -68,12 +68,11 @@ class LoggedTier:
     ) -> None:
         self._log, self._settings, self._was_published, self._book = log, settings, was_published, scrubs
         self._replica = Replica(log, user_type)
-        self._writing, self._reading = self._replica.writing, self._replica.reading
         self._queue: deque[Appending] = deque()
-        with self._writing:
+        with self._replica.writing:
             self._settle_load()
             if scrubs is not None:
-                with self._reading:
+                with self._replica.reading:
                     self._replica.refresh()
                 self._finish_scrub()
 
@@ -103,7 +102,7 @@ class LoggedTier:
             events, ids, content, supersedes, explicit, late, changes, blanked, uncoded, stored, now, ahead
         )
         self._queue.append(asked)
-        with self._writing:
+        with self._replica.writing:
             if asked.outcome is None:
                 self._append_queued()
         if isinstance(asked.outcome, BaseException):
@@ -114,7 +113,7 @@ class LoggedTier:
     def repeats(
         self, ids: NDArray[np.uint64], content: NDArray[np.uint64], supersedes: Supersedes | None = None
     ) -> NDArray[np.bool_]:
-        with self._reading:
+        with self._replica.reading:
             state = self._replica.refresh()
             known = Known(state, self._replica.arena, self._replica.runs, self._book)
             found, _, clash = find_repeats(ids, content, known)
@@ -145,7 +144,7 @@ class LoggedTier:
             outcome: AppendReceipt | Exception
             try:
                 rules.check_no_load(state.tier)
-                with self._reading:
+                with self._replica.reading:
                     known = Known(state, self._replica.arena, self._replica.runs, self._book)
                     batch, outcome = admit(appending, known)
                 if batch is not None:
@@ -173,7 +172,7 @@ class LoggedTier:
 
     def _change(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
         """Like `_write`, but first sees to a bulk load whose owner died."""
-        with self._writing:
+        with self._replica.writing:
             self._settle_load()
             return self._write(change)
 
@@ -185,19 +184,19 @@ class LoggedTier:
         Args: settle_load: first see to a bulk load whose owner died; it is no business of who reads what is here anyway.
         """
         while True:
-            with self._reading:
+            with self._replica.reading:
                 state = self._replica.refresh()
                 is_behind, is_loading = self._is_behind(state), state.tier.load_token is not None
                 if not is_behind and not (settle_load and is_loading):
                     return read(state)
-            with self._writing:
+            with self._replica.writing:
                 if is_loading and settle_load:
                     self._settle_load()
                     settle_load = False
                 self._finish_scrub()
 
     def state(self) -> TierState:
-        with self._reading:
+        with self._replica.reading:
             return self._replica.refresh().tier
 
     def recent(
@@ -287,7 +286,7 @@ class LoggedTier:
             after = rules.raised(state.tier, cutoff, last)
             return (state, after) if after == state.tier else (state.changed(**asdict(after)), after)
 
-        with self._reading:
+        with self._replica.reading:
             known = self._replica.refresh().tier
         if known.load_token is None and rules.raised(known, cutoff, last) == known:
             return known  # nothing to promise that is not promised: no commit
@@ -313,7 +312,7 @@ class LoggedTier:
                 return before, before
             return self._evicted(before, before.changed(floor=floor))
 
-        with self._writing:
+        with self._replica.writing:
             self._log.forget(self._write(change))
 
     def _evicted(self, before: LogState, raised: LogState) -> tuple[LogState, LogState]:
@@ -325,7 +324,7 @@ class LoggedTier:
     def _remember_ids(self, before: LogState, after: LogState) -> None:
         """Before the segments go: the ids of their events, less what was scrubbed."""
         last, window = after.tier.last, self._settings.id_window_us
-        with self._reading:
+        with self._replica.reading:
             runs = self._replica.runs
             if after.first_batch > before.first_batch:
                 run = self._replica.arena.ids_before(after.first_batch, latest=last)
@@ -352,7 +351,7 @@ class LoggedTier:
             return after.rotated(even_if_empty=True), pending
 
         pending = self._change(begin)
-        with self._writing:
+        with self._replica.writing:
             self._finish_scrub()
         return pending.number, pending.scrub_ts
 
@@ -364,12 +363,12 @@ class LoggedTier:
         """Record a scrub that was begun, here or by who died, and read those of others. The caller holds the write lock."""
         if self._book is None:
             return
-        with self._reading:
+        with self._replica.reading:
             state = self._replica.state
         if (pending := state.scrub) is not None:
             self._book.write(pending.number, pending.scrub_ts, pending.body)
             self._replica.write(lambda transaction: (transaction.state.recorded(pending.number), None))
-        with self._reading:
+        with self._replica.reading:
             state = self._replica.state
         read_up_to(self._book, state.tier.scrubs)
 
@@ -386,7 +385,7 @@ class LoggedTier:
                 return state, None
             if state.blanking is not None:
                 put(*state.blanking)  # before there is a later one
-            with self._reading:
+            with self._replica.reading:
                 left = {
                     trait: np.setdiff1d(codes, self._codes_in_use(trait, codes)) for trait, codes in candidates.items()
                 }
@@ -417,7 +416,7 @@ class LoggedTier:
 
         if (known := self.state()) == rules.caught_up(known, least):
             return
-        with self._writing:
+        with self._replica.writing:
             self._settle_load()
             self._log.forget(self._write(change))
 
@@ -431,7 +430,7 @@ class LoggedTier:
             watermark = max(state.tier.closed, max_ingest + 1)
             return replace(state.changed(load_token=token), load_watermark=watermark), watermark
 
-        with self._writing:
+        with self._replica.writing:
             self._settle_load()
             if not self._log.claim_load():
                 raise ConflictError("a bulk load is under way")
@@ -442,7 +441,7 @@ class LoggedTier:
                 raise
 
     def end_load(self, token: str, *, published: bool | None) -> None:
-        with self._writing:
+        with self._replica.writing:
             try:
                 if published is not None:
                     self._end_load(token, published)
@@ -478,7 +477,7 @@ class LoggedTier:
             self._log.release_load()
 
     def _load_token(self) -> str | None:
-        with self._reading:
+        with self._replica.reading:
             return self._replica.refresh().tier.load_token
 
     def close(self) -> None:

@@ -21,6 +21,9 @@ class _MemoryLog:
         self._runs: list[IdRun] = []
         self._loading = False
 
+    def check_process(self) -> None:
+        pass
+
     def head(self) -> LogState:
         return self._state
 

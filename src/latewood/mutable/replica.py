@@ -29,15 +29,27 @@ class Replica:
 
     def __init__(self, log: Log, user_type: pa.DataType) -> None:
         self._log, self._user_type = log, user_type
-        self.writing = threading.Lock()  # taken first; held across a commit
-        self.reading = threading.Lock()  # guards all that follows; never held across a commit
-        self._landed = threading.Condition(self.reading)
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        self._landed = threading.Condition(self._reading)
         self._in_flight = False  # whether the arena holds rows of a commit that is not over
         self.state = LogState(version=-1)
         self.arena = Arena(user_type)
         self.runs: list[IdRun] = []
         self._runs_as_of = -1, -1  # the first batch not evicted, and the floor, when the runs were read
         self._closed = False
+
+    @property
+    def writing(self) -> threading.Lock:
+        """The write lock: taken first, held across a commit."""
+        self._log.check_process()  # in a forked one, it may be held by a thread that is not there
+        return self._writing
+
+    @property
+    def reading(self) -> threading.Lock:
+        """The read lock: guards all that is here, never held across a commit."""
+        self._log.check_process()
+        return self._reading
 
     def write(self, change: Callable[[LogTransaction], tuple[LogState, T]]) -> T:
         """Run `change` as the only writer and commit the state it returns. The caller holds the write lock."""

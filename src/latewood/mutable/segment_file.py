@@ -5,9 +5,11 @@ page can crash the process. So every value here carries a checksum of its own, a
 let near it, and the numbers of the batches must be consecutive.
 """
 
+import ctypes
 import errno
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ NUMBER = b"number"  # the segment's own: a file in another's place is found out
 _META = struct.Struct("=16s24sI92sQQ")
 _HEADROOM = 1 << 16
 _READERS_MAX = 1022  # read transactions at a time, of all processes
+_LOCK_BYTES = 1 << 16  # of the table of so many readers
 _BROKEN = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
 
@@ -83,6 +86,16 @@ def verify_turns(path: Path) -> list[str]:
     return [f"its meta pages are of commits {turns[0]} and {turns[1]}"]
 
 
+def _reserve_lock(path: Path) -> None:
+    """Make room for LMDB's table of readers, which it writes through a map: on a full disk that would kill the process.
+
+    The caller holds the log's lock, so that nobody else makes the file meanwhile.
+    """
+    with path.with_name(path.name + "-lock").open("ab", buffering=0) as file:
+        while (missing := _LOCK_BYTES - file.tell()) > 0:
+            file.write(bytes(missing))
+
+
 class SegmentFile:
     """An open segment.
 
@@ -95,6 +108,7 @@ class SegmentFile:
 
     def __init__(self, path: Path, number: int, map_size: int | None, remap: "Callable[[SegmentFile], None]") -> None:
         self.path, self.number, self._remap, self._record = path, number, remap, number_record(number)
+        _reserve_lock(path)
         with lmdb_errors(path):
             self.env = lmdb.open(
                 str(path),
@@ -105,6 +119,7 @@ class SegmentFile:
                 max_spare_txns=1,
                 readahead=map_size is None,
             )
+            _open_files.add(self)
             self.env.reader_check()  # a reader that was killed keeps pages from being reused
         self._check_size()
 
@@ -184,3 +199,16 @@ class SegmentFile:
 
     def close(self) -> None:
         self.env.close()
+
+
+_open_files: "weakref.WeakSet[SegmentFile]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Keep for ever what a forked process has inherited: LMDB closes what is let go of, and with it gives away the places
+    among the readers that are the parent's."""
+    for file in _open_files:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(file.env))
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

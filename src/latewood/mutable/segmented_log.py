@@ -364,11 +364,16 @@ class SegmentedLog:
         """What tells the log from another that takes its place: the file is held open, so that no other gets its number."""
         return [identity(self._segments), identity(self.path / "open")]
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is the parent's of this process, which was forked."""
+        return os.getpid() != self._pid
+
     def check_process(self) -> None:
-        if os.getpid() != self._pid:
+        if self.is_inherited:
             raise ConflictError(
                 f"{self.path} was opened before this process was forked, which LMDB does not allow: "
-                f"open the store in the process that uses it"
+                f"start the process by spawn, or before the store is opened"
             )
 
 

@@ -110,7 +110,7 @@ def stamps_outside_the_transaction() -> Patches:
     append_queued = LoggedTier._append_queued
 
     def knowing(self: LoggedTier) -> None:
-        with self._reading:
+        with self._replica.reading:
             self.__dict__["_known"] = self._replica.refresh()
         append_queued(self)
 

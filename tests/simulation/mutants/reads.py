@@ -102,7 +102,7 @@ def floor_after_delete() -> Patches:
     evict = LoggedTier.evict
 
     def delete_first(self: LoggedTier, floor: int) -> None:
-        with self._reading:
+        with self._replica.reading:
             state = self._replica.refresh()
         if state.tier.floor < floor <= state.tier.frontier:
             self._log.forget(replace(state, tier=replace(state.tier, floor=floor)).evicted())

@@ -151,6 +151,16 @@ def test_versions_are_there_again_after_reopening(folder: Path) -> None:
 # Forgetting
 
 
+def test_a_repeated_deletion_of_what_was_deleted_has_the_time_of_the_first(folder: Path) -> None:
+    tier = open_tier(folder)
+    append_ids(tier, ["a"], make_events([1], [5]))
+    deleted = append_ids(tier, ["x"], deletions_of([1]), of_ids(["a"], [True]))
+    again = append_ids(tier, ["y", "y"], deletions_of([1, 1]), of_ids(["a", "a"], [True, True]))
+    assert (again.count, again.duplicates) == (0, 2)
+    assert again.ingest_ts.tolist() == [*deleted.ingest_ts.tolist()] * 2
+    tier.close()
+
+
 def test_after_a_scrub_and_an_eviction_no_byte_is_left(folder: Path) -> None:
     book = Scrubs(open_storage("memory://no-byte-is-left"), bytes(range(16)))
     tier = LmdbTier(folder, pa.string(), SETTINGS, scrubs=book, map_size=1 << 16)
@@ -261,6 +271,16 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing_half_written(folder: Path
 
 
 # Crashes halfway
+
+
+def test_the_table_of_readers_has_its_room_before_it_is_mapped(folder: Path) -> None:
+    tier = open_tier(folder)
+    append_ids(tier, ["a"], make_events([1], [5]))
+    tier.cut()
+    for number in (0, 1):  # where pages are missing, and the disk is full, the process dies of writing to them
+        found = segment(folder, number).with_name(f"{segment(folder, number).name}-lock").stat()
+        assert found.st_blocks * 512 >= found.st_size > 0
+    tier.close()
 
 
 def test_a_cut_that_crashed_before_it_sealed_is_forgotten(folder: Path, filled: list[Any], tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_what_is_superseded_shows_only_when_it_is_durable(
     commit = FaultyTransaction.commit
 
     def watch(transaction: FaultyTransaction, state: LogState) -> None:
-        with tier._reading:
+        with tier._replica.reading:
             arena, ends = tier._replica.arena, np.array([9])
             keys, times = user_keys(pa.array([1])), (np.array([0]), np.array([2 * NOW]))
             seen.append(

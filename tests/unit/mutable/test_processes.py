@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,6 +19,7 @@ from latewood.errors import ConflictError
 from latewood.immutable import Scrubs
 from latewood.mutable import LmdbTier
 from latewood.mutable.segment_file import SegmentFile
+from latewood.mutable.segmented_log import SegmentTransaction
 from latewood.storage import open_storage
 from latewood.testing.recent_events import NOW, SETTINGS, append_ids, make_events, recent_of, scanned
 from latewood.users import user_keys
@@ -253,6 +255,69 @@ def test_a_forked_process_is_told_to_open_its_own(folder: Path) -> None:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     tier.append(make_events([1], [5]), now=NOW)
+    tier.close()
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "exit"])
+def test_a_forked_process_lets_go_and_its_parent_keeps_what_is_open(folder: Path, how: str) -> None:
+    script = f"""
+import gc, os, sys
+import pyarrow as pa
+from pathlib import Path
+from latewood.errors import ConflictError
+from latewood.mutable import LmdbTier
+from latewood.testing.recent_events import NOW, SETTINGS, make_events
+
+tier = LmdbTier(Path({str(folder)!r}), pa.int64(), SETTINGS)
+tier.append(make_events([1], [5]), now=NOW)
+before = tier.state()
+child = os.fork()
+if child == 0:
+    if {how!r} == "close":
+        tier.close()
+    if {how!r} == "drop":
+        del tier
+        gc.collect()
+    try:
+        LmdbTier(Path({str(folder)!r}), pa.int64(), SETTINGS)
+    except ConflictError:
+        sys.exit(0)
+    sys.exit(1)
+assert os.waitpid(child, 0)[1] == 0
+tier.append(make_events([1], [7]), now=NOW)
+assert sum(map(len, tier.scan(before.floor, tier.state().closed))) == 2
+tier.close()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+
+
+def test_a_fork_in_the_middle_of_a_commit_is_told_so_and_waits_for_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier, put = LmdbTier(folder, pa.int64(), SETTINGS), SegmentTransaction.put
+    statuses: list[int] = []
+
+    def fork_first(*args: Any) -> None:  # by who holds the write lock
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends it, should it wait
+            status = 1
+            try:
+                for call in (tier.state, lambda: tier.append(make_events([1], [6]), now=NOW)):
+                    with pytest.raises(ConflictError, match="fork"):
+                        call()
+                tier.close()
+                status = 0
+            finally:
+                os._exit(status)
+        statuses.append(os.waitpid(child, 0)[1])
+        put(*args)
+
+    monkeypatch.setattr(SegmentTransaction, "put", fork_first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tier.append(make_events([1], [5]), now=NOW)
+    assert statuses == [0]
     tier.close()
 
 
