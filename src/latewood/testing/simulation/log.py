@@ -50,6 +50,9 @@ class LogHandle:
         self._log, self._host = log, host
         log.delete_below(log.head())
 
+    def check_process(self) -> None:
+        """Simulated processes do not fork."""
+
     def head(self) -> LogState:
         self._host.begin("log.head")
         return self._log.head()
