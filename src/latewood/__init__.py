@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from latewood.immutable import Generation as Generation
     from latewood.immutable import Pin as Pin
     from latewood.ingestion import ingest as ingest
+    from latewood.items import Items as Items
+    from latewood.items import Vocab as Vocab
     from latewood.loading import Loader as Loader
     from latewood.materialize import Materializer as Materializer
     from latewood.migration import ShadowReport as ShadowReport
@@ -62,6 +64,7 @@ _HOME = {
     "ExpiredError": "errors",
     "FatRows": "examples",
     "Generation": "immutable",
+    "Items": "items",
     "LatewoodError": "errors",
     "LeakageError": "errors",
     "Loader": "loading",
@@ -82,6 +85,7 @@ _HOME = {
     "StoreNotFoundError": "errors",
     "Verdict": "explain",
     "VerifyReport": "verification",
+    "Vocab": "items",
     "anchors": "capture",
     "backfill": "capture",
     "col": "conditions",

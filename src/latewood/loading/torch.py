@@ -152,7 +152,7 @@ def _padded(batch: Batch, side: str = "right", value: float = 0, max_len: int | 
     kept = np.minimum(lengths, width)
     column = np.arange(width)
     present = column < kept[:, None] if side == "right" else column >= width - kept[:, None]
-    newest = slice(None)
+    newest: Any = slice(None)
     if int(kept.sum()) < int(lengths.sum()):
         newest = np.flatnonzero(np.arange(int(batch.offsets[-1])) >= np.repeat(batch.offsets[1:] - kept, lengths))
 

@@ -109,7 +109,9 @@ def test_features_that_are_numbers_become_tensors(layout: str) -> None:
 def test_a_batch_moves_as_one(layout: str) -> None:
     moved = sequences().to_torch(layout).to("meta")
     assert type(moved) is type(sequences().to_torch(layout))
-    assert {tensor.device.type for tensor in (moved.weights, *moved.values.values(), *moved.features.values())} == {"meta"}
+    assert {tensor.device.type for tensor in (moved.weights, *moved.values.values(), *moved.features.values())} == {
+        "meta"
+    }
 
 
 def test_padded_and_nested_refuse_lists_of_any_length() -> None:
