@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from latewood.sealing import SealReport as SealReport
     from latewood.sealing import purge_log as purge_log
     from latewood.sealing import seal as seal
+    from latewood.splits import Split as Split
+    from latewood.splits import split_by_time as split_by_time
+    from latewood.splits import split_by_user as split_by_user
     from latewood.store import Store as Store
     from latewood.verification import VerifyReport as VerifyReport
     from latewood.verification import verify as verify
@@ -81,6 +84,7 @@ _HOME = {
     "ScrubbedError": "errors",
     "ShadowReport": "migration",
     "SharedBatch": "batch",
+    "Split": "splits",
     "Store": "store",
     "StoreNotFoundError": "errors",
     "Verdict": "explain",
@@ -96,6 +100,8 @@ _HOME = {
     "rebuild": "rebuilding",
     "seal": "sealing",
     "shadow": "migration",
+    "split_by_time": "splits",
+    "split_by_user": "splits",
     "testing": "",
     "verify": "verification",
     "why": "explain",

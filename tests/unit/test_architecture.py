@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "histories": {"immutable", "mutable", "vocabulary"},
     "consistency": {"histories"},
     "items": {"histories"},
+    "splits": set(),
     "explain": {"capture", "consistency", "histories", "immutable", "intake", "materialize", "store", "stripes"},
     "verification": {
         *("consistency", "examples", "histories", "immutable", "materialize", "mutable", "storage", "store", "stripes"),
