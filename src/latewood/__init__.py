@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from latewood.immutable import Generation as Generation
     from latewood.immutable import Pin as Pin
     from latewood.ingestion import ingest as ingest
+    from latewood.items import Items as Items
+    from latewood.items import Vocab as Vocab
     from latewood.loading import Loader as Loader
     from latewood.materialize import Materializer as Materializer
     from latewood.migration import ShadowReport as ShadowReport
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from latewood.sealing import SealReport as SealReport
     from latewood.sealing import purge_log as purge_log
     from latewood.sealing import seal as seal
+    from latewood.splits import Split as Split
+    from latewood.splits import split_by_time as split_by_time
+    from latewood.splits import split_by_user as split_by_user
     from latewood.store import Store as Store
     from latewood.verification import VerifyReport as VerifyReport
     from latewood.verification import verify as verify
@@ -62,6 +67,7 @@ _HOME = {
     "ExpiredError": "errors",
     "FatRows": "examples",
     "Generation": "immutable",
+    "Items": "items",
     "LatewoodError": "errors",
     "LeakageError": "errors",
     "Loader": "loading",
@@ -78,10 +84,12 @@ _HOME = {
     "ScrubbedError": "errors",
     "ShadowReport": "migration",
     "SharedBatch": "batch",
+    "Split": "splits",
     "Store": "store",
     "StoreNotFoundError": "errors",
     "Verdict": "explain",
     "VerifyReport": "verification",
+    "Vocab": "items",
     "anchors": "capture",
     "backfill": "capture",
     "col": "conditions",
@@ -92,6 +100,8 @@ _HOME = {
     "rebuild": "rebuilding",
     "seal": "sealing",
     "shadow": "migration",
+    "split_by_time": "splits",
+    "split_by_user": "splits",
     "testing": "",
     "verify": "verification",
     "why": "explain",

@@ -97,11 +97,14 @@ class Batch:
         type_ = pa.struct([(name, pa.list_(self.types[name])) for name in self.values])
         return self.features.append_column(HISTORY, pa.chunked_array(chunks, type_))
 
-    def to_torch(self, layout: str = "jagged") -> Any:
-        """The columns as tensors, without a copy where torch has the type.
+    def to_torch(self, layout: str = "jagged", **options: Any) -> Any:
+        """The columns as tensors: "jagged" or "nested", which share this batch's memory, or "padded", a copy.
 
-        Raises: SchemaError: a layout that does not exist; the message lists those that do. ImportError: torch is not
-            installed.
+        Args: options: of "padded": `side="right"`, where the padding is, `value=0`, what it is, and `max_len=None`, how
+            wide the tensors are (the newest events are kept), if not as wide as the longest history.
+        Returns: a `TorchBatch`, `NestedBatch` or `PaddedBatch` of `latewood.loading.torch`.
+        Raises: SchemaError: a layout or side that does not exist, the message lists those that do; or lists of any length
+            in a layout that has no place for them. ImportError: torch is not installed.
         """
         # By name and only when called: torch is an extra, and its adapter stands above the nouns.
         try:
@@ -110,7 +113,7 @@ class Batch:
             if error.name != "torch":
                 raise
             raise ImportError("to_torch needs torch: pip install 'latewood[torch]'", name="torch") from None
-        return adapter.to_torch(self, layout)
+        return adapter.to_torch(self, layout, **options)
 
     def _cost(self) -> NDArray[np.int64]:
         """Of each example, its events and all their items."""

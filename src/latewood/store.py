@@ -44,6 +44,7 @@ from latewood.immutable import (
     Scrubs,
     StoreDescription,
 )
+from latewood.items import Vocab, count_values
 from latewood.materialize import Materializer
 from latewood.mutable import AppendReceipt, MutableTier
 from latewood.projection import Projection
@@ -360,6 +361,17 @@ class Store:
                     raise
         names = [field.name for field in history.type]
         return pa.table({name: column.flatten() for name, column in zip(names, history.flatten(), strict=True)})
+
+    def vocab(self, trait: str, until: int | datetime | None = None, min_count: int = 1) -> Vocab:
+        """The values of a trait as dense ids, for an embedding table: 0 padding, 1 unknown, then by falling count.
+
+        Args:
+            until: count what had happened, was known and was not superseded before this; None: all there is. With the
+                start of the test period, nothing of it leaks into what is trained.
+            min_count: values in fewer events than this are unknown. Of a list trait, items are counted.
+        Raises: SchemaError: the store has no such trait, or min_count below 1.
+        """
+        return count_values(self, trait, until, min_count)
 
     def reader(self) -> GenerationReader:
         """The newest generation that this store has seen, opened for reading."""

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"materialize", "examples"},
     "store": {
         *("storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
-        *("appending", "forgetting", "tiers"),
+        *("appending", "forgetting", "items", "tiers"),
     },
     "tiers": {"immutable", "mutable", "storage"},
     "appending": {"corrections", "immutable", "intake", "mutable", "vocabulary"},
@@ -53,6 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},
     "histories": {"immutable", "mutable", "vocabulary"},
     "consistency": {"histories"},
+    "items": {"histories"},
+    "splits": set(),
     "explain": {"capture", "consistency", "histories", "immutable", "intake", "materialize", "store", "stripes"},
     "verification": {
         *("consistency", "examples", "histories", "immutable", "materialize", "mutable", "storage", "store", "stripes"),

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from latewood.batch import Batch
+from latewood.errors import SchemaError
 
 torch = pytest.importorskip("torch")
 
@@ -44,3 +45,83 @@ def test_jagged_is_what_torch_nested_takes() -> None:
 
 def test_its_repr_says_what_it_holds() -> None:
     assert repr(make_batch(np.arange(3)).to_torch()) == "<TorchBatch of 2 examples: 3 events, trait>"
+
+
+def sequences() -> Batch:
+    """Three examples, of 2, 0 and 3 events."""
+    values = {"item": np.array([1, 2, 3, 4, 5]), "place": np.arange(10, dtype=np.float32).reshape(5, 2)}
+    types = {"item": pa.int64(), "place": pa.list_(pa.float32(), 2)}
+    features = pa.table(
+        {
+            "label": pa.chunked_array([[1.5], [0.0, 2.0]]),
+            "seen": [True, False, True],
+            "at": pa.array([1, 2, 3], pa.timestamp("ms", "UTC")),
+            "word": ["a", "b", "c"],
+            "hole": [1, None, 3],
+        }
+    )
+    masks = {"item": np.array([False, True, False, False, False])}
+    return Batch(np.array([0, 2, 2, 5]), values, masks, {}, np.ones(3, np.float32), features, types)
+
+
+@pytest.mark.parametrize(
+    ("options", "items"),
+    [
+        ({}, [[1, 2, 0], [0, 0, 0], [3, 4, 5]]),
+        ({"side": "left", "value": -1}, [[-1, 1, 2], [-1, -1, -1], [3, 4, 5]]),
+        ({"max_len": 2}, [[1, 2], [0, 0], [4, 5]]),
+        ({"max_len": 4, "side": "left"}, [[0, 0, 1, 2], [0, 0, 0, 0], [0, 3, 4, 5]]),
+        ({"max_len": 0}, [[], [], []]),
+    ],
+)
+def test_padded_rows_hold_the_newest_events(options: dict[str, object], items: list[list[int]]) -> None:
+    batch, plain = sequences(), sequences().to_torch("padded", **options)
+    assert plain.values["item"].tolist() == items
+    width = len(items[0])
+    assert plain.values["place"].shape == (3, width, 2)
+    assert plain.lengths.tolist() == [min(n, width) for n in batch.lengths]
+    for i, n in enumerate(plain.lengths.tolist()):
+        newest = slice(int(batch.offsets[i + 1]) - n, int(batch.offsets[i + 1]))
+        assert plain.values["item"][i][plain.present[i]].tolist() == batch.values["item"][newest].tolist()
+        assert plain.values["place"][i][plain.present[i]].tolist() == batch.values["place"][newest].tolist()
+        assert plain.masks["item"][i][plain.present[i]].tolist() == batch.masks["item"][newest].tolist()
+    assert not plain.masks["item"][~plain.present].any()
+
+
+def test_nested_rows_share_memory() -> None:
+    batch = sequences()
+    nested = batch.to_torch("nested")
+    assert [row.tolist() for row in nested.values["item"].unbind()] == [[1, 2], [], [3, 4, 5]]
+    assert nested.values["item"].values().data_ptr() == batch.values["item"].ctypes.data
+
+
+@pytest.mark.parametrize("layout", ["jagged", "padded", "nested"])
+def test_features_that_are_numbers_become_tensors(layout: str) -> None:
+    features = sequences().to_torch(layout).features
+    assert {name: column.tolist() for name, column in features.items()} == {
+        "label": [1.5, 0.0, 2.0],
+        "seen": [True, False, True],
+        "at": [1_000, 2_000, 3_000],
+    }
+
+
+@pytest.mark.parametrize("layout", ["jagged", "padded"])
+def test_a_batch_moves_as_one(layout: str) -> None:
+    moved = sequences().to_torch(layout).to("meta")
+    assert type(moved) is type(sequences().to_torch(layout))
+    assert {tensor.device.type for tensor in (moved.weights, *moved.values.values(), *moved.features.values())} == {
+        "meta"
+    }
+
+
+def test_padded_and_nested_refuse_lists_of_any_length() -> None:
+    batch = sequences()
+    batch.values["tags"], batch.lists["tags"] = np.arange(4), np.array([0, 1, 1, 4, 4, 4])
+    for layout in ("padded", "nested"):
+        with pytest.raises(SchemaError, match="'tags' has lists of any length"):
+            batch.to_torch(layout)
+
+
+def test_sides_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(SchemaError, match="side 'top' does not exist; these do: 'right', 'left'"):
+        sequences().to_torch("padded", side="top")
