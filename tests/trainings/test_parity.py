@@ -1,5 +1,7 @@
 """A training fed from latewood has the loss of one fed from Fat Rows, at every step and bit for bit."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +10,21 @@ import pyarrow as pa
 import pytest
 
 torch = pytest.importorskip("torch")
+sys.path.insert(0, str(Path(__file__).parents[2]))  # trainings lies beside src, and is not installed
 
 from trainings.parity import compare  # noqa: E402
 from trainings.task import Task, complete_journey  # noqa: E402
 
 STEPS = 200
-torch.set_num_threads(1)  # the tests run beside each other
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Other tests run beside these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
