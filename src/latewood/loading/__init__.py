@@ -1,10 +1,11 @@
 """Loading: examples in an order, materialized ahead of the trainer, with a position that can be saved.
 
-order ▸ steps ▸ feed ▸ materialize ▸ prefetch. Which example stands where is a pure function of (seed, epoch, index);
-a rank takes its share of each step; the feed reads many steps' examples at once; a thread materializes a few batches
-ahead.
+order ▸ steps ▸ feed ▸ making ▸ prefetch. Which example stands where is a pure function of (seed, epoch, index); a rank
+takes its share of each step; the feed reads many steps' examples at once; a thread materializes a few batches ahead. Stats
+say who waits for whom.
 """
 
 from latewood.loading.loader import Loader
+from latewood.loading.stats import LoaderStats
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "LoaderStats"]

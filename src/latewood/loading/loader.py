@@ -2,29 +2,23 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from latewood.batch import Batch, count_of
 from latewood.columns import times_from_arrow
-from latewood.errors import LatewoodError, SchemaError
+from latewood.errors import SchemaError
 from latewood.examples import open_examples
-from latewood.loading.feed import feed
+from latewood.loading.making import BatchMaker
 from latewood.loading.order import order_of
 from latewood.loading.prefetch import Prefetch
 from latewood.loading.state import LoaderState
-from latewood.loading.steps import Share, Step, whole
-from latewood.materialize import Materializer, MaterializeStore, Resolved, schema_for
+from latewood.loading.stats import LoaderStats, Meter
+from latewood.loading.steps import Share, whole
+from latewood.materialize import Materializer, MaterializeStore, schema_for
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
 
 WINDOW = 16_384  # 32 batches of 512: a few MB of examples
-# Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
-# is then a third of its time; more would leave the processor's caches.
-EVENTS_AT_ONCE = 1 << 19
 AHEAD_BYTES = 32 << 20
 
 
@@ -34,14 +28,6 @@ class _Place:
 
     epoch: int
     position: int
-
-
-class _Made(NamedTuple):
-    """A batch, or what was made of it, the position after it, and what it takes in memory."""
-
-    position: int
-    item: Any
-    size_bytes: int
 
 
 class Loader:
@@ -100,7 +86,7 @@ class Loader:
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
         self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
         self.materializer = Materializer(store, projection, on_missing=on_missing, unread=unread)
-        self._place, self._resume = _Place(0, 0), False
+        self._place, self._resume, self._meter = _Place(0, 0), False, Meter()
 
     def __len__(self) -> int:
         """Steps per epoch, the same on every rank."""
@@ -135,90 +121,30 @@ class Loader:
         restored.refuse_other(self._state())
         self._place, self._resume = _Place(restored.epoch, restored.position), True
 
+    def stats(self) -> LoaderStats:
+        """How long the newest iterator was waited for so far, and what it spent its time on."""
+        return self._meter.stats()
+
     def _state(self) -> LoaderState:
         place, fingerprint = self._place, self.source.fingerprint
         return replace(self._settings, epoch=place.epoch, position=place.position, fingerprint=fingerprint)
 
     def _iterate(self, place: _Place) -> Iterator[Batch]:
-        made = self._batches(place.epoch, place.position)
-        batches = Prefetch(made, self._prefetch, lambda batch: batch.size_bytes, AHEAD_BYTES)
+        meter = self._meter = Meter()
+        maker = BatchMaker(
+            self.source, self._order(place.epoch), self._share, self.materializer, self._window, self._transform, meter,
+            f"epoch {place.epoch} of {self.source.name}",
+        )  # fmt: skip
+        made = maker.batches(place.position)
+        batches = Prefetch(made, self._prefetch, lambda batch: batch.size_bytes, AHEAD_BYTES, meter.idle)
         try:
-            for batch in batches:
+            for batch in meter.wait_for_each(batches):
                 place.position = batch.position
+                meter.count(batch.examples, batch.events)
                 yield batch.item
                 del batch  # not held while the trainer's next step waits: its buffers can be used again
         finally:
             batches.close()
-
-    def _batches(self, epoch: int, position: int) -> Iterator[_Made]:
-        """Every batch from a position on."""
-        for steps, table, places in feed(self.source, self._order(epoch), self._share, position, self._window):
-            window, start = self._resolve(table, places), 0
-            for group in self._groups(window, steps):
-                yield from self._group(epoch, group, window, start)
-                start += sum(map(len, group))
-
-    def _groups(self, window: Resolved | pa.Table, steps: list[Step]) -> Iterator[list[Step]]:
-        """Runs of steps to materialize at once."""
-        if isinstance(window, pa.Table):
-            yield from ([step] for step in steps)
-            return
-        group, events, start = list[Step](), 0, 0
-        before = np.cumsum(window.lengths(self.materializer.projection.max_len))
-        for step in steps:
-            stop = start + len(step)
-            size = int(before[stop - 1] - (before[start - 1] if start else 0))
-            if group and events + size > EVENTS_AT_ONCE:
-                yield group
-                group, events = [], 0
-            group.append(step)
-            events, start = events + size, stop
-        if group:
-            yield group
-
-    def _group(self, epoch: int, steps: list[Step], window: Resolved | pa.Table, start: int) -> Iterator[_Made]:
-        """Materialize some steps as one batch and cut it up; if that fails, one by one, so that only the bad one does."""
-        if isinstance(window, Resolved) and len(steps) > 1:
-            try:
-                whole = self.materializer.batch(window.slice(start, start + sum(map(len, steps))))
-            except LatewoodError:
-                pass
-            else:
-                first = 0
-                for step in steps:
-                    yield self._finish(step, whole.slice(first, first + len(step)))
-                    first += len(step)
-                return
-        for step in steps:
-            yield self._batch(epoch, step, window, start)
-            start += len(step)
-
-    def _resolve(self, table: pa.Table, places: NDArray[np.int64]) -> Resolved | pa.Table:
-        """A window in order, its pointers looked up at once; or not, if some example is bad: then only its batch fails."""
-        try:
-            return self.materializer.resolve(table).take(places)
-        except LatewoodError:
-            return table.take(pa.array(places))
-
-    def _batch(self, epoch: int, step: Step, window: Resolved | pa.Table, start: int) -> _Made:
-        try:
-            if isinstance(window, Resolved):
-                batch = self.materializer.batch(window.slice(start, start + len(step)))
-            else:
-                batch = self.materializer(window.slice(start, len(step)))
-        except LatewoodError as error:
-            error.add_note(
-                f"in the batch at positions {step.start} to {step.stop} of epoch {epoch} of {self.source.name}"
-            )
-            raise
-        return self._finish(step, batch)
-
-    def _finish(self, step: Step, batch: Batch) -> _Made:
-        if step.pad:
-            real = np.arange(len(batch)) < len(batch) - step.pad
-            batch = replace(batch, weights=batch.weights * real.astype(np.float32))
-        made = batch if self._transform is None else self._transform(batch)
-        return _Made(step.after, made, sum(column.nbytes for column in (*batch.values.values(), *batch.lists.values())))
 
     def _request_times(self) -> Any:
         return times_from_arrow(self.source.column("request_ts"), "request_ts")

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -20,15 +21,21 @@ class Prefetch(Generic[T]):
 
     Args:
         size_of: what an item takes. Once those that are ready take `limit` or more, no other is made; so at least one is.
+        idle: entered while the thread waits for room.
     """
 
     def __init__(
-        self, source: Iterator[T], depth: int, size_of: Callable[[T], int] = lambda item: 0, limit: int = 1
+        self,
+        source: Iterator[T],
+        depth: int,
+        size_of: Callable[[T], int] = lambda item: 0,
+        limit: int = 1,
+        idle: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._source = source
         self._shared: _Shared[T] | None = None
         if depth:
-            self._shared = _Shared(depth, size_of, limit)
+            self._shared = _Shared(depth, size_of, limit, idle)
             thread = threading.Thread(target=_work, args=(source, self._shared), name="latewood-prefetch", daemon=True)
             self._stop = weakref.finalize(self, _end, self._shared, thread)
             thread.start()
@@ -48,8 +55,10 @@ class Prefetch(Generic[T]):
 class _Shared(Generic[T]):
     """What the consumer and the thread both see."""
 
-    def __init__(self, depth: int, size_of: Callable[[T], int], limit: int) -> None:
-        self._depth, self._size_of, self._limit = depth, size_of, limit
+    def __init__(
+        self, depth: int, size_of: Callable[[T], int], limit: int, idle: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._depth, self._size_of, self._limit, self._idle = depth, size_of, limit, idle
         self._size = 0  # of the items
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
@@ -74,8 +83,9 @@ class _Shared(Generic[T]):
             self._items.append(item)
             self._size += self._size_of(item)
             self._changed.notify_all()
-            while (len(self._items) >= self._depth or self._size >= self._limit) and not self._stopped:
-                self._changed.wait()
+            with self._idle():
+                while (len(self._items) >= self._depth or self._size >= self._limit) and not self._stopped:
+                    self._changed.wait()
             return not self._stopped
 
     def end(self, reason: BaseException) -> None:
