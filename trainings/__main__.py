@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
 import pyarrow as pa
 
@@ -59,44 +58,22 @@ def main() -> None:
 
 
 def run(task: Task, arguments: argparse.Namespace, length: int, seed: int) -> dict[str, float]:
-    """One training. Returns: its quality, and the share of its time that it waited for batches, the first one aside."""
-    waited = Waiting()
+    """One training. Returns: its quality, and how it starved for batches in its last epoch."""
     model = make_model(arguments.model, len(task.vocab), length, seed)
     loader = _loader(task, task.train, length, batch_size=arguments.batch_size, seed=seed)
     for epoch in range(arguments.epochs):
         loader.set_epoch(epoch)
-        for step, loss in enumerate(train(model, waited.inputs(task, loader, length))):
+        for step, loss in enumerate(train(model, _inputs(task, loader, length))):
             if step % 100 == 0:
                 print(f"length {length}, seed {seed}, epoch {epoch}, step {step}: loss {loss:.4f}", flush=True)
+        print(loader.stats(), flush=True)
     test = _loader(task, task.test, length, batch_size=arguments.batch_size, order="user")
-    quality = evaluate(model, Waiting().inputs(task, test, length))
-    return {"length": length, "seed": seed, **asdict(quality), "waited": waited.share}
+    quality = evaluate(model, _inputs(task, test, length))
+    return {"length": length, "seed": seed, **asdict(quality), "starvation": loader.stats().starvation}
 
 
-class Waiting:
-    """How much of a training's time goes into waiting for the loader."""
-
-    def __init__(self) -> None:
-        self.waited_s = self.total_s = 0.0
-
-    @property
-    def share(self) -> float:
-        """Of the time after the first batch."""
-        return self.waited_s / self.total_s if self.total_s else 0.0
-
-    def inputs(self, task: Task, loader: lw.Loader, length: int) -> Iterator[Inputs]:
-        batches, began = iter(loader), None
-        while True:
-            asked = perf_counter()
-            batch = next(batches, None)
-            now = perf_counter()
-            if began is not None:
-                self.waited_s += now - asked
-            if batch is None:
-                self.total_s += now - (began or now)
-                return
-            began = began or now
-            yield make_inputs(batch, task.item, task.vocab, length)
+def _inputs(task: Task, loader: lw.Loader, length: int) -> Iterator[Inputs]:
+    return (make_inputs(batch, task.item, task.vocab, length) for batch in loader)
 
 
 def _loader(task: Task, examples: pa.Table, length: int, **options: object) -> lw.Loader:
