@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from latewood.migration import shadow as shadow
     from latewood.mutable import AppendReceipt as AppendReceipt
     from latewood.projection import Projection as Projection
+    from latewood.projection import Stream as Stream
+    from latewood.projection import last as last
     from latewood.rebuilding import rebuild as rebuild
     from latewood.retention import Retention as Retention
     from latewood.schema import Schema as Schema
@@ -87,6 +89,7 @@ _HOME = {
     "Split": "splits",
     "Store": "store",
     "StoreNotFoundError": "errors",
+    "Stream": "projection",
     "Verdict": "explain",
     "VerifyReport": "verification",
     "Vocab": "items",
@@ -96,6 +99,7 @@ _HOME = {
     "export_events": "exporting",
     "export_fat_rows": "exporting",
     "ingest": "ingestion",
+    "last": "projection",
     "purge_log": "sealing",
     "rebuild": "rebuilding",
     "seal": "sealing",

@@ -18,8 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column, Lists, TraitColumn, column_to_arrow, compact_lists, lists_to_arrow, portions
-from latewood.errors import CorruptionError
+from latewood.errors import CorruptionError, SchemaError
 from latewood.lists import offsets_of, positions
+from latewood.projection import STREAM
 from latewood.schema import EVENT_TS, TIME_TYPE, Schema
 
 HISTORY = "history"
@@ -44,6 +45,7 @@ class Batch:
     features: pa.Table  # the examples' own columns, without uih, recent and cutoff
     types: Mapping[str, pa.DataType]  # the Arrow type of each column's values
     lists: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # where each event's items begin
+    streams: tuple[str, ...] = ()  # of a projection with streams: the i-th is bit i of the column "stream"
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -73,6 +75,29 @@ class Batch:
             features=self.features.slice(start, stop - start),
         )
 
+    def stream(self, name: str) -> "Batch":
+        """The events of one stream alone, without the column "stream". Raises: SchemaError: there is no such stream."""
+        if name not in self.streams:
+            raise SchemaError(f"the batch has no stream {name!r}; it has: {', '.join(self.streams) or 'none'}")
+        alone = self.take(np.flatnonzero(self.values[STREAM] >> self.streams.index(name) & 1))
+        columns, types = dict(alone.values), dict(alone.types)
+        del columns[STREAM], types[STREAM]
+        return replace(alone, values=columns, types=types, streams=())
+
+    def take(self, events: NDArray[np.int64]) -> "Batch":
+        """Some of the events, by their places in the columns, which rise; every example keeps its own."""
+        lists = {
+            name: column.take(events).compact() for name in self.lists if isinstance(column := self.column(name), Lists)
+        }
+        masks = {name: mask[events] for name, mask in self.masks.items()}
+        return replace(
+            self,
+            offsets=np.searchsorted(events, self.offsets),
+            values={name: lists[name].items if name in lists else of[events] for name, of in self.values.items()},
+            masks={name: mask for name, mask in masks.items() if mask.any()},
+            lists={name: of.offsets for name, of in lists.items()},
+        )
+
     def column(self, name: str, first: int = 0, last: int | None = None) -> TraitColumn:
         """A column of the events from `first` to `last`, as views; of a list trait as `Lists`."""
         last = int(self.offsets[-1]) if last is None else last
@@ -87,6 +112,10 @@ class Batch:
         lengths = np.full(last - first, size, np.int32)
         lists = compact_lists(values[first:last].reshape(-1), lengths, mask)
         return lists if mask is None else lists._replace(lengths=np.where(mask, np.int32(0), lengths))
+
+    def column_to_arrow(self, name: str) -> pa.Array:
+        """A column's values, one of each event, not codes. Raises: CorruptionError: a code without a value."""
+        return self._column(name, 0, int(self.offsets[-1]))
 
     def to_arrow(self) -> pa.Table:
         """The features and a column `history`: struct<trait: list<value>>, with values instead of codes.

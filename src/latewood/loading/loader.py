@@ -79,7 +79,7 @@ class Loader:
         self._share = Share(batch_size, rank, world_size, remainder)
         self._prefetch, self._window, self._transform = prefetch, window, transform
         schema = schema_for(store, projection)
-        wanted = {schema[name].label for name in projection.names(schema) if name != EVENT_TS}
+        wanted = {schema[name].label for name in projection.needs(schema) if name != EVENT_TS}
         unread = {trait.label for trait in schema if trait.label not in wanted}
         self.source = open_examples(examples, without=[f"recent.{label}" for label in unread])
         self.source.require(["user_id", "uih", "recent", "cutoff"])

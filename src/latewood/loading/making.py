@@ -64,7 +64,7 @@ class BatchMaker:
             yield from ([step] for step in steps)
             return
         group, events, start = list[Step](), 0, 0
-        before = np.cumsum(window.lengths(self._materializer.projection.max_len))
+        before = np.cumsum(window.lengths(self._materializer.projection.reach))
         for step in steps:
             stop = start + len(step)
             size = int(before[stop - 1] - (before[start - 1] if start else 0))

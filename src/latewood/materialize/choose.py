@@ -42,12 +42,14 @@ class Candidates:
     merging: NDArray[np.int64]  # the examples whose recents do not all follow their stored events
 
 
-def choose(resolution: Resolution, hits: Hits | None, recents: Recents, max_len: int | None) -> Candidates:
+def choose(
+    resolution: Resolution, hits: Hits | None, recents: Recents, max_len: int | NDArray[np.int64] | None
+) -> Candidates:
     """Choose the candidates of every example; those that did not resolve come out empty. Reads nothing.
 
-    Args: hits: the stored rows that the recents suppress.
+    Args: hits: the stored rows that the recents suppress. max_len: of all outputs, or (n,) of each.
     """
-    limit = NO_LIMIT if max_len is None else np.int64(max_len)
+    limit = np.broadcast_to(NO_LIMIT if max_len is None else np.asarray(max_len, np.int64), resolution.status.shape)
     resolved = resolution.status == 0
     stored = np.where(resolved, resolution.count if hits is None else resolution.count - hits.counts, 0)
     recent = np.where(resolved, np.diff(recents.offsets), 0)
@@ -55,7 +57,7 @@ def choose(resolution: Resolution, hits: Hits | None, recents: Recents, max_len:
     recent_stop, recent_count = recents.offsets[1:], np.minimum(recent, limit)
     merging = _merging(resolution, recents, stored, recent_stop, recent_count)
     wanted = np.minimum(stored, limit - recent_count)
-    wanted[merging] = np.minimum(stored[merging], limit)
+    wanted[merging] = np.minimum(stored[merging], limit[merging])
     runs = _newest(resolution.runs if hits is None else hits.left_out_of(resolution.runs), wanted)
     first, last = runs.offsets[:-1], runs.offsets[1:] - 1
     rows = Rows(resolution.shard, resolution.user, runs.start[first], runs.start[last] + runs.length[last])

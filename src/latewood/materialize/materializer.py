@@ -28,9 +28,10 @@ from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
+from latewood.materialize.streams import choose_events
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
-from latewood.projection import Projection
+from latewood.projection import STREAM, Projection
 from latewood.schema import Schema
 from latewood.users import UserKeys
 from latewood.vocabulary import Vocabulary
@@ -113,7 +114,10 @@ class Materializer:
         """As calling it, but what several examples see is in memory once: for many examples per user, nothing is copied.
 
         An example has a copy of its own where recent or invisible events lie between or behind its stored ones.
+        Raises: as calling it. SchemaError: of a projection with streams, whose events do not lie side by side.
         """
+        if self.projection.kinds:
+            raise SchemaError("a shared batch has no streams: the events of one do not lie side by side")
         return self._make(examples, self._decode_shared)
 
     def _make(self, examples: Any, decode: Callable[[Resolved], B]) -> B:
@@ -168,7 +172,7 @@ class Materializer:
             gone = logged.cutoff <= scrub_ts
             resolution = replace(resolution, status=np.where(gone, np.uint8(Status.SCRUBBED), resolution.status))
         hits = find_hits(reader, resolution, logged.pointers, logged.recents.supersedes)
-        resolution = serve_retained(reader, resolution, hits, logged.recents, self.projection.max_len)
+        resolution = serve_retained(reader, resolution, hits, logged.recents, self.projection.reach)
         return Resolved(logged, resolution, hits, scrub_ts, scrubs, reader, view)
 
     def _look_up(self, heads: Heads | Logged) -> tuple[GenerationReader, Resolution]:
@@ -258,19 +262,37 @@ class Materializer:
         return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
 
     def _decode(self, resolved: Resolved) -> Batch:
-        candidates, places = self._choose(resolved)
+        if not self.projection.kinds:
+            return self._decode_part(resolved, resolved.view, self.projection.max_len)
+        view = resolved.view
+        looked_at = self._decode_part(resolved, view.part(view.looked_at, by_code=True), self.projection.scan)
+        chosen = choose_events(looked_at, self.projection)
+        batch = self._decode_part(resolved, view.part(view.shown), chosen.lengths)
+        batch = batch.take(chosen.places(batch.offsets))
+        return replace(
+            batch,
+            values=batch.values | {STREAM: chosen.bits},
+            types=dict(batch.types) | {STREAM: pa.int64()},
+            streams=tuple(name for name, _ in self.projection.kinds),
+        )
+
+    def _decode_part(self, resolved: Resolved, view: View, max_len: int | NDArray[np.int64] | None) -> Batch:
+        """Some columns of the newest events, `max_len` of all examples or (n,) of each."""
+        candidates, places = self._choose(resolved, max_len)
         parts, events = split(candidates, *places), int(candidates.offsets[-1])
         planned = plan(parts, events)
         segments = assemble(candidates, parts, planned.base, *places)
-        columns = self._columns(resolved, planned, segments, events, events)
+        columns = self._columns(resolved, view, planned, segments, events, events)
         lists = lists_among(columns)
-        items = {name: gathered(of, resolved.view.list_size(name), _POOL) for name, of in lists.items()}
+        items = {name: gathered(of, view.list_size(name), _POOL) for name, of in lists.items()}
         # lists of one size are rows, and need no offsets
         ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
-        return Batch(offsets=candidates.offsets, lists=ends, **self._fields(resolved, columns, items, all_used=True))
+        fields = self._fields(resolved, view, columns, items, all_used=True)
+        return Batch(offsets=candidates.offsets, lists=ends, **fields)
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
-        candidates, places = self._choose(resolved)
+        view = resolved.view
+        candidates, places = self._choose(resolved, self.projection.max_len)
         parts, lengths = split(candidates, *places), np.diff(candidates.offsets)
         views = are_views(candidates, parts)
         # only the others have a place of their own
@@ -278,32 +300,34 @@ class Materializer:
         parts = replace(parts, place=np.where(views, NOWHERE, own[:-1]))
         planned = plan(parts, int(own[-1]))
         segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
-        columns = self._columns(resolved, planned, segments, planned.size, int(lengths.sum()))
+        columns = self._columns(resolved, view, planned, segments, planned.size, int(lengths.sum()))
         starts = np.where(views, planned.base[: len(lengths)], own[:-1])
         lists = lists_among(columns)
-        sizes = {name: resolved.view.list_size(name) for name in lists}
+        sizes = {name: view.list_size(name) for name in lists}
         items = {
             name: of.items if sizes[name] is None else gathered(of, sizes[name], _POOL) for name, of in lists.items()
         }
-        fields = self._fields(resolved, columns, items, all_used=False)
+        fields = self._fields(resolved, view, columns, items, all_used=False)
         fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
         values = fields["values"]
         lists = {name: of._replace(items=values[name]) for name, of in lists.items() if sizes[name] is None}
         return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
-    def _choose(self, resolved: Resolved) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def _choose(
+        self, resolved: Resolved, max_len: int | NDArray[np.int64] | None
+    ) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What competes for the outputs, and where recent events go among stored ones."""
         self._require(resolved)
         recents = resolved.logged.recents
-        candidates = choose(resolved.resolution, resolved.hits, recents, self.projection.max_len)
+        candidates = choose(resolved.resolution, resolved.hits, recents, max_len)
         return candidates, merge_places(resolved.reader, candidates, recents, self._verify)
 
     def _columns(
-        self, resolved: Resolved, planned: Plan, segments: Segments, size: int, events: int
+        self, resolved: Resolved, view: View, planned: Plan, segments: Segments, size: int, events: int
     ) -> dict[str, TraitColumn]:
         """The columns, up to `size` elements, in which the examples have `events`."""
         logged, reader = resolved.logged, resolved.reader
-        wanted = resolved.view.wanted(reader)
+        wanted = view.wanted(reader)
         recents = [_recents_of(logged, want) for want in wanted]
         columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, size, _POOL, self._verify)
         self._count(len(logged), events, planned.ranges, touched)
@@ -319,13 +343,18 @@ class Materializer:
         resolved.reader.require(resolution, logged.pointers, logged.user_ids, resolved.scrub_ts)
 
     def _fields(
-        self, resolved: Resolved, columns: dict[str, TraitColumn], items: dict[str, NDArray[Any]], *, all_used: bool
+        self,
+        resolved: Resolved,
+        view: View,
+        columns: dict[str, TraitColumn],
+        items: dict[str, NDArray[Any]],
+        *,
+        all_used: bool,
     ) -> dict[str, Any]:
         """What a batch says, however its examples lie in the columns.
 
         Args: items: of list traits. all_used: whether the columns hold nothing but the examples' events.
         """
-        view = resolved.view
         values = {
             name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()
         }
@@ -365,7 +394,7 @@ def schema_for(store: MaterializeStore, projection: Projection) -> Schema:
     """The schema that is known, or that of a newer generation if the projection does not fit it."""
     known = store.schema
     try:
-        projection.names(known)
+        projection.needs(known)
     except SchemaError:
         return store.refresh().generation.schema
     return known

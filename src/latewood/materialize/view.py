@@ -20,7 +20,7 @@ from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A projection on a schema.
+    """A projection on a schema: the columns that it gives, and those that the conditions of its streams look at.
 
     Raises, when made: SchemaError: a trait or group that the schema does not have, or ids of what has none.
     """
@@ -29,15 +29,29 @@ class View:
     traits: dict[str, Trait | None]  # by the name of the column, in order; None is event_ts
     types: dict[str, pa.DataType]
     ids: frozenset[str]  # the columns that are integers instead of their codes
+    shown: tuple[str, ...]  # the columns that a batch has
+    looked_at: tuple[str, ...]  # those that conditions look at
     _wanted: dict[int, list[WantedColumn]] = field(default_factory=dict)  # by generation: the latest only
+    _parts: dict[tuple[tuple[str, ...], bool], "View"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, projection: Projection, schema: Schema) -> "View":
-        names = projection.names(schema)
+        names = projection.needs(schema)
         traits = {name: None if name == EVENT_TS else schema[name] for name in names}
+        shown = projection.names(schema)
         for name in projection.ids:
-            _check_ids(name, traits)
-        return cls(schema, traits, value_types(schema, names), frozenset(projection.ids))
+            _check_ids(name, {name: traits[name] for name in shown})
+        types, ids = value_types(schema, names), frozenset(projection.ids)
+        return cls(schema, traits, types, ids, shown, projection.looks_at)
+
+    def part(self, names: tuple[str, ...], *, by_code: bool = False) -> "View":
+        """Some of its columns; `by_code`: codes also where the projection wants ids, for conditions to look at."""
+        key = names, by_code
+        if key not in self._parts:
+            traits, types = ({name: of[name] for name in names} for of in (self.traits, self.types))
+            ids = frozenset[str]() if by_code else self.ids & frozenset(names)
+            self._parts[key] = View(self.schema, traits, types, ids, names, ())
+        return self._parts[key]
 
     @property
     def recent(self) -> list[Trait]:
