@@ -1,6 +1,7 @@
 """The loader: what a trainer iterates. See the package for the stages it joins."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -86,11 +87,12 @@ class Loader:
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
         self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
         self.materializer = Materializer(store, projection, on_missing=on_missing, unread=unread)
+        self._first = 0  # where an epoch begins
         self._place, self._resume, self._meter = _Place(0, 0), False, Meter()
 
     def __len__(self) -> int:
         """Steps per epoch, the same on every rank."""
-        return self._share.count(len(self.source))
+        return self._share.count(len(self.source), self._first)
 
     def __repr__(self) -> str:
         size = f"{count_of(len(self.source), 'example')} in {count_of(len(self), 'batch')}"
@@ -99,14 +101,14 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if not self._resume:
-            self._place = _Place(self._place.epoch, 0)
+            self._place = _Place(self._place.epoch, self._first)
         self._resume = False
         return self._iterate(self._place)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is iterated next. The epoch of a restored state keeps its position."""
         if whole("epoch", epoch) != self._place.epoch:
-            self._place, self._resume = _Place(int(epoch), 0), False
+            self._place, self._resume = _Place(int(epoch), self._first), False
 
     def state_dict(self) -> dict[str, Any]:
         """Where the newest iterator stands: after the batch that it gave last. Made ahead does not count."""
@@ -120,6 +122,23 @@ class Loader:
         restored = LoaderState.from_json(state)
         restored.refuse_other(self._state())
         self._place, self._resume = _Place(restored.epoch, restored.position), True
+
+    def deal(self, worker: int, workers: int) -> "Loader":
+        """A loader of every `workers`-th step from where this one would go on: one of several that work side by side.
+
+        Taken in turns, worker 0 first, they give the batches in this loader's order. Each has a state of its own, which
+        means something to the same one of as many. Raises: SchemaError: no such worker.
+        """
+        worker, workers = whole("worker", worker), whole("workers", workers)
+        if not 0 <= worker < workers:
+            raise SchemaError(f"worker={worker} must be at least 0 and below workers={workers}")
+        dealt = copy(self)
+        dealt._share, dealt._meter = replace(self._share, stride=workers), Meter()
+        dealt._first = min(worker * self._share.step_size, len(self.source))
+        begins = self._place.position if self._resume else 0
+        dealt._place = _Place(self._place.epoch, min(begins + dealt._first, len(self.source)))
+        dealt._resume = True
+        return dealt
 
     def stats(self) -> LoaderStats:
         """How long the newest iterator was waited for so far, and what it spent its time on."""

@@ -121,4 +121,4 @@ class BatchMaker:
         with self._meter.time(TRANSFORM):
             item = batch if self._transform is None else self._transform(batch)
         size_bytes = sum(column.nbytes for column in (*batch.values.values(), *batch.lists.values()))
-        return MadeBatch(step.after, item, len(batch) - step.pad, int(batch.offsets[-1]), size_bytes)
+        return MadeBatch(step.following, item, len(batch) - step.pad, int(batch.offsets[-1]), size_bytes)

@@ -33,7 +33,8 @@ class Step:
     stop: int
     pad: int
     first: int  # where the step starts on rank 0
-    after: int  # where the next step starts
+    after: int  # where the step ends on the last rank
+    following: int  # where the next step of this share starts
 
     def __len__(self) -> int:
         return self.stop - self.start + self.pad
@@ -49,12 +50,14 @@ class Share:
 
     Args: remainder: what to do where too few examples are left for a full step. "pad": all ranks get as many, the last
         ones some of weight 0, so that no example is lost and none counts twice. "drop": leave them out.
+        stride: take only every so-manieth step, for one of as many workers.
     """
 
     batch_size: int
     rank: int = 0
     world_size: int = 1
     remainder: str = "pad"
+    stride: int = 1
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "rank", "world_size"):
@@ -74,7 +77,8 @@ class Share:
     def count(self, total: int, position: int = 0) -> int:
         """How many steps are left from a position; the same on every rank."""
         left = max(total - position, 0)
-        return left // self.step_size if self.remainder == "drop" else -(-left // self.step_size)
+        steps = left // self.step_size if self.remainder == "drop" else -(-left // self.step_size)
+        return -(-steps // self.stride)
 
     def steps(self, total: int, position: int = 0) -> Iterator[Step]:
         """This rank's part of every step from a position on."""
@@ -83,5 +87,6 @@ class Share:
             size = -(-(after - position) // self.world_size)
             start = min(position + self.rank * size, after)
             stop = min(start + size, after)
-            yield Step(start, stop, size - (stop - start), position, after)
-            position = after
+            following = min(position + self.stride * self.step_size, total)
+            yield Step(start, stop, size - (stop - start), position, after, following)
+            position = following

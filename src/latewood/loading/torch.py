@@ -5,18 +5,20 @@ as torch.nested tensors, which scaled_dot_product_attention takes. Both share th
 tensors keep its buffers alive on their own. "padded" is a copy, one row per example.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.utils.data
 from numpy.typing import NDArray
 
 from latewood.batch import Batch, describe_columns
 from latewood.columns import plain_from_arrow
 from latewood.errors import SchemaError
+from latewood.loading.loader import Loader
 
 T = TypeVar("T", bound="_Tensors")
 SIDES = ("right", "left")
@@ -101,6 +103,59 @@ class NestedBatch(_Tensors):
         return f"<NestedBatch of {len(self):,} examples: {', '.join(self.values)}>"
 
 
+class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """A loader as a dataset for `torch.utils.data.DataLoader(dataset, batch_size=None)`; it batches and shuffles by itself.
+
+    It yields tensors, or what the loader's `transform` made. With workers, each makes every so-manieth step, and the order
+    is the same as without. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks for: a state
+    belongs to as many workers as made it.
+
+    Args: layout, options: as of `Batch.to_torch`.
+    """
+
+    def __init__(self, loader: Loader, layout: str = "jagged", **options: Any) -> None:
+        self.loader, self._layout, self._options = loader, layout, options
+        self._running, self._restored = loader, None
+        _layout(layout)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        info = torch.utils.data.get_worker_info()
+        if info is not None:
+            self._running = self.loader.deal(info.id, info.num_workers)
+            if self._restored is not None:
+                self._running.load_state_dict(self._restored)
+                self._restored = None
+        for batch in self._running:
+            yield to_torch(batch, self._layout, **self._options) if isinstance(batch, Batch) else batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `Loader.set_epoch`. Workers that persist over epochs do not hear of it."""
+        self.loader.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this process, a worker or the only one, stands."""
+        worker, workers = _worker()
+        return {"worker": worker, "workers": workers, "loader": self._running.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where it stood. Raises: SchemaError: the state is of another worker, or of another loader."""
+        found, own = (state.get("worker"), state.get("workers")), _worker()
+        if found != own:
+            raise SchemaError(f"the state is of worker {found[0]} of {found[1]}, and this is {own[0]} of {own[1]}")
+        if own == (0, 1):
+            self.loader.load_state_dict(state["loader"])
+        else:
+            self._restored = state["loader"]
+
+
+def _worker() -> tuple[int, int]:
+    info = torch.utils.data.get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)
+
+
 def to_torch(batch: Batch, layout: str = "jagged", **options: Any) -> Any:
     """The batch as tensors.
 
@@ -109,11 +164,14 @@ def to_torch(batch: Batch, layout: str = "jagged", **options: Any) -> Any:
     Raises: SchemaError: a layout or side that does not exist, the message lists those that do; or lists of any length in a
         layout that has no place for them.
     """
+    return _layout(layout)(batch, **options)
+
+
+def _layout(name: str) -> Callable[..., Any]:
     try:
-        make = LAYOUTS[layout]
+        return LAYOUTS[name]
     except KeyError:
-        raise SchemaError(f"layout {layout!r} does not exist; these do: {_listed(LAYOUTS)}") from None
-    return make(batch, **options)
+        raise SchemaError(f"layout {name!r} does not exist; these do: {_listed(LAYOUTS)}") from None
 
 
 def _jagged(batch: Batch) -> TorchBatch:

@@ -1,0 +1,134 @@
+"""Steps dealt to workers: in turns they give what one loader gives, and each can be resumed."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import latewood as lw
+
+torch = pytest.importorskip("torch")
+
+from latewood.loading.torch import LoaderDataset  # noqa: E402
+
+REQUESTS = 47
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[lw.Store, pa.Table]]:
+    rng = np.random.default_rng(0)
+    ts = pa.array(np.sort(rng.integers(1_000_000, 2_000_000, 300)))
+    events = pa.table({"user": rng.integers(0, 5, 300), "at": ts, "item": np.arange(300)})
+    folder = tmp_path_factory.mktemp("workers") / "store"
+    lw.ingest(events, folder, user="user", time="at", ingest_time="at", unit="us", shards=1, quiet=True).close()
+    with lw.Store.open(folder) as store:
+        users = pa.array(rng.integers(0, 5, REQUESTS))
+        requests = pa.table({"user_id": users, "request_ts": [2_000_001] * REQUESTS, "number": np.arange(REQUESTS)})
+        examples = lw.backfill(store, requests, complete=True)
+    with lw.Store.open(folder, read_only=True) as store:
+        yield store, examples
+
+
+def make_loader(data: tuple[lw.Store, pa.Table], **options: Any) -> lw.Loader:
+    return lw.Loader(*data, lw.Projection(traits=["item"]), **{"batch_size": 4, "seed": 5, "prefetch": 0} | options)
+
+
+def in_turns(parts: list[list[Any]]) -> list[Any]:
+    return [part[i] for i in range(max(map(len, parts))) for part in parts if i < len(part)]
+
+
+def of(loader: lw.Loader) -> list[list[int]]:
+    return [batch.features["number"].to_pylist() for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 20])
+@pytest.mark.parametrize("options", [{}, {"world_size": 2, "rank": 1}, {"remainder": "drop"}], ids=str)
+def test_taken_in_turns_they_give_the_loaders_batches(
+    data: tuple[lw.Store, pa.Table], workers: int, options: dict[str, Any]
+) -> None:
+    loader = make_loader(data, **options)
+    parts = [loader.deal(worker, workers) for worker in range(workers)]
+    found = [of(part) for part in parts]
+    assert in_turns(found) == of(loader)
+    assert sum(map(len, found)) == len(loader)
+    assert [len(part) for part in parts] == [len(own) for own in found]
+    assert [of(part) for part in parts] == found  # the next epoch, in the same order
+
+
+@pytest.mark.parametrize("done", range(13))
+def test_each_goes_on_where_it_stood(data: tuple[lw.Store, pa.Table], done: int) -> None:
+    whole = of(make_loader(data))
+    states, given = [], []
+    for worker in range(2):
+        part = make_loader(data).deal(worker, 2)
+        steps = iter(part)
+        given += [next(steps).features["number"].to_pylist() for _ in range((done + 1 - worker) // 2)]
+        states.append(part.state_dict())
+    left = []
+    for worker, state in enumerate(states):
+        part = make_loader(data).deal(worker, 2)
+        part.load_state_dict(state)
+        left += of(part)
+    assert sorted(given + left) == sorted(whole)
+
+
+def test_what_is_dealt_begins_where_the_loader_stood(data: tuple[lw.Store, pa.Table]) -> None:
+    loader = make_loader(data)
+    steps = iter(loader)
+    before = [next(steps).features["number"].to_pylist() for _ in range(3)]
+    again = make_loader(data)
+    again.load_state_dict(loader.state_dict())
+    assert before + in_turns([of(again.deal(worker, 2)) for worker in range(2)]) == of(make_loader(data))
+
+
+def test_there_is_no_worker_beyond_the_last(data: tuple[lw.Store, pa.Table]) -> None:
+    with pytest.raises(lw.SchemaError, match="worker=2"):
+        make_loader(data).deal(2, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataloader_gives_the_loaders_batches_in_order(data: tuple[lw.Store, pa.Table], workers: int) -> None:
+    dataset = LoaderDataset(make_loader(data), "padded", max_len=3)
+    batches = list(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=workers))
+    assert len(dataset) == len(batches) == 12
+    assert [batch.features["number"].tolist() for batch in batches] == of(make_loader(data))
+    expected = [batch.to_torch("padded", max_len=3).values["item"].tolist() for batch in make_loader(data)]
+    assert [batch.values["item"].tolist() for batch in batches] == expected
+
+
+def test_what_the_loader_transformed_is_given_as_it_is(data: tuple[lw.Store, pa.Table]) -> None:
+    assert list(LoaderDataset(make_loader(data, transform=len))) == [4] * 11 + [3]
+
+
+def test_a_worker_of_a_dataset_is_resumed_by_its_own_state(
+    data: tuple[lw.Store, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be(worker: int, workers: int) -> None:
+        info = SimpleNamespace(id=worker, num_workers=workers)
+        monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: info)
+
+    be(1, 2)
+    dataset = LoaderDataset(make_loader(data))
+    steps = iter(dataset)
+    first = [next(steps).features["number"].tolist() for _ in range(2)]
+    state = dataset.state_dict()
+    other = LoaderDataset(make_loader(data))
+    other.load_state_dict(state)
+    assert first + [batch.features["number"].tolist() for batch in other] == of(make_loader(data))[1::2]
+    be(0, 2)
+    with pytest.raises(lw.SchemaError, match="the state is of worker 1 of 2, and this is 0 of 2"):
+        other.load_state_dict(state)
+
+
+def test_without_workers_the_state_is_the_loaders(data: tuple[lw.Store, pa.Table]) -> None:
+    dataset = LoaderDataset(make_loader(data))
+    steps = iter(dataset)
+    first = [next(steps).features["number"].tolist() for _ in range(5)]
+    other = LoaderDataset(make_loader(data))
+    other.load_state_dict(dataset.state_dict())
+    assert first + [batch.features["number"].tolist() for batch in other] == of(make_loader(data))
+    with pytest.raises(lw.SchemaError, match="layout 'wide'"):
+        LoaderDataset(make_loader(data), "wide")
