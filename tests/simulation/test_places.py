@@ -55,13 +55,17 @@ def test_an_error_after_success_has_succeeded() -> None:
     assert disk.objects == {"a": b"1"}
 
 
-def test_what_was_deleted_may_come_back_after_a_power_cut() -> None:
+def test_what_was_just_being_deleted_may_come_back_after_a_power_cut() -> None:
     disk = SimulatedDisk()
     storage = SimulatedStorage(disk, make_host())
-    storage.write("a", b"1")
+    for key in ("a", "b"):
+        storage.write(key, b"1")
     storage.delete(["a"])
-    assert disk.cut_power(lambda: True) == ["a"]
-    assert storage.read("a") == b"1"
+    with pytest.raises(OSError, match="after success"):
+        SimulatedStorage(disk, make_host(Faults(after=1.0))).delete(["b"])
+    assert disk.objects == {}
+    assert disk.cut_power(lambda: True) == ["b"]
+    assert storage.read("b") == b"1"
 
 
 def test_tasks_take_turns() -> None:

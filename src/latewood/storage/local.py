@@ -3,9 +3,9 @@
 Writing is done here and not by obstore, whose local put does not fsync (it leaves a file that a power cut can empty
 after the manifest that names it was published). Every write goes to a file of its own under `.unfinished/`, is
 synced, and is given its name by `os.replace` or, for put-if-absent, by `os.link`, which fails where the name exists;
-then the folders above the name are synced. A writer that dies leaves a file that no key can name. Its lock dies with
-it, so that others can tell the file from one still being written: it is removed by the next process to write for the
-first time, and by whoever deletes anything, as every compaction does.
+then the folders above the name are synced, and so is the folder of a name that is deleted. A writer that dies leaves a
+file that no key can name. Its lock dies with it, so that others can tell the file from one still being written: it is
+removed by the next process to write for the first time, and by whoever deletes anything, as every compaction does.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class LocalStorage:
                 path.unlink()
                 folders.add(path.parent)
         for folder in folders:
-            self._prune(folder)
+            self._sync_what_stays(self._prune(folder))
         self._sweep()
 
     def _path(self, key: str) -> Path:
@@ -182,12 +182,21 @@ class LocalStorage:
                 with suppress(FileNotFoundError):  # deleted meanwhile
                     yield StoredObject(prefix + entry.name, entry.stat().st_size)
 
-    def _prune(self, folder: Path) -> None:
-        """Remove folders that have become empty: an object store has no folders either."""
+    def _prune(self, folder: Path) -> Path:
+        """Remove folders that have become empty: an object store has no folders either. Returns: the first that stays."""
         with suppress(OSError):
             while folder != self.root:
                 folder.rmdir()
                 folder = folder.parent
+        return folder
+
+    def _sync_what_stays(self, folder: Path) -> None:
+        """Sync a folder, or the one above it if another process has just removed it, too."""
+        try:
+            _sync_folder(folder)
+        except FileNotFoundError:
+            if folder != self.root:
+                self._sync_what_stays(folder.parent)
 
 
 class _BufferedWriter:

@@ -3,7 +3,7 @@
 Keys are `a/b/c`: segments that are not empty and have no leading dot, so that no key can leave the root or meet a
 backend's own files. Every method raises `FileNotFoundError` for a key that is missing, `ValueError` for what is not a
 key, and `OSError` for whatever the place itself refuses: a full disk, a lost connection. All may be called from several
-threads. What `write`, `create` and `writer` have stored is durable when they return.
+threads. What `write`, `create` and `writer` have stored, and `delete` has removed, is durably so when they return.
 """
 
 from __future__ import annotations

@@ -68,6 +68,38 @@ class Syncs:
         return len(self.log) - 1 - self.log[::-1].index((kind, str(path)))
 
 
+@pytest.mark.parametrize(("gone", "stays"), [("a/b/c", "a/b"), ("a/b/d", "a/b"), ("e/f/g", "")])
+def test_a_deletion_is_synced_where_the_name_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str, stays: str
+) -> None:
+    """A pin that was taken off came back after a power cut, when its files had been collected."""
+    storage = LocalStorage(tmp_path)
+    for key in ("a/b/c", "a/b/d", "e/f/g"):
+        storage.write(key, b"x")
+    syncs = Syncs(monkeypatch)
+    storage.delete([gone])
+    assert ("fsync", str(tmp_path / stays)) in syncs.log
+
+
+def test_a_deletion_is_synced_though_another_removes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("a/b/c", b"x")
+    monkeypatch.setattr(storage, "_prune", lambda folder: folder)
+    syncs = Syncs(monkeypatch)
+    unlink = Path.unlink
+
+    def unlink_all(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        for folder in ("a/b", "a"):
+            (tmp_path / folder).rmdir()
+
+    monkeypatch.setattr(Path, "unlink", unlink_all)
+    storage.delete(["a/b/c"])
+    assert ("fsync", str(tmp_path)) in syncs.log
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("how", ["write", "create", "writer"])
 def test_a_write_syncs_the_file_then_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:

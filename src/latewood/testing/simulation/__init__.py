@@ -18,7 +18,7 @@
 Only the places below the storage seam and below the log are simulated, and time. Everything else is the code that ships.
 A process may die before and after every operation of a seam; storage may refuse, fail after success, let a put that was
 given up come through later, deny put-if-absent to the one who won, list in pages between which things change, and bring
-deleted objects back after a power cut.
+back after a power cut what it was just deleting.
 
     python -m latewood.testing.simulation --cases 10000 --processes 2     many cases, from --start on
     python -m latewood.testing.simulation --seed 7 --trace                one case, and all that happened in it

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from latewood.storage import keys
 from latewood.testing.simulation import changing, quiet, reading, upkeep, writing
 from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.determinism import seeded
@@ -134,9 +135,10 @@ def _work(process: Process, actions: list[Action]) -> Callable[[], None]:
 
 
 def _cut_power(world: World) -> None:
-    """All processes die at once; what they deleted may come back."""
+    """All processes die at once; what they were just deleting may come back."""
     for process in world.processes:
         process.host.crash()
         process.stop()
     back = world.disk.cut_power(lambda: world.chance.happens(0.5))
+    world.pins_back.update(name for key in back if (name := keys.parse_pin(key)) is not None)
     world.trace.note("world", f"power cut; back: {back}")

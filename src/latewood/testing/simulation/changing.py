@@ -124,6 +124,8 @@ def train_pinned(process: Process) -> None:
         pin(process)
 
     def is_over() -> bool:
+        if process.pinned is None and process.name in world.pins_back:
+            return True
         pinned = process.pinned or world.pin(process.name)
         return pinned is None or pinned.expires_ts <= process.told + 2 * world.plan.clock_error
 

@@ -11,7 +11,7 @@ from latewood.testing.simulation.chance import Chance
 from latewood.testing.simulation.scheduler import Scheduler, StoppedError, StuckError
 from latewood.testing.simulation.trace import Trace
 
-OPERATIONS_MAX = 30_000  # in a case; most have a few hundred
+OPERATIONS_MAX = 300_000  # in a case; most have a few hundred, but one that blanks code by code may have many
 
 
 class CrashedError(BaseException):

@@ -1,8 +1,8 @@
 """A place for objects that any number of simulated processes share, each through a handle that can fail and die.
 
 It is as strong as `latewood.storage.Storage` promises and no stronger: objects appear whole or not at all, listings are
-paged (what changes meanwhile may show or not), deletes of several keys are several deletes, and a delete is not synced,
-so that a power cut can bring back what was deleted.
+paged (what changes meanwhile may show or not), deletes of several keys are several deletes, and until they return a power
+cut can bring back what they removed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ class SimulatedDisk:
         self.objects: dict[str, bytes | bytearray] = {}
         self.created = created
         self.late: list[tuple[Host, str, bytearray]] = []  # puts that were given up, and may come through yet
-        self._deleted: dict[str, bytes | bytearray] = {}  # since the last power cut
+        self._deleted: dict[str, bytes | bytearray] = {}  # by a call that has not returned, or never will
 
     def create(self, host: Host, key: str, stored: bytearray) -> bool:
         """Put an object, unless there is one. Returns: whether that put it."""
@@ -40,8 +40,12 @@ class SimulatedDisk:
         if (data := self.objects.pop(key, None)) is not None:
             self._deleted[key] = data
 
+    def sync_deletions(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._deleted.pop(key, None)
+
     def cut_power(self, brings_back: Callable[[], bool]) -> list[str]:
-        """What was deleted and not written anew may come back; which."""
+        """What was deleted, not durably, and not written anew may come back; which."""
         self.late.clear()
         back = [key for key in self._deleted if key not in self.objects and brings_back()]
         self.objects.update((key, self._deleted[key]) for key in back)
@@ -117,10 +121,12 @@ class SimulatedStorage:
         return [*first[:page], *(item for item in self._listed(folder) if item.key >= first[page].key)]
 
     def delete(self, keys: Iterable[str]) -> None:
-        for key in [check_key(key) for key in keys]:
+        asked = [check_key(key) for key in keys]
+        for key in asked:
             self._host.begin(f"delete {key}")
             self._disk.delete(key)
             self._host.end(f"delete {key}")
+        self._disk.sync_deletions(asked)
 
     def _land(self) -> None:
         """Now and then a put that was given up comes through."""

@@ -48,6 +48,7 @@ class World:
         self.held: list[frozenset[int]] = []  # by generation: the versions it holds
         self.changes: list[Change] = []
         self.loading: dict[Host, Asked] = {}  # what each life of a process loaded last, whose put may come late
+        self.pins_back: set[str] = set()  # by a power cut, as no unpin of them had returned: their files may be gone
         self.comparisons = 0
         self._numbers = 0
         self.processes = [self._process(i) for i in range(plan.writers + plan.readers)]
