@@ -155,6 +155,13 @@ class Store:
         with self._lock:
             self._closed, self._reader = True, None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the store anew. Raises: ConflictError: it is open for writing, or was closed."""
+        self._check_open()
+        if self._tier is not None:
+            raise ConflictError(f"{self.path} is open for writing: for another process, open it with read_only=True")
+        return _reopen, (self.path, self._pin, self.clock)
+
     def __enter__(self) -> Self:
         return self
 
@@ -454,6 +461,11 @@ class Store:
 
     def _materialize(self, examples: pa.Table, projection: Projection) -> Batch:
         return Materializer(self, projection)(examples)
+
+
+def _reopen(path: str, pin: str | None, clock: Clock) -> Store:
+    store = Store.open(path, read_only=True, clock=clock)
+    return store if pin is None else store.at(pin)
 
 
 def check_shards(shards: int) -> int:

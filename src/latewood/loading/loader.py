@@ -87,8 +87,18 @@ class Loader:
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
         self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
         self.materializer = Materializer(store, projection, on_missing=on_missing, unread=unread)
+        self._made_of = store, examples, projection, {"on_missing": on_missing}
         self._first = 0  # where an epoch begins
         self._place, self._resume, self._meter = _Place(0, 0), False, Meter()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens store and examples anew, and begins where this one would go on if it began now."""
+        settings = {name: getattr(self._settings, name) for name in ("seed", "order", "window")}
+        of = self._share
+        settings |= {name: getattr(of, name) for name in ("batch_size", "rank", "world_size", "remainder")}
+        settings |= {"prefetch": self._prefetch, "transform": self._transform}
+        place = of.stride, self._first, self._place, self._resume
+        return _remake, (*self._made_of[:3], self._made_of[3] | settings, place)
 
     def __len__(self) -> int:
         """Steps per epoch, the same on every rank."""
@@ -167,3 +177,12 @@ class Loader:
 
     def _request_times(self) -> Any:
         return times_from_arrow(self.source.column("request_ts"), "request_ts")
+
+
+def _remake(
+    store: MaterializeStore, examples: Any, projection: Projection, settings: dict[str, Any], place: tuple[Any, ...]
+) -> Loader:
+    loader = Loader(store, examples, projection, **settings)
+    stride, loader._first, loader._place, loader._resume = place
+    loader._share = replace(loader._share, stride=stride)
+    return loader

@@ -98,6 +98,11 @@ class Materializer:
         self.stats = Statistics()  # of all batches so far
         self.last_stats = Statistics()  # of the latest batch
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process makes one of its own."""
+        on_missing = "mask" if self._mask_missing else "raise"
+        return Materializer, (self._store, self.projection, on_missing, self._verify, self._unread)
+
     def __call__(self, examples: Any) -> Batch:
         """Materialize examples, one row each, in order.
 

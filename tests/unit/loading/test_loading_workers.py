@@ -1,11 +1,15 @@
 """Steps dealt to workers: in turns they give what one loader gives, and each can be resumed."""
 
+import pickle
 from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import latewood as lw
@@ -132,3 +136,45 @@ def test_without_workers_the_state_is_the_loaders(data: tuple[lw.Store, pa.Table
     assert first + [batch.features["number"].tolist() for batch in other] == of(make_loader(data))
     with pytest.raises(lw.SchemaError, match="layout 'wide'"):
         LoaderDataset(make_loader(data), "wide")
+
+
+def test_a_loader_goes_to_another_process(data: tuple[lw.Store, pa.Table], tmp_path: Path) -> None:
+    """Examples as a table travel along; as files they are opened anew."""
+    path = tmp_path / "examples.parquet"
+    pq.write_table(data[1], path)
+    for examples in (data[1], str(path)):
+        loader = make_loader((data[0], examples), world_size=2, rank=1, order="time")
+        steps = iter(loader)
+        next(steps)
+        state = loader.state_dict()
+        loader.load_state_dict(state)
+        for one in (loader, loader.deal(1, 3)):
+            assert of(pickle.loads(pickle.dumps(one))) == of(one)
+    spawned = torch.utils.data.DataLoader(
+        LoaderDataset(make_loader(data)), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )
+    assert [batch.features["number"].tolist() for batch in spawned] == of(make_loader(data))
+
+
+def test_a_materializer_goes_to_another_process_with_its_pin(tmp_path: Path) -> None:
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64())]))
+    with lw.Store.create(tmp_path / "store", schema) as store:
+        store.append(pa.table({"user_id": [1], "event_ts": [5], "item": [1]}))
+        store.compact()
+        examples = store.capture(pa.table({"user_id": [1], "request_ts": [store.clock.now()]})).columns
+        store.pin("run", timedelta(days=1))
+        first = store.generation.id
+        store.append(pa.table({"user_id": [1], "event_ts": [6], "item": [2]}))
+        store.compact()
+        for view, generation in (
+            (store.at("run"), first),
+            (lw.Store.open(tmp_path / "store", read_only=True), first + 1),
+        ):
+            copy = pickle.loads(pickle.dumps(view))
+            assert (copy.generation.id, copy.read_only) == (generation, True)
+            materializer = lw.Materializer(view, lw.Projection(traits=["item"]), on_missing="mask")
+            assert pickle.loads(pickle.dumps(materializer))(examples).values["item"].tolist() == [1]
+        with pytest.raises(lw.ConflictError, match="open for writing: for another process"):
+            pickle.dumps(store)
+    with pytest.raises(lw.ConflictError, match="closed"):
+        pickle.dumps(store)
