@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from latewood.capture import Capture as Capture
     from latewood.capture import anchors as anchors
     from latewood.capture import backfill as backfill
+    from latewood.capture import sequences as sequences
+    from latewood.capture import target_mask as target_mask
     from latewood.conditions import col as col
     from latewood.errors import ConflictError as ConflictError
     from latewood.errors import CorruptionError as CorruptionError
@@ -103,9 +105,11 @@ _HOME = {
     "purge_log": "sealing",
     "rebuild": "rebuilding",
     "seal": "sealing",
+    "sequences": "capture",
     "shadow": "migration",
     "split_by_time": "splits",
     "split_by_user": "splits",
+    "target_mask": "capture",
     "testing": "",
     "verify": "verification",
     "why": "explain",

@@ -5,6 +5,7 @@ examples    both tiers, read as one            backfill    as the store knew it 
 message     the columns that are added         anchors     events as requests for what preceded them
 plan, body  ... their layout, their bytes      counting    how many events each of many requests sees
 recents     ... the type of recent events      places      which event an anchor is
+                                               sequences   each user's events of a period as targets of one example
 """
 
 from latewood.capture.anchors import anchors
@@ -13,6 +14,7 @@ from latewood.capture.capture import Capture, capture
 from latewood.capture.examples import read_examples
 from latewood.capture.recents import recent_type
 from latewood.capture.requests import Requests, read_requests
+from latewood.capture.sequences import sequences, target_mask
 from latewood.capture.store import CaptureStore
 
 __all__ = [
@@ -25,4 +27,6 @@ __all__ = [
     "read_examples",
     "read_requests",
     "recent_type",
+    "sequences",
+    "target_mask",
 ]

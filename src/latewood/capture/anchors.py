@@ -54,8 +54,8 @@ def _anchors_among(
     store: CaptureStore, schema: Schema, events: Events, where: Condition | None, min_history: int
 ) -> pa.Table:
     """The anchors among whole histories."""
-    first, cutoff = _first_of_users(events), np.minimum(events.event_ts, events.ingest_ts) + 1
-    end = _ends(events, first, cutoff)
+    first, cutoff = first_of_users(events), np.minimum(events.event_ts, events.ingest_ts) + 1
+    end = ends_of(events, first, cutoff)
     chosen = _matching(store, schema, events, where) & (store.scrubs.scrubbed_at(events.keys) < cutoff)
     if events.superseded_at is not None:
         chosen &= events.superseded_at == NEVER
@@ -71,13 +71,13 @@ def _matching(store: CaptureStore, schema: Schema, events: Events, where: Condit
     return where.evaluate(store.vocabulary.columns(schema, events, where.names))
 
 
-def _first_of_users(events: Events) -> NDArray[np.int64]:
+def first_of_users(events: Events) -> NDArray[np.int64]:
     """Of each event, the first of its user. The events are sorted: users together."""
     starts = user_starts(events.keys)
     return np.repeat(starts, np.diff(starts, append=len(events)))
 
 
-def _ends(events: Events, first: NDArray[np.int64], cutoff: NDArray[np.int64]) -> NDArray[np.int64]:
+def ends_of(events: Events, first: NDArray[np.int64], cutoff: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where each event's history ends: at the first of itself and of its versions that were known by then.
 
     An earlier version of an event is one that was superseded at its ingest time.

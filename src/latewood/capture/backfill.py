@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from latewood.capture.doubts import HistoryCounts, doubt_of_grids
 from latewood.capture.examples import make_examples
-from latewood.capture.requests import Requests, read_requests
+from latewood.capture.requests import read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts
 from latewood.errors import ConflictError
@@ -43,19 +43,20 @@ def backfill(
     """
     if not hasattr(store, "tier"):
         raise TypeError(f"backfill(store, requests): a {type(store).__name__} is no store; are the two swapped?")
-    if store.tier is None:
-        raise ConflictError("backfill fixes the past in the mutable tier, and this store was opened without it")
+    tier = tier_to_fix(store)
     checked = read_requests(requests, store.schema)
     if len(checked):
-        _fix_the_past(store, store.tier, checked, complete)
-    histories, tables, doubt, start = HistoryCounts(store.tier), list[pa.Table](), None, 0
+        latest = int(np.argmax(checked.cutoff))
+        what = f"row {latest}: the request at {show_ts(int(checked.end_ts[latest]))}"
+        fix_the_past(store, int(checked.cutoff[latest]), what, complete)
+    histories, tables, doubt, start = HistoryCounts(tier), list[pa.Table](), None, 0
     while not tables or start < len(checked):
         part = checked.slice(start, start + at_once)
         reading, examples = make_examples(store, part, part.cutoff)
         if (
             tables and examples.schema != tables[0].schema
         ):  # the store's has changed: all examples are made by the new one
-            histories, tables, start = HistoryCounts(store.tier), [], 0
+            histories, tables, start = HistoryCounts(tier), [], 0
             continue
         if not tables:
             doubt = doubt_of_grids(part, reading)
@@ -70,11 +71,17 @@ def backfill(
     return pa.concat_tables(tables)
 
 
-def _fix_the_past(store: CaptureStore, tier: MutableTier, requests: Requests, complete: bool) -> None:
-    """Raise the frontier to the latest cutoff, durably, or refuse."""
-    latest = int(np.argmax(requests.cutoff))
-    cutoff, closed = int(requests.cutoff[latest]), tier.state().closed
-    what = f"row {latest}: the request at {show_ts(int(requests.end_ts[latest]))}"
+def tier_to_fix(store: CaptureStore) -> MutableTier:
+    """Raises: ConflictError: the store is open for reading only, and nothing can be fixed."""
+    if store.tier is None:
+        raise ConflictError("backfill fixes the past in the mutable tier, and this store was opened without it")
+    return store.tier
+
+
+def fix_the_past(store: CaptureStore, cutoff: int, what: str, complete: bool) -> None:
+    """Raise the frontier to a cutoff, durably, or refuse. Args: what: has that cutoff, for errors."""
+    tier = tier_to_fix(store)
+    closed = tier.state().closed
     if cutoff > closed and not complete:
         raise ConflictError(
             f"{what} is past {show_ts(closed)}, up to which the store knows that its events are complete. If none is "

@@ -1,0 +1,144 @@
+"""Whole sequences against the oracle: what precedes a target is what an anchor there sees, and no fit event is left out."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import latewood as lw
+from latewood.testing import ManualClock, Oracle
+
+SCHEMA = lw.Schema(user_id=pa.int64(), traits=pa.schema([("number", pa.int64())]))
+EVENTS, SPAN = 400, 3_000
+BEGINS, ENDS = 1_200, 2_600
+NEVER = 2**63 - 1
+_PLACE = pa.struct([("ingest_ts", pa.timestamp("us", "UTC")), ("ordinal", pa.int32())])
+
+
+class Made:
+    """A store of late events and, by every 20th, of corrections; half of it compacted. Rows are in the order of arrival."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        ts = rng.integers(1, SPAN // 10, EVENTS) * 10  # so that many events share their time
+        ingest = ts + np.where(rng.random(EVENTS) < 0.05, rng.integers(1, 800, EVENTS), 1)
+        order = np.argsort(ingest, kind="stable")
+        ticks = np.arange(EVENTS)  # every ingest time is later than the one before
+        self.user, self.ts = rng.integers(1, 5, EVENTS), ts[order]
+        self.ingest = np.maximum.accumulate(ingest[order] - ticks) + ticks
+        self.gone_by = np.full(EVENTS, NEVER)
+        clock = ManualClock(1)
+        self.store = lw.Store.create(folder / "store", SCHEMA, shards=2, clock=clock)
+        for row in range(EVENTS):
+            clock.advance(max(0, int(self.ingest[row]) - clock.now()))
+            event = {
+                "event_ts": pa.array([self.ts[row]]),
+                "ingest_ts": pa.array([self.ingest[row]]),
+                "event_id": [f"{row}"],
+            }
+            old = row - 20
+            if row % 20 == 19 and old >= 0 and self.gone_by[old] == NEVER and self.ingest[row] > self.ingest[old]:
+                self.user[row], self.gone_by[old] = self.user[old], self.ingest[row]
+                event["supersedes"] = [f"{old}"]
+            self.store.append(pa.table({"user_id": [self.user[row]], "number": [row], **event}))
+            if row == EVENTS // 2:
+                self.store.compact()
+        clock.advance(SPAN)
+        late = [None if at == NEVER else int(at) for at in self.gone_by]
+        columns = {"user_id": self.user, "event_ts": self.ts, "ingest_ts": self.ingest, "number": np.arange(EVENTS)}
+        self.oracle = Oracle(pa.table({**columns, "superseded_at": pa.array(late, pa.int64())}))
+        # every event as an anchor, also those that were corrected since: they were there when the period ended
+        place = pa.array([{"ingest_ts": int(at), "ordinal": 0} for at in self.ingest], _PLACE)
+        requests = pa.table({"user_id": self.user, "request_ts": self.ts, "anchor": place})
+        seen = self.oracle.fat_rows(requests, lw.Projection(traits=["number"]))["history"].to_pylist()
+        self.sees = [row["number"] for row in seen]
+
+    def whole(self) -> dict[int, list[int]]:
+        """Each user's sequence as of the period's end."""
+        users = sorted(set(self.user.tolist()))
+        requests = pa.table({"user_id": users, "request_ts": [ENDS] * len(users)})
+        rows = self.oracle.fat_rows(requests, lw.Projection(traits=["number"]))["history"].to_pylist()
+        return {user: row["number"] for user, row in zip(users, rows, strict=True)}
+
+
+@pytest.fixture(scope="module", params=range(3))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = Made(tmp_path_factory.mktemp("sequences"), request.param)
+    yield made
+    made.store.close()
+
+
+@pytest.mark.parametrize("min_history", [0, 1, 5])
+@pytest.mark.parametrize("chunk", [None, 1, 7, 1_000])
+def test_targets_see_what_their_anchors_see(made: Made, chunk: int | None, min_history: int) -> None:
+    examples = lw.sequences(made.store, (BEGINS, ENDS), chunk=chunk, min_history=min_history)
+    batch = lw.Materializer(made.store, lw.Projection(traits=["number"]))(examples)
+    mask, number, whole = lw.target_mask(batch), batch.values["number"], made.whole()
+    targets, unfit = Counter[int](), 0
+    for i in range(len(batch)):
+        start, stop = int(batch.offsets[i]), int(batch.offsets[i + 1])
+        sequence = number[start:stop].tolist()
+        user = batch.features["user_id"][i].as_py()
+        assert sequence == whole[user][: len(sequence)]
+        for place in np.flatnonzero(mask[start:stop]).tolist():
+            assert sequence[:place] == made.sees[sequence[place]], sequence[place]
+            targets[sequence[place]] += 1
+        unfit += batch.features["unfit"][i].as_py()
+    in_period = [n for row in whole.values() for i, n in enumerate(row) if made.ts[n] >= BEGINS and i >= min_history]
+    before = {n: row[:i] for row in whole.values() for i, n in enumerate(row)}
+    fit = [n for n in in_period if before[n] == made.sees[n]]
+    assert targets == Counter(fit)
+    assert unfit == len(in_period) - len(fit) > 0
+    if chunk is None:
+        assert len(examples) == len(set(examples["user_id"].to_pylist()))
+    else:
+        assert max(map(len, examples["targets"].to_pylist())) <= chunk
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_chunks_come_with_what_the_projection_lets_overlap(made: Made, overlap: int) -> None:
+    examples = lw.sequences(made.store, (BEGINS, ENDS), chunk=5)
+    batch = lw.Materializer(made.store, lw.Projection(max_len=5 + overlap, traits=["number"]))(examples)
+    whole = lw.Materializer(made.store, lw.Projection(traits=["number"]))(examples)
+    found, expected = lw.target_mask(batch), lw.target_mask(whole)
+    assert found.sum() == expected.sum()
+    assert batch.values["number"][found].tolist() == whole.values["number"][expected].tolist()
+    shorter = lw.Materializer(made.store, lw.Projection(max_len=2, traits=["number"]))(examples)
+    assert lw.target_mask(shorter).sum() < expected.sum()  # what is not in the batch is no target in it
+
+
+def test_a_loader_gives_them(made: Made) -> None:
+    examples = lw.sequences(made.store, (BEGINS, ENDS), chunk=5, at_once=7)
+    loader = lw.Loader(made.store, examples, lw.Projection(traits=["number"]), batch_size=4)
+    found = [n for batch in loader for n in batch.values["number"][lw.target_mask(batch)].tolist()]
+    whole = lw.Materializer(made.store, lw.Projection(traits=["number"]))(examples)
+    assert sorted(found) == sorted(whole.values["number"][lw.target_mask(whole)].tolist())
+
+
+def test_a_period_without_events_has_no_examples(made: Made) -> None:
+    assert len(lw.sequences(made.store, (BEGINS, BEGINS))) == 0
+    assert len(lw.sequences(made.store, (0, 1))) == 0
+
+
+def test_what_makes_no_sense_is_refused(made: Made) -> None:
+    with pytest.raises(lw.SchemaError, match="before it begins"):
+        lw.sequences(made.store, (ENDS, BEGINS))
+    for options in ({"chunk": 0}, {"min_history": -1}):
+        with pytest.raises(lw.SchemaError, match="must be at least"):
+            lw.sequences(made.store, (BEGINS, ENDS), **options)
+    with pytest.raises(lw.ConflictError, match=r"the period's end, .*, is past"):
+        lw.sequences(made.store, (BEGINS, 900_000))
+    requests = pa.table({"user_id": [1], "request_ts": [ENDS]})
+    batch = lw.Materializer(made.store, lw.Projection())(made.store.capture(requests).columns)
+    with pytest.raises(lw.SchemaError, match="no column 'targets'"):
+        lw.target_mask(batch)
+
+
+def test_a_scrubbed_user_has_no_sequence(tmp_path: Path) -> None:
+    made = Made(tmp_path, 5)
+    made.store.scrub(user_ids=[2])
+    assert 2 not in lw.sequences(made.store, (BEGINS, ENDS))["user_id"].to_pylist()
+    made.store.close()
