@@ -142,3 +142,23 @@ def test_a_scrubbed_user_has_no_sequence(tmp_path: Path) -> None:
     made.store.scrub(user_ids=[2])
     assert 2 not in lw.sequences(made.store, (BEGINS, ENDS))["user_id"].to_pylist()
     made.store.close()
+
+
+def test_as_many_events_need_not_be_the_same(tmp_path: Path) -> None:
+    """Event 3 corrects 1, which was there before 2: an anchor on it sees 0 alone, and the sequence has 2 alone before it."""
+    clock = ManualClock(1)
+    told = [(0, 10, 11, None), (1, 20, 21, None), (2, 25, 26, None), (3, 30, 31, 1), (4, 900, 500, 0)]
+    with lw.Store.create(tmp_path / "store", SCHEMA, clock=clock) as store:
+        for number, ts, ingest, old in told:
+            clock.advance(ingest - clock.now())
+            times = {"event_ts": pa.array([ts]), "ingest_ts": pa.array([ingest])}
+            event = {"user_id": [1], "number": [number], "event_id": [f"{number}"], **times}
+            store.append(pa.table(event | ({} if old is None else {"supersedes": [f"{old}"]})))
+        clock.advance(500)
+        examples = lw.sequences(store, (30, 800), complete=True)
+        batch = lw.Materializer(store, lw.Projection(traits=["number"]))(examples)
+        anchor = lw.backfill(store, lw.anchors(store, where=lw.col("number") == 3))
+        seen = lw.Materializer(store, lw.Projection(traits=["number"]))(anchor)
+        assert (batch.values["number"].tolist(), seen.values["number"].tolist()) == ([2, 3], [0])
+        assert lw.target_mask(batch).tolist() == [False, False]
+        assert examples["unfit"].to_pylist() == [1]
