@@ -145,7 +145,7 @@ def test_a_scrubbed_user_has_no_sequence(tmp_path: Path) -> None:
 
 
 def test_as_many_events_need_not_be_the_same(tmp_path: Path) -> None:
-    """Event 3 corrects 1, which was there before 2: an anchor on it sees 0 alone, and the sequence has 2 alone before it."""
+    """Event 3 corrects 1, which came before 2: an anchor on it sees 0 alone, and the sequence has 2 alone before it."""
     clock = ManualClock(1)
     told = [(0, 10, 11, None), (1, 20, 21, None), (2, 25, 26, None), (3, 30, 31, 1), (4, 900, 500, 0)]
     with lw.Store.create(tmp_path / "store", SCHEMA, clock=clock) as store:
