@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 from latewood.loading.torch import LoaderDataset  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 finds pytest's threads
 REQUESTS = 47
 
 
