@@ -135,14 +135,7 @@ class Batch:
         Raises: SchemaError: a layout or side that does not exist, the message lists those that do; or lists of any length
             in a layout that has no place for them. ImportError: torch is not installed.
         """
-        # By name and only when called: torch is an extra, and its adapter stands above the nouns.
-        try:
-            adapter = importlib.import_module("latewood.loading.torch")
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise ImportError("to_torch needs torch: pip install 'latewood[torch]'", name="torch") from None
-        return adapter.to_torch(self, layout, **options)
+        return _adapter().to_torch(self, layout, **options)
 
     def _cost(self) -> NDArray[np.int64]:
         """Of each example, its events and all their items."""
@@ -207,26 +200,52 @@ class SharedBatch:
         features = count_of(self.features.num_columns, "feature")
         return f"<SharedBatch of {describe_columns(len(self), int(self.lengths.sum()), self.values)}; {features}>"
 
+    def slice(self, start: int, stop: int) -> "SharedBatch":
+        """The examples [start, stop), in the same columns."""
+        return replace(
+            self,
+            starts=self.starts[start:stop],
+            lengths=self.lengths[start:stop],
+            weights=self.weights[start:stop],
+            features=self.features.slice(start, stop - start),
+        )
+
     def history(self, i: int) -> dict[str, NDArray[Any]]:
         """One example's columns, as views. Shapes: (lengths[i],), of lists of one size (lengths[i], size).
 
         Of lists of any length they are the items, back to back, as a copy if they do not lie so; `list_offsets` tells
         whose they are.
         """
-        of = self._of(i)
+        start, stop = self._of(i)
         return {
-            name: self._lists(name, of).items if name in self.lists else values[of]
+            name: self._lists(name, start, stop).items if name in self.lists else values[start:stop]
             for name, values in self.values.items()
         }
 
     def list_offsets(self, i: int) -> dict[str, NDArray[np.int64]]:
         """Where the items of one example's events begin and end, of lists of any length. Shapes: (lengths[i] + 1,)."""
-        of = self._of(i)
-        return {name: self._lists(name, of).offsets for name in self.lists}
+        return {name: self._lists(name, *self._of(i)).offsets for name in self.lists}
 
     def mask(self, i: int) -> dict[str, NDArray[np.bool_]]:
         """Where one example's columns are null, as views; a column without nulls in the batch is left out."""
-        return {name: mask[self._of(i)] for name, mask in self.masks.items()}
+        start, stop = self._of(i)
+        return {name: mask[start:stop] for name, mask in self.masks.items()}
+
+    def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The histories that differ, each once: their starts, their lengths, and which of them every example has.
+
+        What RecD calls an inverse: a model computes on each history once and takes its outputs by the third array.
+        Histories are told apart by where they lie, so equal ones of several users are several. Shapes: (m,), (m,), (n,).
+        """
+        pairs, inverse = np.unique(np.stack([self.starts, self.lengths]), axis=1, return_inverse=True)
+        return pairs[0], pairs[1], inverse.reshape(-1)
+
+    def to_torch(self) -> Any:
+        """As tensors in the same memory, a `SharedTorchBatch` of `latewood.loading.torch`.
+
+        Raises: ImportError: torch is not installed.
+        """
+        return _adapter().shared_to_torch(self)
 
     def expand(self) -> Batch:
         """The same examples back to back, each with a copy of its own."""
@@ -244,14 +263,24 @@ class SharedBatch:
             {name: of.offsets for name, of in lists.items()},
         )
 
-    def _lists(self, name: str, of: slice) -> Lists:
-        return self.lists[name].slice(of.start, of.stop).compact()
+    def _lists(self, name: str, start: int, stop: int) -> Lists:
+        return self.lists[name].slice(start, stop).compact()
 
-    def _of(self, i: int) -> slice:
+    def _of(self, i: int) -> tuple[int, int]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"there is no example {i}: the batch has {len(self)}")
         start = int(self.starts[i])
-        return slice(start, start + int(self.lengths[i]))
+        return start, start + int(self.lengths[i])
+
+
+def _adapter() -> Any:
+    """latewood.loading.torch, by name and only when called: torch is an extra, and its adapter stands above the nouns."""
+    try:
+        return importlib.import_module("latewood.loading.torch")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError("to_torch needs torch: pip install 'latewood[torch]'", name="torch") from None
 
 
 def describe_columns(examples: int, events: int, names: Iterable[str]) -> str:

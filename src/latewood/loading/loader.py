@@ -52,6 +52,7 @@ class Loader:
         remainder: "pad" fills the last step up with examples of weight 0; "drop" leaves an incomplete step out.
         window: so many examples are mixed with each other by "shuffle", and read at a time.
         transform: applied to every batch, in the thread; what it returns is what the loader gives.
+        shared: give `SharedBatch`es, in which what several examples see is there once: for many examples per user.
     Raises: SchemaError: an argument that makes no sense, no examples, or ones that lack a column. ConflictError: the
         store is closed.
     """
@@ -71,14 +72,17 @@ class Loader:
         on_missing: Literal["raise", "mask"] = "raise",
         remainder: str = "pad",
         window: int = WINDOW,
-        transform: Callable[[Batch], Any] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        shared: bool = False,
     ) -> None:
         seed, window, prefetch = whole("seed", seed), whole("window", window), whole("prefetch", prefetch)
         if window < 1 or prefetch < 0:
             raise SchemaError(f"window={window} must be at least 1 and prefetch={prefetch} at least 0")
         store.reader()  # a store that is closed, or cannot be read, is an error now rather than in the first batch
         self._share = Share(batch_size, rank, world_size, remainder)
-        self._prefetch, self._window, self._transform = prefetch, window, transform
+        self._prefetch, self._window, self._transform, self._shared = prefetch, window, transform, shared
+        if shared and projection.kinds:
+            raise SchemaError("shared=True: a shared batch has no streams, whose events do not lie side by side")
         schema = schema_for(store, projection)
         wanted = {schema[name].label for name in projection.needs(schema) if name != EVENT_TS}
         unread = {trait.label for trait in schema if trait.label not in wanted}
@@ -96,7 +100,7 @@ class Loader:
         settings = {name: getattr(self._settings, name) for name in ("seed", "order", "window")}
         of = self._share
         settings |= {name: getattr(of, name) for name in ("batch_size", "rank", "world_size", "remainder")}
-        settings |= {"prefetch": self._prefetch, "transform": self._transform}
+        settings |= {"prefetch": self._prefetch, "transform": self._transform, "shared": self._shared}
         place = of.stride, self._first, self._place, self._resume
         return _remake, (*self._made_of[:3], self._made_of[3] | settings, place)
 
@@ -162,7 +166,7 @@ class Loader:
         meter = self._meter = Meter()
         maker = BatchMaker(
             self.source, self._order(place.epoch), self._share, self.materializer, self._window, self._transform, meter,
-            f"epoch {place.epoch} of {self.source.name}",
+            f"epoch {place.epoch} of {self.source.name}", shared=self._shared,
         )  # fmt: skip
         made = maker.batches(place.position)
         batches = Prefetch(made, self._prefetch, lambda batch: batch.size_bytes, AHEAD_BYTES, meter.idle)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.batch import Batch
+from latewood.batch import Batch, SharedBatch
 from latewood.errors import LatewoodError
 from latewood.examples import ExampleSource
 from latewood.loading.feed import feed
@@ -42,12 +42,15 @@ class BatchMaker:
         share: Share,
         materializer: Materializer,
         window: int,
-        transform: Callable[[Batch], Any] | None,
+        transform: Callable[[Any], Any] | None,
         meter: Meter,
         where: str,
+        *,
+        shared: bool = False,
     ) -> None:
         self._source, self._order, self._share, self._window = source, order, share, window
         self._materializer, self._transform, self._meter, self._where = materializer, transform, meter, where
+        self._shared = shared
 
     def batches(self, position: int) -> Iterator[MadeBatch]:
         """Every batch from a position on."""
@@ -81,7 +84,7 @@ class BatchMaker:
         if isinstance(window, Resolved) and len(steps) > 1:
             try:
                 with self._meter.time(MATERIALIZE):
-                    whole = self._materializer.batch(window.slice(start, start + sum(map(len, steps))))
+                    whole = self._make(window.slice(start, start + sum(map(len, steps))))
             except LatewoodError:
                 pass
             else:
@@ -106,19 +109,25 @@ class BatchMaker:
         try:
             with self._meter.time(MATERIALIZE):
                 if isinstance(window, Resolved):
-                    batch = self._materializer.batch(window.slice(start, start + len(step)))
+                    batch = self._make(window.slice(start, start + len(step)))
                 else:
-                    batch = self._materializer(window.slice(start, len(step)))
+                    batch = self._make(window.slice(start, len(step)))
         except LatewoodError as error:
             error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
             raise
         return self._finish(step, batch)
 
-    def _finish(self, step: Step, batch: Batch) -> MadeBatch:
+    def _make(self, part: Resolved | pa.Table) -> Batch | SharedBatch:
+        materializer = self._materializer
+        if isinstance(part, Resolved):
+            return materializer.shared_batch(part) if self._shared else materializer.batch(part)
+        return materializer.shared(part) if self._shared else materializer(part)
+
+    def _finish(self, step: Step, batch: Batch | SharedBatch) -> MadeBatch:
         if step.pad:
             real = np.arange(len(batch)) < len(batch) - step.pad
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))
         with self._meter.time(TRANSFORM):
             item = batch if self._transform is None else self._transform(batch)
-        size_bytes = sum(column.nbytes for column in (*batch.values.values(), *batch.lists.values()))
-        return MadeBatch(step.following, item, len(batch) - step.pad, int(batch.offsets[-1]), size_bytes)
+        size_bytes = sum(column.nbytes for column in batch.values.values())
+        return MadeBatch(step.following, item, len(batch) - step.pad, int(batch.lengths.sum()), size_bytes)

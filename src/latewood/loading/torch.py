@@ -15,7 +15,7 @@ import torch
 import torch.utils.data
 from numpy.typing import NDArray
 
-from latewood.batch import Batch, describe_columns
+from latewood.batch import Batch, SharedBatch, describe_columns
 from latewood.columns import plain_from_arrow
 from latewood.errors import SchemaError
 from latewood.loading.loader import Loader
@@ -103,6 +103,75 @@ class NestedBatch(_Tensors):
         return f"<NestedBatch of {len(self):,} examples: {', '.join(self.values)}>"
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SharedTorchBatch(_Tensors):
+    """A `SharedBatch` as tensors: what several examples see is there once, on the device too.
+
+    Example i's events are the `lengths[i]` elements from `starts[i]` on of every column. `inverse` says which of the
+    distinct histories it has, and those are the `distinct_lengths[j]` elements from `distinct_starts[j]` on. Of lists of
+    any length, the items of element j are the `list_lengths[name][j]` ones from `list_starts[name][j]` on.
+    Shapes: starts, lengths, inverse, weights (n,); distinct_starts, distinct_lengths (m,); values and masks (size,) each.
+    """
+
+    starts: torch.Tensor
+    lengths: torch.Tensor
+    inverse: torch.Tensor
+    distinct_starts: torch.Tensor
+    distinct_lengths: torch.Tensor
+    values: dict[str, torch.Tensor]
+    masks: dict[str, torch.Tensor]
+    weights: torch.Tensor
+    list_starts: dict[str, torch.Tensor]
+    list_lengths: dict[str, torch.Tensor]
+    features: dict[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __repr__(self) -> str:
+        columns = describe_columns(len(self), int(self.lengths.sum()), self.values)
+        return f"<SharedTorchBatch of {columns}; {len(self.distinct_starts):,} distinct>"
+
+    def expand(self) -> TorchBatch:
+        """The same examples back to back, each with a copy of its own, on the device where this batch is."""
+        offsets, at = _gathered(self.starts, self.lengths)
+        values, lists = {}, {}
+        for name, column in self.values.items():
+            if name in self.list_starts:
+                lists[name], items = _gathered(self.list_starts[name][at], self.list_lengths[name][at].long())
+                values[name] = column[items]
+            else:
+                values[name] = column[at]
+        masks = {name: mask[at] for name, mask in self.masks.items()}
+        return TorchBatch(offsets, values, masks, self.weights, lists, self.features)
+
+
+def shared_to_torch(batch: SharedBatch) -> SharedTorchBatch:
+    """See `SharedBatch.to_torch`."""
+    starts, lengths, inverse = batch.distinct()
+    return SharedTorchBatch(
+        _tensor(batch.starts),
+        _tensor(batch.lengths),
+        _tensor(inverse),
+        _tensor(starts),
+        _tensor(lengths),
+        {name: _tensor(values) for name, values in batch.values.items()},
+        {name: _tensor(mask) for name, mask in batch.masks.items()},
+        _tensor(batch.weights),
+        {name: _tensor(of.starts) for name, of in batch.lists.items()},
+        {name: _tensor(of.lengths) for name, of in batch.lists.items()},
+        _features(batch),
+    )
+
+
+def _gathered(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Offsets of runs laid back to back, and where their elements come from. Shapes: (n + 1,), (offsets[-1],)."""
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+    total = int(offsets[-1])
+    shift = torch.repeat_interleave(starts - offsets[:-1], lengths, output_size=total)
+    return offsets, torch.arange(total, device=starts.device) + shift
+
+
 class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     """A loader as a dataset for `torch.utils.data.DataLoader(dataset, batch_size=None)`; it batches and shuffles by itself.
 
@@ -129,7 +198,10 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
                 self._running.load_state_dict(self._restored)
                 self._restored = None
         for batch in self._running:
-            yield to_torch(batch, self._layout, **self._options) if isinstance(batch, Batch) else batch
+            if isinstance(batch, Batch):
+                yield to_torch(batch, self._layout, **self._options)
+            else:
+                yield shared_to_torch(batch) if isinstance(batch, SharedBatch) else batch
 
     def set_epoch(self, epoch: int) -> None:
         """See `Loader.set_epoch`. Workers that persist over epochs do not hear of it."""
@@ -229,7 +301,7 @@ def _padded(batch: Batch, side: str = "right", value: float = 0, max_len: int | 
     )
 
 
-def _features(batch: Batch) -> dict[str, torch.Tensor]:
+def _features(batch: Batch | SharedBatch) -> dict[str, torch.Tensor]:
     """The features that are numbers, in every row."""
     found = {}
     for name in batch.features.column_names:

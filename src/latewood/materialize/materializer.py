@@ -121,9 +121,12 @@ class Materializer:
         An example has a copy of its own where recent or invisible events lie between or behind its stored ones.
         Raises: as calling it. SchemaError: of a projection with streams, whose events do not lie side by side.
         """
+        self._refuse_streams()
+        return self._make(examples, self._decode_shared)
+
+    def _refuse_streams(self) -> None:
         if self.projection.kinds:
             raise SchemaError("a shared batch has no streams: the events of one do not lie side by side")
-        return self._make(examples, self._decode_shared)
 
     def _make(self, examples: Any, decode: Callable[[Resolved], B]) -> B:
         """Both halves; anew, by a newer schema, if that turns out to be needed in between."""
@@ -221,9 +224,19 @@ class Materializer:
 
         Raises: as calling it, of pointers, scrubbed users and damaged bytes.
         """
-        if (known := self._store.scrubs.refresh()) > resolved.scrubs:
-            resolved = resolved.scrubbed(self._store.scrubs.scrubbed_at(resolved.logged.keys), known)
-        return self._finish(resolved, self._decode)
+        return self._finish(self._as_of_now(resolved), self._decode)
+
+    def shared_batch(self, resolved: Resolved) -> SharedBatch:
+        """The second half of `shared`. Raises: as it and `batch`."""
+        self._refuse_streams()
+        return self._finish(self._as_of_now(resolved), self._decode_shared)
+
+    def _as_of_now(self, resolved: Resolved) -> Resolved:
+        """By the scrubs that are known now."""
+        known = self._store.scrubs.refresh()
+        if known == resolved.scrubs:
+            return resolved
+        return resolved.scrubbed(self._store.scrubs.scrubbed_at(resolved.logged.keys), known)
 
     def _finish(self, resolved: Resolved, decode: Callable[[Resolved], B]) -> B:
         """Decode; again, from a newer generation, as long as codes may not mean any more what they meant."""
