@@ -127,13 +127,13 @@ class Batch:
         return self.features.append_column(HISTORY, pa.chunked_array(chunks, type_))
 
     def to_torch(self, layout: str = "jagged", **options: Any) -> Any:
-        """The columns as tensors: "jagged" or "nested", which share this batch's memory, or "padded", a copy.
+        """The columns as tensors: "jagged" or "nested", which share this batch's memory, or "padded" or "kjt", a copy.
 
         Args: options: of "padded": `side="right"`, where the padding is, `value=0`, what it is, and `max_len=None`, how
             wide the tensors are (the newest events are kept), if not as wide as the longest history.
-        Returns: a `TorchBatch`, `NestedBatch` or `PaddedBatch` of `latewood.loading.torch`.
+        Returns: a `TorchBatch`, `NestedBatch`, `PaddedBatch` or `KeyedBatch` of `latewood.loading.torch`.
         Raises: SchemaError: a layout or side that does not exist, the message lists those that do; or lists of any length
-            in a layout that has no place for them. ImportError: torch is not installed.
+            in a layout that has no place for them. ImportError: torch is not installed, or for "kjt" torchrec.
         """
         return _adapter().to_torch(self, layout, **options)
 

@@ -127,8 +127,8 @@ def test_value_types_follow_the_schema() -> None:
 
 
 def test_an_unknown_layout_lists_those_that_exist() -> None:
-    with pytest.raises(SchemaError, match=r"'kjt' does not exist.*'jagged'"):
-        make_batch().to_torch(layout="kjt")
+    with pytest.raises(SchemaError, match=r"'wide' does not exist.*'jagged'"):
+        make_batch().to_torch(layout="wide")
 
 
 def test_its_repr_says_what_it_holds() -> None:

@@ -1,10 +1,11 @@
-"""Batches as torch tensors. The only import of torch in latewood.
+"""Batches as torch tensors. The only import of torch in latewood, and of torchrec, which few have.
 
 "jagged" is what HSTU-like models take: one flat tensor per trait and one tensor of offsets for all. "nested" is the same
 as torch.nested tensors, which scaled_dot_product_attention takes. Both share the batch's memory, so nothing is copied; the
-tensors keep its buffers alive on their own. "padded" is a copy, one row per example.
+tensors keep its buffers alive on their own. "padded" is a copy, one row per example, and "kjt" one, trait after trait.
 """
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -25,17 +26,17 @@ SIDES = ("right", "left")
 
 
 class _Tensors:
-    """A dataclass of tensors and dicts of tensors: what moves as one."""
+    """A dataclass of tensors and dicts of tensors, or of what moves like them: what moves as one."""
 
     def pin_memory(self: T) -> T:
         """A copy in page-locked memory, from which a device can copy while the program goes on."""
-        return self._each(torch.Tensor.pin_memory)
+        return self._each(lambda tensor: tensor.pin_memory())
 
     def to(self: T, device: Any, non_blocking: bool = False) -> T:
         """A copy on a device; the same tensors where they are there already."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def _each(self: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
+    def _each(self: T, change: Callable[[Any], Any]) -> T:
         def changed(part: Any) -> Any:
             return {name: change(one) for name, one in part.items()} if isinstance(part, dict) else change(part)
 
@@ -228,6 +229,26 @@ def _worker() -> tuple[int, int]:
     return (0, 1) if info is None else (info.id, info.num_workers)
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class KeyedBatch(_Tensors):
+    """A batch in the layout "kjt": TorchRec's KeyedJaggedTensor of each dtype's traits, since one tensor has one dtype.
+
+    The values of a trait in an example are those of its events, of list traits all their items. Masks are as in "jagged".
+    """
+
+    values: dict[str, Any]  # by dtype, as "int64"
+    masks: dict[str, torch.Tensor]
+    weights: torch.Tensor
+    features: dict[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __repr__(self) -> str:
+        traits = ", ".join(f"{dtype}: {' '.join(keyed.keys())}" for dtype, keyed in self.values.items())
+        return f"<KeyedBatch of {len(self):,} examples: {traits}>"
+
+
 def to_torch(batch: Batch, layout: str = "jagged", **options: Any) -> Any:
     """The batch as tensors.
 
@@ -301,6 +322,37 @@ def _padded(batch: Batch, side: str = "right", value: float = 0, max_len: int | 
     )
 
 
+def _kjt(batch: Batch) -> KeyedBatch:
+    try:
+        keyed = importlib.import_module("torchrec.sparse.jagged_tensor").KeyedJaggedTensor
+    except ModuleNotFoundError as error:
+        raise ImportError(f"the layout 'kjt' needs torchrec: {error}", name=error.name) from None
+    groups: dict[str, list[str]] = {}
+    for name, values in batch.values.items():
+        groups.setdefault(values.dtype.name, []).append(name)
+    return KeyedBatch(
+        {
+            dtype: keyed(
+                keys=names,
+                values=_tensor(np.concatenate([batch.values[name].reshape(-1) for name in names])),
+                lengths=_tensor(np.concatenate([_value_counts(batch, name) for name in names])),
+            )
+            for dtype, names in groups.items()
+        },
+        {name: _tensor(mask) for name, mask in batch.masks.items()},
+        _tensor(batch.weights),
+        _features(batch),
+    )
+
+
+def _value_counts(batch: Batch, name: str) -> NDArray[np.int64]:
+    """How many values of a trait each example has. Shapes: (n,)."""
+    if name in batch.lists:
+        return np.diff(batch.lists[name][batch.offsets])
+    values = batch.values[name]
+    return batch.lengths * (values.shape[1] if values.ndim > 1 else 1)
+
+
 def _features(batch: Batch | SharedBatch) -> dict[str, torch.Tensor]:
     """The features that are numbers, in every row."""
     found = {}
@@ -333,4 +385,4 @@ def _tensor(array: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-LAYOUTS: dict[str, Callable[..., Any]] = {"jagged": _jagged, "padded": _padded, "nested": _nested}
+LAYOUTS: dict[str, Callable[..., Any]] = {"jagged": _jagged, "padded": _padded, "nested": _nested, "kjt": _kjt}

@@ -1,5 +1,7 @@
 """Batches as torch tensors, without copies."""
 
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -125,3 +127,34 @@ def test_padded_and_nested_refuse_lists_of_any_length() -> None:
 def test_sides_that_do_not_exist_are_refused() -> None:
     with pytest.raises(SchemaError, match="side 'top' does not exist; these do: 'right', 'left'"):
         sequences().to_torch("padded", side="top")
+
+
+def test_keyed_has_each_traits_values_by_example() -> None:
+    pytest.importorskip(
+        "torchrec", reason="torchrec asks for another torch: it goes in without its dependencies, by hand"
+    )
+    batch = sequences()
+    batch.values["tags"], batch.lists["tags"] = np.arange(4), np.array([0, 1, 1, 4, 4, 4])
+    keyed = batch.to_torch("kjt")
+    assert {dtype: part.keys() for dtype, part in keyed.values.items()} == {
+        "int64": ["item", "tags"],
+        "float32": ["place"],
+    }
+    assert [row.tolist() for row in keyed.values["int64"]["item"].to_dense()] == [[1, 2], [], [3, 4, 5]]
+    assert [row.tolist() for row in keyed.values["int64"]["tags"].to_dense()] == [[0], [], [1, 2, 3]]
+    assert [row.tolist() for row in keyed.values["float32"]["place"].to_dense()] == [
+        [0, 1, 2, 3],
+        [],
+        [4, 5, 6, 7, 8, 9],
+    ]
+    assert keyed.masks["item"].tolist() == batch.masks["item"].tolist()
+    assert len(keyed) == 3
+    assert keyed.to("cpu").values["int64"].keys() == ["item", "tags"]
+
+
+def test_without_torchrec_the_layout_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchrec", None)
+    monkeypatch.setitem(sys.modules, "torchrec.sparse", None)
+    monkeypatch.setitem(sys.modules, "torchrec.sparse.jagged_tensor", None)
+    with pytest.raises(ImportError, match="'kjt' needs torchrec"):
+        sequences().to_torch("kjt")
