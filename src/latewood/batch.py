@@ -135,7 +135,18 @@ class Batch:
         Raises: SchemaError: a layout or side that does not exist, the message lists those that do; or lists of any length
             in a layout that has no place for them. ImportError: torch is not installed, or for "kjt" torchrec.
         """
-        return _adapter().to_torch(self, layout, **options)
+        return _adapter("torch").to_torch(self, layout, **options)
+
+    def to_jax(self, **options: Any) -> Any:
+        """The columns as padded JAX arrays of few different widths, so that little is compiled anew.
+
+        Args: options: `buckets`, the widths to choose from (the next power of two unless given), `rows`, how many examples
+            to fill a short batch up to, with weight 0; `side="right"` and `value=0` of the padding.
+        Returns: a `JaxBatch` of `latewood.loading.jax`, a pytree.
+        Raises: SchemaError: a history longer than the widest bucket, more examples than rows, lists of any length, or
+            integers past 32 bits while JAX has no others. ImportError: jax is not installed.
+        """
+        return _adapter("jax").to_jax(self, **options)
 
     def _cost(self) -> NDArray[np.int64]:
         """Of each example, its events and all their items."""
@@ -245,7 +256,7 @@ class SharedBatch:
 
         Raises: ImportError: torch is not installed.
         """
-        return _adapter().shared_to_torch(self)
+        return _adapter("torch").shared_to_torch(self)
 
     def expand(self) -> Batch:
         """The same examples back to back, each with a copy of its own."""
@@ -273,14 +284,16 @@ class SharedBatch:
         return start, start + int(self.lengths[i])
 
 
-def _adapter() -> Any:
-    """latewood.loading.torch, by name and only when called: torch is an extra, and its adapter stands above the nouns."""
+def _adapter(framework: str) -> Any:
+    """Its module in `latewood.loading`, by name and only when called: it is an extra, and its adapter above the nouns."""
     try:
-        return importlib.import_module("latewood.loading.torch")
+        return importlib.import_module(f"latewood.loading.{framework}")
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name != framework:
             raise
-        raise ImportError("to_torch needs torch: pip install 'latewood[torch]'", name="torch") from None
+        raise ImportError(
+            f"to_{framework} needs {framework}: pip install 'latewood[{framework}]'", name=framework
+        ) from None
 
 
 def describe_columns(examples: int, events: int, names: Iterable[str]) -> str:

@@ -11,18 +11,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.utils.data
 from numpy.typing import NDArray
 
 from latewood.batch import Batch, SharedBatch, describe_columns
-from latewood.columns import plain_from_arrow
 from latewood.errors import SchemaError
 from latewood.loading.loader import Loader
+from latewood.loading.padding import Padded, numeric_features, refuse_lists
 
 T = TypeVar("T", bound="_Tensors")
-SIDES = ("right", "left")
 
 
 class _Tensors:
@@ -279,7 +277,7 @@ def _jagged(batch: Batch) -> TorchBatch:
 
 
 def _nested(batch: Batch) -> NestedBatch:
-    _refuse_lists(batch, "nested")
+    refuse_lists(batch, "nested")
     offsets = _tensor(batch.offsets)
     longest = int(batch.lengths.max(initial=0))
 
@@ -295,28 +293,12 @@ def _nested(batch: Batch) -> NestedBatch:
 
 
 def _padded(batch: Batch, side: str = "right", value: float = 0, max_len: int | None = None) -> PaddedBatch:
-    if side not in SIDES:
-        raise SchemaError(f"side {side!r} does not exist; these do: {_listed(SIDES)}")
-    _refuse_lists(batch, "padded")
-    lengths = batch.lengths
-    width = int(lengths.max(initial=0)) if max_len is None else max_len
-    kept = np.minimum(lengths, width)
-    column = np.arange(width)
-    present = column < kept[:, None] if side == "right" else column >= width - kept[:, None]
-    newest: Any = slice(None)
-    if int(kept.sum()) < int(lengths.sum()):
-        newest = np.flatnonzero(np.arange(int(batch.offsets[-1])) >= np.repeat(batch.offsets[1:] - kept, lengths))
-
-    def padded(array: NDArray[Any], filling: float) -> torch.Tensor:
-        rows = np.full((*present.shape, *array.shape[1:]), filling, array.dtype)
-        rows[present] = array[newest]
-        return torch.from_numpy(rows)
-
+    padded = Padded.of(batch, "padded", side, max_len)
     return PaddedBatch(
-        _tensor(kept),
-        torch.from_numpy(present),
-        {name: padded(values, value) for name, values in batch.values.items()},
-        {name: padded(mask, False) for name, mask in batch.masks.items()},
+        _tensor(padded.lengths),
+        _tensor(padded.present),
+        {name: _tensor(padded.rows(values, value)) for name, values in batch.values.items()},
+        {name: _tensor(padded.rows(mask, False)) for name, mask in batch.masks.items()},
         _tensor(batch.weights),
         _features(batch),
     )
@@ -354,26 +336,7 @@ def _value_counts(batch: Batch, name: str) -> NDArray[np.int64]:
 
 
 def _features(batch: Batch | SharedBatch) -> dict[str, torch.Tensor]:
-    """The features that are numbers, in every row."""
-    found = {}
-    for name in batch.features.column_names:
-        column = batch.features[name].combine_chunks()
-        if pa.types.is_timestamp(column.type):
-            column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-        elif not _is_number(column.type):
-            continue
-        if not column.null_count:
-            found[name] = torch.tensor(plain_from_arrow(column).values)  # a copy: Arrow's memory is read-only
-    return found
-
-
-def _is_number(type_: pa.DataType) -> bool:
-    return pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_)
-
-
-def _refuse_lists(batch: Batch, layout: str) -> None:
-    if batch.lists:
-        raise SchemaError(f"{next(iter(batch.lists))!r} has lists of any length, for which {layout!r} has no place")
+    return {name: _tensor(values) for name, values in numeric_features(batch).items()}
 
 
 def _listed(names: Any) -> str:
