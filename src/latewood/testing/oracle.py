@@ -69,6 +69,8 @@ class Oracle:
     def fat_rows(self, requests: Any, projection: Projection) -> pa.Table:
         """The Fat Rows of some requests, in their order."""
         table = requests if isinstance(requests, pa.Table) else pa.table(requests)
+        if projection.kinds:
+            raise SchemaError("the oracle knows no streams: take whole histories, and choose from them")
         names = self._names(projection)
         features = table.drop_columns([name for name in _NO_FEATURES if name in table.column_names])
         type_ = pa.struct([(name, pa.list_(self._values[name].type)) for name in names])

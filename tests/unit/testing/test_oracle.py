@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latewood.errors import SchemaError
-from latewood.projection import Projection
+from latewood.projection import Projection, last
 from latewood.testing import Oracle, fat_rows, strategies
 
 TIME = pa.timestamp("us", "UTC")
@@ -199,3 +199,10 @@ def test_an_anchor_does_not_see_its_own_earlier_versions() -> None:
     anchors = pa.array([{"ingest_ts": 20, "ordinal": 0}, {"ingest_ts": 30, "ordinal": 0}], ANCHOR)
     requests = {"user_id": [1, 1], "request_ts": [10, 12], "anchor": anchors}
     assert items(events, requests) == [[0], [0]]
+
+
+def test_streams_are_not_its_business() -> None:
+    events = pa.table({"user_id": [1], "event_ts": [1], "ingest_ts": [1]})
+    requests = pa.table({"user_id": [1], "request_ts": [2]})
+    with pytest.raises(SchemaError, match="knows no streams"):
+        fat_rows(events, requests, Projection(streams={"all": last(1)}))
