@@ -377,7 +377,7 @@ class Materializer:
             name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()
         }
         masks = {name: column.mask for name, column in columns.items() if column.mask is not None}
-        dictionaries = self._dictionaries(view, resolved.reader.generation.id)
+        dictionaries = self._dictionaries(resolved, view)
         for name in view.ids:
             mask = masks.get(name) if name not in items or items[name].ndim > 1 else None
             values[name] = ids_of_codes(name, values[name], mask, dictionaries.pop(name), _POOL, all_used=all_used)
@@ -390,15 +390,15 @@ class Materializer:
             "types": view.types,
         }
 
-    def _dictionaries(self, view: View, generation: int) -> dict[str, pa.Array]:
-        """Code → value of the coded traits."""
-        vocabulary, coded = self._store.vocabulary, view.coded
+    def _dictionaries(self, resolved: Resolved, view: View) -> dict[str, pa.Array]:
+        """Code → value of the coded traits of a view, which may be a part of the one that was resolved."""
+        vocabulary, generation = self._store.vocabulary, resolved.reader.generation.id
         if generation != self._vocabulary_as_of:
             # Values are durable before the events that use them: read now, they cover all that the generation has.
-            for trait in coded.values():
+            for trait in resolved.view.coded.values():
                 vocabulary.refresh(trait.id)
             self._vocabulary_as_of = generation
-        return {name: vocabulary.values(trait.id) for name, trait in coded.items()}
+        return {name: vocabulary.values(trait.id) for name, trait in view.coded.items()}
 
     def _count(self, examples: int, events: int, ranges: Any, touched: Sequence[int]) -> None:
         decoded = int((ranges.stop - ranges.start).sum())

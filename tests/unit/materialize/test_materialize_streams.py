@@ -182,3 +182,25 @@ def test_what_makes_no_sense_is_refused(made: Made) -> None:
     with pytest.raises(lw.SchemaError, match="no stream 'b'; it has: a"):
         batch.stream("b")
     assert hash(projection) == hash(lw.Projection(streams={"a": lw.last(1)}))
+
+
+def test_values_that_a_newer_generation_brings_are_known_by_all_columns(tmp_path: Path) -> None:
+    """Also by those that no condition looks at, and that are decoded after the others."""
+    clock = ManualClock(1_000)
+    with lw.Store.create(tmp_path / "store", SCHEMA, clock=clock) as store:
+
+        def capture_after(action: str, tag: str) -> pa.Table:
+            event = {"user_id": [1], "event_ts": [clock.advance(10)], "action": [action], "tags": [[tag]]}
+            nulls = {name: pa.nulls(1) for name in ("number", "sparse", "pair", "score")}
+            store.append(pa.table({**event, **nulls}))
+            store.compact()
+            return store.capture(pa.table({"user_id": [1], "request_ts": [clock.advance(10)]})).columns
+
+        first = capture_after("like", "a")
+        with lw.Store.open(tmp_path / "store", read_only=True) as trainer:
+            for where in (None, lw.col("action") == "like"):
+                projection = lw.Projection(traits=["tags"], streams={"kind": lw.last(9, where)})
+                materializer = lw.Materializer(trainer, projection)
+                assert materializer(first).to_arrow()["history"].to_pylist()[0]["tags"][0] == ["a"]
+                later = capture_after("like", f"{where}")
+                assert materializer(later).to_arrow()["history"].to_pylist()[0]["tags"][-1] == [f"{where}"]
