@@ -1,7 +1,7 @@
 """Materializer: examples + projection → batch, by the stages of this folder in their order."""
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -280,13 +280,16 @@ class Materializer:
         return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
 
     def _decode(self, resolved: Resolved) -> Batch:
-        if not self.projection.kinds:
-            return self._decode_part(resolved, resolved.view, self.projection.max_len)
         view = resolved.view
-        looked_at = self._decode_part(resolved, view.part(view.looked_at, by_code=True), self.projection.scan)
+        if not self.projection.kinds:
+            batch, cost = self._decode_part(resolved, view, self.projection.max_len)
+            self._count(cost)
+            return batch
+        looked_at, first = self._decode_part(resolved, view.part(view.looked_at, by_code=True), self.projection.scan)
         chosen = choose_events(looked_at, self.projection)
-        batch = self._decode_part(resolved, view.part(view.shown), chosen.lengths)
+        batch, second = self._decode_part(resolved, view.part(view.shown), chosen.lengths)
         batch = batch.take(chosen.places(batch.offsets))
+        self._count(replace(first + second, batches=1, examples=len(batch), events=int(batch.offsets[-1])))
         return replace(
             batch,
             values=batch.values | {STREAM: chosen.bits},
@@ -294,19 +297,21 @@ class Materializer:
             streams=tuple(name for name, _ in self.projection.kinds),
         )
 
-    def _decode_part(self, resolved: Resolved, view: View, max_len: int | NDArray[np.int64] | None) -> Batch:
-        """Some columns of the newest events, `max_len` of all examples or (n,) of each."""
+    def _decode_part(
+        self, resolved: Resolved, view: View, max_len: int | NDArray[np.int64] | None
+    ) -> tuple[Batch, Statistics]:
+        """Some columns of the newest events, `max_len` of all examples or (n,) of each, and what they cost."""
         candidates, places = self._choose(resolved, max_len)
         parts, events = split(candidates, *places), int(candidates.offsets[-1])
         planned = plan(parts, events)
         segments = assemble(candidates, parts, planned.base, *places)
-        columns = self._columns(resolved, view, planned, segments, events, events)
+        columns, cost = self._columns(resolved, view, planned, segments, events, events)
         lists = lists_among(columns)
         items = {name: gathered(of, view.list_size(name), _POOL) for name, of in lists.items()}
         # lists of one size are rows, and need no offsets
         ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
         fields = self._fields(resolved, view, columns, items, all_used=True)
-        return Batch(offsets=candidates.offsets, lists=ends, **fields)
+        return Batch(offsets=candidates.offsets, lists=ends, **fields), cost
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         view = resolved.view
@@ -318,7 +323,8 @@ class Materializer:
         parts = replace(parts, place=np.where(views, NOWHERE, own[:-1]))
         planned = plan(parts, int(own[-1]))
         segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
-        columns = self._columns(resolved, view, planned, segments, planned.size, int(lengths.sum()))
+        columns, cost = self._columns(resolved, view, planned, segments, planned.size, int(lengths.sum()))
+        self._count(cost)
         starts = np.where(views, planned.base[: len(lengths)], own[:-1])
         lists = lists_among(columns)
         sizes = {name: view.list_size(name) for name in lists}
@@ -342,14 +348,14 @@ class Materializer:
 
     def _columns(
         self, resolved: Resolved, view: View, planned: Plan, segments: Segments, size: int, events: int
-    ) -> dict[str, TraitColumn]:
-        """The columns, up to `size` elements, in which the examples have `events`."""
+    ) -> tuple[dict[str, TraitColumn], Statistics]:
+        """The columns, up to `size` elements, in which the examples have `events`, and what they cost."""
         logged, reader = resolved.logged, resolved.reader
         wanted = view.wanted(reader)
         recents = [_recents_of(logged, want) for want in wanted]
         columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, size, _POOL, self._verify)
-        self._count(len(logged), events, planned.ranges, touched)
-        return columns
+        decoded = int((planned.ranges.stop - planned.ranges.start).sum())
+        return columns, Statistics(1, len(logged), events, decoded, *touched)
 
     def _require(self, resolved: Resolved) -> None:
         resolution, logged = resolved.resolution, resolved.logged
@@ -400,9 +406,7 @@ class Materializer:
             self._vocabulary_as_of = generation
         return {name: vocabulary.values(trait.id) for name, trait in view.coded.items()}
 
-    def _count(self, examples: int, events: int, ranges: Any, touched: Sequence[int]) -> None:
-        decoded = int((ranges.stop - ranges.start).sum())
-        stats = Statistics(1, examples, events, decoded, *touched)
+    def _count(self, stats: Statistics) -> None:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats

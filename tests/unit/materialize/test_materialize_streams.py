@@ -123,7 +123,8 @@ def test_streams_hold_the_newest_events_of_their_kind(
     traits = ["action", "tags", "event_ts", "pair", "sparse"]
     kinds = {name: KINDS[name][0] for name in names}
     projection = lw.Projection(max_len=max_len, traits=traits, streams=kinds, scan=scan)
-    batch = lw.Materializer(made.store, projection)(made.examples)
+    materializer = lw.Materializer(made.store, projection)
+    batch = materializer(made.examples)
     expected = [by_hand(history, names, max_len) for history in made.histories(projection)]
     found = batch.to_arrow()["history"].to_pylist()
     assert batch.lengths.tolist() == [len(rows) for rows in expected]
@@ -131,6 +132,8 @@ def test_streams_hold_the_newest_events_of_their_kind(
         assert list(row) == [*traits, "stream"]
         for name, values in row.items():
             assert values == [of[name] for of in rows], name
+    stats = materializer.stats
+    assert (stats.batches, stats.examples, stats.events) == (1, len(batch), batch.offsets[-1])
     for i, name in enumerate(names):
         alone = batch.stream(name)
         assert alone.to_arrow()["history"].to_pylist() == [
