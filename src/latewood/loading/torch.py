@@ -178,29 +178,38 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     is the same as without. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks for: a state
     belongs to as many workers as made it.
 
+    A loader that was given a state goes on from it once; but workers that are started anew for every epoch are copies of
+    it, and all go on from there until `set_epoch` names another epoch.
+
     Args: layout, options: as of `Batch.to_torch`.
     """
 
     def __init__(self, loader: Loader, layout: str = "jagged", **options: Any) -> None:
         self.loader, self._layout, self._options = loader, layout, options
-        self._running, self._restored = loader, None
+        self._dealt: Loader | None = None  # in a worker: its steps
         _layout(layout)
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        info = torch.utils.data.get_worker_info()
-        if info is not None:
-            self._running = self.loader.deal(info.id, info.num_workers)
-            if self._restored is not None:
-                self._running.load_state_dict(self._restored)
-                self._restored = None
-        for batch in self._running:
+        return self._made_of(iter(self._own()))  # begins now, and not with the first batch: a state may be asked for
+
+    def _made_of(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
             if isinstance(batch, Batch):
                 yield to_torch(batch, self._layout, **self._options)
             else:
                 yield shared_to_torch(batch) if isinstance(batch, SharedBatch) else batch
+
+    def _own(self) -> Loader:
+        """What this process iterates: the loader, or in a worker its share, dealt once for all epochs."""
+        info = torch.utils.data.get_worker_info()
+        if info is None:
+            return self.loader
+        if self._dealt is None:
+            self._dealt = self.loader.deal(info.id, info.num_workers)
+        return self._dealt
 
     def set_epoch(self, epoch: int) -> None:
         """See `Loader.set_epoch`. Workers that persist over epochs do not hear of it."""
@@ -209,17 +218,14 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     def state_dict(self) -> dict[str, Any]:
         """Where this process, a worker or the only one, stands."""
         worker, workers = _worker()
-        return {"worker": worker, "workers": workers, "loader": self._running.state_dict()}
+        return {"worker": worker, "workers": workers, "loader": self._own().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where it stood. Raises: SchemaError: the state is of another worker, or of another loader."""
         found, own = (state.get("worker"), state.get("workers")), _worker()
         if found != own:
             raise SchemaError(f"the state is of worker {found[0]} of {found[1]}, and this is {own[0]} of {own[1]}")
-        if own == (0, 1):
-            self.loader.load_state_dict(state["loader"])
-        else:
-            self._restored = state["loader"]
+        self._own().load_state_dict(state["loader"])
 
 
 def _worker() -> tuple[int, int]:

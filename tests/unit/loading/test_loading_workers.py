@@ -128,6 +128,37 @@ def test_a_worker_of_a_dataset_is_resumed_by_its_own_state(
         other.load_state_dict(state)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_worker_that_gave_nothing_yet_has_a_state_of_its_own(
+    data: tuple[lw.Store, pa.Table], monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    given: list[list[int]] = []
+    for worker in range(2):
+        info = SimpleNamespace(id=worker, num_workers=2)
+        monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda info=info: info)
+        dataset, other = LoaderDataset(make_loader(data)), LoaderDataset(make_loader(data))
+        steps = iter(dataset) if begun else None
+        other.load_state_dict(dataset.state_dict())
+        assert other.state_dict() == dataset.state_dict()
+        given += [batch.features["number"].tolist() for batch in other]
+        del steps
+    assert sorted(given) == sorted(of(make_loader(data)))
+
+
+def test_workers_that_persist_go_on_from_a_state_once(data: tuple[lw.Store, pa.Table]) -> None:
+    loader = make_loader(data)
+    steps = iter(loader)
+    for _ in range(3):
+        next(steps)
+    again = make_loader(data)
+    again.load_state_dict(loader.state_dict())
+    batches = torch.utils.data.DataLoader(
+        LoaderDataset(again), batch_size=None, num_workers=2, persistent_workers=True
+    )
+    found = [[batch.features["number"].tolist() for batch in batches] for _ in range(2)]
+    assert found == [of(make_loader(data))[3:], of(make_loader(data))]
+
+
 def test_without_workers_the_state_is_the_loaders(data: tuple[lw.Store, pa.Table]) -> None:
     dataset = LoaderDataset(make_loader(data))
     steps = iter(dataset)
