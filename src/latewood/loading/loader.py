@@ -96,12 +96,15 @@ class Loader:
         self._place, self._resume, self._meter = _Place(0, 0), False, Meter()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens store and examples anew, and begins where this one would go on if it began now."""
+        """Another process opens store and examples anew, and begins where this one would go on if it began now.
+
+        It refuses, with a SchemaError, if the examples are others by then, as a folder's are once a file has come.
+        """
         settings = {name: getattr(self._settings, name) for name in ("seed", "order", "window")}
         of = self._share
         settings |= {name: getattr(of, name) for name in ("batch_size", "rank", "world_size", "remainder")}
         settings |= {"prefetch": self._prefetch, "transform": self._transform, "shared": self._shared}
-        place = of.stride, self._first, self._place, self._resume
+        place = self.source.fingerprint, of.stride, self._first, self._place, self._resume
         return _remake, (*self._made_of[:3], self._made_of[3] | settings, place)
 
     def __len__(self) -> int:
@@ -187,6 +190,8 @@ def _remake(
     store: MaterializeStore, examples: Any, projection: Projection, settings: dict[str, Any], place: tuple[Any, ...]
 ) -> Loader:
     loader = Loader(store, examples, projection, **settings)
-    stride, loader._first, loader._place, loader._resume = place
+    fingerprint, stride, loader._first, loader._place, loader._resume = place
+    if loader.source.fingerprint != fingerprint:  # else each process would deal steps of other examples
+        raise SchemaError(f"{loader.source.name}: not the examples that the loader had; name its files, not a folder")
     loader._share = replace(loader._share, stride=stride)
     return loader

@@ -188,6 +188,15 @@ def test_a_loader_goes_to_another_process(data: tuple[lw.Store, pa.Table], tmp_p
     assert [batch.features["number"].tolist() for batch in spawned] == of(make_loader(data))
 
 
+def test_a_loader_is_not_made_anew_of_other_examples(data: tuple[lw.Store, pa.Table], tmp_path: Path) -> None:
+    pq.write_table(data[1].slice(0, 20), tmp_path / "a.parquet")
+    pickled = pickle.dumps(make_loader((data[0], tmp_path / "*.parquet")))
+    assert len(pickle.loads(pickled)) == 5
+    pq.write_table(data[1].slice(20), tmp_path / "b.parquet")
+    with pytest.raises(lw.SchemaError, match="not the examples that the loader had"):
+        pickle.loads(pickled)
+
+
 def test_a_materializer_goes_to_another_process_with_its_pin(tmp_path: Path) -> None:
     schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("item", pa.int64())]))
     with lw.Store.create(tmp_path / "store", schema) as store:
