@@ -84,17 +84,20 @@ class Meter:
             del item  # its buffers can be used again
 
     def wait_for_each(self, items: Iterator[T]) -> Iterator[T]:
-        """The same items; waiting for each is the trainer's waiting."""
-        while True:
-            asked = perf_counter()
-            try:
-                item = next(items)
-            except StopIteration:
-                self._ended = self._waited(asked)
-                return
-            self._waited(asked)
-            yield item
-            del item  # its buffers can be used again
+        """The same items; waiting for each is the trainer's waiting, until the end, an error, or whoever stops early."""
+        try:
+            while True:
+                asked = perf_counter()
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                finally:
+                    self._waited(asked)
+                yield item
+                del item  # its buffers can be used again
+        finally:
+            self._ended = perf_counter()
 
     @contextmanager
     def idle(self) -> Iterator[None]:
@@ -124,10 +127,9 @@ class Meter:
             dict(self._stages),
         )
 
-    def _waited(self, asked: float) -> float:
+    def _waited(self, asked: float) -> None:
         now = perf_counter()
         if self._began is None:
             self._began, self.first_s = now, now - asked
         else:
             self.waited_s += now - asked
-        return now

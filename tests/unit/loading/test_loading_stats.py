@@ -53,6 +53,29 @@ def test_waiting_for_the_first_batch_is_told_apart(clock: Clock) -> None:
     assert (found.batches, found.examples, found.events) == (3, 30, 300)
 
 
+@pytest.mark.parametrize("how", ["stopped", "failed"])
+def test_after_an_early_end_nothing_counts(clock: Clock, how: str) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        clock.now += 2.0
+        if how == "failed":
+            raise OSError
+        yield 2
+
+    meter = Meter()
+    given = meter.wait_for_each(items())
+    next(given)
+    clock.now += 3.0
+    if how == "failed":
+        with pytest.raises(OSError):
+            next(given)
+    else:
+        next(given)
+        given.close()
+    clock.now += 1_000
+    assert (meter.stats().elapsed_s, meter.stats().waited_s) == (5.0, 2.0)
+
+
 def test_stages_and_idleness_are_added_up(clock: Clock) -> None:
     meter = Meter()
     with meter.idle():
