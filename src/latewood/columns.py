@@ -209,6 +209,34 @@ def take_rows(array: pa.Array, rows: NDArray[np.int64]) -> pa.Array:
         return pa.concat_arrays([array.slice(0, 0), *(array.slice(row, count) for row, count in runs)])
 
 
+def without_views(type_: pa.DataType) -> pa.DataType:
+    """The type with string views, as polars has them, as strings: Arrow cannot take views by row."""
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_binary_view(type_):
+        return pa.binary()
+    if pa.types.is_dictionary(type_):
+        return pa.dictionary(type_.index_type, without_views(type_.value_type), type_.ordered)
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(without_views(field.type)) for field in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(without_views(type_.value_type)))
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(type_.value_field.with_type(without_views(type_.value_type)), type_.list_size)
+    if pa.types.is_large_list(type_):
+        return pa.large_list(type_.value_field.with_type(without_views(type_.value_type)))
+    return type_
+
+
+def table_without_views(table: pa.Table) -> pa.Table:
+    """The table with string views as strings; those of dictionaries stay, of which rows are codes."""
+    for i, field in enumerate(table.schema):
+        type_ = without_views(field.type)
+        if type_ != field.type and not pa.types.is_dictionary(field.type):
+            table = table.set_column(i, field.with_type(type_), table.column(i).cast(type_))
+    return table
+
+
 def struct_fields(array: pa.Array) -> dict[str, pa.Array]:
     """The fields of a struct column by name, null where the struct is; none where it is no struct."""
     if not pa.types.is_struct(array.type):

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from latewood.clock import to_us
-from latewood.columns import plain_array, read_table, times_from_arrow
+from latewood.columns import plain_array, read_table, table_without_views, times_from_arrow
 from latewood.errors import SchemaError
+from latewood.schema import is_text
 from latewood.users import splitmix, user_keys
 
 
@@ -45,21 +46,31 @@ def split_by_user(requests: Any, *, test: float, validation: float = 0.0, seed: 
     """Split by a hash of `user_id` and seed, each user with all of its requests: the same in every run and every table.
 
     Args: test, validation: shares of the users, which come out as nearly as chance has it.
-    Raises: SchemaError: no such column, or one with nulls; shares that are negative or above 1 together.
+    Raises: SchemaError: no such column, or one with nulls or with what is no user's id; shares that are negative or above
+        1 together.
     """
     table = _table(requests, "user_id")
     if not (test >= 0 and validation >= 0 and test + validation <= 1):
         raise SchemaError(f"test={test!r} and validation={validation!r} are shares of the users: from 0 to 1 together")
-    users = plain_array(table["user_id"])
+    hashed = user_keys(_user_ids(table["user_id"])).hash ^ splitmix(np.array([(int(seed) + 1) % 2**64], np.uint64))
+    # of [0, 1): the test set first, so that another validation leaves it alone
+    share = (splitmix(hashed) >> np.uint64(11)) / 2.0**53
+    return _split(table, share >= test + validation, share < test)
+
+
+def _user_ids(column: pa.ChunkedArray) -> pa.Array:
+    """As a store has them, int64 or strings, whatever their width or layout here."""
+    users = plain_array(column)
     if users.null_count:
         raise SchemaError("column 'user_id' has nulls")
-    if pa.types.is_integer(users.type):
-        users = users.cast(pa.int64())
-    seeded = splitmix(user_keys(users).hash ^ splitmix(np.array([(seed + 1) % 2**64], np.uint64)))
-    share = (
-        seeded >> np.uint64(11)
-    ) / 2.0**53  # of [0, 1): the test set first, so that another validation leaves it alone
-    return _split(table, share >= test + validation, share < test)
+    if is_text(users.type) or (pa.types.is_null(users.type) and not len(users)):
+        return users
+    try:
+        if pa.types.is_integer(users.type):
+            return users.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"column 'user_id' has integers beyond int64: {error}") from None
+    raise SchemaError(f"column 'user_id' is {users.type}; users are integers or strings")
 
 
 def _split(table: pa.Table, train: Any, test: Any) -> Split:
@@ -67,7 +78,7 @@ def _split(table: pa.Table, train: Any, test: Any) -> Split:
 
 
 def _table(requests: Any, name: str) -> pa.Table:
-    table = read_table(requests)
+    table = table_without_views(read_table(requests))
     if name not in table.column_names:
         raise SchemaError(
             f"there is no column {name!r} to split by; columns: {', '.join(table.column_names) or 'none'}"

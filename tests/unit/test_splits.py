@@ -72,3 +72,27 @@ def test_what_makes_no_sense_is_refused() -> None:
             lw.split_by_user(REQUESTS, test=test, validation=validation)
     with pytest.raises(lw.SchemaError, match="'user_id' has nulls"):
         lw.split_by_user(pa.table({"user_id": pa.array([1, None])}), test=0.5)
+
+
+def test_a_split_is_of_users_in_whatever_layout() -> None:
+    names, ages = [f"u{i}" for i in range(60)], list(range(60))
+    texts = [pa.array(names, type_) for type_ in (pa.string(), pa.large_string(), pa.string_view())]
+    numbers = [pa.array(ages, type_) for type_ in (pa.int64(), pa.uint64(), pa.int16())]
+    for arrays in (texts, numbers):
+        layouts = [*arrays, arrays[0].dictionary_encode(), arrays[-1].cast(arrays[0].type).dictionary_encode()]
+        tables = [pa.table({"user_id": users, "request_ts": ages, "row": ages}) for users in layouts]
+        for split, test in ((lw.split_by_user, 0.5), (lw.split_by_time, 30)):
+            one, *others = ([rows(part) for part in split(table, test=test)] for table in tables)
+            assert all(other == one for other in others)
+
+
+def test_what_is_no_user_is_refused() -> None:
+    for users, message in [
+        (pa.array([1, 2**64 - 1], pa.uint64()), "beyond int64"),
+        (pa.array([1.5]), "is double; users are integers or strings"),
+        (pa.array([b"a"]), "is binary"),
+        (pa.array([5], pa.timestamp("us")), "is timestamp"),
+    ]:
+        with pytest.raises(lw.SchemaError, match=message):
+            lw.split_by_user(pa.table({"user_id": users}), test=0.5)
+    assert len(lw.split_by_user(REQUESTS, test=0.5, seed=np.int64(2**63 - 1)).test)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from latewood.columns import one_array
+from latewood.columns import one_array, without_views
 from latewood.errors import SchemaError
 
 
@@ -82,26 +82,7 @@ def _has_offsets(type_: pa.DataType) -> bool:
 
 def plain(schema: pa.Schema) -> pa.Schema:
     """The schema with string views, as polars gives them, as strings: pyarrow cannot take views by row."""
-    fields = [field.with_type(_plain(field.type)) for field in schema]
-    return pa.schema(fields)
-
-
-def _plain(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(type_):
-        return pa.string()
-    if pa.types.is_binary_view(type_):
-        return pa.binary()
-    if pa.types.is_dictionary(type_):
-        return pa.dictionary(type_.index_type, _plain(type_.value_type), type_.ordered)
-    if pa.types.is_struct(type_):
-        return pa.struct([field.with_type(_plain(field.type)) for field in type_])
-    if pa.types.is_list(type_):
-        return pa.list_(type_.value_field.with_type(_plain(type_.value_type)))
-    if pa.types.is_fixed_size_list(type_):
-        return pa.list_(type_.value_field.with_type(_plain(type_.value_type)), type_.list_size)
-    if pa.types.is_large_list(type_):
-        return pa.large_list(type_.value_field.with_type(_plain(type_.value_type)))
-    return type_
+    return pa.schema([field.with_type(without_views(field.type)) for field in schema])
 
 
 def without_fields(table: pa.Table, dropped: Collection[str]) -> pa.Table:
