@@ -26,8 +26,11 @@ from latewood.columns import (
     plain_array,
     plain_from_arrow,
     read_table,
+    table_without_views,
+    timestamps_to_us,
+    with_nulls,
 )
-from latewood.errors import SchemaError
+from latewood.errors import CorruptionError, SchemaError
 from latewood.events import NEVER, Events
 from latewood.histories import HistoryStore, Scan, scan_histories, superseded
 from latewood.lists import is_list
@@ -83,7 +86,7 @@ class Vocab:
         name = (table.schema.metadata or {}).get(b"trait")
         if name is None or table.column_names != ["id", "value", "count"]:
             raise SchemaError(f"not a vocab's table, which says its trait; columns: {', '.join(table.column_names)}")
-        ids, values, counts = (one_array(column) for column in table.columns)
+        ids, values, counts = (plain_array(column) for column in table_without_views(table).columns)
         if ids.to_pylist() != list(range(_FIRST, len(table) + _FIRST)):
             raise SchemaError(f"the ids of a vocab's table count from {_FIRST}, in order")
         return cls(name.decode(), values, counts.to_numpy())
@@ -95,11 +98,14 @@ class Items:
     Args:
         source: a Parquet file, or any Arrow table: a row per item.
         key: the column by which items are known; each value once.
-    Raises: SchemaError: no such column, or a key that is null or there twice.
+    Raises: SchemaError: no such column, or a key that is null or there twice, or of a type that is no key. CorruptionError:
+        a file that cannot be read.
     """
 
     def __init__(self, source: Any, key: str) -> None:
-        table = pq.read_table(source) if isinstance(source, str | Path) else read_table(source)
+        table = table_without_views(_read(source))
+        if repeated := {name for name in table.column_names if table.column_names.count(name) > 1}:
+            raise SchemaError(f"items have two columns {min(repeated)!r}")
         if key not in table.column_names:
             raise SchemaError(f"items have no column {key!r}; they have: {', '.join(table.column_names) or 'none'}")
         self.key, self.table = key, table.combine_chunks()
@@ -128,7 +134,8 @@ class Items:
     def add_to(self, batch: Batch, traits: Sequence[str] | None = None) -> Batch:
         """A batch whose events have their items' traits too. As `Loader(transform=items.add_to)`.
 
-        Raises: SchemaError: the batch lacks the key or has one of the traits already; lists, as key or as trait.
+        Raises: SchemaError: the batch lacks the key or has one of the traits already; lists, as key or as trait; a trait
+            that no batch can hold as numbers, such as dates.
         """
         chosen = self._chosen(traits)
         if taken := [name for name in chosen if name in batch.values]:
@@ -169,22 +176,45 @@ class _ItemTrait(NamedTuple):
 
     @classmethod
     def of(cls, name: str, column: pa.ChunkedArray) -> "_ItemTrait":
-        array, words = one_array(column), None
+        array, words = plain_array(column), None
         if pa.types.is_fixed_size_list(array.type):
-            lists = lists_from_arrow(array, plain_from_arrow)
+            lists = lists_from_arrow(array, lambda items: plain_from_arrow(_without_nulls(name, _numbers(name, items))))
             rows = np.zeros((len(array) + 1, array.type.list_size), lists.items.dtype)
             rows[:-1][lists.lengths > 0] = lists.items.reshape(-1, array.type.list_size)
-            return cls(rows, _with_unknown(lists.mask, len(array)), None, array.type)
+            type_ = pa.list_(_number_type(name, array.type.value_type), array.type.list_size)
+            return cls(rows, _with_unknown(lists.mask, len(array)), None, type_)
         if is_list(array.type):
             raise SchemaError(
                 f"{name!r} has lists of any length, which items cannot add to a batch; choose with traits="
             )
-        if is_text(array.type) or pa.types.is_dictionary(array.type):
-            array = pc.dictionary_encode(plain_array(array))
+        if is_text(array.type) or pa.types.is_dictionary(column.type):
+            array = pc.dictionary_encode(array)
             words, array = array.dictionary, array.indices
+        array = _numbers(name, array)
         values, mask = plain_from_arrow(array)
         type_ = array.type if words is None else words.type
         return cls(np.append(values, np.zeros(1, values.dtype)), _with_unknown(mask, len(array)), words, type_)
+
+
+def _numbers(name: str, array: pa.Array) -> pa.Array:
+    """As a batch can hold it: numbers and truths, and times in µs. Raises: SchemaError: what is none of these."""
+    type_ = _number_type(name, array.type)
+    return array if type_ == array.type else timestamps_to_us(array, name).view(type_)
+
+
+def _without_nulls(name: str, items: pa.Array) -> pa.Array:
+    """Raises: SchemaError: there are some, for which a batch has no mask."""
+    if items.null_count:
+        raise SchemaError(f"{name!r} has lists with null items; a list may be null, its items may not")
+    return items
+
+
+def _number_type(name: str, type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("us", type_.tz)
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_):
+        return type_
+    raise SchemaError(f"{name!r} is {type_}, which a batch cannot hold as numbers; cast it, or choose with traits=")
 
 
 def _with_unknown(mask: NDArray[np.bool_] | None, count: int) -> NDArray[np.bool_]:
@@ -195,21 +225,21 @@ class _Index:
     """Where each of some distinct values stands."""
 
     def __init__(self, name: str, values: pa.Array) -> None:
+        if not _is_key(values.type):
+            raise SchemaError(f"{name!r} is {values.type}; items are known by integers, strings or other plain values")
         if values.null_count or len(pc.unique(values)) < len(values):
             raise SchemaError(f"{name!r} has a null or a value twice; it names items, each once")
         self._name, self._values = name, values
-        self._words: pa.Array | None = None  # the dictionary that was seen last, and where its values stand
-        self._of_words = np.zeros(0, np.int64)
+        # the dictionary that was seen last, and where its values stand: one pair, since loaders' threads share an index
+        self._seen: tuple[pa.Array | None, NDArray[np.int64]] = None, np.zeros(0, np.int64)
 
     def of(self, values: Any) -> NDArray[np.int64]:
         """Where values stand, -1 for null and what is not there. Shapes: (n,) → (n,)."""
-        plain = plain_array(values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values))
-        if plain.type != self._values.type:
-            try:
-                plain = plain.cast(self._values.type)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise SchemaError(f"{self._name!r} is {self._values.type}, not {plain.type}: {error}") from None
-        found = pc.index_in(plain, value_set=self._values, skip_nulls=True)
+        try:
+            plain = plain_array(values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise SchemaError(f"not values of {self._name!r}, which is {self._values.type}: {error}") from None
+        found = pc.index_in(self._as_keys(plain), value_set=self._values, skip_nulls=True)
         return found.fill_null(-1).to_numpy().astype(np.int64)
 
     def of_batch(self, batch: Batch, name: str) -> NDArray[np.int64]:
@@ -217,6 +247,8 @@ class _Index:
         if name not in batch.values:
             raise SchemaError(f"the batch has no {name!r}; it has: {', '.join(batch.values) or 'no traits'}")
         values, mask = batch.values[name].reshape(-1), batch.masks.get(name)
+        if mask is not None and mask.all() and name not in batch.lists:
+            return np.full(len(values), -1)  # a dictionary may have no value then
         if name in batch.dictionaries:
             found = self._table(batch.dictionaries[name])[values] if len(values) else np.zeros(0, np.int64)
         else:
@@ -226,11 +258,52 @@ class _Index:
             found = np.where(np.repeat(mask, len(values) // len(mask)), -1, found)
         return found
 
+    def _as_keys(self, plain: pa.Array) -> pa.Array:
+        """Values as the type of the keys, null where that has no such value. Raises: SchemaError: of another kind."""
+        type_ = self._values.type
+        if plain.type == type_:
+            return plain
+        if not _are_alike(plain.type, type_):
+            raise SchemaError(f"{self._name!r} is {type_}, not {plain.type}")
+        if pa.types.is_integer(type_) and pa.types.is_integer(plain.type):
+            numbers, bounds = plain_from_arrow(plain).values, np.iinfo(type_.to_pandas_dtype())
+            beyond = (numbers < bounds.min) | (numbers > bounds.max)
+            plain = with_nulls(plain, beyond) if beyond.any() else plain
+        try:
+            return plain.cast(type_)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise SchemaError(f"{self._name!r} is {type_}, not {plain.type}: {error}") from None
+
     def _table(self, words: pa.Array) -> NDArray[np.int64]:
         """Kept for the next batch: while a store's dictionary does not grow it is one and the same."""
-        if words is not self._words:
-            self._of_words, self._words = self.of(words), words
-        return self._of_words
+        seen, of_words = self._seen
+        if words is not seen:
+            of_words = self.of(words)
+            self._seen = words, of_words
+        return of_words
+
+
+def _is_key(type_: pa.DataType) -> bool:
+    return pa.types.is_primitive(type_) or is_text(type_) or pa.types.is_binary(type_) or pa.types.is_null(type_)
+
+
+def _are_alike(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether a value of one type may be one of the other: text is no number, however it is spelt."""
+    kinds = (_is_number, is_text, pa.types.is_boolean, pa.types.is_timestamp)
+    return pa.types.is_null(one) or any(kind(one) and kind(other) for kind in kinds)
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_)
+
+
+def _read(source: Any) -> pa.Table:
+    if not isinstance(source, str | Path):
+        return read_table(source)
+    try:
+        return pq.read_table(source)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CorruptionError(f"{source} cannot be read as Parquet: {error}") from error
 
 
 def count_values(store: HistoryStore, name: str, until: int | datetime | None, min_count: int) -> Vocab:

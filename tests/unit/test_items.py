@@ -1,6 +1,7 @@
 """Vocabs against counting by hand, and items against looking each of them up."""
 
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import latewood as lw
+from latewood.batch import Batch
+from latewood.items import Vocab
 from latewood.testing import ManualClock
 
 SCHEMA = lw.Schema(
@@ -191,3 +194,103 @@ def test_bad_items_are_refused() -> None:
         lw.Items(ITEMS, key="color")
     with pytest.raises(lw.SchemaError, match="no trait 'weight'"):
         lw.Items(ITEMS, key="item").look_up([1], traits=["weight"])
+
+
+def one_history(
+    column: list[object], type_: pa.DataType, dictionary: pa.Array | None = None, mask: list[bool] | None = None
+) -> Batch:
+    """A batch of one history with the column `item`."""
+    dtype = np.int32 if dictionary is not None else type_.to_pandas_dtype()
+    masks = {} if mask is None else {"item": np.array(mask, np.bool_)}
+    words = {} if dictionary is None else {"item": dictionary}
+    features, ones = pa.table({"user_id": [1]}), np.ones(1, np.float32)
+    return Batch(
+        np.array([0, len(column)]), {"item": np.array(column, dtype)}, masks, words, ones, features, {"item": type_}
+    )
+
+
+def test_what_a_narrower_type_cannot_hold_is_unknown() -> None:
+    vocab = Vocab("item", pa.array([5, 7], pa.int8()), np.array([2, 1]))
+    for type_ in (pa.int16(), pa.int64(), pa.uint64()):
+        assert vocab.encode(pa.array([7, None, 300, 5], type_)).tolist() == [3, 1, 1, 2]
+    assert vocab.encode_history(one_history([-300, 5], pa.int64())).tolist() == [1, 2]
+    items = lw.Items(pa.table({"item": pa.array([1, 2**63], pa.uint64()), "price": [1, 2]}), key="item")
+    assert items.look_up([-(2**63), 1])["price"].to_pylist() == [None, 1]
+
+
+def test_values_of_another_kind_are_refused() -> None:
+    numbers = Vocab("item", pa.array([1, 5]), np.array([2, 1]))
+    words = Vocab("item", pa.array(["1", "5"]), np.array([2, 1]))
+    for vocab, values in ((numbers, ["5"]), (numbers, [True]), (numbers, [1, "a"]), (words, [5]), (words, [object()])):
+        with pytest.raises(lw.SchemaError, match="'item'"):
+            vocab.encode(values)
+
+
+def test_histories_of_nothing_but_nulls_are_unknown() -> None:
+    """Also where no value was ever stored, so that the dictionary has none; and where no event is left."""
+    vocab, nothing = Vocab("item", pa.array(["a"]), np.array([1])), pa.array([], pa.string())
+    assert vocab.encode_history(one_history([0, 0], pa.string(), nothing, [True, True])).tolist() == [1, 1]
+    assert vocab.encode_history(one_history([], pa.string(), nothing, [])).tolist() == []
+
+
+def test_two_threads_with_dictionaries_of_their_own_share_an_index() -> None:
+    """Before each look at what the index keeps, the other thread has been there."""
+    items = lw.Items(pa.table({"item": ["a", "b"], "price": [1, 2]}), key="item")
+    first, second = (one_history([0], pa.string(), pa.array([word])) for word in "ab")
+    index, others = items._index, [second]
+
+    class Interrupted(type(index)):  # type: ignore[misc]
+        def __getattribute__(self, name: str) -> object:
+            if others:
+                batch = others.pop()
+                items.add_to(batch)
+                others.append(batch)
+            return object.__getattribute__(self, name)
+
+    index.__class__ = Interrupted
+    assert items.add_to(first).values["price"].tolist() == [1]
+
+
+def test_items_come_in_any_layout() -> None:
+    keys, words = ["a", "b", "c"], ["x", None, "y"]
+    text = [pa.array(words, type_) for type_ in (pa.string(), pa.large_string(), pa.string_view())]
+    for key, word in [*zip((pa.array(keys, t.type) for t in text), text, strict=True)]:
+        for column in (word, word.cast(pa.string()).dictionary_encode()):
+            table = pa.table({"item": key, "word": column, "tags": pa.array([["t"]] * 3, pa.list_(key.type))})
+            for source in (table, pa.concat_tables([table.slice(0, 1), table.slice(1)])):
+                items = lw.Items(source, key="item")
+                assert items.look_up(["c", "z", "a"], ["word"])["word"].to_pylist() == ["y", None, "x"]
+                added = items.add_to(one_history([1, 0, 2], pa.string(), pa.array(["b", "c", "z"])), ["word"])
+                assert added.column_to_arrow("word").to_pylist() == ["y", None, None]
+    table = Vocab("item", pa.array(["a"]), np.array([1])).to_arrow()
+    for values in (pa.array(["a"], pa.string_view()), pa.array(["a"]).dictionary_encode()):
+        assert lw.Vocab.from_arrow(table.set_column(1, "value", values)).encode(["b", "a"]).tolist() == [1, 2]
+
+
+def test_times_of_items_are_microseconds() -> None:
+    for unit, there in (("s", 3), ("ns", 3_000_000_000)):
+        table = pa.table({"item": [1], "since": pa.array([there], pa.timestamp(unit, "UTC"))})
+        added = lw.Items(table, key="item").add_to(one_history([1, 2], pa.int64()))
+        assert added.values["since"].tolist() == [3_000_000, 0]
+        assert added.types["since"] == pa.timestamp("us", "UTC")
+
+
+def test_items_that_no_batch_can_hold_are_refused(tmp_path: Path) -> None:
+    batch = one_history([1], pa.int64())
+    for column in (
+        pa.array([date(2020, 1, 1)]),
+        pa.array([b"a"]),
+        pa.array([{"a": 1}]),
+        pa.nulls(1),
+        pa.array([["a"]], pa.list_(pa.string(), 1)),
+        pa.array([[None]], pa.list_(pa.int64(), 1)),
+    ):
+        with pytest.raises(lw.SchemaError, match="'odd'"):
+            lw.Items(pa.table({"item": [1], "odd": column}), key="item").add_to(batch)
+    with pytest.raises(lw.SchemaError, match=r"'item' is list<.*>; items are known by"):
+        lw.Items(pa.table({"item": [[1]]}), key="item")
+    with pytest.raises(lw.SchemaError, match="two columns 'odd'"):
+        lw.Items(pa.table([[1], [2], [3]], ["item", "odd", "odd"]), key="item")
+    (tmp_path / "items.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(lw.CorruptionError, match="cannot be read as Parquet"):
+        lw.Items(tmp_path / "items.parquet", key="item")
