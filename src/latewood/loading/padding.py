@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from latewood.batch import Batch, SharedBatch
 from latewood.columns import plain_from_arrow
 from latewood.errors import SchemaError
+from latewood.loading.steps import whole
 
 SIDES = ("right", "left")
 
@@ -26,13 +27,15 @@ class Padded:
     def of(cls, batch: Batch, layout: str, side: str = "right", width: int | None = None) -> "Padded":
         """Args: width: None: of the longest history; else the newest events are kept.
 
-        Raises: SchemaError: a side that does not exist, or lists of any length, for which no row has a place.
+        Raises: SchemaError: a side or width that does not exist, or lists of any length, for which no row has a place.
         """
         if side not in SIDES:
             raise SchemaError(f"side {side!r} does not exist; these do: {', '.join(map(repr, SIDES))}")
         refuse_lists(batch, layout)
         lengths = batch.lengths
-        width = int(lengths.max(initial=0)) if width is None else width
+        width = int(lengths.max(initial=0)) if width is None else whole("max_len", width)
+        if width < 0:
+            raise SchemaError(f"max_len={width} must be at least 0")
         kept = np.minimum(lengths, width)
         column = np.arange(width)
         present = column < kept[:, None] if side == "right" else column >= width - kept[:, None]
@@ -43,7 +46,14 @@ class Padded:
         return cls(kept, present, newest)
 
     def rows(self, column: NDArray[Any], filling: float) -> NDArray[Any]:
-        """A column in rows. Shapes: (events,) → (n, width); (events, size) → (n, width, size)."""
+        """A column in rows. Shapes: (events,) → (n, width); (events, size) → (n, width, size).
+
+        Raises: SchemaError: a filling that the column's type cannot hold.
+        """
+        if column.dtype.kind in "iu":
+            bounds = np.iinfo(column.dtype)
+            if not (bounds.min <= filling <= bounds.max and filling == int(filling)):
+                raise SchemaError(f"value={filling!r} is to fill a column of {column.dtype}, which cannot hold it")
         rows = np.full((*self.present.shape, *column.shape[1:]), filling, column.dtype)
         rows[self.present] = column[self._kept]
         return rows

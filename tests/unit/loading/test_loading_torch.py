@@ -116,6 +116,21 @@ def test_a_batch_moves_as_one(layout: str) -> None:
     }
 
 
+@pytest.mark.parametrize("value", [-1, 256, 0.5, float("nan"), float("inf")])
+def test_padding_that_a_column_cannot_hold_is_refused(value: float) -> None:
+    batch = make_batch(np.arange(3, dtype=np.uint8))
+    with pytest.raises(SchemaError, match="column of uint8, which cannot hold it"):
+        batch.to_torch("padded", value=value)
+    floats = make_batch(np.arange(3, dtype=np.float32)).to_torch("padded", value=value)
+    assert np.array_equal(floats.values["trait"][0, 1].item(), value, equal_nan=True)
+
+
+@pytest.mark.parametrize("max_len", [-1, 2.5])
+def test_a_width_that_is_none_is_refused(max_len: float) -> None:
+    with pytest.raises(SchemaError, match="max_len"):
+        make_batch(np.arange(3)).to_torch("padded", max_len=max_len)
+
+
 def test_padded_and_nested_refuse_lists_of_any_length() -> None:
     batch = sequences()
     batch.values["tags"], batch.lists["tags"] = np.arange(4), np.array([0, 1, 1, 4, 4, 4])
