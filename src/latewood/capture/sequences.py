@@ -81,13 +81,17 @@ def sequences(
 def target_mask(batch: Batch) -> NDArray[np.bool_]:
     """Which events of a batch are targets, of examples that `lw.sequences` made. Shapes: (offsets[-1],).
 
-    Raises: SchemaError: the batch has no such examples.
+    None of an example of weight 0, with which a loader fills a step up: it counts where it is not repeated.
+    Raises: SchemaError: the batch has no such examples, or has streams, which leave events out.
     """
     if TARGETS not in batch.features.column_names:
         raise SchemaError(f"the examples have no column {TARGETS!r}: lw.sequences makes it")
+    if batch.streams:
+        raise SchemaError("the batch has streams: targets are events of whole sequences")
     lists = one_array(batch.features[TARGETS])
     of_example = lists.offsets.to_numpy()
     kept = np.minimum(np.diff(of_example), batch.lengths)  # the newest, should the history be shorter
+    kept = np.where(batch.weights > 0, kept, 0)
     flags = lists.values.to_numpy(zero_copy_only=False)
     mask = np.zeros(int(batch.offsets[-1]), np.bool_)
     mask[positions(batch.offsets[1:] - kept, kept)] = flags[positions(of_example[1:] - kept, kept)]
@@ -130,7 +134,8 @@ def _cut(
     stops = np.append(starts[1:], len(held))[: len(starts)]
     earlier = np.append(0, np.cumsum(held.event_ts < begins))  # the period is the end of every history
     first = starts + earlier[stops] - earlier[starts]
-    size = max(int((stops - first).max(initial=0)), 1) if chunk is None else chunk
+    longest = max(int((stops - first).max(initial=0)), 1)
+    size = longest if chunk is None else min(chunk, longest)
     counts = -(-(stops - first) // size)
     user = np.repeat(np.arange(len(starts)), counts)
     start = first[user] + (np.arange(len(user)) - offsets_of(counts)[user]) * size

@@ -118,6 +118,29 @@ def test_a_loader_gives_them(made: Made) -> None:
     assert sorted(found) == sorted(whole.values["number"][lw.target_mask(whole)].tolist())
 
 
+def test_over_ranks_each_target_counts_once(made: Made) -> None:
+    examples = lw.sequences(made.store, (BEGINS, ENDS), chunk=40)
+    projection, found = lw.Projection(traits=["number"]), list[int]()
+    for rank in range(3):
+        for batch in lw.Loader(made.store, examples, projection, batch_size=2, rank=rank, world_size=3):
+            found += batch.values["number"][lw.target_mask(batch)].tolist()
+    assert len(examples) % 3  # so that some are repeated, with weight 0
+    whole = lw.Materializer(made.store, projection)(examples)
+    assert sorted(found) == sorted(whole.values["number"][lw.target_mask(whole)].tolist())
+
+
+def test_of_streams_nobody_can_tell_the_targets(made: Made) -> None:
+    projection = lw.Projection(traits=["number"], streams={"even": lw.last(9, lw.col("number") > 50)})
+    batch = lw.Materializer(made.store, projection)(lw.sequences(made.store, (BEGINS, ENDS)))
+    with pytest.raises(lw.SchemaError, match="has streams"):
+        lw.target_mask(batch)
+
+
+def test_a_chunk_may_be_larger_than_any_history(made: Made) -> None:
+    whole = lw.sequences(made.store, (BEGINS, ENDS))
+    assert lw.sequences(made.store, (BEGINS, ENDS), chunk=2**63 - 1).equals(whole)
+
+
 def test_a_period_without_events_has_no_examples(made: Made) -> None:
     assert len(lw.sequences(made.store, (BEGINS, BEGINS))) == 0
     assert len(lw.sequences(made.store, (0, 1))) == 0
