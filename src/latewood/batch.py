@@ -144,7 +144,7 @@ class Batch:
             to fill a short batch up to, with weight 0; `side="right"` and `value=0` of the padding.
         Returns: a `JaxBatch` of `latewood.loading.jax`, a pytree.
         Raises: SchemaError: a history longer than the widest bucket, more examples than rows, lists of any length, or
-            integers past 32 bits while JAX has no others. ImportError: jax is not installed.
+            integers past 32 bits while JAX has no others, but of features, which are left out. ImportError: no jax.
         """
         return _adapter("jax").to_jax(self, **options)
 

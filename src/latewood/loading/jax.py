@@ -1,7 +1,8 @@
 """Batches as JAX arrays. The only import of jax in latewood.
 
 JAX compiles for shapes, so that rows are padded to one of few widths. Unless `jax_enable_x64` is set it has no 64-bit
-types, and would cut integers without a word: those that fit are made 32 bits wide, and others are an error.
+types, and would cut integers without a word: those that fit are made 32 bits wide, and others are an error, in features
+left out: every example has the time of its request, whether a model takes it or not.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ class JaxBatch:
     """Histories in rows of one width L, a pytree. Shapes: lengths, weights (n,); present, values and masks (n, L) each.
 
     Values of lists of one size are (n, L, size). Padding is not null in the masks. Features are those that are numbers,
-    truths or times (as µs) and have no null.
+    truths or times (as µs), have no null and fit.
     """
 
     lengths: jax.Array
@@ -69,7 +70,7 @@ def to_jax(
         {name: filled(name, padded.rows(values, value), value) for name, values in batch.values.items()},
         {name: filled(name, padded.rows(mask, False)) for name, mask in batch.masks.items()},
         filled("weights", batch.weights),
-        {name: filled(name, values) for name, values in numeric_features(batch).items()},
+        {name: filled(name, values) for name, values in numeric_features(batch).items() if _fits(values)},
     )
 
 
@@ -85,11 +86,25 @@ def _width(longest: int, buckets: Sequence[int] | None) -> int:
 
 def _narrowed(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """With integers that JAX does not cut. Raises: SchemaError: some do not fit."""
-    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or jax.config.jax_enable_x64:
+    if not _would_be_cut(array.dtype):
         return array
-    narrow = np.dtype(f"{array.dtype.kind}4")
-    if array.size and not (np.iinfo(narrow).min <= array.min() and array.max() <= np.iinfo(narrow).max):
+    if not _fits(array):
         raise SchemaError(
             f"{name!r} has integers past 32 bits, and JAX no others unless jax_enable_x64 is set: set it, or leave it out"
         )
-    return array.astype(narrow)
+    return array.astype(_narrow(array.dtype))
+
+
+def _fits(array: NDArray[Any]) -> bool:
+    if not _would_be_cut(array.dtype) or not array.size:
+        return True
+    bounds = np.iinfo(_narrow(array.dtype))
+    return bool(bounds.min <= array.min() and array.max() <= bounds.max)
+
+
+def _would_be_cut(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iu" and dtype.itemsize == 8 and not jax.config.jax_enable_x64
+
+
+def _narrow(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(f"{dtype.kind}4")

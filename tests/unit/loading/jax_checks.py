@@ -1,5 +1,7 @@
 """Batches as JAX arrays: rows of few widths, and no integer cut. Run by test_loading_jax.py."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pyarrow as pa
@@ -49,6 +51,19 @@ def test_integers_are_not_cut() -> None:
     jax.config.update("jax_enable_x64", True)
     try:
         assert make_batch([1, 2, 3, 4, 2**40]).to_jax().values["item"].max().item() == 2**40
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def test_features_past_32_bits_are_left_out() -> None:
+    """As the time of its request is, which every example has."""
+    batch = make_batch([1, 2, 3, 4, 5])
+    times = pa.array([1_700_000_000_000_000] * 3, pa.timestamp("us", "UTC"))
+    batch = replace(batch, features=batch.features.append_column("request_ts", times))
+    assert set(batch.to_jax().features) == {"label", "row"}
+    jax.config.update("jax_enable_x64", True)
+    try:
+        assert batch.to_jax().features["request_ts"].tolist() == [1_700_000_000_000_000] * 3
     finally:
         jax.config.update("jax_enable_x64", False)
 

@@ -152,9 +152,7 @@ def test_workers_that_persist_go_on_from_a_state_once(data: tuple[lw.Store, pa.T
         next(steps)
     again = make_loader(data)
     again.load_state_dict(loader.state_dict())
-    batches = torch.utils.data.DataLoader(
-        LoaderDataset(again), batch_size=None, num_workers=2, persistent_workers=True
-    )
+    batches = torch.utils.data.DataLoader(LoaderDataset(again), batch_size=None, num_workers=2, persistent_workers=True)
     found = [[batch.features["number"].tolist() for batch in batches] for _ in range(2)]
     assert found == [of(make_loader(data))[3:], of(make_loader(data))]
 
