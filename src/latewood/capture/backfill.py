@@ -20,7 +20,7 @@ from latewood.capture.examples import make_examples
 from latewood.capture.requests import read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts
-from latewood.errors import ConflictError
+from latewood.errors import ConflictError, SchemaError
 from latewood.mutable import MutableTier
 
 
@@ -43,6 +43,8 @@ def backfill(
     """
     if not hasattr(store, "tier"):
         raise TypeError(f"backfill(store, requests): a {type(store).__name__} is no store; are the two swapped?")
+    if at_once < 1:
+        raise SchemaError(f"at_once={at_once} must be at least 1")
     tier = tier_to_fix(store)
     checked = read_requests(requests, store.schema)
     if len(checked):

@@ -7,6 +7,7 @@ events before a target are not exactly those that an anchor there sees, it is no
 """
 
 from datetime import datetime
+from numbers import Integral
 
 import numpy as np
 import pyarrow as pa
@@ -52,13 +53,14 @@ def sequences(
     Returns: user_id, request_ts (where the example's history ends), `uih`, `recent`, `cutoff`, and of the example's last
         events, those of the period: `targets`, list<bool>, whether each is a target, and `unfit`, how many are none since
         what precedes them is not what a request in their place had seen. `lw.target_mask(batch)` tells them in a batch.
-    Raises: SchemaError: a period that ends before it begins, a chunk below 1. ConflictError: as `lw.backfill`.
+    Raises: SchemaError: a period that ends before it begins, a chunk that is none. ConflictError: as `lw.backfill`.
     """
     begins, ends = (to_us(moment) for moment in targets)
     if begins > ends:
         raise SchemaError(f"the period of targets ends, at {show_ts(ends)}, before it begins, at {show_ts(begins)}")
-    if (chunk is not None and chunk < 1) or min_history < 0:
-        raise SchemaError(f"chunk={chunk} must be at least 1 and min_history={min_history} at least 0")
+    for name, count, least in (("chunk", chunk, 1), ("min_history", min_history, 0), ("at_once", at_once, 1)):
+        if count is not None and (not isinstance(count, Integral) or count < least):
+            raise SchemaError(f"{name}={count!r} must be an integer, and at least {least}")
     fix_the_past(store, ends, f"the period's end, {show_ts(ends)},", complete)
 
     def find(scan: Scan) -> Requests:

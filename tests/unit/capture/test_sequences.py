@@ -149,12 +149,14 @@ def test_a_period_without_events_has_no_examples(made: Made) -> None:
 def test_what_makes_no_sense_is_refused(made: Made) -> None:
     with pytest.raises(lw.SchemaError, match="before it begins"):
         lw.sequences(made.store, (ENDS, BEGINS))
-    for options in ({"chunk": 0}, {"min_history": -1}):
-        with pytest.raises(lw.SchemaError, match="must be at least"):
+    for options in ({"chunk": 0}, {"chunk": 2.5}, {"min_history": -1}, {"at_once": 0}):
+        with pytest.raises(lw.SchemaError, match="at least"):
             lw.sequences(made.store, (BEGINS, ENDS), **options)
     with pytest.raises(lw.ConflictError, match=r"the period's end, .*, is past"):
         lw.sequences(made.store, (BEGINS, 900_000))
     requests = pa.table({"user_id": [1], "request_ts": [ENDS]})
+    with pytest.raises(lw.SchemaError, match="at_once=0"):
+        lw.backfill(made.store, requests, at_once=0)
     batch = lw.Materializer(made.store, lw.Projection())(made.store.capture(requests).columns)
     with pytest.raises(lw.SchemaError, match="no column 'targets'"):
         lw.target_mask(batch)
