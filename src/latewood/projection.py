@@ -45,7 +45,7 @@ class Projection:
             in the order of time, and a column "stream" says which they are in: bit i of it is the i-th stream.
             `Batch.stream(name)` has one of them alone. max_len then cuts what all of them have together.
         scan: with streams, look at the newest this many events and no further; None looks at all.
-    Raises: SchemaError: max_len or scan that is no count, a repeated trait, both traits and groups, or scan without
+    Raises: SchemaError: max_len or scan that is no count, a repeated trait or stream, both traits and groups, or scan without
         streams.
     """
 
@@ -133,12 +133,15 @@ def _count(name: str, value: Any, otherwise: str = "") -> int:
 
 def _checked_streams(streams: Any) -> tuple[tuple[str, Stream], ...]:
     try:
-        named = dict(streams)
+        pairs = list(streams.items() if isinstance(streams, Mapping) else streams)
+        named = dict(pairs)
     except (TypeError, ValueError):
         raise SchemaError(f"streams= maps names to lw.last(...), not {streams!r}") from None
     for name, stream in named.items():
         if not isinstance(name, str) or not isinstance(stream, Stream):
             raise SchemaError(f"stream {name!r} is {stream!r}: make it with lw.last(count, where=...)")
+    if len(named) < len(pairs):
+        raise SchemaError(f"streams {[name for name, _ in pairs]} repeat a name")
     if len(named) > _STREAMS_MAX:
         raise SchemaError(f"there are {len(named)} streams; a projection has {_STREAMS_MAX} at most")
     return tuple(named.items())

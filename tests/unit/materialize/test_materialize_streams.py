@@ -166,6 +166,7 @@ def test_what_makes_no_sense_is_refused(made: Made) -> None:
     for arguments, message in [
         ({"streams": {"a": 5}}, "make it with lw.last"),
         ({"streams": 5}, "streams= maps names"),
+        ({"streams": [("a", lw.last(1)), ("a", lw.last(2))]}, "repeat a name"),
         ({"streams": {f"{i}": lw.last(1) for i in range(64)}}, "64 streams"),
         ({"scan": 5}, "there are none: is max_len meant"),
         ({"scan": -1, "streams": {"a": lw.last(1)}}, "scan is -1"),
