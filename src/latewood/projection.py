@@ -45,7 +45,7 @@ class Projection:
             in the order of time, and a column "stream" says which they are in: bit i of it is the i-th stream.
             `Batch.stream(name)` has one of them alone. max_len then cuts what all of them have together.
         scan: with streams, look at the newest this many events and no further; None looks at all.
-    Raises: SchemaError: max_len or scan that is no count, a repeated trait or stream, both traits and groups, or scan without
+    Raises: SchemaError: max_len or scan that is no count, a trait or stream twice, both traits and groups, or scan without
         streams.
     """
 
