@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from latewood.batch import Batch
 from latewood.columns import Lists
+from latewood.errors import CorruptionError
 from latewood.projection import Projection
 
 
@@ -31,7 +32,7 @@ class Chosen:
 
 
 def choose_events(looked_at: Batch, projection: Projection) -> Chosen:
-    """Choose by the columns that conditions look at."""
+    """Choose by the columns that conditions look at. Raises: CorruptionError: a code without a value."""
     offsets, count = looked_at.offsets, int(looked_at.offsets[-1])
     bits = np.zeros(count, np.int64)
     columns = {name: _to_arrow(looked_at, name) for name in looked_at.values}
@@ -60,4 +61,7 @@ def _to_arrow(batch: Batch, name: str) -> Any:
     column, words = batch.column(name), batch.dictionaries.get(name)
     if words is None or isinstance(column, Lists):
         return batch.column_to_arrow(name)
-    return pa.DictionaryArray.from_arrays(pa.array(column.values, mask=column.mask), words)
+    try:
+        return pa.DictionaryArray.from_arrays(pa.array(column.values, mask=column.mask), words)
+    except (pa.ArrowIndexError, pa.ArrowInvalid) as error:
+        raise CorruptionError(f"trait {name!r} has a code beyond its {len(words)} values: {error}") from None
