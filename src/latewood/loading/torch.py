@@ -350,8 +350,11 @@ def _listed(names: Any) -> str:
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
-    """Without a copy; torch has every dtype of a batch, uint16 to uint64 since 2.3."""
-    return torch.from_numpy(np.ascontiguousarray(array))
+    """Without a copy, but of Arrow's memory, as Fat Rows are read: a tensor may be written to, and that may not.
+
+    torch has every dtype of a batch, uint16 to uint64 since 2.3.
+    """
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 LAYOUTS: dict[str, Callable[..., Any]] = {"jagged": _jagged, "padded": _padded, "nested": _nested, "kjt": _kjt}

@@ -34,6 +34,13 @@ def test_jagged_shares_memory_for_every_dtype(dtype: type) -> None:
     assert tensors.weights.dtype == torch.float32
 
 
+def test_what_must_not_be_written_to_is_copied() -> None:
+    values = np.arange(3)
+    values.flags.writeable = False
+    make_batch(values).to_torch().values["trait"].add_(1)
+    assert values.tolist() == [0, 1, 2]
+
+
 def test_tensors_outlive_the_batch() -> None:
     tensors = make_batch(np.arange(3)).to_torch(layout="jagged")
     assert tensors.values["trait"].tolist() == [0, 1, 2]
