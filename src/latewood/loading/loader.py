@@ -149,11 +149,12 @@ class Loader:
         worker, workers = whole("worker", worker), whole("workers", workers)
         if not 0 <= worker < workers:
             raise SchemaError(f"worker={worker} must be at least 0 and below workers={workers}")
-        dealt = copy(self)
-        dealt._share, dealt._meter = replace(self._share, stride=workers), Meter()
-        dealt._first = min(worker * self._share.step_size, len(self.source))
-        begins = self._place.position if self._resume else 0
-        dealt._place = _Place(self._place.epoch, min(begins + dealt._first, len(self.source)))
+        dealt, stride = copy(self), self._share.stride
+        dealt._share, dealt._meter = replace(self._share, stride=stride * workers), Meter()
+        before = worker * stride * self._share.step_size
+        dealt._first = min(self._first + before, len(self.source))
+        begins = self._place.position if self._resume else self._first
+        dealt._place = _Place(self._place.epoch, min(begins + before, len(self.source)))
         dealt._resume = True
         return dealt
 

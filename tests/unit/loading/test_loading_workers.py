@@ -89,6 +89,12 @@ def test_what_is_dealt_begins_where_the_loader_stood(data: tuple[lw.Store, pa.Ta
     assert before + in_turns([of(again.deal(worker, 2)) for worker in range(2)]) == of(make_loader(data))
 
 
+def test_what_was_dealt_can_be_dealt_again(data: tuple[lw.Store, pa.Table]) -> None:
+    for worker in range(2):
+        part = make_loader(data).deal(worker, 2)
+        assert in_turns([of(part.deal(inner, 3)) for inner in range(3)]) == of(make_loader(data))[worker::2]
+
+
 def test_there_is_no_worker_beyond_the_last(data: tuple[lw.Store, pa.Table]) -> None:
     with pytest.raises(lw.SchemaError, match="worker=2"):
         make_loader(data).deal(2, 2)
