@@ -155,11 +155,11 @@ def backfill_keeps_no_frontier() -> Patches:
 def backfill_of_the_future() -> Patches:
     """Requests past the closed time are answered without a word."""
 
-    def fix(store: Any, tier: LoggedTier, requests: Any, complete: bool) -> None:
-        tier.raise_frontier(min(int(requests.cutoff.max()), tier.state().closed))
+    def fix(store: Any, cutoff: int, what: str, complete: bool) -> None:
+        store.tier.raise_frontier(min(cutoff, store.tier.state().closed))
         store.refresh()
 
-    return [patch("latewood.capture.backfill._fix_the_past", fix)]
+    return [patch("latewood.capture.backfill.fix_the_past", fix)]
 
 
 @mutant("R8", within=50)

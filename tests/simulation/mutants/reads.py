@@ -43,7 +43,7 @@ def anchors_end_at_their_own_place() -> Patches:
     def own(events: Events, first: Any, cutoff: Any) -> Any:
         return np.arange(len(events))
 
-    return [patch("latewood.capture.anchors._ends", own)]
+    return [patch("latewood.capture.anchors.ends_of", own)]
 
 
 @mutant("R2", within=200)
