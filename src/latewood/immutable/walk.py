@@ -28,6 +28,7 @@ from latewood.immutable.desk import (
     NOWHERE,
     ORDINALS,
     SUPERSEDED_AT,
+    TIMES,
     hole_at,
     ingest_at,
     is_visible,
@@ -53,7 +54,7 @@ from latewood.stripes.entries import (
     user_events,
     user_stripes,
 )
-from latewood.stripes.identity import identity
+from latewood.stripes.identity import identity, sum_identities
 from latewood.stripes.layout import DELAY, NEVER_CLEAN, ORDINAL, STRIPE_EVENTS, SUPERSEDED
 from latewood.stripes.stripe import decode_superseded, decode_values, table_at, verify_block
 
@@ -192,13 +193,8 @@ def sum_part(table: Any, user: Any, stripe: Any, key: Any, start: Any, stop: Any
     if decode_rows(table, user, uint64(ORDINAL), stripe, uint64(4), rows, ordinals):
         write_note(desk, DAMAGED, ORDINAL)
         return uint64(0), latest
-    total = uint64(0)
-    for row in range(start, stop):
-        time = time_at(desk, row)
-        ingest = time + ingest_at(desk, row)
-        latest = max(latest, ingest)
-        total += identity(key[0], key[1], time, ingest, ordinal_at(desk, row))
-    return total, latest
+    wide, narrow = start << uint64(3), start << uint64(2)
+    return sum_identities(key, desk + uint64(TIMES) + wide, delays + wide, ordinals + narrow, stop - start, latest)
 
 
 @kernel
