@@ -2,6 +2,7 @@
 
     view              the projection, as the store's schema of now understands it
     logged, recents   what the examples say: pointers and recent events, checked
+    regular           the same of examples as capture writes them, in one go
     suppress          which stored rows the recent events took the place of
     retained          which pointers retention left enough of
     choose            which stored rows and recent events compete for each output

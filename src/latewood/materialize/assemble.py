@@ -26,6 +26,7 @@ from latewood.materialize.split import Parts
 from latewood.stripes.addresses import copy_bytes
 
 Segments = NDArray[np.int64]  # (m, 3)
+NOTHING: Segments = np.zeros((0, 3), np.int64)
 
 
 def assemble(
@@ -47,7 +48,7 @@ def assemble(
     tail_start[parts.owner], tail_base[parts.owner] = parts.tails.start, base[n:]
     # a run may be cut where the tail begins, and each recent can cut one
     segments = np.empty((len(runs.start) + 2 * n + 2 * len(places), 3), np.int64)
-    stored = (candidates.stored_count, runs.offsets, runs.start, runs.before)
+    stored = (candidates.stored_count, runs.offsets, runs.start, candidates.before)
     decoded = (parts.split, parts.heads.start, base, tail_start, tail_base)
     recent = (candidates.recent_stop, candidates.recent_count, place_offsets, places)
     count = _segments(candidates.offsets, stored, decoded, recent, segments)

@@ -11,6 +11,7 @@ is reused.
 
 import sys
 import threading
+from bisect import bisect_left
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ class BufferPool:
     def __init__(self, limit_bytes: int = 1 << 30) -> None:
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._blocks: list[NDArray[np.uint8]] = []
+        self._blocks: list[NDArray[np.uint8]] = []  # by size
+        self._sizes: list[int] = []  # of them
         self._alone = self._references_when_alone() if _counts_exactly() else -1
 
     def empty(self, length: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -55,34 +57,36 @@ class BufferPool:
     @property
     def size_bytes(self) -> int:
         """The memory of all blocks, idle or not."""
-        return sum(block.nbytes for block in self._blocks)
+        return sum(self._sizes)
 
     def _idle(self, size_bytes: int) -> NDArray[np.uint8] | None:
-        best = -1
-        for i in range(len(self._blocks)):
-            size = self._blocks[i].nbytes
-            fits = size_bytes <= size <= _WASTE * size_bytes and (best < 0 or size < self._blocks[best].nbytes)
-            if fits and self._references(self._blocks, i) == self._alone:
-                best = i
-        return self._blocks[best] if best >= 0 else None
+        """The smallest one that is idle and large enough, but not far too large."""
+        for i in range(bisect_left(self._sizes, size_bytes), len(self._sizes)):
+            if self._sizes[i] > _WASTE * size_bytes:
+                break
+            if self._references(self._blocks, i) == self._alone:
+                return self._blocks[i]
+        return None
 
     def _allocate(self, size_bytes: int) -> NDArray[np.uint8]:
         idle = [i for i in range(len(self._blocks)) if self._references(self._blocks, i) == self._alone]
-        idle.sort(key=lambda i: self._blocks[i].nbytes)
-        excess = sum(self._blocks[i].nbytes for i in idle) - self._limit_bytes
+        excess = sum(self._sizes[i] for i in idle) - self._limit_bytes
         dropped = set()
         for i in idle:
             if excess <= 0:
                 break
-            excess -= self._blocks[i].nbytes
+            excess -= self._sizes[i]
             dropped.add(i)
-        self._blocks = [block for i, block in enumerate(self._blocks) if i not in dropped]
+        if dropped:
+            self._blocks = [block for i, block in enumerate(self._blocks) if i not in dropped]
         room = size_bytes + size_bytes // 8  # for the next batch, which may be a little larger
         memory = np.empty(room + _ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % _ALIGNMENT
         # Through a memoryview, so that the aligned part is an array of its own, which views will name as their base.
         block = np.frombuffer(memory.data[start : start + room], np.uint8)
         self._blocks.append(block)
+        self._blocks.sort(key=len)
+        self._sizes = list(map(len, self._blocks))
         return block
 
     @staticmethod

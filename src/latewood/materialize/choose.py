@@ -11,12 +11,13 @@ history is in its first run.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latewood.immutable.resolve import Resolution, Rows, Runs
-from latewood.lists import offsets_of
+from latewood.kernels import kernel
 from latewood.materialize.recents import Recents
 from latewood.materialize.suppress import Hits
 
@@ -27,7 +28,7 @@ NO_LIMIT = np.int64(2**62)
 class Candidates:
     """What competes for the output of n examples.
 
-    Shapes: offsets (n + 1,); merging (k,); all others (n,).
+    Shapes: offsets (n + 1,); before (runs,); merging (k,); all others (n,).
 
     Stored candidates are the rows of an example's runs; `rows` is their hull. Recent candidates are the `recent_count`
     before `recent_stop` in the batch's recents.
@@ -37,9 +38,15 @@ class Candidates:
     rows: Rows
     stored_count: NDArray[np.int64]
     runs: Runs
+    before: NDArray[np.int64]  # the stored candidates of the same example in the runs before each
     recent_stop: NDArray[np.int64]
     recent_count: NDArray[np.int64]
     merging: NDArray[np.int64]  # the examples whose recents do not all follow their stored events
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether every example is one run of stored rows and nothing else."""
+        return len(self.before) == len(self.stored_count) and not self.recent_count.any()
 
 
 def choose(
@@ -49,42 +56,71 @@ def choose(
 
     Args: hits: the stored rows that the recents suppress. max_len: of all outputs, or (n,) of each.
     """
-    limit = np.broadcast_to(NO_LIMIT if max_len is None else np.asarray(max_len, np.int64), resolution.status.shape)
-    resolved = resolution.status == 0
-    stored = np.where(resolved, resolution.count if hits is None else resolution.count - hits.counts, 0)
-    recent = np.where(resolved, np.diff(recents.offsets), 0)
-    offsets = offsets_of(np.minimum(stored + recent, limit))
-    recent_stop, recent_count = recents.offsets[1:], np.minimum(recent, limit)
-    merging = _merging(resolution, recents, stored, recent_stop, recent_count)
-    wanted = np.minimum(stored, limit - recent_count)
-    wanted[merging] = np.minimum(stored[merging], limit[merging])
-    runs = _newest(resolution.runs if hits is None else hits.left_out_of(resolution.runs), wanted)
-    first, last = runs.offsets[:-1], runs.offsets[1:] - 1
-    rows = Rows(resolution.shard, resolution.user, runs.start[first], runs.start[last] + runs.length[last])
-    return Candidates(offsets, rows, wanted, runs, recent_stop, recent_count, merging)
+    n, runs, stored = len(resolution.status), resolution.runs, resolution.count
+    if hits is not None:
+        runs, stored = hits.left_out_of(runs), stored - hits.counts
+    limits = np.array([NO_LIMIT]) if max_len is None else np.atleast_1d(np.asarray(max_len, np.int64))
+    ends, counts = np.empty((2, n + 1), np.int64), np.empty((5, n), np.int64)
+    chosen = np.empty((3, len(runs.start)), np.int64)
+    run_count, merging = _choose(
+        (resolution.status, stored, resolution.last_ts, limits),
+        tuple(runs),
+        (recents.offsets, recents.order),
+        ends,
+        counts,
+        chosen,
+    )
+    start, stop, stored_count, recent_count, merges = counts
+    run_start, run_length, before = chosen[:, :run_count]
+    return Candidates(
+        ends[0],
+        Rows(resolution.shard, resolution.user, start, stop),
+        stored_count,
+        Runs(ends[1], run_start, run_length),
+        before,
+        recents.offsets[1:],
+        recent_count,
+        merges[:merging],
+    )
 
 
-def _merging(
-    resolution: Resolution,
-    recents: Recents,
-    stored: NDArray[np.int64],
-    recent_stop: NDArray[np.int64],
-    recent_count: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """The examples of which some recent candidate does not surely follow the last stored event."""
-    both = np.flatnonzero((recent_count > 0) & (stored > 0))
-    oldest_recent = recents.order[0, recent_stop[both] - recent_count[both]]
-    return both[oldest_recent <= resolution.last_ts[both]]
+@kernel
+def _choose(examples: Any, runs: Any, recents: Any, ends: Any, counts: Any, chosen: Any) -> tuple[int, int]:
+    """`choose`, example by example. Returns: how many runs there are, and how many examples merge.
 
-
-def _newest(runs: Runs, wanted: NDArray[np.int64]) -> Runs:
-    """The newest `wanted` rows of each example. Every example keeps a run, if only an empty one."""
-    if len(runs.start) == len(wanted):
-        return Runs(runs.offsets, runs.start + runs.length - wanted, wanted)
-    counts = np.diff(runs.offsets)
-    cut = np.clip(np.repeat(runs.counts - wanted, counts) - runs.before, 0, runs.length)
-    start, length = runs.start + cut, runs.length - cut
-    kept = length > 0
-    kept[runs.offsets[1:] - 1] = True
-    offsets = np.concatenate([[0], np.cumsum(kept)])[runs.offsets]
-    return Runs(offsets, start[kept], length[kept])
+    Every example keeps a run, if only an empty one.
+    """
+    status, stored_all, last_ts, limits = examples
+    run_offsets, run_start, run_length = runs
+    recent_offsets, order = recents
+    run_count, merging = 0, 0
+    ends[0, 0], ends[1, 0] = 0, 0
+    for i in range(len(status)):
+        limit = limits[i if len(limits) > 1 else 0]
+        is_resolved = status[i] == 0
+        stored = stored_all[i] if is_resolved else 0
+        recent = recent_offsets[i + 1] - recent_offsets[i] if is_resolved else 0
+        recent_count = min(recent, limit)
+        wanted = min(stored, limit - recent_count)
+        if recent_count > 0 and stored > 0 and order[0, recent_offsets[i + 1] - recent_count] <= last_ts[i]:
+            wanted = min(stored, limit)
+            counts[4, merging] = i
+            merging += 1
+        ends[0, i + 1] = ends[0, i] + min(stored + recent, limit)
+        skipped = -wanted  # the oldest rows
+        for run in range(run_offsets[i], run_offsets[i + 1]):
+            skipped += run_length[run]
+        first, before = run_count, 0
+        for run in range(run_offsets[i], run_offsets[i + 1]):
+            cut = min(max(skipped, 0), run_length[run])
+            skipped -= run_length[run]
+            length = run_length[run] - cut
+            if length > 0 or (run + 1 == run_offsets[i + 1] and run_count == first):
+                chosen[0, run_count], chosen[1, run_count], chosen[2, run_count] = run_start[run] + cut, length, before
+                before += length
+                run_count += 1
+        counts[0, i] = chosen[0, first]
+        counts[1, i] = chosen[0, run_count - 1] + chosen[1, run_count - 1]
+        counts[2, i], counts[3, i] = wanted, recent_count
+        ends[1, i + 1] = run_count
+    return run_count, merging

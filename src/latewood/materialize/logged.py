@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from latewood.clock import LATEST_TS
 from latewood.columns import first_row, one_array, plain_array, read_table, take_rows, times_from_arrow
 from latewood.errors import SchemaError
-from latewood.materialize.recents import RECENT, Recents, read_recents, refuse_leaks
+from latewood.materialize.recents import RECENT, Recents, in_order, read_recents, refuse_leaks
+from latewood.materialize.regular import Layout, Regular, layout_of, read_regular
 from latewood.pointer import Pointers
 from latewood.schema import Schema, Trait
 from latewood.users import UserKeys, user_keys
 from latewood.vocabulary import Vocabulary
 
 USER_ID, UIH, CUTOFF = "user_id", "uih", "cutoff"
+_latest_layout: dict[str, tuple[pa.Schema, Schema, tuple[Trait, ...], Layout | None]] = {}  # one: tables come in rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +39,7 @@ class Heads:
     cutoff: NDArray[np.int64]
     recent: pa.Array
     features: pa.Table
+    read: Recents | None = None  # what was read of the recent events on the way, unchecked
 
     def __len__(self) -> int:
         return len(self.pointers)
@@ -56,7 +59,10 @@ class Heads:
             LeakageError: an example that holds what its request could not have seen.
         """
         if scrubbed is None or not scrubbed.any():
-            recents = read_recents(self.recent, traits, vocabulary)
+            if self.read is not None and all(trait.id in self.read.columns for trait in traits):
+                recents = in_order(self.read)
+            else:
+                recents = read_recents(self.recent, traits, vocabulary)
             refuse_leaks(recents, self.pointers, self.cutoff)
         else:
             kept = np.flatnonzero(~scrubbed)
@@ -105,9 +111,10 @@ class Logged:
         )
 
 
-def read_heads(examples: Any, schema: Schema, epoch: bytes) -> Heads:
+def read_heads(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait] | None = None) -> Heads:
     """Read and check a table of examples, but for their recent events.
 
+    Args: traits: those of the recent events that will be wanted, if that is known: they may be read on the way.
     Raises: SchemaError: not such a table. PointerError: a pointer that is none, or of another store.
     """
     table = read_table(examples)
@@ -116,10 +123,25 @@ def read_heads(examples: Any, schema: Schema, epoch: bytes) -> Heads:
         raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(names)}")
     if repeated := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if names.count(name) > 1]:
         raise SchemaError(f"the examples have two columns {repeated[0]!r}")
+    regular = None if traits is None else _read_regular(table, schema, epoch, tuple(traits))
+    if regular is not None:
+        features = table.drop_columns([UIH, RECENT, CUTOFF])
+        recents = Recents(regular.offsets, regular.order, regular.columns)
+        recent = one_array(table[RECENT])
+        return Heads(regular.user_ids, regular.keys, regular.pointers, regular.cutoff, recent, features, recents)
     user_ids = _user_ids(plain_array(table[USER_ID]), schema)
     pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
     cutoff, recent = times_from_arrow(table[CUTOFF], CUTOFF), one_array(table[RECENT])
     return Heads(user_ids, user_keys(user_ids), pointers, cutoff, recent, table.drop_columns([UIH, RECENT, CUTOFF]))
+
+
+def _read_regular(table: pa.Table, schema: Schema, epoch: bytes, traits: tuple[Trait, ...]) -> Regular | None:
+    columns = table.schema
+    known = _latest_layout.get("known")
+    if known is None or known[1:3] != (schema, traits) or not known[0].equals(columns):
+        known = _latest_layout["known"] = (columns, schema, traits, layout_of(columns, schema, traits))
+    layout = known[3]
+    return None if layout is None else read_regular(table, layout, epoch)
 
 
 def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary) -> Logged:

@@ -15,7 +15,7 @@ from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.immutable.resolve import Resolution, Status
 from latewood.lists import offsets_of
-from latewood.materialize.assemble import Segments, assemble
+from latewood.materialize.assemble import NOTHING, Segments, assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates, choose
 from latewood.materialize.decode import WantedColumn, decode, gathered, lists_among
@@ -141,7 +141,7 @@ class Materializer:
         Raises: as calling it, but that what cannot be resolved is not an error before its batch is made.
         """
         store = self._store
-        heads = read_heads(examples, store.schema, store.epoch)
+        heads = read_heads(examples, store.schema, store.epoch, self._view().recent)
         while True:
             reader, resolution = self._look_up(heads)
             known, scrub_ts = self._scrubbed_at(heads.keys)
@@ -304,7 +304,8 @@ class Materializer:
         candidates, places = self._choose(resolved, max_len)
         parts, events = split(candidates, *places), int(candidates.offsets[-1])
         planned = plan(parts, events)
-        segments = assemble(candidates, parts, planned.base, *places)
+        in_place = planned.is_in_place and candidates.are_plain
+        segments = NOTHING if in_place else assemble(candidates, parts, planned.base, *places)
         columns, cost = self._columns(resolved, view, planned, segments, events, events)
         lists = lists_among(columns)
         items = {name: gathered(of, view.list_size(name), _POOL) for name, of in lists.items()}
@@ -322,7 +323,8 @@ class Materializer:
         own = offsets_of(np.where(views, 0, lengths))
         parts = replace(parts, place=np.where(views, NOWHERE, own[:-1]))
         planned = plan(parts, int(own[-1]))
-        segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places)
+        # nothing is copied where everything is a view
+        segments = assemble(replace(candidates, offsets=own), parts, planned.base, *places) if own[-1] else NOTHING
         columns, cost = self._columns(resolved, view, planned, segments, planned.size, int(lengths.sum()))
         self._count(cost)
         starts = np.where(views, planned.base[: len(lengths)], own[:-1])

@@ -44,7 +44,7 @@ def merge_places(
     known_offsets, known = _order_of(reader, rows._replace(start=known_start), verify)
     places = np.empty(offsets[-1], np.int64)
     _places(
-        (merging, candidates.stored_count, candidates.runs.offsets, candidates.runs.start, candidates.runs.before),
+        (merging, candidates.stored_count, candidates.runs.offsets, candidates.runs.start, candidates.before),
         (known_start, known_offsets, known),
         (candidates.recent_stop, candidates.recent_count, recents.order),
         places,

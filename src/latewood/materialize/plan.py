@@ -39,6 +39,7 @@ class Plan:
     ranges: Ranges
     base: NDArray[np.int64]
     size: int  # elements of the decoded buffer: the output, then scratch
+    is_in_place: bool  # whether every stretch is decoded where it belongs
 
 
 def plan(parts: Parts, size: int) -> Plan:
@@ -51,12 +52,15 @@ def plan(parts: Parts, size: int) -> Plan:
     if t:
         rows = Rows(*map(np.concatenate, zip(parts.heads, parts.tails, strict=True)))
         place = np.concatenate([place, np.full(t, NOWHERE, np.int64)])
-    order = _by_start(rows)
     columns, base = np.empty((5, n + t), np.int64), np.zeros(n + t, np.int64)
     slots = np.full(1 << (2 * (n + t)).bit_length(), -1, np.int64)
+    count = _apart(tuple(rows), place, n, slots, columns, base)
+    if is_in_place := count >= 0:
+        return Plan(Ranges.of(columns[:, :count]), base, size, is_in_place)
+    slots[:] = -1
     newer = np.full(n + t, -1, np.int64)
-    count, size = _share(order, tuple(rows), place, n, size, slots, newer, columns, base)
-    return Plan(Ranges(*(column[:count] for column in columns)), base, int(size))
+    count, size = _share(_by_start(rows), tuple(rows), place, n, size, slots, newer, columns, base)
+    return Plan(Ranges.of(columns[:, :count]), base, int(size), is_in_place)
 
 
 def _by_start(rows: Rows) -> NDArray[np.int64]:
@@ -64,6 +68,28 @@ def _by_start(rows: Rows) -> NDArray[np.int64]:
     if len(rows.stop) and rows.stop.max() >= 1 << _ROW_BITS:
         return np.lexsort((-rows.stop, rows.start))
     return np.argsort((rows.start << _ROW_BITS) - rows.stop)  # one sort instead of two
+
+
+@kernel
+def _apart(rows: Any, place: Any, heads: int, slots: Any, columns: Any, base: Any) -> int:
+    """One range per stretch, where no user has two and all have a place, as in most batches of independent examples.
+
+    Returns: the number of ranges, or -1 where some might share or need scratch.
+    """
+    shard, user, start, stop = rows
+    count = 0
+    for i in range(len(start)):
+        if stop[i] <= start[i]:
+            continue
+        slot = _slot_of(slots, shard, user, heads, i)
+        if slots[slot] >= 0 or place[i] < 0:
+            return -1
+        slots[slot] = i
+        columns[0, count], columns[1, count] = shard[i], user[i]
+        columns[2, count], columns[3, count], columns[4, count] = start[i], stop[i], place[i]
+        base[i] = place[i]
+        count += 1
+    return count
 
 
 @kernel

@@ -112,7 +112,7 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     order[2] = _ordinals(flat["ordinal"])
     columns = {trait.id: _trait_column(flat.get(trait.label), order.shape[1], trait, vocabulary) for trait in traits}
     supersedes = read_places(lists[SUPERSEDES]) if SUPERSEDES in lists else None
-    return _in_order(Recents(offsets, order, columns, supersedes))
+    return in_order(Recents(offsets, order, columns, supersedes))
 
 
 def _require(wanted: Sequence[str], lists: Collection[str]) -> None:
@@ -160,7 +160,7 @@ def _ordinals(array: pa.Array) -> NDArray[np.int64]:
     return array.to_numpy().astype(np.int64, copy=False)
 
 
-def _in_order(recents: Recents) -> Recents:
+def in_order(recents: Recents) -> Recents:
     """Sort each example's recents by the total order, if they are not."""
     if not len(recents) or _sorted(recents.offsets, recents.order):
         return recents

@@ -111,8 +111,15 @@ def probe(uuid: str) -> str:
 
 def check_key(key: str) -> str:
     """The key itself. Raises: ValueError: it has an empty or dotted segment, a backslash or a control character."""
-    dotted = any(not segment or segment.startswith(".") for segment in key.split("/"))
-    if dotted or "\\" in key or not key.isprintable():
+    if (
+        not key
+        or key[0] in "./"
+        or key[-1] == "/"
+        or "//" in key
+        or "/." in key
+        or "\\" in key
+        or not key.isprintable()
+    ):
         raise ValueError(f"{key!r} is not an object key: segments are not empty, and no dot leads one")
     return key
 

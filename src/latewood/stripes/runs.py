@@ -69,6 +69,14 @@ class Ranges:
     target: NDArray[np.int64]
     _matrix: NDArray[np.int64] | None = field(default=None, init=False, repr=False, compare=False)
 
+    @classmethod
+    def of(cls, matrix: NDArray[np.int64]) -> "Ranges":
+        """Those of a matrix. Shapes: (5, ranges)."""
+        matrix = np.ascontiguousarray(matrix)
+        ranges = cls(*matrix)
+        object.__setattr__(ranges, "_matrix", matrix)
+        return ranges
+
     def __len__(self) -> int:
         return len(self.shard)
 

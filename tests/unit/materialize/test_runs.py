@@ -4,8 +4,9 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given
 
-from latewood.immutable.resolve import Runs
-from latewood.materialize.choose import _newest
+from latewood.immutable.resolve import Resolution, Runs
+from latewood.materialize.choose import choose
+from latewood.materialize.recents import Recents
 from latewood.materialize.suppress import Hits
 
 ROWS = st.lists(st.sets(st.integers(0, 40), max_size=30).map(sorted), max_size=6)
@@ -36,8 +37,15 @@ def rows_in(runs: Runs) -> list[list[int]]:
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_newest_rows(users: list[list[int]], random: st.DataObject) -> None:
     wanted = [random.randint(0, len(rows)) for rows in users]  # type: ignore[attr-defined]
-    newest = _newest(runs_of(users), np.array(wanted, np.int64))
-    assert rows_in(newest) == [rows[len(rows) - n :] for rows, n in zip(users, wanted, strict=True)]
+    n, runs = len(users), runs_of(users)
+    none, no_recents = np.zeros(n, np.int64), Recents(np.zeros(n + 1, np.int64), np.zeros((3, 0), np.int64), {})
+    resolution = Resolution(
+        none, none, none, none, runs.counts, runs, none, none.astype(np.uint8), none, none.astype(np.uint64)
+    )
+    chosen = choose(resolution, None, no_recents, np.array(wanted, np.int64))
+    assert rows_in(chosen.runs) == [rows[len(rows) - count :] for rows, count in zip(users, wanted, strict=True)]
+    assert chosen.before.tolist() == chosen.runs.before.tolist()
+    assert np.diff(chosen.offsets).tolist() == wanted
 
 
 @given(ROWS, st.randoms(use_true_random=False))

@@ -1,0 +1,299 @@
+"""Examples that are as capture wrote them: read in one go, from the memory that Arrow hands out.
+
+Nearly every table of examples has the very columns that capture and backfill write, in their types and without a null.
+Column by column, Arrow and numpy need some hundred calls to read it, which costs more than looking its pointers up. So
+Arrow gives the addresses of all buffers, by its C data interface, and a kernel checks and copies what they hold.
+
+Any other table is for the readers of `logged` and `recents`, which take all there is and say what is wrong with it: here
+nothing is an error, only not regular.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import int64, uint64
+from numpy.typing import NDArray
+
+from latewood.clock import EARLIEST_TS, LATEST_TS
+from latewood.columns import Column, TraitColumn
+from latewood.events import PLACE
+from latewood.kernels import kernel
+from latewood.materialize.suppress import SUPERSEDES
+from latewood.pointer import POINTER_TYPE, Pointers
+from latewood.schema import Schema, Trait
+from latewood.stripes.addresses import copy_bytes, load_i32, load_i64, load_u8, load_u64, store_u8
+from latewood.users import UserKeys, splitmix, user_keys
+
+# struct ArrowArray of the C data interface: ten words.
+_WORDS, _RELEASE = 10, 8
+_NULL_COUNT, _OFFSET, _BUFFERS, _CHILDREN = 8, 16, 40, 48  # its length comes first
+_Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_IRREGULAR = -1
+_splitmix = kernel(splitmix)
+# A column of times as the kernel numbers them, by row of `times`.
+_WATERMARK, _START_TS, _END_TS, _LENGTHS, _CUTOFF = range(5)
+
+
+class Regular(NamedTuple):
+    """n examples. Shapes: user_ids, keys, cutoff (n,); offsets (n + 1,), order (3, r), columns (r,) as of `Recents`."""
+
+    user_ids: pa.Array
+    keys: UserKeys
+    pointers: Pointers
+    cutoff: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
+    columns: dict[int, TraitColumn]
+
+
+class Layout(NamedTuple):
+    """Where in a record batch of some schema the columns are that kernels read."""
+
+    user_id: int
+    kernel: NDArray[np.int64]  # the places of uih, recent and cutoff, then those of lists in recent
+    traits: tuple[tuple[int, np.dtype[Any], int], ...]  # the id of each trait, its dtype, and where its list is
+    has_supersedes: bool  # its list is the last one then
+
+
+def layout_of(columns: pa.Schema, schema: Schema, traits: Sequence[Trait]) -> Layout | None:
+    """Where everything is; None if a column or type is not as capture writes it, or a trait is not a plain value."""
+    names = columns.names
+    if any(names.count(name) != 1 for name in ("user_id", "uih", "recent", "cutoff")):
+        return None
+    uih, recent, cutoff = (columns.field(name).type for name in ("uih", "recent", "cutoff"))
+    if not _are_pointers(uih) or not _is_time(cutoff) or columns.field("user_id").type != schema.user_id:
+        return None
+    lists = (
+        {field.name: (place, field.type) for place, field in enumerate(recent)} if pa.types.is_struct(recent) else {}
+    )
+    if not lists or len(lists) != recent.num_fields or not all(pa.types.is_list(type_) for _, type_ in lists.values()):
+        return None
+    if any(name not in lists for name in PLACE) or any(trait.label not in lists for trait in traits):
+        return None
+    items = {name: type_.value_type for name, (_, type_) in lists.items()}
+    if not (_is_time(items["event_ts"]) and _is_time(items["ingest_ts"]) and items["ordinal"] == pa.int32()):
+        return None
+    if any(trait.coded or trait.is_list or items[trait.label] != trait.type for trait in traits):
+        return None
+    wanted = [*PLACE, *(trait.label for trait in traits)]
+    has_supersedes = SUPERSEDES in lists
+    places = [lists[name][0] for name in ([*wanted, SUPERSEDES] if has_supersedes else wanted)]
+    tops = [names.index(name) for name in ("uih", "recent", "cutoff")]
+    of_traits = tuple((trait.id, trait.dtype, lists[trait.label][0]) for trait in traits)
+    return Layout(names.index("user_id"), np.array(tops + places, np.int64), of_traits, has_supersedes)
+
+
+def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | None:
+    """The examples of a table of that layout; None if they are not regular after all."""
+    batches = table.to_batches()
+    if len(batches) != 1 or not len(batches[0]):
+        return None
+    batch, n = batches[0], len(batches[0])
+    user_ids = batch.column(layout.user_id)
+    if user_ids.null_count:
+        return None
+    times, offsets = np.empty((5, n), np.int64), np.empty(n + 1, np.int64)
+    end_ties, checksum = np.empty(n, np.int32), np.empty(n, np.uint64)
+    is_number = pa.types.is_integer(user_ids.type)
+    keys = UserKeys(np.empty(n, np.uint64), np.zeros(n, np.uint64)) if is_number else user_keys(user_ids)
+    with _exported(batch) as address:
+        count = _read_heads(
+            address,
+            layout.kernel,
+            layout.has_supersedes,
+            np.frombuffer(epoch, np.uint64),
+            times,
+            end_ties,
+            checksum,
+            offsets,
+        )
+        if count == _IRREGULAR:
+            return None
+        if is_number:
+            _hash_ids(address, layout.user_id, keys.hash)
+        order = np.empty((3, count), np.int64)
+        values = [np.empty(count, dtype) for _, dtype, _ in layout.traits]
+        if count:
+            outputs = np.array(
+                [
+                    (place, out.itemsize if out.dtype != np.bool_ else 0, out.ctypes.data)
+                    for (*_, place), out in zip(layout.traits, values, strict=True)
+                ],
+                np.uint64,
+            ).reshape(-1, 3)
+            if not _read_recents(address, layout.kernel, order, outputs):
+                return None
+    columns: dict[int, TraitColumn] = {
+        trait: Column(out, None) for (trait, *_), out in zip(layout.traits, values, strict=True)
+    }
+    pointers = Pointers(epoch, times[_WATERMARK], times[_START_TS], times[_END_TS], end_ties, times[_LENGTHS], checksum)
+    return Regular(user_ids, keys, pointers, times[_CUTOFF], offsets, order, columns)
+
+
+@contextmanager
+def _exported(batch: pa.RecordBatch) -> Iterator[int]:
+    """The address of a batch as the C data interface has it, as long as it is needed."""
+    array = np.zeros(_WORDS, np.uint64)
+    address = array.ctypes.data
+    batch._export_to_c(address)
+    try:
+        yield address
+    finally:
+        _Release(int(array[_RELEASE]))(address)
+
+
+def _are_pointers(type_: pa.DataType) -> bool:
+    """Whether a struct has the fields of a pointer in their order, whatever it says of nulls."""
+    if not pa.types.is_struct(type_) or [field.name for field in type_] != [field.name for field in POINTER_TYPE]:
+        return False
+    return all(
+        _is_time(field.type) if _is_time(wanted.type) and wanted.name != "length" else field.type == wanted.type
+        for field, wanted in zip(type_, POINTER_TYPE, strict=True)
+    )
+
+
+def _is_time(type_: pa.DataType) -> bool:
+    return bool(type_ == pa.int64() or (pa.types.is_timestamp(type_) and type_.unit == "us"))
+
+
+@kernel
+def _child(array: Any, place: Any) -> Any:
+    return load_u64(load_u64(array + uint64(_CHILDREN)) + uint64(place) * uint64(8))
+
+
+@kernel
+def _buffer(array: Any, number: Any) -> Any:
+    return load_u64(load_u64(array + uint64(_BUFFERS)) + uint64(number) * uint64(8))
+
+
+@kernel
+def _offset(array: Any) -> Any:
+    return uint64(load_i64(array + uint64(_OFFSET)))
+
+
+@kernel
+def _may_have_nulls(array: Any) -> Any:
+    """A count of -1 is one that nobody has made yet."""
+    return load_i64(array + uint64(_NULL_COUNT)) != 0 and _buffer(array, 0) != uint64(0)
+
+
+@kernel
+def _is_possible(time: Any) -> Any:
+    return EARLIEST_TS <= time <= LATEST_TS
+
+
+@kernel
+def _read_heads(
+    batch: Any, layout: Any, has_supersedes: Any, epoch: Any, times: Any, end_ties: Any, checksum: Any, offsets: Any
+) -> Any:
+    """Check and copy all but the recent events. Returns: how many of those there are, or _IRREGULAR."""
+    n = times.shape[1]
+    uih, recent, cutoff = _child(batch, layout[0]), _child(batch, layout[1]), _child(batch, layout[2])
+    if _may_have_nulls(uih) or _may_have_nulls(recent) or _may_have_nulls(cutoff):
+        return _IRREGULAR
+    for place in range(7):
+        if _may_have_nulls(_child(uih, place)):
+            return _IRREGULAR
+    first = _offset(uih)
+    epochs = _child(uih, 0)
+    at = _buffer(epochs, 1) + (first + _offset(epochs)) * uint64(16)
+    for _ in range(n):
+        if load_u64(at) != epoch[0] or load_u64(at + uint64(8)) != epoch[1]:
+            return _IRREGULAR
+        at += uint64(16)
+    for k in range(5):  # watermark, start_ts, end_ts, length; and the cutoff
+        column = cutoff if k == _CUTOFF else _child(uih, 5 if k == _LENGTHS else k + 1)
+        skipped = _offset(column) if k == _CUTOFF else first + _offset(column)
+        at = _buffer(column, 1) + skipped * uint64(8)
+        for i in range(n):
+            times[k, i] = load_i64(at + uint64(i) * uint64(8))
+            if k != _LENGTHS and not _is_possible(times[k, i]):
+                return _IRREGULAR
+    ties, sums = _child(uih, 4), _child(uih, 6)
+    ties_at = _buffer(ties, 1) + (first + _offset(ties)) * uint64(4)
+    sums_at = _buffer(sums, 1) + (first + _offset(sums)) * uint64(8)
+    for i in range(n):
+        end_ties[i] = load_i32(ties_at + uint64(i) * uint64(4))
+        checksum[i] = load_u64(sums_at + uint64(i) * uint64(8))
+        if end_ties[i] < 0 or end_ties[i] > times[_LENGTHS, i]:
+            return _IRREGULAR
+    lists = len(layout) - 3
+    for k in range(lists):
+        column = _child(recent, layout[3 + k])
+        if _may_have_nulls(column):
+            return _IRREGULAR
+        at = _buffer(column, 1) + (_offset(recent) + _offset(column)) * uint64(4)
+        begin = load_i32(at)
+        if has_supersedes and k == lists - 1:
+            if load_i32(at + uint64(n) * uint64(4)) != begin:
+                return _IRREGULAR
+            continue
+        for i in range(n + 1):
+            end = load_i32(at + uint64(i) * uint64(4)) - begin
+            if k == 0:
+                offsets[i] = end
+                if end < 0 or (i and end < offsets[i - 1]):
+                    return _IRREGULAR
+            elif offsets[i] != end:
+                return _IRREGULAR
+    return int64(offsets[n])
+
+
+@kernel
+def _hash_ids(batch: Any, place: Any, hashes: Any) -> None:
+    """`user_keys` of a column of integers without nulls."""
+    column = _child(batch, place)
+    at = _buffer(column, 1) + _offset(column) * uint64(8)
+    for i in range(len(hashes)):
+        hashes[i] = _splitmix(load_u64(at + uint64(i) * uint64(8)))
+
+
+@kernel
+def _read_recents(batch: Any, layout: Any, order: Any, outputs: Any) -> Any:
+    """Copy the recent events, which are there. Returns: whether they are regular.
+
+    Shapes: order (3, r); outputs (traits, 3): the place of a trait's list, the bytes of a value (0: bits), where to.
+    """
+    recent, count = _child(batch, layout[1]), order.shape[1]
+    for k in range(3):
+        column, skipped = _values(recent, layout[3 + k], count)
+        if column == uint64(0):
+            return False
+        at = _buffer(column, 1)
+        for j in range(count):
+            if k == 2:
+                order[k, j] = load_i32(at + (skipped + uint64(j)) * uint64(4))
+            else:
+                order[k, j] = load_i64(at + (skipped + uint64(j)) * uint64(8))
+                if not _is_possible(order[k, j]):
+                    return False
+    for k in range(len(outputs)):
+        column, skipped = _values(recent, outputs[k, 0], count)
+        if column == uint64(0):
+            return False
+        at, itemsize, out = _buffer(column, 1), outputs[k, 1], outputs[k, 2]
+        if itemsize:
+            copy_bytes(out, at + skipped * itemsize, uint64(count) * itemsize)
+        else:
+            for j in range(count):
+                bit = skipped + uint64(j)
+                store_u8(out + uint64(j), (load_u8(at + (bit >> uint64(3))) >> (bit & uint64(7))) & uint64(1))
+    return True
+
+
+@kernel
+def _values(recent: Any, place: Any, count: Any) -> Any:
+    """The values of a list of recent events, and how many of them lie before the first example's.
+
+    Instead of values with a null, or fewer than `count`: 0.
+    """
+    column = _child(recent, place)
+    begin = load_i32(_buffer(column, 1) + (_offset(recent) + _offset(column)) * uint64(4))
+    values = _child(column, 0)
+    if begin < 0 or load_i64(values) < begin + count or _may_have_nulls(values):
+        return uint64(0), uint64(0)
+    return values, uint64(begin) + _offset(values)

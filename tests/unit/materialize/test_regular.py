@@ -1,0 +1,145 @@
+"""Examples as capture writes them, read at once, against the readers that take any table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+
+from latewood.errors import SchemaError
+from latewood.materialize.logged import Logged, read_heads
+from latewood.pointer import Pointers
+from latewood.schema import TIME_TYPE, Schema
+
+EPOCH = bytes(range(16))
+SCHEMA = Schema(
+    user_id=pa.int64(),
+    traits=pa.schema([
+        ("item", pa.int64()), ("like", pa.bool_()), ("price", pa.float32()), ("tiny", pa.int8()), ("word", pa.string()),
+    ]),
+)  # fmt: skip
+PLAIN = [SCHEMA[name] for name in ("item", "like", "price", "tiny")]
+LATE = 2**50
+
+
+def table_of(counts: list[int]) -> pa.Table:
+    """Examples with so many recent events, each with other values."""
+    n, total = len(counts), sum(counts)
+    at, offsets = np.arange(n), pa.array(np.cumsum([0, *counts]), pa.int32())
+    pointers = Pointers(
+        EPOCH, at + 1, at - 7, at + LATE, (at % 3).astype(np.int32), at + 2, at.astype(np.uint64) << np.uint64(50)
+    )
+    times = np.arange(total) + 2**40
+    lists = {
+        "event_ts": pa.array(times).view(TIME_TYPE),
+        "ingest_ts": pa.array(times + 5).view(TIME_TYPE),
+        "ordinal": pa.array(np.arange(total), pa.int32()),
+        "item": pa.array(np.arange(total) * 3 - 1, pa.int64()),
+        "word": pa.array([str(i) for i in range(total)], pa.string()),
+        "like": pa.array(np.arange(total) % 3 == 0),
+        "price": pa.array(np.arange(total) / 7, pa.float32()),
+        "tiny": pa.array(np.arange(total) % 100 - 50, pa.int8()),
+    }
+    fields = [pa.ListArray.from_arrays(offsets, values) for values in lists.values()]
+    recent = pa.StructArray.from_arrays(fields, names=list(lists))
+    cutoff = pa.array(at + 2**45).view(TIME_TYPE)
+    ids = pa.array(at * 1_000_003 - 5, pa.int64())
+    return pa.table(
+        {"label": pa.array(at), "user_id": ids, "uih": pointers.to_arrow(), "recent": recent, "cutoff": cutoff}
+    )
+
+
+def read(table: pa.Table, *, at_once: bool) -> tuple[Logged, bool]:
+    """The examples, and whether their recent events were read on the way."""
+    vocabulary: Any = None  # of which plain values need nothing
+    heads = read_heads(table, SCHEMA, EPOCH, PLAIN if at_once else None)
+    return heads.read_recents(PLAIN, vocabulary), heads.read is not None
+
+
+def require_same(left: Logged, right: Logged) -> None:
+    assert left.user_ids.equals(right.user_ids)
+    for mine, theirs in zip(left.keys, right.keys, strict=True):
+        assert mine.tolist() == theirs.tolist()
+    for name in ("watermark", "start_ts", "end_ts", "end_ties", "length", "checksum"):
+        mine, theirs = getattr(left.pointers, name), getattr(right.pointers, name)
+        assert mine.dtype == theirs.dtype
+        assert mine.tolist() == theirs.tolist()
+    assert left.cutoff.tolist() == right.cutoff.tolist()
+    assert left.recents.offsets.tolist() == right.recents.offsets.tolist()
+    assert left.recents.order.tolist() == right.recents.order.tolist()
+    for trait in PLAIN:
+        mine, theirs = left.recents.columns[trait.id], right.recents.columns[trait.id]
+        assert mine.dtype == theirs.dtype
+        assert mine[0].tobytes() == theirs[0].tobytes()
+    assert left.features.equals(right.features)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.data())
+def test_regular_examples_are_the_same_read_at_once(counts: list[int], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(counts) - 1))
+    table = table_of(counts).slice(start, data.draw(st.integers(1, len(counts) - start)))
+    mine, was_read = read(table, at_once=True)
+    assert was_read
+    require_same(mine, read(table, at_once=False)[0])
+
+
+def changed(name: str, change: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Table], pa.Table]:
+    """A table with another list in `recent`."""
+
+    def change_table(table: pa.Table) -> pa.Table:
+        recent = table["recent"].combine_chunks()
+        names = [field.name for field in recent.type]
+        fields = [change(recent.field(i)) if names[i] == name else recent.field(i) for i in range(len(names))]
+        place = table.column_names.index("recent")
+        return table.set_column(place, "recent", pa.StructArray.from_arrays(fields, names=names))
+
+    return change_table
+
+
+def in_chunks(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table.slice(0, 1), table.slice(1)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_chunks,
+        changed("item", lambda column: column.cast(pa.large_list(pa.int64()))),
+        changed("tiny", lambda column: column.cast(pa.list_(pa.int16()))),
+        changed("event_ts", lambda column: column.cast(pa.list_(pa.timestamp("ns", "UTC")))),
+    ],
+)
+def test_any_other_table_is_read_all_the_same(change: Callable[[pa.Table], pa.Table]) -> None:
+    table = table_of([2, 0, 3])
+    mine, was_read = read(change(table), at_once=True)
+    assert not was_read
+    require_same(mine, read(table, at_once=False)[0])
+
+
+def test_recents_out_of_order_are_sorted() -> None:
+    def turn_around(column: pa.Array) -> pa.Array:
+        return pa.array([row[::-1] for row in column.to_pylist()], column.type)
+
+    table = table_of([4, 1])
+    for name in ("event_ts", "ingest_ts", "ordinal", "item", "like", "price", "tiny"):
+        table = changed(name, turn_around)(table)
+    mine, was_read = read(table, at_once=True)
+    assert was_read
+    require_same(mine, read(table_of([4, 1]), at_once=False)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("event_ts", lambda column: pa.array([[1, None], [], [1, 2, 3]], column.type), "has a null in row 1"),
+        ("price", lambda column: pa.array([[1.0], [], [1, 2, 3]], column.type), "differ in length"),
+        ("ordinal", lambda column: pa.array([[1, 2], None, [1, 2, 3]], column.type), "has a null in row 1"),
+        ("ingest_ts", lambda column: pa.array([[2**62, 0], [], [1, 2, 3]], column.type), "outside the years"),
+    ],
+)
+def test_what_is_wrong_is_said_by_the_others(name: str, change: Any, message: str) -> None:
+    with pytest.raises(SchemaError, match=message):
+        read(changed(name, change)(table_of([2, 0, 3])), at_once=True)
