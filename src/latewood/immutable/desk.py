@@ -32,19 +32,29 @@ from latewood.immutable.places import (
 )
 from latewood.kernels import kernel
 from latewood.stripes.addresses import load_i32, load_i64, load_u8, load_u64, store_u64
-from latewood.stripes.entries import table_field
+from latewood.stripes.entries import entry_has_reference, entry_offset, is_constant, table_field
 from latewood.stripes.identity import run_identities, sum_identities
-from latewood.stripes.layout import DELAY, EVENT_TS, NEVER_CLEAN, ORDINAL, STRIPE_EVENTS, STRIPE_FIRST_TS, SUPERSEDED
+from latewood.stripes.layout import (
+    DELAY,
+    EVENT_TS,
+    NEVER_CLEAN,
+    ORDINAL,
+    PAYLOAD,
+    STRIPE_EVENTS,
+    STRIPE_FIRST_TS,
+    SUPERSEDED,
+)
 from latewood.stripes.stripe import decode_superseded, decode_values, sum_steps, verify_block
 
 # Whole rows are written, and running sums begin with 0. Not a power of two: the parts would fall on each other in caches.
 _ROOM = STRIPE_EVENTS + 16
 TIMES, DELAYS, ORDINALS, SUPERSEDED_AT, SUMS, STEPS, HOLES, NOTE = (8 * _ROOM * part for part in range(8))  # in bytes
-DAMAGED, OF_TABLE, OF_USER, OF_STRIPE, LIES, LEVEL, HAS_SUPERSEDED = range(7)
+DAMAGED, OF_TABLE, OF_USER, OF_STRIPE, LIES, LEVEL, HAS_SUPERSEDED, ALIKE = range(8)
 _BARE, _WHOLE, _ASKED, _SUMMED = range(4)  # levels: times; all columns; a sum was asked for; running sums lie there
 NOWHERE = -1
 FIRST_NOTE = NOTE // 8
-_OTHER = NOTE + 8 * (HAS_SUPERSEDED + 1)  # room for a place
+_ALIKE_FIELDS = 2  # of a column: whether its rows are all alike, and what they are
+_OTHER = NOTE + 8 * (ALIKE + _ALIKE_FIELDS * (ORDINAL + 1))  # room for a place
 WORDS = _OTHER // 8 + PLACE_WORDS
 
 
@@ -174,16 +184,28 @@ def lay_out_columns(place: Any, desk: Any) -> Any:
         return events
     if is_broken(place, DELAY, desk) or is_broken(place, ORDINAL, desk):
         return uint64(0)
-    _decode(place, DELAY, uint64(8), desk + uint64(DELAYS))
-    _decode(place, ORDINAL, uint64(4), desk + uint64(ORDINALS))
+    _decode(place, DELAY, uint64(8), desk + uint64(DELAYS), desk)
+    _decode(place, ORDINAL, uint64(4), desk + uint64(ORDINALS), desk)
     write_note(desk, LEVEL, _WHOLE)
     return events
 
 
 @kernel
-def _decode(place: Any, column: Any, itemsize: Any, out: Any) -> None:
-    events = placed(place, EVENTS)
-    decode_values(placed(place, TABLE), entry_at(place, column), events, itemsize, uint64(0), events, out)
+def _decode(place: Any, column: Any, itemsize: Any, out: Any, desk: Any) -> None:
+    """A whole column to its room on the desk.
+
+    Where all its values are alike, as delays often are and ordinals nearly always, chances are that they lie there already.
+    """
+    table, entry, events = placed(place, TABLE), entry_at(place, column), placed(place, EVENTS)
+    field, is_alike = uint64(ALIKE) + uint64(_ALIKE_FIELDS) * uint64(column), is_constant(entry)
+    if is_alike:
+        value = load_u64(table_field(table, PAYLOAD) + entry_offset(entry)) if entry_has_reference(entry) else uint64(0)
+        if noted(desk, field) == 1 and uint64(noted(desk, field + uint64(1))) == value:
+            return
+        write_note(desk, field + uint64(1), value)
+        events = uint64(STRIPE_EVENTS)  # for whatever stripe comes next
+    write_note(desk, field, is_alike)
+    decode_values(table, entry, events, itemsize, uint64(0), events, out)
 
 
 @kernel
@@ -225,7 +247,10 @@ def sum_rows(place: Any, seed: Any, first: Any, last: Any, desk: Any) -> Any:
         write_note(desk, LEVEL, _ASKED)
         if uint64(2) * (last - first) <= events:
             return _sum_part(seed, first, last, desk)
-        return of_all - _sum_part(seed, uint64(0), first, desk) - _sum_part(seed, last, events, desk)
+        others = _sum_part(seed, last, events, desk)
+        if first:  # hardly ever: requests begin where the history does
+            others += _sum_part(seed, uint64(0), first, desk)
+        return of_all - others
     sums = desk + uint64(SUMS)
     if noted(desk, LEVEL) == _ASKED:
         run_identities(seed, desk + uint64(TIMES), desk + uint64(DELAYS), desk + uint64(ORDINALS), events, sums)

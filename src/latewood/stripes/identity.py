@@ -7,6 +7,7 @@ changes.
 
 # ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,19 @@ def _shifted(builder: Any, row: Any, lanes: int) -> Any:
     return builder.shuffle_vector(row, _each(0), ir.Constant(ir.VectorType(I32, _LANES), order))
 
 
+def _later(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.icmp_signed(">", one, other), one, other)
+
+
+def _folded(builder: Any, row: Any, join: Any) -> Any:
+    """All lanes of a row joined to one, half and half."""
+    for lanes in (4, 2, 1):
+        order = [(lane + lanes) % _LANES for lane in range(_LANES)]
+        turned = builder.shuffle_vector(row, row, ir.Constant(ir.VectorType(I32, _LANES), order))
+        row = join(row, turned)
+    return builder.extract_element(row, I32(0))
+
+
 @intrinsic
 def sum_identities(typing_context: Any, seed: Any, times: Any, delays: Any, ordinals: Any, count: Any) -> Any:
     """The sum of the identities of `count` events of a user, given by the seed.
@@ -120,10 +134,7 @@ def sum_identities(typing_context: Any, seed: Any, times: Any, delays: Any, ordi
             hashes = _hash_columns(builder, of_user, columns, loop.index)
             wanted = builder.select(_is_wanted(builder, count, loop.index), hashes, _each(0))
             builder.store(builder.add(builder.load(total), wanted), total)
-        sums, result = builder.load(total), I64(0)
-        for lane in range(_LANES):
-            result = builder.add(result, builder.extract_element(sums, I32(lane)))
-        return result
+        return _folded(builder, builder.load(total), builder.add)
 
     return types.uint64(*[types.uint64] * 5), generate
 
@@ -164,13 +175,9 @@ def latest_of(typing_context: Any, times: Any, delays: Any, count: Any) -> Any:
         with cgutils.for_range(builder, _row_count(builder, count)) as loop:
             ingest = builder.add(_load(builder, times, loop.index, _ROW), _load(builder, delays, loop.index, _ROW))
             known = builder.load(latest)
-            later = builder.and_(builder.icmp_signed(">", ingest, known), _is_wanted(builder, count, loop.index))
-            builder.store(builder.select(later, ingest, known), latest)
-        lanes = [builder.extract_element(builder.load(latest), I32(lane)) for lane in range(_LANES)]
-        result = lanes[0]
-        for lane in lanes[1:]:
-            result = builder.select(builder.icmp_signed(">", lane, result), lane, result)
-        return result
+            wanted = _is_wanted(builder, count, loop.index)
+            builder.store(builder.select(wanted, _later(builder, ingest, known), known), latest)
+        return _folded(builder, builder.load(latest), partial(_later, builder))
 
     return types.int64(*[types.uint64] * 3), generate
 
