@@ -220,7 +220,7 @@ def _near(rng: Rng, times: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def _fresh_desk(memory: Memory) -> NDArray[np.int64]:
-    found = memory.desk.array(np.int64, desk.FIRST_NOTE + 5)
+    found = memory.desk.array(np.int64, desk.WORDS)
     found[:] = desk.NOWHERE
     return found
 

@@ -2,24 +2,29 @@
 
 Requests come in any order over a store that no cache holds, so that each would wait for memory again and again: for the
 records of its stripes, for the entries of the one it ends in, and for that stripe's bytes, which only the entries name.
-Asked for in that order, each some requests earlier than the next, they are there when the walk arrives.
+Asked for in that order, each some requests earlier than the next, they are there when the walk arrives. Requests that
+end in the same stripe, one after the other, ask once.
 """
 
 from typing import Any
 
 from numba import uint64
 
+from latewood.immutable.places import (
+    ENTRY,
+    ENTRY_STEP,
+    IS_NEW,
+    PLACE_BYTES,
+    STRIPE,
+    TABLE,
+    UNTIL,
+    mark_of,
+    placed,
+    record_of,
+)
 from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u64, prefetch
-from latewood.stripes.entries import (
-    block_index,
-    entry_offset,
-    first_entry,
-    stripe_record,
-    table_field,
-    until_record,
-    user_record,
-)
+from latewood.stripes.entries import entry_offset, table_field, user_record
 from latewood.stripes.layout import (
     DELAY,
     EVENT_TS,
@@ -29,43 +34,67 @@ from latewood.stripes.layout import (
     STRIPES,
     USER_BYTES,
     USER_FIRST_STRIPE,
-    VERIFIED,
 )
-from latewood.stripes.stripe import table_at
 
-_RECORDS, _INDEX, _BYTES = 8, 8, 3  # how many requests ahead
+RECORDS = 8  # requests ahead
+_INDEX, _BYTES = 8, 3  # likewise
 _LINE = 64
-_LINES = ((EVENT_TS, 5), (DELAY, 4), (ORDINAL, 1))  # cache lines of a usual stripe
+_MOST = 640  # bytes of a column: of the rest the processor knows by then
 
 
 @kernel
-def records(tables: Any, shard: Any, user: Any, i: Any) -> None:
-    """Before the search for request i's end: the records where it starts to look."""
-    i += _RECORDS
-    if i < len(user) and user[i] >= 0:
-        table = table_at(tables, shard[i])
-        record = user_record(table, uint64(user[i])) + uint64(USER_FIRST_STRIPE)
-        first, end = load_u64(record), load_u64(record + uint64(USER_BYTES))
-        stripes = table_field(table, STRIPES)
-        prefetch(stripes + (end - uint64(1)) * uint64(STRIPE_BYTES))
-        prefetch(stripes + ((first + end) >> uint64(1)) * uint64(STRIPE_BYTES))
+def records(table: Any, user: Any) -> None:
+    """Before the search for a request's end: the records where it starts to look."""
+    record = user_record(table, user) + uint64(USER_FIRST_STRIPE)
+    first, end = load_u64(record), load_u64(record + uint64(USER_BYTES))
+    stripes = table_field(table, STRIPES)
+    prefetch(stripes + (end - uint64(1)) * uint64(STRIPE_BYTES))
+    prefetch(stripes + ((first + end) >> uint64(1)) * uint64(STRIPE_BYTES))
 
 
 @kernel
-def end_stripe(tables: Any, shard: Any, user: Any, stripes: Any, i: Any) -> None:
+def ends(places: Any, i: Any, count: Any) -> None:
     """Before request i is walked: of the stripe it ends in, the index of a later one and the bytes of a nearer one."""
-    later, nearer = i + _INDEX, i + _BYTES
-    if later < len(user) and stripes[later] > uint64(0):
-        table, u, stripe = table_at(tables, shard[later]), uint64(user[later]), stripes[later] - uint64(1)
-        prefetch(until_record(table, u, stripe))
-        prefetch(stripe_record(table, u, uint64(0)))
-        for column in range(uint64(ORDINAL + 1)):
-            prefetch(first_entry(table, u, column) + stripe * uint64(8))
-            prefetch(table_field(table, VERIFIED) + block_index(table, u, column, stripe))
-    if nearer < len(user) and stripes[nearer] > uint64(0):
-        table, u, stripe = table_at(tables, shard[nearer]), uint64(user[nearer]), stripes[nearer] - uint64(1)
-        for column, lines in _LINES:
-            entry = load_u64(first_entry(table, u, uint64(column)) + stripe * uint64(8))
-            at = table_field(table, PAYLOAD) + entry_offset(entry)
-            for line in range(uint64(lines)):
-                prefetch(at + line * uint64(_LINE))
+    later, nearer = i + uint64(_INDEX), i + uint64(_BYTES)
+    if later < count:
+        place = places + later * uint64(PLACE_BYTES)
+        if placed(place, IS_NEW):
+            _index(place)
+    if nearer < count:
+        place = places + nearer * uint64(PLACE_BYTES)
+        if placed(place, IS_NEW):
+            _bytes(place)
+
+
+@kernel
+def _index(place: Any) -> None:
+    entry, step = placed(place, ENTRY), placed(place, ENTRY_STEP)
+    prefetch(entry)
+    prefetch(entry + step * uint64(DELAY))
+    prefetch(entry + step * uint64(ORDINAL))
+    prefetch(mark_of(place, EVENT_TS))
+    prefetch(mark_of(place, ORDINAL))
+    prefetch(placed(place, UNTIL))
+    if placed(place, STRIPE):
+        prefetch(record_of(place, uint64(0)))
+
+
+@kernel
+def _bytes(place: Any) -> None:
+    entry, step = placed(place, ENTRY), placed(place, ENTRY_STEP)
+    payload = table_field(placed(place, TABLE), PAYLOAD)
+    _column(payload, entry)
+    _column(payload, entry + step * uint64(DELAY))
+    _column(payload, entry + step * uint64(ORDINAL))
+
+
+@kernel
+def _column(payload: Any, entry: Any) -> None:
+    """Stripes lie back to back: each ends where the next begins."""
+    start = entry_offset(load_u64(entry))
+    size = min(entry_offset(load_u64(entry + uint64(8))) - start, uint64(_MOST))
+    at = payload + start
+    end = at + size
+    while at < end:
+        prefetch(at)
+        at += uint64(_LINE)

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.clock import EARLIEST_TS
 from latewood.events import NO_TIE
 from latewood.immutable import desk as desks
 from latewood.immutable import walk
+from latewood.immutable.places import PLACE_WORDS
 from latewood.lists import offsets_of, take_runs
 from latewood.pointer import Pointers
 from latewood.stripes import Tables
@@ -39,7 +39,7 @@ class Status(IntEnum):
     UNKNOWN_USER = walk.UNKNOWN_USER  # the pointer means events, the generation has none of this user
     SHORT = walk.SHORT  # fewer visible events than `length`, or ties than `end_ties`
     CHECKSUM = walk.CHECKSUM  # as many as expected, but not the same ones
-    NEWER = 4  # the pointer's watermark is past the generation's: read a newer generation
+    NEWER = walk.NEWER  # the pointer's watermark is past the generation's: read a newer generation
     EXPIRED = 5  # fewer visible events than `length`, in a generation where retention took some
     SCRUBBED = 6  # the user was scrubbed after the example was made; whoever knows the scrubs says so
 
@@ -168,7 +168,7 @@ def measure(
     requests = (_plain(end_ts, np.int64), _each(watermark, n), ingest, ordinal)
     out = (measured.start_ts, measured.end_ties, measured.length, measured.checksum, measured.stored_before)
     desk = desks.new_desk()
-    walk.measure(tables.rows, tuple(keys), tuple(located), requests, out, desk)
+    walk.measure(tables.rows, tuple(keys), tuple(located), requests, out, _places(n), desk)
     _check(tables, desk)
     return measured
 
@@ -181,42 +181,39 @@ def resolve(
     Args: expired: whether retention ever took events from it.
     Raises: CorruptionError: a block on the way is damaged.
     """
-    status = np.where(pointers.watermark > watermark, np.uint8(Status.NEWER), np.uint8(Status.OK))
     times = (_plain(column, np.int64) for column in (pointers.watermark, pointers.start_ts, pointers.end_ts))
     ties, length = _plain(pointers.end_ties, np.int32), _plain(pointers.length, np.int64)
     columns = (*times, ties, length, _plain(pointers.checksum, np.uint64))
-    found, runs = _find_meant(tables, keys, located, columns, status, expired)
-    if runs.offsets[-1] > len(runs.start):  # more runs than there was room for
-        found, runs = _find_meant(tables, keys, located, columns, status, expired, int(runs.offsets[-1]))
-    status, start, stop, count, checksum, last_ts = found
+    n = len(length)
+    status, out, offsets = np.empty(n, np.uint8), np.empty((walk.FINDINGS, n), np.int64), np.empty(n + 1, np.int64)
+    places, room = _places(n), _RUNS * n
+    while True:
+        runs, desk = np.empty((2, room), np.int64), desks.new_desk()
+        walk.resolve(
+            tables.rows,
+            tuple(keys),
+            tuple(located),
+            columns,
+            watermark,
+            expired,
+            status,
+            out,
+            offsets,
+            runs,
+            places,
+            desk,
+        )
+        _check(tables, desk)
+        needed = int(offsets[n])
+        if needed <= room:
+            break
+        room = needed
+    start, stop, given, last_ts, found, checksum = out
     if expired:
-        missing = np.isin(status, (Status.UNKNOWN_USER, Status.SHORT)) & (count < pointers.length)
+        missing = ((status == Status.UNKNOWN_USER) | (status == Status.SHORT)) & (found < pointers.length)
         status[missing] = Status.EXPIRED
-    given = np.where(stop > start, count, 0)
-    return Resolution(*located, start, stop, given, runs, last_ts, status, count, checksum)
-
-
-_Found = tuple[NDArray[np.uint8], Any, Any, Any, Any, Any]
-
-
-def _find_meant(
-    tables: Tables,
-    keys: UserKeys,
-    located: Located,
-    pointers: tuple[NDArray[Any], ...],
-    status: NDArray[np.uint8],
-    expired: bool,
-    room: int | None = None,
-) -> tuple[_Found, Runs]:
-    """The kernel's answer: status, start, stop, count, checksum, last_ts; and the runs, of which there may be too many."""
-    n = len(status)
-    start, stop, count = (np.zeros(n, np.int64) for _ in range(3))
-    found = status.copy(), start, stop, count, np.zeros(n, np.uint64), np.full(n, EARLIEST_TS - 1)
-    offsets, runs = np.zeros(n + 1, np.int64), np.empty((2, _RUNS * n if room is None else room), np.int64)
-    desk = desks.new_desk()
-    walk.resolve(tables.rows, tuple(keys), tuple(located), pointers, expired, found, offsets, runs, desk)
-    _check(tables, desk)
-    return found, Runs(offsets, *runs[:, : offsets[-1]])
+    meant = Runs(offsets, runs[0, :needed], runs[1, :needed])
+    return Resolution(*located, start, stop, given, meant, last_ts, status, found, checksum.view(np.uint64))
 
 
 def find_rows(
@@ -234,11 +231,16 @@ def find_rows(
     Raises: CorruptionError: a block on the way is damaged.
     """
     n = len(event_ts)
-    places = tuple(_plain(column, np.int64) for column in (event_ts, ingest_ts, ordinal))
+    events = tuple(_plain(column, np.int64) for column in (event_ts, ingest_ts, ordinal))
     limit, out, desk = _each(walk.ANY if watermark is None else watermark, n), np.empty(n, np.int64), desks.new_desk()
-    walk.find_rows(tables.rows, tuple(located), places, limit, out, desk)
+    walk.find_rows(tables.rows, tuple(located), events, limit, out, _places(n), desk)
     _check(tables, desk)
     return out
+
+
+def _places(n: int) -> NDArray[np.uint64]:
+    """Room for the places of n requests' ends. Not made in the kernels, as the desk."""
+    return np.empty((n, PLACE_WORDS), np.uint64)
 
 
 def _plain(array: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
@@ -255,7 +257,7 @@ def _check(tables: Tables, desk: NDArray[np.int64]) -> None:
     """Raise what a kernel noted: the block that it could not trust."""
     note = desk[desks.FIRST_NOTE :]
     if note[desks.DAMAGED] != desks.NOWHERE:
-        fields = (desks.TABLE, desks.USER, desks.STRIPE, desks.DAMAGED)
+        fields = (desks.OF_TABLE, desks.OF_USER, desks.OF_STRIPE, desks.DAMAGED)
         table, user, stripe, column = (int(note[field]) for field in fields)
         shard = (table - tables.rows.ctypes.data) // tables.rows.strides[0]
         raise tables.damage(shard, user, column, stripe)

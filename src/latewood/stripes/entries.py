@@ -21,6 +21,7 @@ from latewood.stripes.layout import (
     MODE_SHIFT,
     NULLS,
     OFFSET_BITS,
+    PACKED,
     POSITIONS,
     RAW,
     SCALED,
@@ -46,6 +47,10 @@ _MODE_MASK = (1 << MODE_BITS) - 1
 _WIDTH_MASK = (1 << WIDTH_BITS) - 1
 _EXCEPTIONS_MASK = (1 << EXCEPTIONS_BITS) - 1
 _SIZE_CODE_MASK = (1 << SIZE_CODE_BITS) - 1
+# The fields of a PACKED entry that let values differ from each other, above its offset.
+_VARYING = (
+    _MODE_MASK << MODE_SHIFT | _WIDTH_MASK << WIDTH_SHIFT | _EXCEPTIONS_MASK << EXCEPTIONS_SHIFT | 1 << HAS_NULLS_SHIFT
+) >> OFFSET_BITS
 
 
 @kernel
@@ -81,6 +86,12 @@ def entry_has_nulls(entry: Any) -> Any:
 @kernel
 def entry_has_reference(entry: Any) -> Any:
     return (entry >> uint64(HAS_REFERENCE_SHIFT)) & uint64(1)
+
+
+@kernel
+def is_constant(entry: Any) -> Any:
+    """Whether all that a stripe holds is a reference, if any: every value is that, or 0. Not of event_ts, nor of nulls."""
+    return (entry >> uint64(OFFSET_BITS)) & uint64(_VARYING) == uint64(PACKED << (MODE_SHIFT - OFFSET_BITS))
 
 
 @kernel

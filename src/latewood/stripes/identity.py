@@ -7,6 +7,7 @@ changes.
 
 # ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from latewood.kernels import intrinsic, kernel
-from latewood.stripes.addresses import I32, I64, load_i32, load_i64, pointer
+from latewood.stripes.addresses import I32, I64, pointer
 from latewood.stripes.unpack import splat
 from latewood.users import UserKeys
 
@@ -25,13 +26,25 @@ _ONE, _INGEST = 0x94D049BB133111EB, 0xD6E8FEB86659FD93
 _TWO, _ORDINAL = 0xA0761D6478BD642F, 0xE7037ED1A0B428DB
 _LAST = 0x8EBC6AF09C88C6E3
 _LANES = 8  # identities at a time
+_ROW, _NARROW_ROW = ir.VectorType(I64, _LANES), ir.VectorType(I32, _LANES)
+
+
+@kernel
+def seed_of(user_hash: Any, check: Any) -> Any:
+    """What a user's key gives to the identities of all events of that user, uint64."""
+    return uint64(user_hash) ^ (uint64(check) * uint64(_CHECK))
 
 
 @kernel
 def identity(user_hash: Any, check: Any, event_ts: Any, ingest_ts: Any, ordinal: Any) -> Any:
     """One event's identity, for kernels. Any integer types; returns uint64."""
-    h = uint64(user_hash) ^ (uint64(check) * uint64(_CHECK))
-    h += uint64(int64(event_ts)) * uint64(_EVENT)
+    return seeded_identity(seed_of(user_hash, check), event_ts, ingest_ts, ordinal)
+
+
+@kernel
+def seeded_identity(seed: Any, event_ts: Any, ingest_ts: Any, ordinal: Any) -> Any:
+    """`identity`, given the user's seed."""
+    h = uint64(seed) + uint64(int64(event_ts)) * uint64(_EVENT)
     h ^= h >> uint64(32)
     h = h * uint64(_ONE) + uint64(int64(ingest_ts)) * uint64(_INGEST)
     h ^= h >> uint64(29)
@@ -41,64 +54,132 @@ def identity(user_hash: Any, check: Any, event_ts: Any, ingest_ts: Any, ordinal:
     return h ^ (h >> uint64(29))
 
 
+# Columns as vectors. Left to itself, numba would gather every value from its address.
+
+
+def _each(value: int) -> Any:
+    return ir.Constant(_ROW, [value] * _LANES)
+
+
+def _load(builder: Any, address: Any, index: Any, type_: Any) -> Any:
+    """Row number `index` of a column."""
+    at = builder.add(address, builder.mul(index, I64(_LANES * type_.element.width // 8)))
+    return builder.load(pointer(builder, at, type_), align=1)
+
+
+def _hash_row(builder: Any, seed: Any, time: Any, ingest: Any, ordinal: Any) -> Any:
+    """`seeded_identity` of a row of events."""
+
+    def folded(value: Any, bits: int) -> Any:
+        return builder.xor(value, builder.lshr(value, _each(bits)))
+
+    h = folded(builder.add(seed, builder.mul(time, _each(_EVENT))), 32)
+    h = folded(builder.add(builder.mul(h, _each(_ONE)), builder.mul(ingest, _each(_INGEST))), 29)
+    h = folded(builder.add(builder.mul(h, _each(_TWO)), builder.mul(ordinal, _each(_ORDINAL))), 32)
+    return folded(builder.mul(h, _each(_LAST)), 29)
+
+
+def _hash_columns(builder: Any, seed: Any, columns: Any, index: Any) -> Any:
+    """The identities of row number `index` of events, whose times, delays and ordinals lie in columns."""
+    times, delays, ordinals = columns
+    time = _load(builder, times, index, _ROW)
+    ingest = builder.add(time, _load(builder, delays, index, _ROW))
+    ordinal = builder.sext(_load(builder, ordinals, index, _NARROW_ROW), _ROW)
+    return _hash_row(builder, seed, time, ingest, ordinal)
+
+
+def _row_count(builder: Any, count: Any) -> Any:
+    """How many rows `count` events reach into."""
+    return builder.lshr(builder.add(count, I64(_LANES - 1)), I64(_LANES.bit_length() - 1))
+
+
+def _is_wanted(builder: Any, count: Any, index: Any) -> Any:
+    """Of each lane of row number `index`, whether it is one of `count` events."""
+    left = builder.sub(count, builder.mul(index, I64(_LANES)))
+    return builder.icmp_signed("<", ir.Constant(_ROW, list(range(_LANES))), splat(builder, left, _ROW))
+
+
+def _shifted(builder: Any, row: Any, lanes: int) -> Any:
+    """A row moved up by some lanes, zeros below."""
+    order = [_LANES] * lanes + list(range(_LANES - lanes))
+    return builder.shuffle_vector(row, _each(0), ir.Constant(ir.VectorType(I32, _LANES), order))
+
+
+def _later(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.icmp_signed(">", one, other), one, other)
+
+
+def _folded(builder: Any, row: Any, join: Any) -> Any:
+    """All lanes of a row joined to one, half and half."""
+    for lanes in (4, 2, 1):
+        order = [(lane + lanes) % _LANES for lane in range(_LANES)]
+        turned = builder.shuffle_vector(row, row, ir.Constant(ir.VectorType(I32, _LANES), order))
+        row = join(row, turned)
+    return builder.extract_element(row, I32(0))
+
+
 @intrinsic
-def _sum_rows(typing_context: Any, seed: Any, times: Any, delays: Any, ordinals: Any, groups: Any, latest: Any) -> Any:
-    """`sum_identities` of whole groups of events. Left to itself, numba would gather every value from its address."""
-    row, narrow_row = ir.VectorType(I64, _LANES), ir.VectorType(I32, _LANES)
+def sum_identities(typing_context: Any, seed: Any, times: Any, delays: Any, ordinals: Any, count: Any) -> Any:
+    """The sum of the identities of `count` events of a user, given by the seed.
+
+    Args: times, delays, ordinals: where their columns lie, of int64, int64 and int32. Up to 7 more values of each are read,
+        and make no difference.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        seed, times, delays, ordinals, groups, latest = arguments
-        of_user = splat(builder, seed, row)
-        total = cgutils.alloca_once_value(builder, ir.Constant(row, [0] * _LANES))
-        newest = cgutils.alloca_once_value(builder, splat(builder, latest, row))
+        seed, *columns, count = arguments
+        of_user = splat(builder, seed, _ROW)
+        total = cgutils.alloca_once_value(builder, _each(0))
+        with cgutils.for_range(builder, _row_count(builder, count)) as loop:
+            hashes = _hash_columns(builder, of_user, columns, loop.index)
+            wanted = builder.select(_is_wanted(builder, count, loop.index), hashes, _each(0))
+            builder.store(builder.add(builder.load(total), wanted), total)
+        return _folded(builder, builder.load(total), builder.add)
 
-        def load(address: Any, index: Any, type_: Any) -> Any:
-            at = builder.add(address, builder.mul(index, I64(_LANES * type_.element.width // 8)))
-            return builder.load(pointer(builder, at, type_), align=1)
-
-        def times_each(value: Any, factor: int) -> Any:
-            return builder.mul(value, ir.Constant(row, [factor] * _LANES))
-
-        def folded(value: Any, bits: int) -> Any:
-            return builder.xor(value, builder.lshr(value, ir.Constant(row, [bits] * _LANES)))
-
-        with cgutils.for_range(builder, groups) as loop:
-            time = load(times, loop.index, row)
-            ingest = builder.add(time, load(delays, loop.index, row))
-            ordinal = builder.sext(load(ordinals, loop.index, narrow_row), row)
-            h = folded(builder.add(of_user, times_each(time, _EVENT)), 32)
-            h = folded(builder.add(times_each(h, _ONE), times_each(ingest, _INGEST)), 29)
-            h = folded(builder.add(times_each(h, _TWO), times_each(ordinal, _ORDINAL)), 32)
-            h = folded(times_each(h, _LAST), 29)
-            builder.store(builder.add(builder.load(total), h), total)
-            known = builder.load(newest)
-            builder.store(builder.select(builder.icmp_signed(">", ingest, known), ingest, known), newest)
-        sums, maxima = builder.load(total), builder.load(newest)
-        result, most = I64(0), builder.extract_element(maxima, I32(0))
-        for lane in range(_LANES):
-            result = builder.add(result, builder.extract_element(sums, I32(lane)))
-            candidate = builder.extract_element(maxima, I32(lane))
-            most = builder.select(builder.icmp_signed(">", candidate, most), candidate, most)
-        return context.make_tuple(builder, signature.return_type, [result, most])
-
-    return types.Tuple((types.uint64, types.int64))(*[types.uint64] * 5, types.int64), generate
+    return types.uint64(*[types.uint64] * 5), generate
 
 
-@kernel
-def sum_identities(key: Any, times: Any, delays: Any, ordinals: Any, count: Any, latest: Any) -> Any:
-    """The sum of the identities of `count` events of a user, and the latest of their ingest times and `latest`.
+@intrinsic
+def run_identities(
+    typing_context: Any, seed: Any, times: Any, delays: Any, ordinals: Any, count: Any, sums: Any
+) -> Any:
+    """Likewise the sums of the first 0, 1, …, `count` of them, to `sums`, where up to 7 more values are written."""
 
-    Args: key: the user's hash and check. times, delays, ordinals: where their columns lie, of int64, int64 and int32.
-    """
-    seed, groups = uint64(key[0]) ^ (uint64(key[1]) * uint64(_CHECK)), count // uint64(_LANES)
-    total, latest = _sum_rows(seed, times, delays, ordinals, groups, latest)
-    for i in range(groups * uint64(_LANES), count):
-        at = uint64(i) << uint64(3)
-        time = load_i64(times + at)
-        ingest = time + load_i64(delays + at)
-        latest = max(latest, ingest)
-        total += identity(key[0], key[1], time, ingest, load_i32(ordinals + (at >> uint64(1))))
-    return total, latest
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        seed, *columns, count, sums = arguments
+        of_user = splat(builder, seed, _ROW)
+        before = cgutils.alloca_once_value(builder, _each(0))
+        builder.store(I64(0), pointer(builder, sums, I64), align=1)
+        with cgutils.for_range(builder, _row_count(builder, count)) as loop:
+            row = _hash_columns(builder, of_user, columns, loop.index)
+            for lanes in (1, 2, 4):
+                row = builder.add(row, _shifted(builder, row, lanes))
+            known = builder.load(before)
+            at = builder.add(sums, builder.mul(loop.index, I64(8 * _LANES)))
+            builder.store(builder.add(row, known), pointer(builder, builder.add(at, I64(8)), _ROW), align=1)
+            # the one addition that the next row waits for
+            last = splat(builder, builder.extract_element(row, I32(_LANES - 1)), _ROW)
+            builder.store(builder.add(known, last), before)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uint64] * 6), generate
+
+
+@intrinsic
+def latest_of(typing_context: Any, times: Any, delays: Any, count: Any) -> Any:
+    """The latest ingest time of `count` events, -2**63 of none. Reads its columns as `sum_identities`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        times, delays, count = arguments
+        latest = cgutils.alloca_once_value(builder, _each(-(2**63)))
+        with cgutils.for_range(builder, _row_count(builder, count)) as loop:
+            ingest = builder.add(_load(builder, times, loop.index, _ROW), _load(builder, delays, loop.index, _ROW))
+            known = builder.load(latest)
+            wanted = _is_wanted(builder, count, loop.index)
+            builder.store(builder.select(wanted, _later(builder, ingest, known), known), latest)
+        return _folded(builder, builder.load(latest), partial(_later, builder))
+
+    return types.int64(*[types.uint64] * 3), generate
 
 
 def identities(

@@ -150,6 +150,53 @@ def test_pointers_resolve_to_what_was_measured(late: float, corrected: float, sp
     check_resolved(store, users, pointers_of(measured, end_ts, watermark), [None] * len(users))
 
 
+@CHANGES
+@pytest.mark.parametrize("span", [60, SPAN])
+def test_requests_that_end_in_one_stripe_share_it(late: float, corrected: float, span: int) -> None:
+    """One after the other, of one user: what was laid out and summed for the first serves the others."""
+    store = histories(21, users=6, late=late, span=span, corrected=corrected)
+    rng = np.random.default_rng(22)
+    users = [user for user in range(7) for _ in range(70)]  # one of whom is unknown
+    end_ts = np.sort(rng.integers(-5, span * 5 // 4, (7, 70)), axis=1).ravel()
+    watermark = np.where(rng.random(len(users)) < 0.5, end_ts + 1, 3 * span)
+    measured = store.reader.measure(keys_of(users), end_ts, watermark)
+    check_measured(store, users, measured, end_ts, watermark, [None] * len(users))
+    check_resolved(store, users, pointers_of(measured, end_ts, watermark), [None] * len(users))
+
+
+def test_wrong_checksums_are_seen_in_a_shared_stripe() -> None:
+    store = write_generation({1: [(k, k + k % 7, k % 3) for k in range(600)]}, watermark=1000)
+    end_ts, watermark = np.arange(530, 560), np.full(30, 1000)
+    pointers = pointers_of(store.reader.measure(keys_of([1] * 30), end_ts, watermark), end_ts, watermark)
+    pointers.checksum[::3] += np.uint64(1)
+    pointers.length[1::3] -= 1  # the same end, one event fewer
+    status = store.reader.resolve(keys_of([1] * 30), pointers).status.reshape(10, 3)
+    assert (status == [Status.CHECKSUM, Status.CHECKSUM, Status.OK]).all()
+
+
+def test_ranges_that_begin_in_one_stripe_and_end_in_another() -> None:
+    """Shorter than all that there is: the oldest are left out."""
+    store = histories(23, users=3, longest=900)
+    rng = np.random.default_rng(24)
+    users = [user for user in store.rows for _ in range(60)]
+    end_ts = np.repeat(rng.integers(SPAN // 2, SPAN, len(users) // 4), 4)
+    watermark = np.full(len(users), 3 * SPAN)
+    pointers = pointers_of(store.reader.measure(keys_of(users), end_ts, watermark), end_ts, watermark)
+    for i, user in enumerate(users):
+        seen = store.seen(user, end_ts[i], watermark[i], None)
+        length = int(rng.integers(1, len(seen) + 1)) if seen else 0
+        seen = seen[len(seen) - length :]
+        pointers.length[i] = length
+        if seen:
+            pointers.start_ts[i] = store.rows[user][seen[0]][0]
+            pointers.checksum[i] = store.checksum(user, seen)
+    resolution = store.reader.resolve(keys_of(users), pointers)
+    assert (resolution.status == Status.OK).all()
+    for i, (user, rows) in enumerate(zip(users, rows_in(resolution.runs), strict=True)):
+        seen = store.seen(user, end_ts[i], watermark[i], None)
+        assert rows == seen[len(seen) - int(pointers.length[i]) :], i
+
+
 def test_many_pointers_resolve_as_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above a number they are looked up in the order of the index."""
     store = histories(5)

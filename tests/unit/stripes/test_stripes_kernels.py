@@ -10,10 +10,10 @@ from numba import njit
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of
 from latewood.stripes.checksum import xxh64
-from latewood.stripes.identity import identities, identity
+from latewood.stripes.identity import identities, identity, latest_of, run_identities, seed_of, sum_identities
 from latewood.stripes.layout import TABLE_FIELDS, UNPACKERS
 from latewood.stripes.pack import choose_width, count_bits, pack_values
-from latewood.stripes.unpack import scale_rows, unpack_rows, unpack_scaled_rows
+from latewood.stripes.unpack import scale_rows, sum_pairs, unpack_rows, unpack_scaled_rows
 from latewood.stripes.unroll import ADDRESSES, unpack_scaled_stripe, unpack_stripe
 from latewood.users import UserKeys
 
@@ -46,6 +46,59 @@ def test_identity_is_its_vectorised_twin() -> None:
     out = np.zeros(n, np.uint64)
     hash_events(*keys, event, ingest, ordinal, out)
     assert (out == identities(keys, event, ingest, ordinal)).all()
+
+
+@njit(nogil=True)
+def sum_events(key: Any, times: Any, delays: Any, ordinals: Any, first: Any, count: Any, sums: Any) -> Any:
+    start = np.uint64(first)
+    wide, narrow = start << np.uint64(3), start << np.uint64(2)
+    columns = (address_of(times) + wide, address_of(delays) + wide, address_of(ordinals) + narrow)
+    seed, n = seed_of(key[0], key[1]), np.uint64(count)
+    run_identities(seed, columns[0], columns[1], columns[2], n, address_of(sums))
+    return sum_identities(seed, columns[0], columns[1], columns[2], n), latest_of(columns[0], columns[1], n)
+
+
+@pytest.mark.parametrize("size", [10**6, 2**62])
+def test_sums_of_identities_are_those_of_each(size: int) -> None:
+    """Of any count from any place on, whatever lies behind; times far before 1970, delays that overflow."""
+    rng = np.random.default_rng(4)
+    room, key = 300, (np.uint64(2**64 - 3), np.uint64(12345678901234567890))
+    times, delays = rng.integers(-size, size, room), rng.integers(-size // 2, size, room)
+    ends = np.array([-(2**63), 2**63 - 1, 0, -1])
+    times[7::23], delays[5::19] = rng.choice(ends, len(times[7::23])), rng.choice(ends, len(delays[5::19]))
+    ordinals = rng.integers(0, 2**31, room).astype(np.int32)
+    ordinals[3::17] = 2**31 - 1
+    ingests = times + delays  # wraps, as the kernels do
+    each = [
+        _identity_in_python(int(key[0]), int(key[1]), *event)
+        for event in zip(times.tolist(), ingests.tolist(), ordinals.tolist(), strict=True)
+    ]
+    for first in (0, 1, 5, 8):
+        for count in [*range(41), 255, 256]:
+            sums = np.full(room, 7, np.uint64)
+            total, latest = sum_events(key, times, delays, ordinals, first, count, sums)
+            expected = np.array([sum(each[first : first + k]) % 2**64 for k in range(count + 1)], np.uint64)
+            assert int(total) == expected[-1], (first, count)
+            assert (sums[: count + 1] == expected).all(), (first, count)
+            assert (sums[count + 8 :] == 7).all(), "written too far"
+            assert latest == max(ingests[first : first + count].tolist(), default=-(2**63)), (first, count)
+
+
+@njit(nogil=True)
+def add_up(steps: Any, pairs: Any, start: Any, out: Any) -> Any:
+    return sum_pairs(address_of(steps), np.uint64(pairs), np.uint64(start), address_of(out))
+
+
+def test_steps_add_up_by_pairs() -> None:
+    steps = np.random.default_rng(6).integers(0, 2**64, 300, np.uint64)
+    start = 2**64 - 5
+    for pairs in [*range(20), 127, 128]:
+        out = np.full(300, 7, np.uint64)
+        last = add_up(steps, pairs, start, out)
+        expected = np.uint64(start) + np.cumsum(steps[: 2 * pairs])
+        assert (out[: 2 * pairs] == expected).all(), pairs
+        assert (out[2 * pairs :] == 7).all(), "written too far"
+        assert int(last) == (int(expected[-1]) if pairs else start)
 
 
 def test_identity_never_changes() -> None:
