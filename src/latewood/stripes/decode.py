@@ -2,6 +2,10 @@
 
 Short ranges wait for memory, not for arithmetic: the user's record of a range is asked for some ranges ahead, the entry
 that it leads to, once it has arrived, a little less far ahead, and the payload that the entry names less far still.
+
+The records are read once, in a pass of their own that also checks the ranges, and where a range's parts lie is noted for
+all columns. Then ranges are taken a few at a time, and of those one column after the other: a user's columns lie near
+each other, in pages that the processor has just looked up.
 """
 
 from collections.abc import Sequence
@@ -12,29 +16,42 @@ from numba import uint64
 from numpy.typing import NDArray
 
 from latewood.kernels import kernel
-from latewood.stripes.addresses import address_of, load_u8, load_u64, prefetch, zero_bytes
+from latewood.stripes.addresses import address_of, load_u8, load_u64, prefetch, store_u64, zero_bytes
 from latewood.stripes.entries import (
     block_index,
     entry_has_nulls,
     entry_offset,
     first_entry,
-    first_ts,
     stripe_record,
     table_field,
     user_events,
     user_record,
 )
-from latewood.stripes.layout import BLOCK_STRIPES, EVENT_TS, PAYLOAD, STRIPE_EVENTS, USER_BYTES, USER_COUNT, VERIFIED
+from latewood.stripes.layout import (
+    BLOCK_STRIPES,
+    EVENT_TS,
+    PAYLOAD,
+    STRIPE_BYTES,
+    STRIPE_EVENTS,
+    STRIPE_FIRST_TS,
+    USER_BYTES,
+    USER_COUNT,
+    VERIFIED,
+)
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, table_at, verify_block
 
-_RECORDS_AHEAD, _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 20, 10, 5  # ranges
+_RECORDS_AHEAD, _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 16, 10, 5  # ranges
+_TOGETHER = 64  # ranges of which one column is decoded before the next
 _MOST_AHEAD = 1536  # bytes
 _NULLS, _OUTSIDE, _DAMAGED = 1, 2, 3  # what the kernel says
-# A kernel's room: where something is wrong, what was read, scratch for a stripe, the place of every range's entry.
+# A kernel's room: where something is wrong, what was read, scratch for a stripe, and the place of every range.
 _RANGE, _STRIPE, _OUTPUT, _STRIPES, _BYTES = range(5)
 _SCRATCH, _PLACES = 8, 8 + STRIPE_EVENTS
+# A range's place: its shard's table; of its first stripe the record, the entry of the first column and how many bytes
+# further that of the next one is, the byte of the block of the first column and how many further that of the next; events.
+_TABLE, _RECORD, _ENTRY, _ENTRIES, _VERIFIED, _BLOCKS, _EVENTS, _PLACE_WORDS = range(8)
 # An output as kernels see it; the last field is what they say of it.
 _COLUMN, _ITEMSIZE, _VALUES, _MASK, _HAS_NULLS = range(5)
 
@@ -80,7 +97,8 @@ def decode_columns(tables: Tables, ranges: Ranges, outputs: Sequence[Output], ve
     size = len(outputs[0].values)
     described = np.array([_describe(tables, output, size) for output in outputs], np.uint64)
     matrix = ranges.matrix
-    work = np.zeros(_PLACES + matrix.shape[1], np.uint64)
+    work = np.empty(_PLACES + _PLACE_WORDS * matrix.shape[1], np.uint64)
+    work[:_SCRATCH] = 0
     found = _decode_all(tables.rows, matrix, described, size, verify, work)
     row, stripe, column = int(work[_RANGE]), int(work[_STRIPE]), outputs[int(work[_OUTPUT])].column
     if found == _OUTSIDE:
@@ -129,53 +147,50 @@ def is_inside(tables: Any, shard: Any, user: Any, start: Any, stop: Any, target:
 @kernel
 def _decode_all(tables: Any, ranges: Any, outputs: Any, size: Any, verify: Any, work: Any) -> Any:
     """Decode all columns. Returns: 0, or what went wrong, and in `work` where: the range, the stripe, the output."""
+    room, columns, count = address_of(work), address_of(ranges), uint64(ranges.shape[1])
+    if _note_places(tables, ranges, uint64(size), work):
+        return _OUTSIDE
     for k in range(len(outputs)):
-        found = _decode_ranges(tables, ranges, outputs[k], uint64(size), verify, work)
-        if found > _NULLS:
-            work[_OUTPUT] = k
-            return found
-        outputs[k, _HAS_NULLS] = found == _NULLS
+        outputs[k, _HAS_NULLS] = 0
+    first = uint64(0)
+    while first < count:
+        stop = min(count, first + uint64(_TOGETHER))
+        for k in range(len(outputs)):
+            column, itemsize = outputs[k, _COLUMN], outputs[k, _ITEMSIZE]
+            found = _decode_ranges(
+                columns, count, first, stop, column, itemsize, outputs[k, _VALUES], outputs[k, _MASK], verify, room
+            )
+            if found > _NULLS:
+                work[_OUTPUT] = k
+                return found
+            outputs[k, _HAS_NULLS] |= uint64(found)
+        first = stop
     return 0
 
 
 @kernel
-def _decode_ranges(tables: Any, ranges: Any, output: Any, size: Any, verify: Any, work: Any) -> Any:
-    """Decode all ranges of a column. Returns: 0, _NULLS, or what went wrong."""
-    column, itemsize, out_at, mask_at = output[_COLUMN], output[_ITEMSIZE], output[_VALUES], output[_MASK]
-    room, count, nulls, checked = address_of(work) + uint64(_SCRATCH * 8), ranges.shape[1], uint64(0), 0
+def _note_places(tables: Any, ranges: Any, size: Any, work: Any) -> Any:
+    """Check all ranges, and note where their parts lie. Returns: 0, or _OUTSIDE, and in `work` which range it is."""
+    count, at = ranges.shape[1], _PLACES
     for i in range(min(count, _RECORDS_AHEAD)):
         _ask_for_record(tables, ranges, i)
     for i in range(count):
         if i + _RECORDS_AHEAD < count:
             _ask_for_record(tables, ranges, i + _RECORDS_AHEAD)
-        while checked < min(count, i + _ENTRIES_AHEAD + 1):
-            shard, user, start, stop, target = _range(ranges, checked)
-            if not is_inside(tables, shard, user, start, stop, target, size):
-                work[_RANGE] = checked
-                return _OUTSIDE
-            table, stripe = table_at(tables, shard), start // uint64(STRIPE_EVENTS)
-            place = first_entry(table, user, column) + stripe * uint64(8)
-            prefetch(place)
-            prefetch(table_field(table, VERIFIED) + block_index(table, user, column, stripe))
-            if column == uint64(EVENT_TS):
-                prefetch(stripe_record(table, user, stripe))
-            work[_PLACES + checked] = place
-            checked += 1
-        ahead = i + _PAYLOAD_AHEAD
-        if ahead < count:
-            payload = table_field(table_at(tables, ranges[0, ahead]), PAYLOAD)
-            _ask_for_stripe(payload, work[_PLACES + ahead], uint64(2))
-        shard, user, start, stop, target = _range(ranges, i)
-        mask_to = mask_at + target if mask_at else mask_at
-        status = _decode_range(
-            table_at(tables, shard), user, column, itemsize, start, stop, out_at + target * itemsize, mask_to, verify,
-            room, work,
-        )  # fmt: skip
-        if status == _DAMAGED:
+        shard, user, start = uint64(ranges[0, i]), uint64(ranges[1, i]), uint64(ranges[2, i])
+        if not is_inside(tables, shard, user, start, uint64(ranges[3, i]), uint64(ranges[4, i]), size):
             work[_RANGE] = i
-            return _DAMAGED
-        nulls |= uint64(status)
-    return _NULLS if nulls else 0
+            return _OUTSIDE
+        table, stripe = table_at(tables, shard), start // uint64(STRIPE_EVENTS)
+        entry, block = first_entry(table, user, uint64(0)), block_index(table, user, uint64(0), stripe)
+        work[at + _TABLE], work[at + _RECORD] = table, stripe_record(table, user, stripe)
+        work[at + _ENTRY] = entry + (stripe << uint64(3))
+        work[at + _ENTRIES] = first_entry(table, user, uint64(1)) - entry
+        work[at + _VERIFIED] = table_field(table, VERIFIED) + block
+        work[at + _BLOCKS] = block_index(table, user, uint64(1), stripe) - block
+        work[at + _EVENTS] = user_events(table, user)
+        at += _PLACE_WORDS
+    return 0
 
 
 @kernel
@@ -188,8 +203,69 @@ def _ask_for_record(tables: Any, ranges: Any, i: Any) -> None:
 
 
 @kernel
+def _decode_ranges(
+    ranges: Any,
+    count: Any,
+    first: Any,
+    stop: Any,
+    column: Any,
+    itemsize: Any,
+    out_at: Any,
+    mask_at: Any,
+    verify: Any,
+    work: Any,
+) -> Any:
+    """Decode ranges [first, stop) of a column. Returns: 0, _NULLS, or _DAMAGED. Args: ranges, work: where they are."""
+    nulls, i, asked = uint64(0), first, first
+    while i < stop:
+        while asked < min(stop, i + uint64(_ENTRIES_AHEAD + 1)):
+            place = _place_of(work, asked)
+            prefetch(_field(place, _ENTRY) + column * _field(place, _ENTRIES))
+            prefetch(_field(place, _VERIFIED) + column * _field(place, _BLOCKS))
+            if column == uint64(EVENT_TS):
+                prefetch(_field(place, _RECORD))
+            asked += uint64(1)
+        if i == first:
+            for near in range(first + uint64(1), min(stop, first + uint64(_PAYLOAD_AHEAD))):
+                _ask_for_payload(_place_of(work, near), column)
+        if i + uint64(_PAYLOAD_AHEAD) < stop:
+            _ask_for_payload(_place_of(work, i + uint64(_PAYLOAD_AHEAD)), column)
+        at = ranges + (i << uint64(3))
+        start, end = load_u64(at + uint64(16) * count), load_u64(at + uint64(24) * count)
+        target = load_u64(at + uint64(32) * count)
+        user, mask_to = load_u64(at + uint64(8) * count), mask_at + target if mask_at else mask_at
+        status = _decode_range(
+            _place_of(work, i), user, column, itemsize, start, end, out_at + target * itemsize, mask_to, verify, work
+        )
+        if status == _DAMAGED:
+            store_u64(work + uint64(8 * _RANGE), i)
+            return _DAMAGED
+        nulls |= uint64(status)
+        i += uint64(1)
+    return _NULLS if nulls else 0
+
+
+@kernel
+def _place_of(work: Any, i: Any) -> Any:
+    """Where the place of a range is noted."""
+    return work + uint64(8 * _PLACES) + uint64(i) * uint64(8 * _PLACE_WORDS)
+
+
+@kernel
+def _field(place: Any, field: Any) -> Any:
+    return load_u64(place + uint64(8) * uint64(field))
+
+
+@kernel
+def _ask_for_payload(place: Any, column: Any) -> None:
+    """Prefetch the beginning of a range of a column, twice as much as its first stripe: what follows it is like it."""
+    payload = table_field(_field(place, _TABLE), PAYLOAD)
+    _ask_for_stripe(payload, _field(place, _ENTRY) + column * _field(place, _ENTRIES), uint64(2))
+
+
+@kernel
 def _ask_for_stripe(payload: Any, place: Any, times: Any) -> None:
-    """Prefetch from the stripe on whose entry is at `place`, some `times` its length: what follows it is like it."""
+    """Prefetch from the stripe on whose entry is at `place`, some `times` its length."""
     start = entry_offset(load_u64(place))
     size = min(times * (entry_offset(load_u64(place + uint64(8))) - start), uint64(_MOST_AHEAD))
     for line in range((size + uint64(63)) >> uint64(6)):
@@ -197,14 +273,8 @@ def _ask_for_stripe(payload: Any, place: Any, times: Any) -> None:
 
 
 @kernel
-def _range(ranges: Any, i: Any) -> Any:
-    shard, user = uint64(ranges[0, i]), uint64(ranges[1, i])
-    return shard, user, uint64(ranges[2, i]), uint64(ranges[3, i]), uint64(ranges[4, i])
-
-
-@kernel
 def _decode_range(
-    table: Any,
+    place: Any,
     user: Any,
     column: Any,
     itemsize: Any,
@@ -213,34 +283,35 @@ def _decode_range(
     out: Any,
     mask: Any,
     verify: Any,
-    scratch: Any,
     work: Any,
 ) -> Any:
     """Decode rows [start, stop) of one user. Returns: 0, _NULLS, or _DAMAGED."""
-    payload, total, nulls = table_field(table, PAYLOAD), user_events(table, user), uint64(0)
+    table, total, nulls = _field(place, _TABLE), _field(place, _EVENTS), uint64(0)
+    payload, scratch = table_field(table, PAYLOAD), work + uint64(8 * _SCRATCH)
     stripe = start // uint64(STRIPE_EVENTS)
-    entries = first_entry(table, user, column)
-    verified = table_field(table, VERIFIED) + block_index(table, user, column, uint64(0))
-    first = stripe * uint64(STRIPE_EVENTS)
+    at = _field(place, _ENTRY) + column * _field(place, _ENTRIES)
+    verified = _field(place, _VERIFIED) + column * _field(place, _BLOCKS) - stripe // uint64(BLOCK_STRIPES)
+    first, record = stripe * uint64(STRIPE_EVENTS), _field(place, _RECORD)
     if start < stop:  # stripes lie back to back: each ends where the next begins, even past this user and column
-        end = (stop + uint64(STRIPE_EVENTS - 1)) // uint64(STRIPE_EVENTS)
-        work[_STRIPES] += end - stripe
-        work[_BYTES] += entry_offset(load_u64(entries + (end << uint64(3)))) - entry_offset(
-            load_u64(entries + (stripe << uint64(3)))
-        )
+        count = (stop + uint64(STRIPE_EVENTS - 1)) // uint64(STRIPE_EVENTS) - stripe
+        size = entry_offset(load_u64(at + (count << uint64(3)))) - entry_offset(load_u64(at))
+        _add(work, _STRIPES, count)
+        _add(work, _BYTES, size)
     while start < stop:
-        entry = load_u64(entries + (stripe << uint64(3)))
+        entry = load_u64(at)
+        at += uint64(8)
         last = min(stop, first + uint64(STRIPE_EVENTS))
         if last < stop:
-            _ask_for_stripe(payload, entries + (stripe << uint64(3)) + uint64(8), uint64(1))
+            _ask_for_stripe(payload, at, uint64(1))
         checked = not verify or load_u8(verified + stripe // uint64(BLOCK_STRIPES))
         if not checked and verify_block(table, user, column, stripe):
-            work[_STRIPE] = stripe
+            store_u64(work + uint64(8 * _STRIPE), stripe)
             return _DAMAGED
         events, count = min(total - first, uint64(STRIPE_EVENTS)), last - start
         if column == uint64(EVENT_TS):
-            time = uint64(first_ts(table, user, stripe))
+            time = load_u64(record + uint64(STRIPE_FIRST_TS))
             sum_steps(table, entry, events, time, start - first, last - first, scratch, out)
+            record += uint64(STRIPE_BYTES)
         else:
             decode_part(table, entry, events, itemsize, start - first, last - first, out, scratch)
         if entry_has_nulls(entry):
@@ -255,3 +326,9 @@ def _decode_range(
         first += uint64(STRIPE_EVENTS)
         start = last
     return _NULLS if nulls else 0
+
+
+@kernel
+def _add(work: Any, field: Any, value: Any) -> None:
+    at = work + uint64(8) * uint64(field)
+    store_u64(at, load_u64(at) + value)

@@ -95,20 +95,19 @@ def is_constant(entry: Any) -> Any:
 
 
 @kernel
-def word_bits(itemsize: Any, width: Any) -> Any:
-    """Bits of the words that values of `itemsize` bytes are packed into: wide values need wide words."""
+def word_shift(itemsize: Any, width: Any) -> Any:
+    """log2 of the bits of the words that values of `itemsize` bytes are packed into: wide values need wide words."""
     if itemsize == uint64(8):
-        return uint64(32) if width <= uint64(32) else uint64(64)
-    return itemsize << uint64(3)
+        return uint64(5) if width <= uint64(32) else uint64(6)
+    return uint64(3) + (itemsize >> uint64(1))
 
 
 @kernel
 def packed_bytes(events: Any, itemsize: Any, width: Any) -> Any:
     """Bytes of the packed words: whole rows of 32 bytes, as many as the values of `events` events reach into."""
-    bits = word_bits(itemsize, width)
-    lanes = uint64(256) // bits
-    rows = (events + lanes - uint64(1)) // lanes
-    return ((rows * width + bits - uint64(1)) // bits) << uint64(5)
+    shift = word_shift(itemsize, width)
+    rows = (events + (uint64(256) >> shift) - uint64(1)) >> (uint64(8) - shift)
+    return ((rows * width + (uint64(1) << shift) - uint64(1)) >> shift) << uint64(5)
 
 
 @kernel

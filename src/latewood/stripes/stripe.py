@@ -300,10 +300,22 @@ def decode_part(
 ) -> Any:
     """Values [start, stop) of a stripe, not of times, to out[0 : stop - start], nulls as whatever was packed.
 
-    Whole stripes are unpacked into place, others through `scratch`, which is room for 256 values of 8 bytes.
+    Whole stripes are unpacked into place, others through `scratch`, which is room for 256 values of 8 bytes, unless they
+    lie there value by value.
     """
+    mode = entry_mode(entry)
     if stop - start == uint64(STRIPE_EVENTS):
         decode_values(table, entry, events, itemsize, start, stop, out)
+    elif mode == uint64(RAW):
+        at = table_field(table, PAYLOAD) + entry_offset(entry) + bitmap_bytes(entry, events)
+        copy_bytes(out, at + start * itemsize, (stop - start) * itemsize)
+    elif mode == uint64(POSITIONS):
+        at = table_field(table, PAYLOAD) + entry_offset(entry) + bitmap_bytes(entry, events)
+        zero_bytes(out, stop - start)
+        for i in range(entry_exceptions(entry)):
+            place = load_u8(at + uint64(i)) - start  # wraps where it lies before the part
+            if place < stop - start:
+                store_u8(out + place, uint64(1))
     else:
         decode_values(table, entry, events, itemsize, start, stop, scratch)
         copy_bytes(out, scratch + start * itemsize, (stop - start) * itemsize)
