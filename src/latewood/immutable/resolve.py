@@ -187,22 +187,12 @@ def resolve(
     n = len(length)
     status, out, offsets = np.empty(n, np.uint8), np.empty((walk.FINDINGS, n), np.int64), np.empty(n + 1, np.int64)
     places, room = _places(n), _RUNS * n
-    while True:
+    while True:  # once more where there were more runs than there was room for
         runs, desk = np.empty((2, room), np.int64), desks.new_desk()
         walk.resolve(
-            tables.rows,
-            tuple(keys),
-            tuple(located),
-            columns,
-            watermark,
-            expired,
-            status,
-            out,
-            offsets,
-            runs,
-            places,
+            tables.rows, tuple(keys), tuple(located), columns, watermark, expired, status, out, offsets, runs, places,
             desk,
-        )
+        )  # fmt: skip
         _check(tables, desk)
         needed = int(offsets[n])
         if needed <= room:

@@ -8,7 +8,8 @@ on the desk (desk.py) and each row is looked at. A stripe with a superseded row 
 them elsewhere.
 
 A batch is gone through twice, once for the index and once for the payload, so that each time what a later request needs
-can be prefetched.
+can be prefetched (ahead.py). The first time notes of each request where all that belongs to the stripe of its end lies
+(places.py), for the second to go by. No kernel between takes an array: numba counts the references to each at every call.
 
 Every number from disk that these kernels follow was checked when the shard was opened. Payload checksums are verified
 as blocks are decoded; a kernel that meets a broken one stops, and its note says which.

@@ -16,7 +16,6 @@ from latewood.stripes.layout import (
     EXCEPTIONS_SHIFT,
     HAS_NULLS_SHIFT,
     HAS_REFERENCE_SHIFT,
-    LATEST_UNTIL,
     MODE_BITS,
     MODE_SHIFT,
     NULLS,
@@ -211,19 +210,6 @@ def first_ts(table: Any, user: Any, stripe: Any) -> Any:
 def latest_ingest(table: Any, user: Any, stripe: Any) -> Any:
     """The largest ingest_ts in a stripe, int64."""
     return load_i64(stripe_record(table, user, stripe) + uint64(STRIPE_LATEST_INGEST))
-
-
-@kernel
-def until_record(table: Any, user: Any, stripe: Any) -> Any:
-    """The address of what `latest_until` says of a stripe. Not in the file: see `Shard`."""
-    first = load_u64(user_record(table, user) + uint64(USER_FIRST_STRIPE))
-    return table_field(table, LATEST_UNTIL) + (first + stripe) * uint64(8)
-
-
-@kernel
-def latest_until(table: Any, user: Any, stripe: Any) -> Any:
-    """The largest latest ingest time among a user's stripes up to and including this one, int64."""
-    return load_i64(until_record(table, user, stripe))
 
 
 @kernel
