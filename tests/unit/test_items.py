@@ -11,8 +11,8 @@ import pytest
 
 import latewood as lw
 from latewood.batch import Batch
-from latewood.items import Vocab
 from latewood.testing import ManualClock
+from latewood.vocab import Vocab
 
 SCHEMA = lw.Schema(
     user_id=pa.int64(),
