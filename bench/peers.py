@@ -86,19 +86,65 @@ def _numbers(array: pa.Array) -> Any:
     return array.to_numpy(zero_copy_only=False)
 
 
-def torch_fat_rows(torch: Any, fat: lw.FatRows, batch_size: int, traits: tuple[str, ...]) -> Iterator[Rows]:
-    """Fat Rows as a team feeds them to torch: a data set that reads Parquet in batches, in a DataLoader, in process."""
+class TorchFatRows:
+    """Fat Rows as a careful team feeds them to torch: an iterable data set over row groups, in a DataLoader.
 
-    class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
-        def __iter__(self) -> Iterator[dict[str, Any]]:
-            for batch in fat.batches(batch_size, traits):
-                example = batch.features["example"].to_numpy()
-                yield {"offsets": batch.offsets, "example": example, "values": dict(batch.values)}
+    Workers have every so-manieth row group, and stay until the traits change or it is closed, so that no epoch begins with
+    starting processes. What they make goes to the trainer through shared memory, as torch does it.
+    """
 
-    # Arrow's memory is read-only, and stays so: a copy would be the peer's loss
-    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-    for tensors in torch.utils.data.DataLoader(FatRowDataset(), batch_size=None):
-        yield Rows(tensors["offsets"], tensors["values"], {"example": tensors["example"]})
+    def __init__(self, torch: Any, path: Path, batch_size: int, workers: int = 0) -> None:
+        self._torch, self._path, self._batch_size, self._workers = torch, path, batch_size, workers
+        self._traits: tuple[str, ...] | None = None
+        self._loader: Any = None
+
+    def batches(self, traits: tuple[str, ...]) -> Iterator[Rows]:
+        """One epoch, as tensors."""
+        if traits != self._traits:
+            self._loader, self._traits = self._load(traits), traits
+        with warnings.catch_warnings():
+            # Arrow's memory is read-only, and stays so: a copy would be the peer's loss
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+            for tensors in self._loader:
+                yield Rows(tensors["offsets"], tensors["values"], {"example": tensors["example"]})
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader = self._traits = None
+
+    def _load(self, traits: tuple[str, ...]) -> Any:
+        torch, path, batch_size = self._torch, self._path, self._batch_size
+
+        class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
+            def __iter__(self) -> Iterator[dict[str, Any]]:
+                worker = torch.utils.data.get_worker_info()
+                first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+                for offsets, values, example in _read_groups(path, batch_size, traits, first, step):
+                    tensors = {trait: torch.from_numpy(array) for trait, array in values.items()}
+                    yield {
+                        "offsets": torch.from_numpy(offsets),
+                        "example": torch.from_numpy(example),
+                        "values": tensors,
+                    }
+
+        several = {"persistent_workers": True, "multiprocessing_context": "fork"} if self._workers else {}
+        return torch.utils.data.DataLoader(FatRowDataset(), batch_size=None, num_workers=self._workers, **several)
+
+
+def _read_groups(
+    path: Path, batch_size: int, traits: tuple[str, ...], first: int, step: int
+) -> Iterator[tuple[Any, dict[str, Any], Any]]:
+    """Offsets, values and `example` of batches of every step-th row group, with pyarrow alone; label is read as well."""
+    file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    groups = list(range(first, file.num_row_groups, step))
+    columns = ["user_id", "request_ts", "example", "label", *(f"history.{trait}.list.element" for trait in traits)]
+    for rows in file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False):
+        history = rows.column("history")
+        lists = dict(zip((field.name for field in history.type), history.flatten(), strict=True))
+        offsets = lists[traits[0]].offsets.to_numpy().astype(np.int64)
+        values = {trait: _numbers(lists[trait].flatten()) for trait in traits}
+        yield offsets - offsets[0], values, rows.column("example").to_numpy()
 
 
 def as_tensors(batch: lw.Batch) -> Rows:

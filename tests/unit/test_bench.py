@@ -194,7 +194,11 @@ def test_a_missed_target_is_reported(reports: dict[str, dict[str, Any]], suite: 
     ("suite", "contenders"),
     [
         ("loader", {"Loader", "Fat Rows", "Fat Rows, user order", "torch DataLoader, Fat Rows", "Lance lists"}),
-        ("scan", {"Materializer", "slices", "memcpy", "late, tied, 16 recent", "16 per user"}),
+        ("scan", {"Materializer", "slices", "memcpy", "late, tied, 16 recent", "16 per user, shared"}),
+        ("training", {"shuffled", "Loader, to_torch, prefetch 0", "torch DataLoader, Fat Rows, 2 workers"}),
+        ("lists", {"Materializer", "slices", "Fat Rows, bare", "Parquet zstd", "plain arrays"}),
+        ("checks", {"of it, checksums of pointers", "first read, verified", "read again"}),
+        ("startup", {"import latewood", "import pyarrow", "import numba", "kernels, until a first batch"}),
         ("paper", {"latewood", "Fat Rows", "the paper"}),
         ("build", {"backfill, log, Loader", "DuckDB, Parquet, read", "Polars, Parquet, read"}),
         ("append", {"Store.append", "LMDB, one value per batch"}),
@@ -270,4 +274,4 @@ def test_a_difference_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         bench.main(["speed"])
-    assert "there is no suite 'speed'; there are: loader, scan, paper" in capsys.readouterr().err
+    assert "there is no suite 'speed'; there are: loader, scan, training" in capsys.readouterr().err
