@@ -101,6 +101,9 @@ How to read it:
 - A **suite** is a group of measurements, a **cell** one of its settings, such as "4,096 events, 3 traits". In a cell every
   contender does the same work on the same data. Before anything is timed, what each gives is compared with the raw data,
   bit by bit; a difference ends the suite.
+- **Fat Rows** are examples that carry their whole history, as most teams write them: the peer wherever nothing else is
+  named. Of M events/s and examples/s, an event has all traits of its cell, and an example all events of its history, up
+  to as many as the cell says.
 - A **ratio** is a contender's figure over that of the peer it names, both measured in the same run, taking turns pass by
   pass, medians of the passes. Of speeds more is better, of times, bytes and memory less. Figures are of one machine; ratios
   travel better.
