@@ -91,10 +91,13 @@ class TorchFatRows:
 
     Workers have every so-manieth row group, and stay until the traits change or it is closed, so that no epoch begins with
     starting processes. What they make goes to the trainer through shared memory, as torch does it.
+
+    Args: one_by_one: the data set gives examples, as most do, and the DataLoader makes batches of them; else whole batches.
     """
 
-    def __init__(self, torch: Any, path: Path, batch_size: int, workers: int = 0) -> None:
+    def __init__(self, torch: Any, path: Path, batch_size: int, workers: int = 0, one_by_one: bool = False) -> None:
         self._torch, self._path, self._batch_size, self._workers = torch, path, batch_size, workers
+        self._one_by_one = one_by_one
         self._traits: tuple[str, ...] | None = None
         self._loader: Any = None
 
@@ -114,28 +117,50 @@ class TorchFatRows:
         self._loader = self._traits = None
 
     def _load(self, traits: tuple[str, ...]) -> Any:
-        torch, path, batch_size = self._torch, self._path, self._batch_size
+        torch, path, batch_size, one_by_one = self._torch, self._path, self._batch_size, self._one_by_one
+
+        def to_tensors(rows: Rows) -> dict[str, Any]:
+            values = {trait: torch.from_numpy(array) for trait, array in rows.values.items()}
+            example = torch.from_numpy(rows.features["example"])
+            return {"offsets": torch.from_numpy(rows.offsets), "example": example, "values": values}
 
         class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
-            def __iter__(self) -> Iterator[dict[str, Any]]:
+            def __iter__(self) -> Iterator[Any]:
                 worker = torch.utils.data.get_worker_info()
                 first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-                for offsets, values, example in _read_groups(path, batch_size, traits, first, step):
-                    tensors = {trait: torch.from_numpy(array) for trait, array in values.items()}
-                    yield {
-                        "offsets": torch.from_numpy(offsets),
-                        "example": torch.from_numpy(example),
-                        "values": tensors,
-                    }
+                for rows in _read_groups(path, batch_size, traits, first, step):
+                    if one_by_one:
+                        yield from _examples(rows)
+                    else:
+                        yield to_tensors(rows)
 
-        several = {"persistent_workers": True, "multiprocessing_context": "fork"} if self._workers else {}
-        return torch.utils.data.DataLoader(FatRowDataset(), batch_size=None, num_workers=self._workers, **several)
+        options: dict[str, Any] = {"batch_size": None, "num_workers": self._workers}
+        if one_by_one:
+            options |= {"batch_size": batch_size, "collate_fn": lambda examples: to_tensors(_collate(examples))}
+        if self._workers:
+            options |= {"persistent_workers": True, "multiprocessing_context": "fork"}
+        return torch.utils.data.DataLoader(FatRowDataset(), **options)
 
 
-def _read_groups(
-    path: Path, batch_size: int, traits: tuple[str, ...], first: int, step: int
-) -> Iterator[tuple[Any, dict[str, Any], Any]]:
-    """Offsets, values and `example` of batches of every step-th row group, with pyarrow alone; label is read as well."""
+def _examples(rows: Rows) -> Iterator[dict[str, Any]]:
+    """Each with an array per trait."""
+    bounds = rows.offsets.tolist()
+    for i, example in enumerate(rows.features["example"].tolist()):
+        values = {trait: column[bounds[i] : bounds[i + 1]] for trait, column in rows.values.items()}
+        yield {"example": example, "values": values}
+
+
+def _collate(examples: list[dict[str, Any]]) -> Rows:
+    """A jagged batch of examples."""
+    traits = examples[0]["values"]
+    values = {trait: np.concatenate([one["values"][trait] for one in examples]) for trait in traits}
+    offsets = np.zeros(len(examples) + 1, np.int64)
+    np.cumsum([len(one["values"][next(iter(traits))]) for one in examples], out=offsets[1:])
+    return Rows(offsets, values, {"example": np.array([one["example"] for one in examples])})
+
+
+def _read_groups(path: Path, batch_size: int, traits: tuple[str, ...], first: int, step: int) -> Iterator[Rows]:
+    """Batches of every step-th row group, with pyarrow alone. All features are read, `example` is given."""
     file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
     groups = list(range(first, file.num_row_groups, step))
     columns = ["user_id", "request_ts", "example", "label", *(f"history.{trait}.list.element" for trait in traits)]
@@ -144,7 +169,7 @@ def _read_groups(
         lists = dict(zip((field.name for field in history.type), history.flatten(), strict=True))
         offsets = lists[traits[0]].offsets.to_numpy().astype(np.int64)
         values = {trait: _numbers(lists[trait].flatten()) for trait in traits}
-        yield offsets - offsets[0], values, rows.column("example").to_numpy()
+        yield Rows(offsets - offsets[0], values, {"example": rows.column("example").to_numpy()})
 
 
 def as_tensors(batch: lw.Batch) -> Rows:

@@ -17,7 +17,7 @@ STANDARD_OUTPUT = Path("-")
 
 
 class Saved:
-    """Reports and failures by suite. Args: target: the file; None for none, - for standard output, written by `print`."""
+    """Reports and failures, by suite. Args: target: the file; None or - for none: whoever asked for - prints `to_json`."""
 
     def __init__(self, target: Path | None, reports: Mapping[str, Entry] | None = None) -> None:
         self._target = None if target == STANDARD_OUTPUT else target

@@ -9,7 +9,8 @@ in the trainer's own thread (prefetch 0, which is judged) and in one thread ahea
 peer: Fat Rows in Parquet behind `torch.utils.data.DataLoader`, in the order in which they lie, written as a careful team
 would: an iterable data set that reads only the columns asked for, batch by batch from row groups that are whole batches;
 each worker has every so-manieth row group; a batch is made of whole arrays, never of rows; workers stay from epoch to
-epoch. Of 0, 1 and 2 workers the fastest counts.
+epoch. Of 0, 1 and 2 workers the fastest counts. Beside them stands what most data sets do, which give examples one by one,
+that the DataLoader then makes batches of.
 """
 
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ ORDER_BATCHES, TENSOR_BATCHES = 80, 40  # the former are more than one window
 BY_USER, SHUFFLED, SHUFFLE_TARGET = "user order", "shuffled", at_most(1.3)  # times the time of a batch
 TENSOR_TARGETS = {256: at_least(5), 4096: at_least(10)}
 OURS, AHEAD, TORCH = "Loader, to_torch, prefetch 0", "Loader, to_torch, prefetch 4", "torch DataLoader, Fat Rows"
-WORKERS = (0, 1, 2)
+WORKERS, ONE_BY_ONE = (0, 1, 2), "torch DataLoader, Fat Rows, one by one, 0 workers"
 CLOCK = "order: one thread, processor time; tensors: wall time; medians of interleaved passes"
 
 
@@ -74,10 +75,12 @@ def _tensors(session: Session, folder: Path, max_len: int) -> tuple[list[Line], 
     data = prepare(session, folder, draw_requests(histories, count), max_len)
     fat = sources.write_fat_rows(folder / "fat_rows.parquet", histories, data.requests, max_len)
     theirs = {_peer(n): peers.TorchFatRows(torch, fat.path, BATCH_SIZE, n) for n in WORKERS}
+    one_by_one = peers.TorchFatRows(torch, fat.path, BATCH_SIZE, one_by_one=True)
     sides: dict[str, Reader] = {
         OURS: partial(_to_torch, data, prefetch=0),
         AHEAD: partial(_to_torch, data, prefetch=4),
         **{name: peer.batches for name, peer in theirs.items()},
+        ONE_BY_ONE: one_by_one.batches,
     }
     try:
         session.tell(f"training: comparing tensors at {max_len:,} events")
