@@ -10,7 +10,7 @@ peer: Fat Rows in Parquet behind `torch.utils.data.DataLoader`, in the order in 
 would: an iterable data set that reads only the columns asked for, batch by batch from row groups that are whole batches;
 each worker has every so-manieth row group; a batch is made of whole arrays, never of rows; workers stay from epoch to
 epoch. Of 0, 1 and 2 workers the fastest counts. Beside them stands what most data sets do, which give examples one by one,
-that the DataLoader then makes batches of.
+that the DataLoader then makes batches of, in the trainer's process.
 """
 
 from collections.abc import Iterable
@@ -29,8 +29,8 @@ LENGTHS = (256, 4096)
 ORDER_BATCHES, TENSOR_BATCHES = 80, 40  # the former are more than one window
 BY_USER, SHUFFLED, SHUFFLE_TARGET = "user order", "shuffled", at_most(1.3)  # times the time of a batch
 TENSOR_TARGETS = {256: at_least(5), 4096: at_least(10)}
-OURS, AHEAD, TORCH = "Loader, to_torch, prefetch 0", "Loader, to_torch, prefetch 4", "torch DataLoader, Fat Rows"
-WORKERS, ONE_BY_ONE = (0, 1, 2), "torch DataLoader, Fat Rows, one by one, 0 workers"
+OURS, AHEAD, TORCH = "Loader, to_torch, prefetch 0", "Loader, to_torch, prefetch 4", "torch DataLoader"
+WORKERS, ONE_BY_ONE = (0, 1, 2), "torch DataLoader, one by one"
 CLOCK = "order: one thread, processor time; tensors: wall time; medians of interleaved passes"
 
 

@@ -195,7 +195,7 @@ def test_a_missed_target_is_reported(reports: dict[str, dict[str, Any]], suite: 
     [
         ("loader", {"Loader", "Fat Rows", "Fat Rows, user order", "torch DataLoader, Fat Rows", "Lance lists"}),
         ("scan", {"Materializer", "slices", "memcpy", "late, tied, 16 recent", "16 per user, shared"}),
-        ("training", {"shuffled", "Loader, to_torch, prefetch 0", "torch DataLoader, Fat Rows, 2 workers"}),
+        ("training", {"shuffled", "Loader, to_torch, prefetch 0", "torch DataLoader, 2 workers"}),
         ("lists", {"Materializer", "slices", "Fat Rows, bare", "Parquet zstd", "plain arrays"}),
         ("checks", {"Materializer, less checksums of pointers", "first read, verified", "read again"}),
         ("startup", {"import latewood", "import pyarrow", "import numba", "kernels, until a first batch"}),
