@@ -124,7 +124,7 @@ class TorchFatRows:
             example = torch.from_numpy(rows.features["example"])
             return {"offsets": torch.from_numpy(rows.offsets), "example": example, "values": values}
 
-        class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
+        class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc,name-defined]
             def __iter__(self) -> Iterator[Any]:
                 worker = torch.utils.data.get_worker_info()
                 first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)

@@ -12,6 +12,7 @@ Parquet by user and time with zstd, and the plain arrays.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,9 +115,9 @@ def _speeds(session: Session, folder: Path, world: World, max_len: int) -> tuple
     lines, compared = list[Line](), 0
     for trait in (TAGS, LEVELS):
         sides: dict[str, Reader] = {
-            OURS: lambda trait=trait: _materialize(world.store, examples, batch_size, max_len, trait),
-            SLICES: lambda trait=trait: _slices(world, batches, max_len, trait),
-            PARQUET: lambda trait=trait: _read_bare(path, batch_size, trait),
+            OURS: partial(_materialize, world.store, examples, batch_size, max_len, trait),
+            SLICES: partial(_slices, world, batches, max_len, trait),
+            PARQUET: partial(_read_bare, path, batch_size, trait),
         }
         session.tell(f"lists: comparing and measuring {trait} at {max_len:,} events")
         amount, truth = _amount(sides[SLICES]()), _truth(world, requests, max_len, trait)
@@ -168,8 +169,9 @@ def _leaves(file: pq.ParquetFile) -> list[str]:
 
 
 def _from_zero(offsets: pa.Array) -> NDArray[np.int64]:
-    plain = offsets.to_numpy().astype(np.int64)
-    return plain - plain[0]
+    plain: NDArray[np.int64] = offsets.to_numpy().astype(np.int64)
+    plain -= plain[0]
+    return plain
 
 
 def _truth(world: World, requests: Requests, max_len: int, trait: str) -> Digests:
