@@ -16,7 +16,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make check   lint, types, import rule: what CI checks besides the tests"
 	@echo "make bench   speed against Fat Rows, as ratios"
-	@echo "make benchmarks    all suites, and docs/benchmarks.md of them; an hour, on a quiet machine"
+	@echo "make benchmarks    all suites, and docs/benchmarks.md of them; hours, on a quiet machine; RESUME=1 goes on"
 	@echo "long proofs, of which make test runs a slice:"
 	@echo "make simulate CASES=100000    the whole store on a simulated disk, log and clock, by seed"
 	@echo "make mutants                  switch each rule of the protocol off: the simulation must find it"
@@ -52,12 +52,13 @@ check: .venv/.developer
 bench: .venv/.developer
 	$(BIN)/python -m bench
 
-# FOLDER is where the data lies, so which disk is measured; YARDSTICK a folder with C++ stripes to run beside ours
+# FOLDER is where the data lies, so which disk is measured; YARDSTICK a folder with C++ stripes to run beside ours; RESUME=1
+# runs only the suites that docs/benchmarks.json lacks, after a run that was cut off, or in which a suite failed
 benchmarks: .venv/.developer
 	$(BIN)/python -m pip install --quiet --editable '.[peers]'
 	$(BIN)/python -m bench all --no-floors --json docs/benchmarks.json \
-		$(if $(FOLDER),--folder $(FOLDER)) $(if $(YARDSTICK),--yardstick $(YARDSTICK))
-	$(BIN)/python -m bench.document docs/benchmarks.json docs/benchmarks.md
+		$(if $(FOLDER),--folder $(FOLDER)) $(if $(YARDSTICK),--yardstick $(YARDSTICK)) $(if $(RESUME),--only-missing); \
+	ended=$$?; $(BIN)/python -m bench.document docs/benchmarks.json docs/benchmarks.md && exit $$ended
 
 simulate: .venv/.developer
 	$(BIN)/python -m latewood.testing.simulation --cases $(CASES) --start $(START) --processes 2

@@ -5,7 +5,8 @@
     sources     the data on disk                      peers       readers in other libraries, all optional
     timing      interleaved passes, medians           apart       processes of their own, and their memory
     digests     whether two sides give the same       machine     what it ran on
-    report      lines, tables, JSON, bounds           document    docs/benchmarks.md of a run; plots: its SVG
+    report      lines, tables, JSON, bounds           saved       the JSON of a run, suite by suite
+    document    docs/benchmarks.md of a run           plots       its SVG
 
 `python -m bench [suite …]` runs them, and so does `latewood bench`; `make bench` the quick part, `make benchmarks` all.
 To add a suite, write a module in `suites` with `run(session, folder) -> Results`, and name it in `suites.SUITES`.

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 from bench import machine
 from bench.histories import SEED
 from bench.report import Report, show
+from bench.saved import STANDARD_OUTPUT, Saved, take_over
 from bench.session import PASSES, TINY_USERS, USERS, Session, Settings
 from bench.suites import SUITES, load
 
@@ -29,18 +31,21 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m bench") 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     try:
-        reports = _run_all(args, console)
+        _run_all(args, console)
     finally:
         pa.set_cpu_count(before[0])
         pa.set_io_thread_count(before[1])
-    _write(reports, args.json)
-    for color, lines in (
-        ("yellow", [line for report in reports for line in report.missed]),
-        ("red", failed := [line for report in reports for line in report.failed]),
-    ):
+    saved: Saved = args.saved
+    if args.json == STANDARD_OUTPUT:
+        print(json.dumps(saved.to_json()))
+    missed, failed = (
+        [line for report in saved.reports.values() for line in report[kind]] for kind in ("missed", "failed")
+    )
+    broken = [f"suite {name} failed: {error}" for name, error in saved.failures.items()]
+    for color, lines in (("yellow", missed), ("red", failed + broken)):
         for line in lines:
-            console.print(f"[{color}]{line}[/]", highlight=False, soft_wrap=True)
-    return 1 if failed and not args.no_floors else 0
+            console.print(line, style=color, highlight=False, markup=False, soft_wrap=True)
+    return 1 if broken or (failed and not args.no_floors) else 0
 
 
 def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
@@ -57,7 +62,14 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument("--lengths", type=int, nargs="+", help="events per example (default: the suite's)")
     parser.add_argument("--batches", type=int, help="batches of 512 per pass (default: the suite's)")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--json", type=Path, help="also write the figures there; - is standard output")
+    parser.add_argument(
+        "--json", type=Path, help="also write the figures there, after every suite; - is standard output, at the end"
+    )
+    parser.add_argument(
+        "--only-missing",
+        action="store_true",
+        help="go on with a run that was cut off: leave out what --json has already",
+    )
     parser.add_argument("--folder", type=Path, help="make the data under it (default: the system's for such)")
     parser.add_argument(
         "--yardstick", type=Path, help="a folder with limits.py, whose C++ stripes run beside ours in scan"
@@ -69,8 +81,14 @@ def _parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         parser.error(f"there is no suite {unknown[0]!r}; there are: {', '.join(SUITES)}")
     if min(args.users or 1, args.passes or 1, args.batches or 1, *(args.lengths or [1])) < 1:
         parser.error("--users, --passes, --batches and --lengths must be at least 1")
+    if args.only_missing and args.json in (None, STANDARD_OUTPUT):
+        parser.error("--only-missing needs --json FILE, which has what is not missing")
     args.quick = not args.suites
     args.suites = list(SUITES) if "all" in args.suites else args.suites or [DEFAULT]
+    try:
+        args.saved = take_over(args.json, _settings(args).describe()) if args.only_missing else Saved(args.json)
+    except ValueError as error:
+        parser.error(str(error))
     return args
 
 
@@ -82,9 +100,9 @@ def _settings(args: argparse.Namespace) -> Settings:
     )  # fmt: skip
 
 
-def _run_all(args: argparse.Namespace, console: Console) -> list[Report]:
-    """Run suite after suite on the same data, and show each one's results as they come."""
-    reports = []
+def _run_all(args: argparse.Namespace, console: Console) -> None:
+    """Run suite after suite on the same data, show each one's results as they come, and save them."""
+    saved: Saved = args.saved
     with (
         tempfile.TemporaryDirectory(prefix="latewood-bench-", dir=args.folder) as folder,
         console.status("") as status,
@@ -92,31 +110,26 @@ def _run_all(args: argparse.Namespace, console: Console) -> list[Report]:
         session = Session(_settings(args), Path(folder), status.update)
         try:
             for name in args.suites:
-                reports.append(_run(name, session))
-                show(console, reports[-1])
+                if name in saved.reports:
+                    continue
+                try:
+                    report = _run(name, session)
+                except Exception as error:
+                    console.print(traceback.format_exc(), highlight=False, markup=False)
+                    saved.fail(name, error)
+                    continue
+                saved.add(report)
+                show(console, report)
         finally:
             session.close()
-    return reports
 
 
 def _run(name: str, session: Session) -> Report:
-    settings = session.settings
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=session.folder) as folder:
         tell: Callable[[str], Any] = session.tell
         tell(f"{name}: {SUITES[name]}")
         results = load(name).run(session, Path(folder))
-        about = {"seed": settings.seed, "users": settings.users, "passes": settings.passes, "tiny": settings.tiny}
-        return Report(name, SUITES[name], machine.describe(session.folder), about, results)
-
-
-def _write(reports: Sequence[Report], target: Path | None) -> None:
-    if target is None:
-        return
-    document = {"reports": [report.to_json() for report in reports]}
-    if str(target) == "-":
-        print(json.dumps(document))
-    else:
-        target.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return Report(name, SUITES[name], machine.describe(session.folder), session.settings.describe(), results)
 
 
 if __name__ == "__main__":

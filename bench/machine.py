@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ def describe(scratch: Path) -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.release()}",
         "filesystem": _filesystem(scratch),
+        "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
     }
 
@@ -47,6 +49,20 @@ def _filesystem(folder: Path) -> str:
         if place.is_relative_to(point):
             types[Path(point)] = kind
     return types[max(types, key=lambda point: len(point.parts))] if types else "unknown file system"
+
+
+def _commit() -> str | None:
+    """Of the clone that this lies in, with "+" where the code differs from it; None where it is no clone."""
+    folder = Path(__file__).parents[1]
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True).stdout
+
+    try:
+        changed = git("status", "--porcelain", "--", "src", "bench")
+        return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _version(package: str) -> str:

@@ -86,19 +86,90 @@ def _numbers(array: pa.Array) -> Any:
     return array.to_numpy(zero_copy_only=False)
 
 
-def torch_fat_rows(torch: Any, fat: lw.FatRows, batch_size: int, traits: tuple[str, ...]) -> Iterator[Rows]:
-    """Fat Rows as a team feeds them to torch: a data set that reads Parquet in batches, in a DataLoader, in process."""
+class TorchFatRows:
+    """Fat Rows as a careful team feeds them to torch: an iterable data set over row groups, in a DataLoader.
 
-    class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
-        def __iter__(self) -> Iterator[dict[str, Any]]:
-            for batch in fat.batches(batch_size, traits):
-                example = batch.features["example"].to_numpy()
-                yield {"offsets": batch.offsets, "example": example, "values": dict(batch.values)}
+    Workers have every so-manieth row group, and stay until the traits change or it is closed, so that no epoch begins with
+    starting processes. What they make goes to the trainer through shared memory, as torch does it.
 
-    # Arrow's memory is read-only, and stays so: a copy would be the peer's loss
-    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-    for tensors in torch.utils.data.DataLoader(FatRowDataset(), batch_size=None):
-        yield Rows(tensors["offsets"], tensors["values"], {"example": tensors["example"]})
+    Args: one_by_one: the data set gives examples, as most do, and the DataLoader makes batches of them; else whole batches.
+    """
+
+    def __init__(self, torch: Any, path: Path, batch_size: int, workers: int = 0, one_by_one: bool = False) -> None:
+        self._torch, self._path, self._batch_size, self._workers = torch, path, batch_size, workers
+        self._one_by_one = one_by_one
+        self._traits: tuple[str, ...] | None = None
+        self._loader: Any = None
+
+    def batches(self, traits: tuple[str, ...]) -> Iterator[Rows]:
+        """One epoch, as tensors."""
+        if traits != self._traits:
+            self._loader, self._traits = self._load(traits), traits
+        with warnings.catch_warnings():
+            # Arrow's memory is read-only, and stays so: a copy would be the peer's loss
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+            for tensors in self._loader:
+                yield Rows(tensors["offsets"], tensors["values"], {"example": tensors["example"]})
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader = self._traits = None
+
+    def _load(self, traits: tuple[str, ...]) -> Any:
+        torch, path, batch_size, one_by_one = self._torch, self._path, self._batch_size, self._one_by_one
+
+        def to_tensors(rows: Rows) -> dict[str, Any]:
+            values = {trait: torch.from_numpy(array) for trait, array in rows.values.items()}
+            example = torch.from_numpy(rows.features["example"])
+            return {"offsets": torch.from_numpy(rows.offsets), "example": example, "values": values}
+
+        class FatRowDataset(torch.utils.data.IterableDataset):  # type: ignore[misc,name-defined]
+            def __iter__(self) -> Iterator[Any]:
+                worker = torch.utils.data.get_worker_info()
+                first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+                for rows in _read_groups(path, batch_size, traits, first, step):
+                    if one_by_one:
+                        yield from _examples(rows)
+                    else:
+                        yield to_tensors(rows)
+
+        options: dict[str, Any] = {"batch_size": None, "num_workers": self._workers}
+        if one_by_one:
+            options |= {"batch_size": batch_size, "collate_fn": lambda examples: to_tensors(_collate(examples))}
+        if self._workers:
+            options |= {"persistent_workers": True, "multiprocessing_context": "fork"}
+        return torch.utils.data.DataLoader(FatRowDataset(), **options)
+
+
+def _examples(rows: Rows) -> Iterator[dict[str, Any]]:
+    """Each with an array per trait."""
+    bounds = rows.offsets.tolist()
+    for i, example in enumerate(rows.features["example"].tolist()):
+        values = {trait: column[bounds[i] : bounds[i + 1]] for trait, column in rows.values.items()}
+        yield {"example": example, "values": values}
+
+
+def _collate(examples: list[dict[str, Any]]) -> Rows:
+    """A jagged batch of examples."""
+    traits = examples[0]["values"]
+    values = {trait: np.concatenate([one["values"][trait] for one in examples]) for trait in traits}
+    offsets = np.zeros(len(examples) + 1, np.int64)
+    np.cumsum([len(one["values"][next(iter(traits))]) for one in examples], out=offsets[1:])
+    return Rows(offsets, values, {"example": np.array([one["example"] for one in examples])})
+
+
+def _read_groups(path: Path, batch_size: int, traits: tuple[str, ...], first: int, step: int) -> Iterator[Rows]:
+    """Batches of every step-th row group, with pyarrow alone. All features are read, `example` is given."""
+    file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+    groups = list(range(first, file.num_row_groups, step))
+    columns = ["user_id", "request_ts", "example", "label", *(f"history.{trait}.list.element" for trait in traits)]
+    for rows in file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False):
+        history = rows.column("history")
+        lists = dict(zip((field.name for field in history.type), history.flatten(), strict=True))
+        offsets = lists[traits[0]].offsets.to_numpy().astype(np.int64)
+        values = {trait: _numbers(lists[trait].flatten()) for trait in traits}
+        yield Rows(offsets - offsets[0], values, {"example": rows.column("example").to_numpy()})
 
 
 def as_tensors(batch: lw.Batch) -> Rows:

@@ -36,6 +36,19 @@ class Settings:
         """One of two sizes: tiny ones are for tests, and their figures mean nothing."""
         return tiny if self.tiny else full
 
+    def describe(self) -> dict[str, Any]:
+        """What has to be the same for two results to be of the same run."""
+        return {
+            "seed": self.seed,
+            "users": self.users,
+            "passes": self.passes,
+            "tiny": self.tiny,
+            "quick": self.quick,
+            "lengths": None if self.lengths is None else list(self.lengths),
+            "batches": self.batches,
+            "yardstick": self.yardstick is not None,
+        }
+
     @property
     def few_passes(self) -> int:
         return min(self.passes, FEW_PASSES)

@@ -16,7 +16,7 @@ import latewood as lw
 from bench.histories import MS, Histories, Requests
 
 US_UTC = pa.timestamp("us", "UTC")
-_ROWS_AT_ONCE = 1_000  # one row group of Fat Rows
+_ROWS_AT_ONCE = 1_024  # one row group of Fat Rows: whole batches, so that none is joined of two groups
 _PLAIN_PAGE_BYTES = 8 << 20  # holds all copies of a user's history
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import torch
 
 from latewood.batch import Batch
-from latewood.items import Vocab
+from latewood.vocab import Vocab
 
 MICROSECONDS = 1_000_000  # per second
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from latewood.items import UNKNOWN
+from latewood.vocab import UNKNOWN
 from trainings.hstu import HSTU
 from trainings.inputs import Inputs
 from trainings.sasrec import SASRec

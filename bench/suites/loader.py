@@ -171,7 +171,7 @@ def _add_optional(data: Data, fat: lw.FatRows, others: dict[str, Reader]) -> dic
         missing[LANCE] = peers.missing("pylance")
     if (torch := peers.find("torch")) is not None:
         others[OURS_TORCH] = lambda traits: data.load(traits, transform=peers.as_tensors)
-        others[TORCH] = lambda traits: peers.torch_fat_rows(torch, fat, BATCH_SIZE, traits)
+        others[TORCH] = peers.TorchFatRows(torch, fat.path, BATCH_SIZE).batches
     else:
         missing[TORCH] = peers.missing("torch")
     return missing

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from latewood.immutable import Pin as Pin
     from latewood.ingestion import ingest as ingest
     from latewood.items import Items as Items
-    from latewood.items import Vocab as Vocab
     from latewood.loading import Loader as Loader
     from latewood.materialize import Materializer as Materializer
     from latewood.migration import ShadowReport as ShadowReport
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from latewood.store import Store as Store
     from latewood.verification import VerifyReport as VerifyReport
     from latewood.verification import verify as verify
+    from latewood.vocab import Vocab as Vocab
 
 _HOME = {
     "AppendReceipt": "mutable",
@@ -94,7 +94,7 @@ _HOME = {
     "Stream": "projection",
     "Verdict": "explain",
     "VerifyReport": "verification",
-    "Vocab": "items",
+    "Vocab": "vocab",
     "anchors": "capture",
     "backfill": "capture",
     "col": "conditions",

@@ -44,7 +44,6 @@ from latewood.immutable import (
     Scrubs,
     StoreDescription,
 )
-from latewood.items import Vocab, count_values
 from latewood.materialize import Materializer
 from latewood.mutable import AppendReceipt, MutableTier
 from latewood.projection import Projection
@@ -52,6 +51,7 @@ from latewood.retention import Retention
 from latewood.schema import Schema, Trait
 from latewood.storage import Storage, keys, open_storage, probe
 from latewood.tiers import align_tier, close_tier, open_tier, refuse_used, tier_folder
+from latewood.vocab import Vocab, count_values
 from latewood.vocabulary import Vocabulary, check_extent
 
 

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "loading": {"materialize", "examples"},
     "store": {
         *("storage", "vocabulary", "immutable", "mutable", "compaction", "capture", "materialize"),
-        *("appending", "forgetting", "items", "tiers"),
+        *("appending", "forgetting", "tiers", "vocab"),
     },
     "tiers": {"immutable", "mutable", "storage"},
     "appending": {"corrections", "immutable", "intake", "mutable", "vocabulary"},
@@ -53,7 +53,9 @@ ALLOWED: dict[str, set[str]] = {
     "forgetting": {"intake", "storage", "vocabulary", "immutable", "compaction", "histories"},
     "histories": {"immutable", "mutable", "vocabulary"},
     "consistency": {"histories"},
-    "items": {"histories"},
+    "key_index": set(),
+    "vocab": {"histories", "key_index"},
+    "items": {"key_index"},
     "splits": set(),
     "explain": {"capture", "consistency", "histories", "immutable", "intake", "materialize", "store", "stripes"},
     "verification": {

@@ -19,8 +19,8 @@ from bench import document, peers
 from bench.digests import digest, require_equal
 from bench.dirty import look, soil
 from bench.histories import SEED, TRAITS, draw_distinct, draw_histories, draw_requests, draw_shared
-from bench.report import Bound, Line, absent, at_least, at_most, compare
-from bench.session import TINY
+from bench.report import Bound, Line, Report, Results, absent, at_least, at_most, compare
+from bench.session import TINY, Session
 from bench.suites import SUITES, loader
 from bench.timing import Amount, interleave
 
@@ -194,7 +194,11 @@ def test_a_missed_target_is_reported(reports: dict[str, dict[str, Any]], suite: 
     ("suite", "contenders"),
     [
         ("loader", {"Loader", "Fat Rows", "Fat Rows, user order", "torch DataLoader, Fat Rows", "Lance lists"}),
-        ("scan", {"Materializer", "slices", "memcpy", "late, tied, 16 recent", "16 per user"}),
+        ("scan", {"Materializer", "slices", "memcpy", "late, tied, 16 recent", "16 per user, shared"}),
+        ("training", {"shuffled", "Loader, to_torch, prefetch 0", "torch DataLoader, 2 workers"}),
+        ("lists", {"Materializer", "slices", "Fat Rows, bare", "Parquet zstd", "plain arrays"}),
+        ("checks", {"Materializer, less checksums of pointers", "first read, verified", "read again"}),
+        ("startup", {"import latewood", "import pyarrow", "import numba", "kernels, until a first batch"}),
         ("paper", {"latewood", "Fat Rows", "the paper"}),
         ("build", {"backfill, log, Loader", "DuckDB, Parquet, read", "Polars, Parquet, read"}),
         ("append", {"Store.append", "LMDB, one value per batch"}),
@@ -261,13 +265,121 @@ def test_a_missed_floor_is_an_error_in_words(
     assert "misses the floor of ≥ 1e+09x" in capsys.readouterr().out
 
 
-def test_a_difference_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_ends_its_suite(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(loader, "collect", lambda *_: np.zeros((1_024, len(TRAITS)), np.uint64))
-    with pytest.raises(RuntimeError, match=r"example 0, trait 'event_ts' .* differ"):
-        bench.main(SMALL)
+    assert bench.main(SMALL) == 1
+    assert re.search(r"suite loader failed: .* example 0, trait 'event_ts' .* differ", capsys.readouterr().out)
+
+
+class OtherSuite:
+    """Stands in for a suite: counts its runs, and fails while it is told to."""
+
+    def __init__(self) -> None:
+        self.fails, self.runs = True, 0
+
+    def run(self, session: Session, folder: Path) -> Results:
+        self.runs += 1
+        if self.fails:
+            raise OSError("no space left")
+        return Results([Line("cell", "us", 1.0, "ms", 0.5, "us", at_least(1))])
+
+
+def test_a_suite_that_fails_loses_no_other_and_is_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, second, target = OtherSuite(), OtherSuite(), tmp_path / "results.json"
+    suites = {"append": first, "scale": second}
+    monkeypatch.setattr(bench, "load", suites.__getitem__)
+    second.fails = False
+    arguments = ["append", "scale", "--tiny", "--json", str(target)]
+    assert bench.main(arguments) == 1
+    found = json.loads(target.read_text())
+    assert [report["suite"] for report in found["reports"]] == ["scale"]
+    assert found["failures"] == [{"suite": "append", "error": "OSError: no space left"}]
+    first.fails = False
+    assert bench.main([*arguments, "--only-missing"]) == 0
+    found = json.loads(target.read_text())
+    assert [report["suite"] for report in found["reports"]] == ["append", "scale"]
+    assert found["failures"] == []
+    assert (first.runs, second.runs) == (2, 1)
+
+
+def test_what_was_found_before_a_run_is_cut_off_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, target = OtherSuite(), tmp_path / "results.json"
+    first.fails = False
+
+    def load(name: str) -> OtherSuite:
+        if name == "scale":
+            raise KeyboardInterrupt
+        return first
+
+    monkeypatch.setattr(bench, "load", load)
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(["append", "scale", "--tiny", "--json", str(target)])
+    assert [report["suite"] for report in json.loads(target.read_text())["reports"]] == ["append"]
+
+
+def test_results_of_other_settings_are_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, target = OtherSuite(), tmp_path / "results.json"
+    suite.fails = False
+    monkeypatch.setattr(bench, "load", lambda _: suite)
+    arguments = ["append", "--tiny", "--json", str(target), "--only-missing"]
+    assert bench.main(arguments) == 0
+    with pytest.raises(SystemExit, match="2"):
+        bench.main([*arguments, "--users", "7"])
+    assert "append with users 48 and not 7" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["append", "--only-missing"])
+
+
+def _report() -> dict[str, Any]:
+    """A report of one line, as in the JSON, beside its peer."""
+    ours = Line("256 events", "ours", 3.0, "ms", 1.5, "theirs", at_most(1.25))
+    theirs = Line("256 events", "theirs", 2.0, "ms", 1.0, "theirs")
+    about = {"seed": 1, "users": 2, "passes": 3, "tiny": False}
+    here = {"processor": "one", "cores": 2, "memory_gib": 4, "system": "Linux", "filesystem": "ext4", "commit": "abc"}
+    return Report(
+        "scan", "about", here | {"versions": {"latewood": "1", "numpy": "2"}}, about, Results([ours, theirs])
+    ).to_json()
+
+
+def test_the_page_says_both_sides_of_every_target_and_why_it_is_missed(tmp_path: Path) -> None:
+    page, reasons = tmp_path / "benchmarks.md", tmp_path / "benchmarks-reasons.toml"
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"reports": [_report()], "failures": [{"suite": "scale", "error": "OSError: full"}]}))
+    assert document.main([str(results), str(page)]) == 0
+    assert "no reason is known yet" in page.read_text()
+    reasons.write_text('"scan / * / ours" = "the disk is slow."\n')
+    assert document.main([str(results), str(page)]) == 0
+    text = page.read_text()
+    assert "| scan | 256 events | ours: 3 ms | theirs: 2 ms | 1.5x | ≤ 1.25x | **no** |" in text
+    assert "- scan, 256 events (1.5x of ≤ 1.25x): the disk is slow." in text
+    assert "latewood 1 at commit abc; numpy 2" in text
+    assert "Suite scale failed: OSError: full" in text
+    assert "Not all of it: there are no results of loader" in text
+
+
+def test_a_reason_that_belongs_to_nothing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, results = tmp_path / "benchmarks.md", tmp_path / "results.json"
+    results.write_text(json.dumps({"reports": [_report()]}))
+    page.with_name("benchmarks-reasons.toml").write_text('"scan / 4,096 events / ours" = "old"\n')
+    assert document.main([str(results), str(page)]) == 0
+    assert "'scan / 4,096 events / ours'" in capsys.readouterr().err
+    page.with_name("benchmarks-reasons.toml").write_text('"scan" = 3\n')
+    with pytest.raises(TypeError, match="'scan' is no text"):
+        document.main([str(results), str(page)])
+
+
+def test_results_of_two_machines_are_told_apart(tmp_path: Path) -> None:
+    one, other = _report(), _report()
+    other["suite"], other["machine"] = "append", other["machine"] | {"processor": "another"}
+    document.write([one, other], tmp_path / "benchmarks.md")
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "scan:\n\n- Machine: one" in text
+    assert "append:\n\n- Machine: another" in text
 
 
 def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         bench.main(["speed"])
-    assert "there is no suite 'speed'; there are: loader, scan, paper" in capsys.readouterr().err
+    assert "there is no suite 'speed'; there are: loader, scan, training" in capsys.readouterr().err

@@ -19,7 +19,10 @@ from latewood.errors import LatewoodError
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(help="Of loader, scan, paper, build, append, capture, compact, memory, scale; or all."),
+        typer.Argument(
+            help="Of loader, scan, training, lists, checks, paper, build, append, capture, compact, memory, startup, "
+            "scale; or all."
+        ),
     ] = None,
     users: Annotated[int | None, typer.Option(help="How many to draw; 10,000 have about 19 M events.")] = None,
     passes: Annotated[int | None, typer.Option(help="Timed passes, of which the medians count.")] = None,

@@ -255,16 +255,17 @@ def test_resharding_alone_carries_every_stripe(parts: Parts, monkeypatch: pytest
     assert compact(parts).event_count == 703
 
 
-def test_a_load_into_a_store_that_is_altered_meanwhile_is_a_conflict(parts: Parts) -> None:
+def test_a_change_that_is_asked_for_during_a_load_waits_for_the_next_compaction(parts: Parts) -> None:
     def batches() -> Any:
         yield parts.events([1], [5], [10])
-        alter(parts, shards=2)
+        alter(parts, schema=ITEMS.altered(add=[pa.field("score", pa.float32())], drop=["item"]), shards=2)
 
-    with pytest.raises(ConflictError, match="altered"):
-        bulk_load(parts, batches())
-    assert parts.tier.state().load_token is None
-    generation = bulk_load(parts, [parts.events([1], [5], [10])])
-    assert (len(generation.shards), generation.event_count) == (2, 1)
+    before = parts.catalog.latest()
+    loaded = bulk_load(parts, batches())
+    assert (loaded.change, loaded.schema, loaded.event_count) == (0, before.schema, 1)
+    applied = compact(parts)
+    assert (applied.change, len(applied.shards), applied.event_count) == (1, 2, 1)
+    assert [trait.name for trait in applied.schema] == ["score"]
 
 
 @pytest.mark.parametrize("pending", [False, True])
