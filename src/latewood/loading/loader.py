@@ -5,6 +5,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from latewood.batch import Batch, count_of
 from latewood.columns import times_from_arrow
 from latewood.errors import SchemaError
@@ -14,11 +16,13 @@ from latewood.loading.order import order_of
 from latewood.loading.prefetch import Prefetch
 from latewood.loading.state import LoaderState
 from latewood.loading.stats import LoaderStats, Meter
-from latewood.loading.steps import Share, whole
+from latewood.loading.steps import Share, SizedSteps, Steps, at_least_one, whole
+from latewood.loading.tokens import TokenSteps, tokens_of
 from latewood.materialize import Materializer, MaterializeStore, schema_for
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
 
+BATCH_SIZE = 512
 WINDOW = 16_384  # 32 batches of 512: a few MB of examples
 AHEAD_BYTES = 32 << 20
 
@@ -43,7 +47,10 @@ class Loader:
         store: trainers open it with `read_only=True`.
         examples: whatever `latewood.examples.open_examples` takes: paths, globs, directories, datasets, tables.
         projection: what to see of every history.
-        batch_size: examples per batch and rank; the last batch may be shorter.
+        batch_size: examples per batch and rank, 512 unless `batch_tokens` is given; the last batch may be shorter.
+        batch_tokens: instead, as many examples as have at most so many events, per batch and rank; with `batch_size`, at
+            most so many of either. A history that is longer is a batch of its own, and one that is empty counts as one
+            event. How long histories are is read from the log, once; the parts of ranks are as even as can be.
         order: "shuffle", "user" (the log's own) or "time".
         rank, world_size: this trainer's part. All ranks make equally many steps.
         prefetch: batches made ahead, in a thread; 0 for none. Large ones are made ahead only as far as they fit 32 MiB, at
@@ -63,7 +70,8 @@ class Loader:
         examples: Any,
         projection: Projection,
         *,
-        batch_size: int = 512,
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
         seed: int = 0,
         order: str = "shuffle",
         rank: int = 0,
@@ -79,7 +87,11 @@ class Loader:
         if window < 1 or prefetch < 0:
             raise SchemaError(f"window={window} must be at least 1 and prefetch={prefetch} at least 0")
         store.reader()  # a store that is closed, or cannot be read, is an error now rather than in the first batch
-        self._share = Share(batch_size, rank, world_size, remainder)
+        if batch_size is not None:
+            batch_size = at_least_one("batch_size", batch_size)
+        if batch_tokens is not None:
+            batch_tokens = at_least_one("batch_tokens", batch_tokens)
+        self._share, self._batch_size, self._batch_tokens = Share(rank, world_size, remainder), batch_size, batch_tokens
         self._prefetch, self._window, self._transform, self._shared = prefetch, window, transform, shared
         if shared and projection.kinds:
             raise SchemaError("shared=True: a shared batch has no streams, whose events do not lie side by side")
@@ -92,7 +104,11 @@ class Loader:
         self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
         self.materializer = Materializer(store, projection, on_missing=on_missing, unread=unread)
         self._made_of = store, examples, projection, {"on_missing": on_missing}
-        self._first = 0  # where an epoch begins
+        self._tokens = np.empty(0, np.int64)  # of each example
+        if batch_tokens is not None:
+            self._tokens = tokens_of(self.source.event_counts(), projection, batch_tokens)
+        self._newest_steps: tuple[int, Steps] | None = None  # the newest epoch that was asked for, and its steps
+        self._skipped = 0  # steps of an epoch that come before this loader's first
         self._place, self._resume, self._meter = _Place(0, 0), False, Meter()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,14 +118,16 @@ class Loader:
         """
         settings = {name: getattr(self._settings, name) for name in ("seed", "order", "window")}
         of = self._share
-        settings |= {name: getattr(of, name) for name in ("batch_size", "rank", "world_size", "remainder")}
+        settings |= {name: getattr(of, name) for name in ("rank", "world_size", "remainder")}
+        settings |= {"batch_size": self._batch_size, "batch_tokens": self._batch_tokens}
         settings |= {"prefetch": self._prefetch, "transform": self._transform, "shared": self._shared}
-        place = self.source.fingerprint, of.stride, self._first, self._place, self._resume
+        place = self.source.fingerprint, of.stride, self._skipped, self._place, self._resume
         return _remake, (*self._made_of[:3], self._made_of[3] | settings, place)
 
     def __len__(self) -> int:
-        """Steps per epoch, the same on every rank."""
-        return self._share.count(len(self.source), self._first)
+        """Steps of the current epoch, the same on every rank. With `batch_tokens` and "shuffle", epochs differ a little."""
+        epoch = self._place.epoch
+        return self._steps(epoch).count(self._first(epoch))
 
     def __repr__(self) -> str:
         size = f"{count_of(len(self.source), 'example')} in {count_of(len(self), 'batch')}"
@@ -118,14 +136,14 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if not self._resume:
-            self._place = _Place(self._place.epoch, self._first)
+            self._place = _Place(self._place.epoch, self._first(self._place.epoch))
         self._resume = False
         return self._iterate(self._place)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is iterated next. The epoch of a restored state keeps its position."""
         if whole("epoch", epoch) != self._place.epoch:
-            self._place, self._resume = _Place(int(epoch), self._first), False
+            self._place, self._resume = _Place(int(epoch), self._first(int(epoch))), False
 
     def state_dict(self) -> dict[str, Any]:
         """Where the newest iterator stands: after the batch that it gave last. Made ahead does not count."""
@@ -149,12 +167,11 @@ class Loader:
         worker, workers = whole("worker", worker), whole("workers", workers)
         if not 0 <= worker < workers:
             raise SchemaError(f"worker={worker} must be at least 0 and below workers={workers}")
-        dealt, stride = copy(self), self._share.stride
-        dealt._share, dealt._meter = replace(self._share, stride=stride * workers), Meter()
-        before = worker * stride * self._share.step_size
-        dealt._first = min(self._first + before, len(self.source))
-        begins = self._place.position if self._resume else self._first
-        dealt._place = _Place(self._place.epoch, min(begins + before, len(self.source)))
+        dealt, before = copy(self), worker * self._share.stride
+        dealt._share, dealt._meter = replace(self._share, stride=self._share.stride * workers), Meter()
+        dealt._newest_steps, dealt._skipped = None, self._skipped + before
+        begins = self._place.position if self._resume else self._first(self._place.epoch)
+        dealt._place = _Place(self._place.epoch, self._steps(self._place.epoch).skip(begins, before))
         dealt._resume = True
         return dealt
 
@@ -166,11 +183,25 @@ class Loader:
         place, fingerprint = self._place, self.source.fingerprint
         return replace(self._settings, epoch=place.epoch, position=place.position, fingerprint=fingerprint)
 
+    def _steps(self, epoch: int) -> Steps:
+        if self._newest_steps is None or self._newest_steps[0] != epoch:
+            steps: Steps
+            if self._batch_tokens is None:
+                steps = SizedSteps(self._share, self._batch_size or BATCH_SIZE, len(self.source))
+            else:
+                steps = TokenSteps(self._share, self._order(epoch), self._tokens, self._batch_tokens, self._batch_size)
+            self._newest_steps = epoch, steps
+        return self._newest_steps[1]
+
+    def _first(self, epoch: int) -> int:
+        """Where this loader begins an epoch."""
+        return self._steps(epoch).skip(0, self._skipped)
+
     def _iterate(self, place: _Place) -> Iterator[Batch]:
         meter = self._meter = Meter()
         maker = BatchMaker(
-            self.source, self._order(place.epoch), self._share, self.materializer, self._window, self._transform, meter,
-            f"epoch {place.epoch} of {self.source.name}", shared=self._shared,
+            self.source, self._order(place.epoch), self._steps(place.epoch), self.materializer, self._window,
+            self._transform, meter, f"epoch {place.epoch} of {self.source.name}", shared=self._shared,
         )  # fmt: skip
         made = maker.batches(place.position)
         batches = Prefetch(made, self._prefetch, lambda batch: batch.size_bytes, AHEAD_BYTES, meter.idle)
@@ -191,8 +222,8 @@ def _remake(
     store: MaterializeStore, examples: Any, projection: Projection, settings: dict[str, Any], place: tuple[Any, ...]
 ) -> Loader:
     loader = Loader(store, examples, projection, **settings)
-    fingerprint, stride, loader._first, loader._place, loader._resume = place
+    fingerprint, stride, loader._skipped, loader._place, loader._resume = place
     if loader.source.fingerprint != fingerprint:  # else each process would deal steps of other examples
         raise SchemaError(f"{loader.source.name}: not the examples that the loader had; name its files, not a folder")
-    loader._share = replace(loader._share, stride=stride)
+    loader._share, loader._newest_steps = replace(loader._share, stride=stride), None
     return loader

@@ -14,7 +14,7 @@ from latewood.examples import ExampleSource
 from latewood.loading.feed import feed
 from latewood.loading.order import Order
 from latewood.loading.stats import EXAMPLES, MATERIALIZE, PLAN, TRANSFORM, Meter
-from latewood.loading.steps import Share, Step
+from latewood.loading.steps import Step, Steps
 from latewood.materialize import Materializer, Resolved
 
 # Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
@@ -39,7 +39,7 @@ class BatchMaker:
         self,
         source: ExampleSource,
         order: Order,
-        share: Share,
+        steps: Steps,
         materializer: Materializer,
         window: int,
         transform: Callable[[Any], Any] | None,
@@ -48,13 +48,13 @@ class BatchMaker:
         *,
         shared: bool = False,
     ) -> None:
-        self._source, self._order, self._share, self._window = source, order, share, window
+        self._source, self._order, self._steps, self._window = source, order, steps, window
         self._materializer, self._transform, self._meter, self._where = materializer, transform, meter, where
         self._shared = shared
 
     def batches(self, position: int) -> Iterator[MadeBatch]:
         """Every batch from a position on."""
-        windows = feed(self._source, self._order, self._share, position, self._window)
+        windows = feed(self._source, self._order, self._steps.steps(position), self._window)
         for steps, table, places in self._meter.time_each(EXAMPLES, windows):
             window, start = self._resolve(table, places), 0
             for group in self._groups(window, steps):
