@@ -57,7 +57,9 @@ class Loader:
             least one: a trainer that is slower than the loader holds two of them in memory, and not all.
         on_missing: "raise", or "mask": an example whose history cannot be had keeps its place, empty, with weight 0.
         remainder: "pad" fills the last step up with examples of weight 0; "drop" leaves an incomplete step out.
-        window: so many examples are mixed with each other by "shuffle", and read at a time.
+        window: so many examples are mixed with each other by "shuffle", and read at a time. However they are mixed, what
+            they share is decoded once, as far as it fits 512 MiB: a smaller window needs less memory, a larger one makes
+            batches more independent.
         transform: applied to every batch, in the thread; what it returns is what the loader gives.
         shared: give `SharedBatch`es, in which what several examples see is there once: for many examples per user.
     Raises: SchemaError: an argument that makes no sense, no examples, or ones that lack a column. ConflictError: the
@@ -208,7 +210,7 @@ class Loader:
         try:
             for batch in meter.wait_for_each(batches):
                 place.position = batch.position
-                meter.count(batch.examples, batch.events)
+                meter.count(batch.examples, batch.events, batch.users)
                 yield batch.item
                 del batch  # not held while the trainer's next step waits: its buffers can be used again
         finally:
