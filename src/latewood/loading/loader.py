@@ -11,11 +11,11 @@ from latewood.batch import Batch, count_of
 from latewood.columns import times_from_arrow
 from latewood.errors import SchemaError
 from latewood.examples import open_examples
-from latewood.loading.making import BatchMaker
+from latewood.loading.making import BatchMaker, Delivery
 from latewood.loading.order import order_of
 from latewood.loading.prefetch import Prefetch
 from latewood.loading.state import LoaderState
-from latewood.loading.stats import LoaderStats, Meter
+from latewood.loading.stats import COPY, LoaderStats, Meter
 from latewood.loading.steps import Share, SizedSteps, Steps, at_least_one, whole
 from latewood.loading.tokens import TokenSteps, tokens_of
 from latewood.materialize import Materializer, MaterializeStore, schema_for
@@ -137,10 +137,14 @@ class Loader:
         return f"<Loader of {size}, {self._settings.order}, epoch {self._place.epoch}{share}>"
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.iterate()
+
+    def iterate(self, delivery: Delivery | None = None) -> Iterator[Any]:
+        """As iterating it; what it gives takes another way to the trainer, as to a device (`loading.device`)."""
         if not self._resume:
             self._place = _Place(self._place.epoch, self._first(self._place.epoch))
         self._resume = False
-        return self._iterate(self._place)
+        return self._iterate(self._place, delivery)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that is iterated next. The epoch of a restored state keeps its position."""
@@ -199,11 +203,11 @@ class Loader:
         """Where this loader begins an epoch."""
         return self._steps(epoch).skip(0, self._skipped)
 
-    def _iterate(self, place: _Place) -> Iterator[Batch]:
+    def _iterate(self, place: _Place, delivery: Delivery | None) -> Iterator[Any]:
         meter = self._meter = Meter()
         maker = BatchMaker(
             self.source, self._order(place.epoch), self._steps(place.epoch), self.materializer, self._window,
-            self._transform, meter, f"epoch {place.epoch} of {self.source.name}", shared=self._shared,
+            self._transform, meter, f"epoch {place.epoch} of {self.source.name}", shared=self._shared, delivery=delivery,
         )  # fmt: skip
         made = maker.batches(place.position)
         batches = Prefetch(made, self._prefetch, lambda batch: batch.size_bytes, AHEAD_BYTES, meter.idle)
@@ -211,10 +215,12 @@ class Loader:
             for batch in meter.wait_for_each(batches):
                 place.position = batch.position
                 meter.count(batch.examples, batch.events, batch.users)
-                yield batch.item
+                yield batch.item if delivery is None else delivery.receive(batch.item)
                 del batch  # not held while the trainer's next step waits: its buffers can be used again
         finally:
             batches.close()
+            if delivery is not None:
+                meter.add(COPY, delivery.copied_s())
 
     def _request_times(self) -> Any:
         return times_from_arrow(self.source.column("request_ts"), "request_ts")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from latewood.errors import LatewoodError
 from latewood.examples import ExampleSource
 from latewood.loading.feed import feed
 from latewood.loading.order import Order
-from latewood.loading.stats import EXAMPLES, MATERIALIZE, PLAN, TRANSFORM, Meter
+from latewood.loading.stats import COPY, EXAMPLES, MATERIALIZE, PLAN, TRANSFORM, Meter
 from latewood.loading.steps import Step, Steps
 from latewood.loading.together import Run, number_users, runs_of
 from latewood.materialize import Materializer, Resolved
@@ -39,6 +39,22 @@ class MadeBatch(NamedTuple):
     size_bytes: int
 
 
+class Delivery(Protocol):
+    """What happens to batches on their way to a device: most of it in the thread, `receive` in the trainer's."""
+
+    def prepare(self, item: Any) -> Any:
+        """Make of a batch, or of what the transform made, what can be sent."""
+
+    def send(self, item: Any) -> Any:
+        """Begin to copy it."""
+
+    def receive(self, sent: Any) -> Any:
+        """Take it, so that it can be used as if the copy had ended."""
+
+    def copied_s(self) -> float:
+        """What copies took that ended since this was asked last. Units: seconds."""
+
+
 class BatchMaker:
     """One rank's batches of one epoch. Args: where: what the examples are called in errors; the others as in `Loader`."""
 
@@ -54,10 +70,11 @@ class BatchMaker:
         where: str,
         *,
         shared: bool = False,
+        delivery: Delivery | None = None,
     ) -> None:
         self._source, self._order, self._steps, self._window = source, order, steps, window
         self._materializer, self._transform, self._meter, self._where = materializer, transform, meter, where
-        self._shared = shared
+        self._shared, self._delivery = shared, delivery
 
     def batches(self, position: int) -> Iterator[MadeBatch]:
         """Every batch from a position on."""
@@ -138,5 +155,11 @@ class BatchMaker:
         self._meter.made(events=events)
         with self._meter.time(TRANSFORM):
             item = batch if self._transform is None else self._transform(batch)
+            if self._delivery is not None:
+                item = self._delivery.prepare(item)
+        if self._delivery is not None:
+            with self._meter.time(COPY):
+                item = self._delivery.send(item)
+            self._meter.add(COPY, self._delivery.copied_s())
         size_bytes = sum(column.nbytes for column in batch.values.values())
         return MadeBatch(step.following, item, len(batch) - step.pad, events, users, size_bytes)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from latewood.batch import count_of
 
 T = TypeVar("T")
-EXAMPLES, PLAN, MATERIALIZE, TRANSFORM = STAGES = ("examples", "plan", "materialize", "transform")
+EXAMPLES, PLAN, MATERIALIZE, TRANSFORM, COPY = STAGES = ("examples", "plan", "materialize", "transform", "copy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class LoaderStats:
 
     `first_s` is the wait for the first batch, which no other figure but `stages` has in it. `stages` says what making
     batches took, those that lie ready too: reading the examples, planning (looking pointers up), materializing (fetching,
-    decoding, assembling), and the transform that the loader was given.
+    decoding, assembling), the transform that the loader was given and making tensors, and copying to a device.
     """
 
     batches: int
@@ -132,6 +132,10 @@ class Meter:
         """A batch was given to the trainer."""
         self.batches, self.examples = self.batches + 1, self.examples + examples
         self.events, self.users = self.events + events, self.users + users
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count what a stage took elsewhere."""
+        self._stages[stage] += seconds
 
     def stats(self) -> LoaderStats:
         until = perf_counter() if self._ended is None else self._ended

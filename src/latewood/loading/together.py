@@ -97,6 +97,7 @@ def _at_once(lengths: NDArray[np.int64], users: NDArray[np.int64], event_bytes: 
 def _decoded(lengths: NDArray[np.int64], users: NDArray[np.int64], runs: NDArray[np.int64] | None = None) -> int:
     """About how many events are decoded if every run decodes each of its users once: the longest history of each."""
     keys = users if runs is None else runs * (int(users.max(initial=0)) + 1) + users
-    order = np.lexsort((lengths, keys))
-    is_longest = np.append(np.diff(keys[order]) != 0, True)
-    return int(lengths[order][is_longest].sum())
+    above = int(lengths.max(initial=0)) + 1
+    owner, length = np.divmod(np.sort(keys * above + lengths), above)  # one sort of numbers is faster than of pairs
+    is_longest = np.append(np.diff(owner) != 0, True)
+    return int(length[is_longest].sum())

@@ -1,4 +1,4 @@
-"""Batches as torch tensors. The only import of torch in latewood, and of torchrec, which few have.
+"""Batches as torch tensors. With device.py the only import of torch in latewood, and of torchrec, which few have.
 
 "jagged" is what HSTU-like models take: one flat tensor per trait and one tensor of offsets for all. "nested" is the same
 as torch.nested tensors, which scaled_dot_product_attention takes. Both share the batch's memory, so nothing is copied; the
@@ -33,6 +33,15 @@ class _Tensors:
     def to(self: T, device: Any, non_blocking: bool = False) -> T:
         """A copy on a device; the same tensors where they are there already."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def record_stream(self, stream: Any) -> None:
+        """Keep the tensors' memory from being used again before what the stream has to do by now is done."""
+
+        def record(tensor: Any) -> Any:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._each(record)
 
     def _each(self: T, change: Callable[[Any], Any]) -> T:
         def changed(part: Any) -> Any:
@@ -187,7 +196,7 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     def __init__(self, loader: Loader, layout: str = "jagged", **options: Any) -> None:
         self.loader, self._layout, self._options = loader, layout, options
         self._dealt: Loader | None = None  # in a worker: its steps
-        _layout(layout)
+        check_layout(layout)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -197,10 +206,7 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
     def _made_of(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
-            if isinstance(batch, Batch):
-                yield to_torch(batch, self._layout, **self._options)
-            else:
-                yield shared_to_torch(batch) if isinstance(batch, SharedBatch) else batch
+            yield as_tensors(batch, self._layout, self._options)
 
     def _own(self) -> Loader:
         """What this process iterates: the loader, or in a worker its share, dealt once for all epochs."""
@@ -262,6 +268,18 @@ def to_torch(batch: Batch, layout: str = "jagged", **options: Any) -> Any:
         layout that has no place for them.
     """
     return _layout(layout)(batch, **options)
+
+
+def as_tensors(item: Any, layout: str, options: dict[str, Any]) -> Any:
+    """What a loader gave as tensors; what its transform made of a batch stays as it is."""
+    if isinstance(item, Batch):
+        return to_torch(item, layout, **options)
+    return shared_to_torch(item) if isinstance(item, SharedBatch) else item
+
+
+def check_layout(name: str) -> None:
+    """Raises: SchemaError: a layout that does not exist."""
+    _layout(name)
 
 
 def _layout(name: str) -> Callable[..., Any]:
