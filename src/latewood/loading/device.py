@@ -1,8 +1,8 @@
-"""Batches on a device, copied while the trainer's step runs. With loading/torch.py the only import of torch in latewood.
+"""Batches on a device, copied while the trainer's step runs. With torch.py the only import of torch in latewood.
 
-The thread that makes batches also sends them: it moves the tensors to page-locked memory and has them copied on a stream of
-its own, beside the one on which the trainer computes. Who takes a batch does not wait for the copy; its *stream* does, and the
-batch's memory is not used again before that stream is through with it.
+The thread that makes batches also sends them: it moves the tensors to page-locked memory and has them copied on a stream
+of its own, beside the one on which the trainer computes. Who takes a batch does not wait for the copy. Its *stream* does,
+and the batch's memory is not used again before that stream is through with it.
 """
 
 from collections import deque
@@ -55,6 +55,11 @@ class DeviceLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Loader.load_state_dict`."""
         self.loader.load_state_dict(state)
+
+    @property
+    def sampler(self) -> Loader:
+        """See `Loader.sampler`."""
+        return self.loader
 
     def stats(self) -> LoaderStats:
         """See `Loader.stats`. The stage "copy" has what pinning took and, on CUDA, the copies on the device."""

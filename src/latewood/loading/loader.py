@@ -112,6 +112,8 @@ class Loader:
         self._newest_steps: tuple[int, Steps] | None = None  # the newest epoch that was asked for, and its steps
         self._skipped = 0  # steps of an epoch that come before this loader's first
         self._place, self._resume, self._meter = _Place(0, 0), False, Meter()
+        self.restored = 0  # how many states it was given
+        self._changes = 0  # how often it was told where to begin
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens store and examples anew, and begins where this one would go on if it began now.
@@ -123,7 +125,7 @@ class Loader:
         settings |= {name: getattr(of, name) for name in ("rank", "world_size", "remainder")}
         settings |= {"batch_size": self._batch_size, "batch_tokens": self._batch_tokens}
         settings |= {"prefetch": self._prefetch, "transform": self._transform, "shared": self._shared}
-        place = self.source.fingerprint, of.stride, self._skipped, self._place, self._resume
+        place = self.source.fingerprint, of.stride, self._skipped, self._place, self._resume, self.restored
         return _remake, (*self._made_of[:3], self._made_of[3] | settings, place)
 
     def __len__(self) -> int:
@@ -141,14 +143,21 @@ class Loader:
 
     def iterate(self, delivery: Delivery | None = None) -> Iterator[Any]:
         """As iterating it; what it gives takes another way to the trainer, as to a device (`loading.device`)."""
+        return self._iterate(self._begin(), self._changes, delivery)
+
+    def _begin(self) -> _Place:
         if not self._resume:
             self._place = _Place(self._place.epoch, self._first(self._place.epoch))
         self._resume = False
-        return self._iterate(self._place, delivery)
+        return self._place
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that is iterated next. The epoch of a restored state keeps its position."""
+        """Choose the epoch that is iterated next, also by an iterator that has not begun.
+
+        The epoch of a restored state keeps its position.
+        """
         if whole("epoch", epoch) != self._place.epoch:
+            self._changes += 1
             self._place, self._resume = _Place(int(epoch), self._first(int(epoch))), False
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,6 +172,16 @@ class Loader:
         restored = LoaderState.from_json(state)
         restored.refuse_other(self._state())
         self._place, self._resume = _Place(restored.epoch, restored.position), True
+        self.restored, self._changes = self.restored + 1, self._changes + 1
+
+    def restart(self) -> None:
+        """Begin the current epoch from its start, whatever state was given."""
+        self._resume = False
+
+    @property
+    def sampler(self) -> "Loader":
+        """Itself: whom Lightning tells of a new epoch."""
+        return self
 
     def deal(self, worker: int, workers: int) -> "Loader":
         """A loader of every `workers`-th step from where this one would go on: one of several that work side by side.
@@ -203,7 +222,9 @@ class Loader:
         """Where this loader begins an epoch."""
         return self._steps(epoch).skip(0, self._skipped)
 
-    def _iterate(self, place: _Place, delivery: Delivery | None) -> Iterator[Any]:
+    def _iterate(self, place: _Place, changes: int, delivery: Delivery | None) -> Iterator[Any]:
+        if changes != self._changes:  # told since: Lightning makes an iterator, and then says of which epoch
+            place = self._begin()
         meter = self._meter = Meter()
         maker = BatchMaker(
             self.source, self._order(place.epoch), self._steps(place.epoch), self.materializer, self._window,
@@ -230,7 +251,7 @@ def _remake(
     store: MaterializeStore, examples: Any, projection: Projection, settings: dict[str, Any], place: tuple[Any, ...]
 ) -> Loader:
     loader = Loader(store, examples, projection, **settings)
-    fingerprint, stride, loader._skipped, loader._place, loader._resume = place
+    fingerprint, stride, loader._skipped, loader._place, loader._resume, loader.restored = place
     if loader.source.fingerprint != fingerprint:  # else each process would deal steps of other examples
         raise SchemaError(f"{loader.source.name}: not the examples that the loader had; name its files, not a folder")
     loader._share, loader._newest_steps = replace(loader._share, stride=stride), None

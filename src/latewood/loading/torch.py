@@ -187,8 +187,8 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     is the same as without. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks for: a state
     belongs to as many workers as made it.
 
-    A loader that was given a state goes on from it once; but workers that are started anew for every epoch are copies of
-    it, and all go on from there until `set_epoch` names another epoch.
+    A loader that was given a state goes on from it once, in the first epoch that is iterated then, also where workers are
+    started anew for every epoch.
 
     Args: layout, options: as of `Batch.to_torch`.
     """
@@ -196,6 +196,9 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     def __init__(self, loader: Loader, layout: str = "jagged", **options: Any) -> None:
         self.loader, self._layout, self._options = loader, layout, options
         self._dealt: Loader | None = None  # in a worker: its steps
+        # Workers that are started anew are copies of a loader that never hears whether one before went on from its state.
+        # So they write it down in memory that all share: which state it was, and the seed of that epoch's workers.
+        self._gone_on = torch.zeros(2, dtype=torch.int64).share_memory_()
         check_layout(layout)
 
     def __len__(self) -> int:
@@ -214,8 +217,19 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         if info is None:
             return self.loader
         if self._dealt is None:
+            if self.loader.restored and not self._may_go_on(info.seed - info.id):
+                self.loader.restart()
             self._dealt = self.loader.deal(info.id, info.num_workers)
         return self._dealt
+
+    def _may_go_on(self, seed: int) -> bool:
+        """Whether no workers of another seed, so of an epoch before, went on from the loader's state."""
+        state, of = self._gone_on.tolist()
+        if state == self.loader.restored:
+            return bool(of == seed)
+        self._gone_on[1] = seed  # first: a worker of the same epoch that sees the state has to see its own seed
+        self._gone_on[0] = self.loader.restored
+        return True
 
     def set_epoch(self, epoch: int) -> None:
         """See `Loader.set_epoch`. Workers that persist over epochs do not hear of it."""

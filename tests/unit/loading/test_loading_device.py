@@ -1,4 +1,4 @@
-"""Batches on a device. Where there is none, a stand-in writes down what a copy beside the trainer's stream does, and when."""
+"""Batches on a device. In the place of CUDA, a stand-in writes down what a copy beside the trainer's stream does."""
 
 import threading
 from collections import namedtuple
