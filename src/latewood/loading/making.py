@@ -104,7 +104,8 @@ class BatchMaker:
     def _run(
         self, run: Run, steps: list[Step], window: Resolved | pa.Table, users: NDArray[np.int64]
     ) -> Iterator[MadeBatch]:
-        cut, start = self._cut_of(run, window), run.start
+        cut, is_shared = self._cut_of(run, window)
+        start = run.start
         for step in steps:
             stop = start + len(step)
             try:
@@ -113,13 +114,18 @@ class BatchMaker:
             except LatewoodError as error:
                 error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
                 raise
-            yield self._finish(step, batch, len(np.unique(users[start:stop])))
+            # of columns that all of a run share, each batch counts a part
+            part = (stop - start) / (run.stop - run.start) if is_shared else 1.0
+            yield self._finish(step, batch, len(np.unique(users[start:stop])), part)
             start = stop
 
-    def _cut_of(self, run: Run, window: Resolved | pa.Table) -> Cut:
-        """How a run's batches are made; one by one where that fails for all of them, so that only the bad one does."""
+    def _cut_of(self, run: Run, window: Resolved | pa.Table) -> tuple[Cut, bool]:
+        """How a run's batches are made, and whether they are in columns that they share.
+
+        One by one where they cannot be made together, so that only the bad one fails.
+        """
         if isinstance(window, pa.Table):
-            return lambda start, stop: self._make(window.slice(start, stop - start))
+            return lambda start, stop: self._make(window.slice(start, stop - start)), False
         if run.last - run.first > 1:
             part = window.slice(run.start, run.stop)
             try:
@@ -129,10 +135,10 @@ class BatchMaker:
                         decoded = partial(self._materializer.window_batch, self._materializer.window(part))
                     else:
                         decoded = self._make(part).slice
-                return lambda start, stop: decoded(start - run.start, stop - run.start)
+                return lambda start, stop: decoded(start - run.start, stop - run.start), self._shared
             except LatewoodError:
                 pass
-        return lambda start, stop: self._make(window.slice(start, stop))
+        return lambda start, stop: self._make(window.slice(start, stop)), False
 
     def _make(self, part: Resolved | pa.Table) -> Batch | SharedBatch:
         materializer = self._materializer
@@ -147,7 +153,7 @@ class BatchMaker:
             yield
         self._meter.made(decoded=self._materializer.stats.decoded_events - before)
 
-    def _finish(self, step: Step, batch: Batch | SharedBatch, users: int) -> MadeBatch:
+    def _finish(self, step: Step, batch: Batch | SharedBatch, users: int, part: float) -> MadeBatch:
         if step.pad:
             real = np.arange(len(batch)) < len(batch) - step.pad
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))
@@ -161,5 +167,5 @@ class BatchMaker:
             with self._meter.time(COPY):
                 item = self._delivery.send(item)
             self._meter.add(COPY, self._delivery.copied_s())
-        size_bytes = sum(column.nbytes for column in batch.values.values())
+        size_bytes = int(part * sum(column.nbytes for column in batch.values.values()))
         return MadeBatch(step.following, item, len(batch) - step.pad, events, users, size_bytes)
