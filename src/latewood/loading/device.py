@@ -56,6 +56,10 @@ class DeviceLoader:
         """See `Loader.load_state_dict`."""
         self.loader.load_state_dict(state)
 
+    def steps_left(self) -> int:
+        """See `Loader.steps_left`."""
+        return self.loader.steps_left()
+
     @property
     def sampler(self) -> Loader:
         """See `Loader.sampler`."""

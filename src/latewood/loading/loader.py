@@ -200,6 +200,10 @@ class Loader:
         dealt._resume = True
         return dealt
 
+    def steps_left(self) -> int:
+        """Steps that the newest iterator has still to give; before there is one, or after a state, those of the next."""
+        return self._steps(self._place.epoch).count(self._place.position)
+
     def stats(self) -> LoaderStats:
         """How long the newest iterator was waited for so far, and what it spent its time on."""
         return self._meter.stats()
