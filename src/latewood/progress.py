@@ -1,13 +1,17 @@
-"""A progress bar for what takes longer than a moment: on a terminal, and only once the work has gone on for a while."""
+"""How far work has got, for people: a bar for what takes longer than a moment, a line for what goes on for hours."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 MOMENT_S = 1.0  # work that ends sooner shows no bar
+_EYE_S = 0.2  # nobody reads faster
 
 
 class Bar:
@@ -61,3 +65,43 @@ def progress_bar(
         timer.join()  # it may be starting the bar at this very moment
         if progress.live.is_started:
             progress.stop()
+
+
+class Line:
+    """A line that is written over as the work goes on: on a terminal; in a file, a new line every `every_s` seconds.
+
+    What else is printed meanwhile goes above it. Used as a context, it ends with the block, and the last line stays.
+    """
+
+    def __init__(self, console: Console, every_s: float) -> None:
+        self._console, self._last = console, ""
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._every_s = _EYE_S if self._live is not None else every_s
+        self._shown: float | None = None  # when
+
+    def __enter__(self) -> "Line":
+        self._shown = perf_counter()
+        if self._live is not None and not self._console.quiet:
+            self._live.start()
+        return self
+
+    def show(self, text: Callable[[], str], *, last: bool = False) -> None:
+        """Show a text, if it is time; only then is it asked for. Args: last: in any case, and it stays."""
+        now = perf_counter()
+        if last:
+            self._last = text()
+        elif self._shown is None or now - self._shown >= self._every_s:
+            self._shown = now
+            if self._live is None:
+                self._print(text())
+            elif not self._console.quiet:
+                self._live.update(Text(text(), no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None and self._live.is_started:
+            self._live.stop()
+        if self._last:
+            self._print(self._last)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -41,7 +41,7 @@ def make_loader(folder: Path, rank: int, world_size: int, **options: Any) -> lw.
     store = lw.Store.open(folder / "store", read_only=True)
     projection = lw.Projection(traits=["item"])
     ranks = {"rank": rank, "world_size": world_size}
-    return lw.Loader(store, str(folder / "examples.parquet"), projection, batch_size=4, **ranks, **options)
+    return lw.Loader(store, str(folder / "examples.parquet"), projection, **{"batch_size": 4} | ranks | options)
 
 
 def of(batch: lw.Batch) -> list[int]:
@@ -94,6 +94,24 @@ def test_every_step_is_made_by_all(folder: Path, world_size: int, remainder: str
     assert (
         len(numbers) == len(set(numbers)) == sum(first) == (full * 4 * world_size if remainder == "drop" else REQUESTS)
     )
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_batches_by_tokens_are_as_many_on_all(folder: Path, world_size: int) -> None:
+    def work(rank: int) -> tuple[list[int], list[float]]:
+        mine, sums = [], []
+        for batch in make_loader(folder, rank, world_size, batch_size=None, batch_tokens=150, seed=3):
+            total = torch.tensor([float(batch.weights.sum())])
+            dist.all_reduce(total)
+            sums.append(total.item())
+            mine += of(batch)
+            assert batch.offsets[-1] <= 150
+        return mine, sums
+
+    found = in_ranks(world_size, work, folder)
+    first, *others = [sums for _, sums in found]
+    assert others == [first] * (world_size - 1)
+    assert sorted(n for mine, _ in found for n in mine) == list(range(REQUESTS))
 
 
 def test_a_run_goes_on_with_other_ranks(folder: Path) -> None:

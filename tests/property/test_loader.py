@@ -78,8 +78,12 @@ def flat(steps: list[list[int]]) -> list[int]:
 
 
 orders = st.sampled_from(["shuffle", "user", "time"])
-shapes = st.fixed_dictionaries({"batch_size": st.integers(1, 20), "world_size": st.integers(1, 4)})
-few_steps = st.fixed_dictionaries({"batch_size": st.integers(8, 20), "world_size": st.integers(1, 4)})
+shapes = st.fixed_dictionaries(
+    {"batch_size": st.integers(1, 20), "world_size": st.integers(1, 4)}
+) | st.fixed_dictionaries({"batch_tokens": st.integers(1, 40), "world_size": st.integers(1, 4)})
+few_steps = st.fixed_dictionaries(
+    {"batch_size": st.integers(8, 20), "world_size": st.integers(1, 4)}
+) | st.fixed_dictionaries({"batch_tokens": st.integers(16, 50), "world_size": st.integers(1, 4)})
 
 
 @given(

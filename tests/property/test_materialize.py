@@ -49,6 +49,24 @@ def check_examples(world: World, examples: pa.Table, requests: Sequence[Request]
         assert batch.lengths.tolist() == lengths
         assert materializer.last_stats.events == sum(lengths)
         assert materializer.stats.examples == 2 * len(requests)
+    check_window(materializer, examples, history)
+
+
+def check_window(materializer: Materializer, examples: pa.Table, history: pa.StructArray) -> None:
+    """Decoded at once and cut up in another order, they are the same; and each event is decoded for all of them once."""
+    n = len(examples)
+    backwards = np.arange(n)[::-1]
+    before = materializer.stats
+    window = materializer.window(materializer.resolve(examples).take(backwards))
+    assert len(window) == n
+    decoded = materializer.stats.decoded_events
+    parts = [materializer.window_batch(window, start, min(start + 2, n)) for start in range(0, n, 2)]
+    assert (materializer.stats.examples - before.examples, materializer.stats.decoded_events) == (n, decoded)
+    for start, part in zip(range(0, n, 2), parts, strict=True):
+        chosen = backwards[start : start + 2]
+        assert part.to_arrow()["history"].combine_chunks().equals(history.take(pa.array(chosen)))
+        assert set(part.masks) == {name for name, mask in part.masks.items() if mask.any()}
+        assert part.features.equals(examples.select(part.features.column_names).take(pa.array(chosen)))
 
 
 TRAIT_VALUES = st.tuples(

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from latewood.columns import one_array, read_table
 from latewood.errors import ConflictError, SchemaError
 from latewood.examples.align import align, plain, unify, without_fields
+from latewood.examples.counts import COUNTED, count_events
 from latewood.examples.files import ExampleFile, NoExamplesError, find_files, reading
 from latewood.lists import offsets_of
 
@@ -105,6 +106,13 @@ class ExampleSource(ABC):
     def column(self, name: str) -> pa.Array:
         """One top-level column of all examples. Raises: SchemaError: there is none of this name."""
 
+    @abstractmethod
+    def event_counts(self) -> NDArray[np.int64]:
+        """How many events each example has, stored and recent, by its pointer and its recents. Shapes: (n,).
+
+        No more of the log is read for it. Raises: SchemaError: there are no pointers, or no recents.
+        """
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:
@@ -166,6 +174,9 @@ class TableSource(ExampleSource):
     def column(self, name: str) -> pa.Array:
         self.require([name])
         return one_array(self._table[name])
+
+    def event_counts(self) -> NDArray[np.int64]:
+        return count_events(self._table, self.name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -243,6 +254,15 @@ class ParquetSource(ExampleSource):
                 wanted = pa.schema([self.schema.field(name)])
                 parts.append(one_array(align(part, wanted)[name]))
         return pa.concat_arrays(parts) if len(parts) > 1 else parts[0]
+
+    def event_counts(self) -> NDArray[np.int64]:
+        counts = np.empty(len(self), np.int64)
+        with self._lock:
+            for group, (owner, inner) in enumerate(zip(self._owner, self._inner, strict=True)):
+                with reading(f"{self.files[owner]}, row group {inner},"):
+                    table = self._file(owner).read_row_group(inner, columns=list(COUNTED), use_threads=False)
+                counts[self.offsets[group] : self.offsets[group + 1]] = count_events(table, str(self.files[owner]))
+        return counts
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from latewood.examples import ExampleSource
 from latewood.loading.order import Order
-from latewood.loading.steps import Share, Step
+from latewood.loading.steps import Step
 
 
 def feed(
-    source: ExampleSource, order: Order, share: Share, position: int, window: int
+    source: ExampleSource, order: Order, steps: Iterator[Step], window: int
 ) -> Iterator[tuple[list[Step], pa.Table, NDArray[np.int64]]]:
-    """Every window's steps of one rank, from a position on, with their examples and the places of them in order.
+    """Some steps of one rank, window by window, with their examples and the places of them in order.
 
     A step's padding follows its examples.
     """
-    for steps in _spans(share.steps(len(source), position), window):
-        rows = np.concatenate([rows for step in steps for rows in _rows(order, step)])
-        yield steps, *source.gather(rows)
+    for span in _spans(steps, window):
+        rows = np.concatenate([rows for step in span for rows in _rows(order, step)])
+        yield span, *source.gather(rows)
 
 
 def _rows(order: Order, step: Step) -> Iterator[NDArray[np.int64]]:

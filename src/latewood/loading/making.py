@@ -1,8 +1,15 @@
-"""How batches are made: read the examples of a window, look their pointers up at once, materialize step by step."""
+"""How batches are made: read the examples of a window, look their pointers up at once, materialize, cut into steps.
+
+What is materialized together is a run of steps: short histories gain by it, and what several examples of a user see is
+decoded once. Where the order scatters a user's examples over the whole window, all of it is decoded first, and batches are
+copied out of it.
+"""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +20,12 @@ from latewood.errors import LatewoodError
 from latewood.examples import ExampleSource
 from latewood.loading.feed import feed
 from latewood.loading.order import Order
-from latewood.loading.stats import EXAMPLES, MATERIALIZE, PLAN, TRANSFORM, Meter
-from latewood.loading.steps import Share, Step
+from latewood.loading.stats import COPY, EXAMPLES, MATERIALIZE, PLAN, TRANSFORM, Meter
+from latewood.loading.steps import Step, Steps
+from latewood.loading.together import Run, number_users, runs_of
 from latewood.materialize import Materializer, Resolved
 
-# Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
-# is then a third of its time; more would leave the processor's caches.
-EVENTS_AT_ONCE = 1 << 19
+Cut = Callable[[int, int], Batch | SharedBatch]  # the batch of the examples from here to there
 
 
 class MadeBatch(NamedTuple):
@@ -29,7 +35,24 @@ class MadeBatch(NamedTuple):
     item: Any
     examples: int  # without padding
     events: int
+    users: int
     size_bytes: int
+
+
+class Delivery(Protocol):
+    """What happens to batches on their way to a device: most of it in the thread, `receive` in the trainer's."""
+
+    def prepare(self, item: Any) -> Any:
+        """Make of a batch, or of what the transform made, what can be sent."""
+
+    def send(self, item: Any) -> Any:
+        """Begin to copy it."""
+
+    def receive(self, sent: Any) -> Any:
+        """Take it, so that it can be used as if the copy had ended."""
+
+    def copied_s(self) -> float:
+        """What copies took that ended since this was asked last. Units: seconds."""
 
 
 class BatchMaker:
@@ -39,7 +62,7 @@ class BatchMaker:
         self,
         source: ExampleSource,
         order: Order,
-        share: Share,
+        steps: Steps,
         materializer: Materializer,
         window: int,
         transform: Callable[[Any], Any] | None,
@@ -47,55 +70,20 @@ class BatchMaker:
         where: str,
         *,
         shared: bool = False,
+        delivery: Delivery | None = None,
     ) -> None:
-        self._source, self._order, self._share, self._window = source, order, share, window
+        self._source, self._order, self._steps, self._window = source, order, steps, window
         self._materializer, self._transform, self._meter, self._where = materializer, transform, meter, where
-        self._shared = shared
+        self._shared, self._delivery = shared, delivery
 
     def batches(self, position: int) -> Iterator[MadeBatch]:
         """Every batch from a position on."""
-        windows = feed(self._source, self._order, self._share, position, self._window)
+        windows = feed(self._source, self._order, self._steps.steps(position), self._window)
         for steps, table, places in self._meter.time_each(EXAMPLES, windows):
-            window, start = self._resolve(table, places), 0
-            for group in self._groups(window, steps):
-                yield from self._group(group, window, start)
-                start += sum(map(len, group))
-
-    def _groups(self, window: Resolved | pa.Table, steps: list[Step]) -> Iterator[list[Step]]:
-        """Runs of steps to materialize at once."""
-        if isinstance(window, pa.Table):
-            yield from ([step] for step in steps)
-            return
-        group, events, start = list[Step](), 0, 0
-        before = np.cumsum(window.lengths(self._materializer.projection.reach))
-        for step in steps:
-            stop = start + len(step)
-            size = int(before[stop - 1] - (before[start - 1] if start else 0))
-            if group and events + size > EVENTS_AT_ONCE:
-                yield group
-                group, events = [], 0
-            group.append(step)
-            events, start = events + size, stop
-        if group:
-            yield group
-
-    def _group(self, steps: list[Step], window: Resolved | pa.Table, start: int) -> Iterator[MadeBatch]:
-        """Materialize some steps as one batch and cut it up; if that fails, one by one, so that only the bad one does."""
-        if isinstance(window, Resolved) and len(steps) > 1:
-            try:
-                with self._meter.time(MATERIALIZE):
-                    whole = self._make(window.slice(start, start + sum(map(len, steps))))
-            except LatewoodError:
-                pass
-            else:
-                first = 0
-                for step in steps:
-                    yield self._finish(step, whole.slice(first, first + len(step)))
-                    first += len(step)
-                return
-        for step in steps:
-            yield self._batch(step, window, start)
-            start += len(step)
+            window = self._resolve(table, places)
+            users = number_users(window["user_id"] if isinstance(window, pa.Table) else window.logged.user_ids)
+            for run in self._runs(window, users, [len(step) for step in steps]):
+                yield from self._run(run, steps[run.first : run.last], window, users)
 
     def _resolve(self, table: pa.Table, places: NDArray[np.int64]) -> Resolved | pa.Table:
         """A window in order, its pointers looked up at once; or not, if some example is bad: then only its batch fails."""
@@ -105,17 +93,52 @@ class BatchMaker:
         except LatewoodError:
             return table.take(pa.array(places))
 
-    def _batch(self, step: Step, window: Resolved | pa.Table, start: int) -> MadeBatch:
-        try:
-            with self._meter.time(MATERIALIZE):
-                if isinstance(window, Resolved):
-                    batch = self._make(window.slice(start, start + len(step)))
-                else:
-                    batch = self._make(window.slice(start, len(step)))
-        except LatewoodError as error:
-            error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
-            raise
-        return self._finish(step, batch)
+    def _runs(self, window: Resolved | pa.Table, users: NDArray[np.int64], sizes: list[int]) -> list[Run]:
+        if isinstance(window, pa.Table):
+            return [Run.of_one(i, sizes) for i in range(len(sizes))]
+        with self._meter.time(PLAN):
+            may_be_once = not (self._shared or self._materializer.projection.kinds)
+            lengths = window.lengths(self._materializer.projection.reach)
+            return runs_of(sizes, lengths, users, window.event_bytes, may_be_once=may_be_once)
+
+    def _run(
+        self, run: Run, steps: list[Step], window: Resolved | pa.Table, users: NDArray[np.int64]
+    ) -> Iterator[MadeBatch]:
+        cut, is_shared = self._cut_of(run, window)
+        start = run.start
+        for step in steps:
+            stop = start + len(step)
+            try:
+                with self._decoding():
+                    batch = cut(start, stop)
+            except LatewoodError as error:
+                error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
+                raise
+            # of columns that all of a run share, each batch counts a part
+            part = (stop - start) / (run.stop - run.start) if is_shared else 1.0
+            yield self._finish(step, batch, len(np.unique(users[start:stop])), part)
+            start = stop
+
+    def _cut_of(self, run: Run, window: Resolved | pa.Table) -> tuple[Cut, bool]:
+        """How a run's batches are made, and whether they are in columns that they share.
+
+        One by one where they cannot be made together, so that only the bad one fails.
+        """
+        if isinstance(window, pa.Table):
+            return lambda start, stop: self._make(window.slice(start, stop - start)), False
+        if run.last - run.first > 1:
+            part = window.slice(run.start, run.stop)
+            try:
+                with self._decoding():
+                    decoded: Cut
+                    if run.once:
+                        decoded = partial(self._materializer.window_batch, self._materializer.window(part))
+                    else:
+                        decoded = self._make(part).slice
+                return lambda start, stop: decoded(start - run.start, stop - run.start), self._shared
+            except LatewoodError:
+                pass
+        return lambda start, stop: self._make(window.slice(start, stop)), False
 
     def _make(self, part: Resolved | pa.Table) -> Batch | SharedBatch:
         materializer = self._materializer
@@ -123,11 +146,26 @@ class BatchMaker:
             return materializer.shared_batch(part) if self._shared else materializer.batch(part)
         return materializer.shared(part) if self._shared else materializer(part)
 
-    def _finish(self, step: Step, batch: Batch | SharedBatch) -> MadeBatch:
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        before = self._materializer.stats.decoded_events
+        with self._meter.time(MATERIALIZE):
+            yield
+        self._meter.made(decoded=self._materializer.stats.decoded_events - before)
+
+    def _finish(self, step: Step, batch: Batch | SharedBatch, users: int, part: float) -> MadeBatch:
         if step.pad:
             real = np.arange(len(batch)) < len(batch) - step.pad
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))
+        events = int(batch.lengths.sum())
+        self._meter.made(events=events)
         with self._meter.time(TRANSFORM):
             item = batch if self._transform is None else self._transform(batch)
-        size_bytes = sum(column.nbytes for column in batch.values.values())
-        return MadeBatch(step.following, item, len(batch) - step.pad, int(batch.lengths.sum()), size_bytes)
+            if self._delivery is not None:
+                item = self._delivery.prepare(item)
+        if self._delivery is not None:
+            with self._meter.time(COPY):
+                item = self._delivery.send(item)
+            self._meter.add(COPY, self._delivery.copied_s())
+        size_bytes = int(part * sum(column.nbytes for column in batch.values.values()))
+        return MadeBatch(step.following, item, len(batch) - step.pad, events, users, size_bytes)

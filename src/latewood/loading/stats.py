@@ -13,7 +13,7 @@ from typing import TypeVar
 from latewood.batch import count_of
 
 T = TypeVar("T")
-EXAMPLES, PLAN, MATERIALIZE, TRANSFORM = STAGES = ("examples", "plan", "materialize", "transform")
+EXAMPLES, PLAN, MATERIALIZE, TRANSFORM, COPY = STAGES = ("examples", "plan", "materialize", "transform", "copy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,30 @@ class LoaderStats:
 
     `first_s` is the wait for the first batch, which no other figure but `stages` has in it. `stages` says what making
     batches took, those that lie ready too: reading the examples, planning (looking pointers up), materializing (fetching,
-    decoding, assembling), and the transform that the loader was given.
+    decoding, assembling), the transform that the loader was given and making tensors, and copying to a device.
     """
 
     batches: int
     examples: int
     events: int
+    users: int  # of each batch those that differ, added up
     first_s: float
     elapsed_s: float  # since the first batch was there
     waited_s: float  # of that, the trainer for the loader
     idle_s: float  # of that, the loader's thread for the trainer
     stages: dict[str, float]
+    made_events: int = 0  # of all batches made, those that lie ready too
+    decoded_events: int = 0  # for them, and for those to come of a window that is decoded at once
+
+    @property
+    def reuse(self) -> float:
+        """How many events were made of each one that was decoded: what examples share is decoded once, if it is at hand."""
+        return self.made_events / self.decoded_events if self.decoded_events else 0.0
+
+    @property
+    def users_per_batch(self) -> float:
+        """How many users a batch has on average: the more, the more its examples differ."""
+        return self.users / self.batches if self.batches else 0.0
 
     @property
     def starvation(self) -> float:
@@ -48,15 +61,17 @@ class LoaderStats:
         made_s = sum(self.stages.values()) or 1.0
         stages = ", ".join(f"{stage} {seconds / made_s:.0%}" for stage, seconds in self.stages.items())
         given = (self.batches, "batch"), (self.examples, "example"), (self.events, "event")
+        kept = f"{self.users_per_batch:,.0f} users per batch, each event decoded made {self.reuse:.1f}"
         total_s, waits = self.first_s + self.elapsed_s, f"starved {self.starvation:.1%}, wasted {self.waste:.1%}"
-        return f"{', '.join(count_of(*of) for of in given)} in {total_s:.1f} s: {waits}; {stages}"
+        return f"{', '.join(count_of(*of) for of in given)} in {total_s:.1f} s: {waits}; {kept}; {stages}"
 
 
 class Meter:
-    """Counts and times one iteration. The loader's thread writes the stages and `idle_s`, the trainer's all else."""
+    """Counts and times one iteration. The loader's thread tells stages, `idle_s` and what it made; the trainer the rest."""
 
     def __init__(self) -> None:
-        self.batches = self.examples = self.events = 0
+        self.batches = self.examples = self.events = self.users = 0
+        self._made_events = self._decoded_events = 0
         self.first_s = self.waited_s = self.idle_s = 0.0
         self._stages = dict.fromkeys(STAGES, 0.0)
         self._began: float | None = None
@@ -109,9 +124,18 @@ class Meter:
             if self._began is not None:
                 self.idle_s += perf_counter() - max(began, self._began)
 
-    def count(self, examples: int, events: int) -> None:
+    def made(self, events: int = 0, decoded: int = 0) -> None:
+        """Events were made, or decoded to make some; told by the thread."""
+        self._made_events, self._decoded_events = self._made_events + events, self._decoded_events + decoded
+
+    def count(self, examples: int, events: int, users: int) -> None:
         """A batch was given to the trainer."""
-        self.batches, self.examples, self.events = self.batches + 1, self.examples + examples, self.events + events
+        self.batches, self.examples = self.batches + 1, self.examples + examples
+        self.events, self.users = self.events + events, self.users + users
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count what a stage took elsewhere."""
+        self._stages[stage] += seconds
 
     def stats(self) -> LoaderStats:
         until = perf_counter() if self._ended is None else self._ended
@@ -120,11 +144,14 @@ class Meter:
             self.batches,
             self.examples,
             self.events,
+            self.users,
             self.first_s,
             elapsed_s,
             self.waited_s,
             self.idle_s,
             dict(self._stages),
+            self._made_events,
+            self._decoded_events,
         )
 
     def _waited(self, asked: float) -> None:

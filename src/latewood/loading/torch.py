@@ -1,4 +1,4 @@
-"""Batches as torch tensors. The only import of torch in latewood, and of torchrec, which few have.
+"""Batches as torch tensors. With device.py the only import of torch in latewood, and of torchrec, which few have.
 
 "jagged" is what HSTU-like models take: one flat tensor per trait and one tensor of offsets for all. "nested" is the same
 as torch.nested tensors, which scaled_dot_product_attention takes. Both share the batch's memory, so nothing is copied; the
@@ -33,6 +33,15 @@ class _Tensors:
     def to(self: T, device: Any, non_blocking: bool = False) -> T:
         """A copy on a device; the same tensors where they are there already."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def record_stream(self, stream: Any) -> None:
+        """Keep the tensors' memory from being used again before what the stream has to do by now is done."""
+
+        def record(tensor: Any) -> Any:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._each(record)
 
     def _each(self: T, change: Callable[[Any], Any]) -> T:
         def changed(part: Any) -> Any:
@@ -178,8 +187,8 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     is the same as without. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks for: a state
     belongs to as many workers as made it.
 
-    A loader that was given a state goes on from it once; but workers that are started anew for every epoch are copies of
-    it, and all go on from there until `set_epoch` names another epoch.
+    A loader that was given a state goes on from it once, in the first epoch that is iterated then, also where workers are
+    started anew for every epoch.
 
     Args: layout, options: as of `Batch.to_torch`.
     """
@@ -187,7 +196,10 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     def __init__(self, loader: Loader, layout: str = "jagged", **options: Any) -> None:
         self.loader, self._layout, self._options = loader, layout, options
         self._dealt: Loader | None = None  # in a worker: its steps
-        _layout(layout)
+        # Workers that are started anew are copies of a loader that never hears whether one before went on from its state.
+        # So they write it down in memory that all share: which state it was, and the seed of that epoch's workers.
+        self._gone_on = torch.zeros(2, dtype=torch.int64).share_memory_()
+        check_layout(layout)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -197,10 +209,7 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
 
     def _made_of(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
-            if isinstance(batch, Batch):
-                yield to_torch(batch, self._layout, **self._options)
-            else:
-                yield shared_to_torch(batch) if isinstance(batch, SharedBatch) else batch
+            yield as_tensors(batch, self._layout, self._options)
 
     def _own(self) -> Loader:
         """What this process iterates: the loader, or in a worker its share, dealt once for all epochs."""
@@ -208,8 +217,19 @@ class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
         if info is None:
             return self.loader
         if self._dealt is None:
+            if self.loader.restored and not self._may_go_on(info.seed - info.id):
+                self.loader.restart()
             self._dealt = self.loader.deal(info.id, info.num_workers)
         return self._dealt
+
+    def _may_go_on(self, seed: int) -> bool:
+        """Whether no workers of another seed, so of an epoch before, went on from the loader's state."""
+        state, of = self._gone_on.tolist()
+        if state == self.loader.restored:
+            return bool(of == seed)
+        self._gone_on[1] = seed  # first: a worker of the same epoch that sees the state has to see its own seed
+        self._gone_on[0] = self.loader.restored
+        return True
 
     def set_epoch(self, epoch: int) -> None:
         """See `Loader.set_epoch`. Workers that persist over epochs do not hear of it."""
@@ -262,6 +282,18 @@ def to_torch(batch: Batch, layout: str = "jagged", **options: Any) -> Any:
         layout that has no place for them.
     """
     return _layout(layout)(batch, **options)
+
+
+def as_tensors(item: Any, layout: str, options: dict[str, Any]) -> Any:
+    """What a loader gave as tensors; what its transform made of a batch stays as it is."""
+    if isinstance(item, Batch):
+        return to_torch(item, layout, **options)
+    return shared_to_torch(item) if isinstance(item, SharedBatch) else item
+
+
+def check_layout(name: str) -> None:
+    """Raises: SchemaError: a layout that does not exist."""
+    _layout(name)
 
 
 def _layout(name: str) -> Callable[..., Any]:

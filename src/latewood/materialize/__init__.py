@@ -12,6 +12,7 @@
     fetch             the bytes, to where kernels can read them
     assemble          what is copied to complete each output
     decode            trait by trait, straight into the output
+    window            histories that are decoded once for many batches
     ids               integers instead of their codes, where they are wanted
     buffers           memory that is used again
     materializer      all of it, in order
@@ -22,5 +23,6 @@ Never imports the mutable tier: an example carries its recent events.
 from latewood.materialize.materializer import Materializer, MaterializeStore, schema_for
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.statistics import Statistics
+from latewood.materialize.window import Window
 
-__all__ = ["MaterializeStore", "Materializer", "Resolved", "Statistics", "schema_for"]
+__all__ = ["MaterializeStore", "Materializer", "Resolved", "Statistics", "Window", "schema_for"]

@@ -31,6 +31,7 @@ from latewood.materialize.statistics import Statistics
 from latewood.materialize.streams import choose_events
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
+from latewood.materialize.window import Window, plan_window
 from latewood.projection import STREAM, Projection
 from latewood.schema import Schema
 from latewood.users import UserKeys
@@ -231,6 +232,31 @@ class Materializer:
         self._refuse_streams()
         return self._finish(self._as_of_now(resolved), self._decode_shared)
 
+    def window(self, resolved: Resolved) -> Window:
+        """Decode the histories of many examples, each event once, for batches that each have some of them.
+
+        What cannot be resolved is not an error before its batch is made. Raises: CorruptionError: damaged bytes.
+        """
+        recents = resolved.logged.recents
+        candidates = choose(resolved.resolution, resolved.hits, recents, self.projection.max_len)
+        places = merge_places(resolved.reader, candidates, recents, self._verify)
+        planned, pieces, behind = plan_window(candidates, places, len(recents))
+        columns, cost = self._columns(resolved, resolved.view, planned, behind, planned.size, 0)
+        self._count(replace(cost, batches=0, examples=0))
+        return Window(resolved, candidates.offsets, pieces, np.ascontiguousarray(pieces[:, 1]), columns)
+
+    def window_batch(self, window: Window, start: int, stop: int) -> Batch:
+        """The examples of a window from `start` to `stop`; decoded anew if they changed since. Raises: as `batch`."""
+        resolved = window.resolved.slice(start, stop)
+        if (now := self._as_of_now(resolved)) is resolved:
+            self._require(resolved)
+            offsets, columns = window.lay_out(start, stop, _POOL)
+            batch = self._laid_out(resolved, resolved.view, offsets, columns)
+            if self._knows_all_values(resolved):
+                self._count(Statistics(1, len(batch), int(offsets[-1])))
+                return batch
+        return self._finish(now, self._decode)
+
     def _as_of_now(self, resolved: Resolved) -> Resolved:
         """By the scrubs that are known now."""
         known = self._store.scrubs.refresh()
@@ -307,12 +333,18 @@ class Materializer:
         in_place = planned.is_in_place and candidates.are_plain
         segments = NOTHING if in_place else assemble(candidates, parts, planned.base, *places)
         columns, cost = self._columns(resolved, view, planned, segments, events, events)
+        return self._laid_out(resolved, view, candidates.offsets, columns), cost
+
+    def _laid_out(
+        self, resolved: Resolved, view: View, offsets: NDArray[np.int64], columns: dict[str, TraitColumn]
+    ) -> Batch:
+        """A batch of columns in which the examples lie one after the other."""
         lists = lists_among(columns)
         items = {name: gathered(of, view.list_size(name), _POOL) for name, of in lists.items()}
         # lists of one size are rows, and need no offsets
         ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
         fields = self._fields(resolved, view, columns, items, all_used=True)
-        return Batch(offsets=candidates.offsets, lists=ends, **fields), cost
+        return Batch(offsets=offsets, lists=ends, **fields)
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         view = resolved.view

@@ -27,6 +27,11 @@ class Resolved:
     def __len__(self) -> int:
         return len(self.logged)
 
+    @property
+    def event_bytes(self) -> int:
+        """About what an event takes once it is decoded; of lists, where their items are."""
+        return 8 * len(self.view.shown)
+
     def lengths(self, max_len: int | None) -> NDArray[np.int64]:
         """Events that each example will have. Shapes: (n,)."""
         stored = self.resolution.count if self.hits is None else self.resolution.count - self.hits.counts

@@ -89,6 +89,26 @@ def test_a_restored_epoch_goes_on_once(store: Store, examples: pa.Table) -> None
     assert len(seen(other)) == COUNT
 
 
+def test_an_iterator_that_has_not_begun_hears_of_another_epoch_and_of_a_state(store: Store, examples: pa.Table) -> None:
+    def rest(batches: Iterator[Batch]) -> list[int]:
+        return [row for batch in batches for row in batch.features["row"].to_pylist()]
+
+    loader = Loader(store, examples, PROJECTION, batch_size=8)
+    zero = seen(loader)
+    begun = iter(loader)
+    first = next(begun).features["row"].to_pylist()
+    state, waiting = loader.state_dict(), iter(loader)
+    loader.set_epoch(1)
+    one = rest(waiting)
+    assert sorted(one) == list(range(COUNT))
+    assert one != zero
+    assert first + rest(begun) == zero
+    waiting = iter(loader)
+    loader.load_state_dict(state)
+    assert rest(waiting) == zero[8:]
+    assert seen(loader) == zero
+
+
 def test_a_finished_epoch_has_no_rest(store: Store, examples: pa.Table) -> None:
     loader = Loader(store, examples, PROJECTION, batch_size=8)
     seen(loader)
@@ -269,7 +289,7 @@ def test_a_trait_that_was_left_unread_is_not_taken_for_one_without_values(tmp_pa
 
 def test_a_scrub_holds_for_what_was_looked_up_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window is looked up at once, and lasts for many batches."""
-    monkeypatch.setattr("latewood.loading.making.EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr("latewood.loading.together.EVENTS_AT_ONCE", 1)
     schema = Schema(user_id=pa.int64(), traits=pa.schema([("item_id", pa.int64())]))
     with Store.create(tmp_path / "s", schema, shards=1, clock=ManualClock(START)) as store:
         users = list(range(8))

@@ -61,6 +61,33 @@ def test_a_loader_gives_them(data: tuple[lw.Store, pa.Table]) -> None:
         lw.Loader(*data, lw.Projection(streams={"a": lw.last(1)}), shared=True)
 
 
+@pytest.mark.parametrize("at_once", [1 << 19, 1])
+def test_columns_that_batches_share_are_counted_once(
+    data: tuple[lw.Store, pa.Table], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else fewer batches than fit would be made ahead."""
+    monkeypatch.setattr("latewood.loading.together.EVENTS_AT_ONCE", at_once)
+    counted: list[int] = []
+    columns: dict[int, int] = {}  # what each array takes, by where it lies
+
+    def count(source: Iterator[Any], depth: int, size_of: Any, *_: Any) -> Any:
+        class Counted(list[Any]):
+            def close(self) -> None:
+                pass
+
+        made = Counted(source)
+        counted.extend(map(size_of, made))
+        columns.update({c.ctypes.data: c.nbytes for one in made for c in one.item.values.values()})
+        return made
+
+    monkeypatch.setattr("latewood.loading.loader.Prefetch", count)
+    monkeypatch.setattr("latewood.loading.stats.Meter.wait_for_each", lambda self, items: iter(items))
+    batches = list(make_loader(data, shared=True))
+    assert len(counted) == len(batches) == 8
+    assert len(columns) == (4 if at_once > 1 else 8 * 4)
+    assert sum(columns.values()) - len(batches) <= sum(counted) <= sum(columns.values())
+
+
 def test_histories_that_are_the_same_are_one(data: tuple[lw.Store, pa.Table]) -> None:
     store, examples = data
     twice = pa.concat_tables([examples, examples])

@@ -41,7 +41,7 @@ def test_waiting_for_the_first_batch_is_told_apart(clock: Clock) -> None:
 
     for _ in meter.wait_for_each(slow()):
         clock.now += 3.0  # a step of the trainer
-        meter.count(10, 100)
+        meter.count(10, 100, 5)
     found = meter.stats()
     clock.now += 1_000  # after the end nothing counts
     assert (
@@ -81,7 +81,8 @@ def test_stages_and_idleness_are_added_up(clock: Clock) -> None:
     with meter.idle():
         clock.now += 7  # before the first batch was taken: nobody could have
     for _ in meter.wait_for_each(iter([1])):
-        meter.count(examples=10, events=2_000)
+        meter.count(examples=10, events=2_000, users=8)
+        meter.made(events=3_000, decoded=1_000)
         with meter.idle():
             clock.now += 2
     for _ in range(2):
@@ -95,10 +96,11 @@ def test_stages_and_idleness_are_added_up(clock: Clock) -> None:
     assert list(meter.time_each("examples", items())) == [1]
     found = meter.stats()
     assert (found.idle_s, found.waste) == (2.0, 1.0)
-    assert found.stages == {"examples": 4.0, "plan": 2.0, "materialize": 0.0, "transform": 0.0}
+    assert found.stages == {"examples": 4.0, "plan": 2.0, "materialize": 0.0, "transform": 0.0, "copy": 0.0}
     assert str(found) == (
         "1 batch, 10 examples, 2,000 events in 2.0 s: starved 0.0%, wasted 100.0%; "
-        "examples 67%, plan 33%, materialize 0%, transform 0%"
+        "8 users per batch, each event decoded made 3.0; "
+        "examples 67%, plan 33%, materialize 0%, transform 0%, copy 0%"
     )
 
 
@@ -124,15 +126,21 @@ def test_a_loader_tells_what_it_gave(tmp_path: Path, prefetch: int) -> None:
     with lw.Store.create(tmp_path / "store", schema, clock=ManualClock(50)) as store:
         times = pa.array([10, 20, 30])
         store.append(pa.table({"user_id": [1, 1, 2], "event_ts": times, "ingest_ts": times, "item": [1, 2, 3]}))
+        store.compact()
         requests = pa.table({"user_id": [1, 2, 1], "request_ts": [45, 45, 45]})
         examples = lw.backfill(store, requests, complete=True)
-        loader = lw.Loader(store, examples, lw.Projection(), batch_size=2, prefetch=prefetch, transform=len)
+        loader = lw.Loader(
+            store, examples, lw.Projection(), batch_size=2, order="user", prefetch=prefetch, transform=len
+        )
         assert loader.stats().batches == 0
         assert list(loader) == [2, 1]
         found = loader.stats()
-        assert (found.batches, found.examples, found.events) == (2, 3, 5)
+        assert (found.batches, found.examples, found.events, found.users) == (2, 3, 5, 3)
+        # user 1's events are seen twice, in one run of steps
+        assert (found.made_events, found.decoded_events) == (5, 3)
+        assert (found.reuse, found.users_per_batch) == (5 / 3, 1.5)
         assert list(found.stages) == list(STAGES)
-        assert min(found.stages.values()) > 0
+        assert {stage for stage, seconds in found.stages.items() if not seconds} == {"copy"}  # there is no device
         assert 0 <= found.starvation <= 1
         assert 0 <= found.waste <= 1
         next(iter(loader))

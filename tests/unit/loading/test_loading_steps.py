@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 
 from latewood.errors import SchemaError
-from latewood.loading.steps import Share, Step
+from latewood.loading.steps import Share, SizedSteps, Step
 
 
 def all_ranks(total: int, position: int, batch_size: int, world_size: int) -> list[list[Step]]:
-    return [list(Share(batch_size, rank, world_size).steps(total, position)) for rank in range(world_size)]
+    return [list(SizedSteps(Share(rank, world_size), batch_size, total).steps(position)) for rank in range(world_size)]
 
 
 @given(st.integers(0, 60), st.integers(1, 7), st.integers(1, 5), st.data())
@@ -42,21 +42,21 @@ def test_all_ranks_have_batches_of_the_same_size(total: int, batch_size: int, wo
 
 
 def test_one_rank_is_never_padded_and_its_last_batch_is_short() -> None:
-    steps = list(Share(4).steps(10))
+    steps = list(SizedSteps(Share(), 4, 10).steps())
     assert [(step.start, step.stop, step.pad) for step in steps] == [(0, 4, 0), (4, 8, 0), (8, 10, 0)]
 
 
 def test_drop_leaves_an_incomplete_step_out() -> None:
-    share = Share(4, 1, 2, "drop")
-    assert [(step.start, step.stop, step.pad) for step in share.steps(23)] == [(4, 8, 0), (12, 16, 0)]
-    assert share.count(23) == 2
-    assert list(share.steps(23, position=16)) == []
+    steps = SizedSteps(Share(1, 2, "drop"), 4, 23)
+    assert [(step.start, step.stop, step.pad) for step in steps.steps()] == [(4, 8, 0), (12, 16, 0)]
+    assert steps.count() == 2
+    assert list(steps.steps(position=16)) == []
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"batch_size": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}, {"world_size": 0}, {"remainder": "keep"}],
+    [{"rank": 2, "world_size": 2}, {"rank": -1}, {"world_size": 0}, {"remainder": "keep"}],
 )
 def test_what_makes_no_sense_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(SchemaError):
-        Share(**{"batch_size": 4} | arguments)  # type: ignore[arg-type]
+        Share(**arguments)  # type: ignore[arg-type]

@@ -151,16 +151,27 @@ def test_a_worker_that_gave_nothing_yet_has_a_state_of_its_own(
     assert sorted(given) == sorted(of(make_loader(data)))
 
 
-def test_workers_that_persist_go_on_from_a_state_once(data: tuple[lw.Store, pa.Table]) -> None:
+@pytest.mark.parametrize("how", ["fork", "spawn", "persistent"])
+def test_workers_go_on_from_a_state_once(data: tuple[lw.Store, pa.Table], how: str) -> None:
     loader = make_loader(data)
     steps = iter(loader)
     for _ in range(3):
         next(steps)
     again = make_loader(data)
     again.load_state_dict(loader.state_dict())
-    batches = torch.utils.data.DataLoader(LoaderDataset(again), batch_size=None, num_workers=2, persistent_workers=True)
-    found = [[batch.features["number"].tolist() for batch in batches] for _ in range(2)]
-    assert found == [of(make_loader(data))[3:], of(make_loader(data))]
+    dataset = LoaderDataset(again)
+    context = {"persistent_workers": True} if how == "persistent" else {"multiprocessing_context": how}
+    batches = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2, **context)
+
+    def epoch() -> list[list[int]]:
+        return [batch.features["number"].tolist() for batch in batches]
+
+    whole = of(make_loader(data))
+    assert [epoch(), epoch()] == [whole[3:], whole]
+    if how != "persistent":  # they hear of nothing
+        again.load_state_dict(loader.state_dict())
+        dataset.set_epoch(0)
+        assert [epoch(), epoch()] == [whole[3:], whole]
 
 
 def test_without_workers_the_state_is_the_loaders(data: tuple[lw.Store, pa.Table]) -> None:
