@@ -36,10 +36,10 @@ from latewood.stripes.layout import (
     USER_FIRST_STRIPE,
 )
 
-RECORDS = 12  # requests ahead
-_INDEX, _BYTES = 12, 5  # likewise
+RECORDS = 8  # requests ahead
+_INDEX, _BYTES = 8, 3  # likewise
 _LINE = 64
-_MOST = 448  # bytes of a column: of the rest the processor knows by then
+_MOST = 640  # bytes of a column: of the rest the processor knows by then
 
 
 @kernel
