@@ -8,6 +8,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+import latewood as lw
+
 Digests = NDArray[np.uint64]  # (examples, traits)
 
 
@@ -31,7 +33,8 @@ def collect(batches: Iterable[Any], count: int, traits: tuple[str, ...]) -> Dige
     Raises: RuntimeError: an example is missing or comes twice.
     """
     digests, seen = np.zeros((count, len(traits)), np.uint64), np.zeros(count, np.int64)
-    for batch in batches:
+    for made in batches:
+        batch = made.expand() if isinstance(made, lw.SharedBatch) else made
         example = np.asarray(batch.features["example"])
         digests[example] = digest(batch.offsets, batch.values, traits)
         np.add.at(seen, example, 1)

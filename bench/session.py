@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import latewood as lw
 from bench import sources
+from bench.cxx import CxxStripes
 from bench.dirty import DirtyHistories, soil, write_dirty_store
 from bench.histories import SEED, Histories, draw_histories
 
@@ -77,6 +78,15 @@ class Session:
         histories = self.histories
         self.tell(f"ingesting {histories.event_count:,} events")
         return sources.write_store(histories, self.folder / "store")
+
+    @cached_property
+    def cxx(self) -> CxxStripes | None:
+        """The yardstick's own stripes of the same histories, if there is a yardstick."""
+        yardstick = self.settings.yardstick
+        if yardstick is None:
+            return None
+        self.tell(f"encoding the C++ stripes of {yardstick}")
+        return CxxStripes(yardstick, self.histories, self.folder)
 
     @cached_property
     def dirty(self) -> tuple[DirtyHistories, lw.Store]:

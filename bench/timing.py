@@ -90,6 +90,7 @@ def drain(batches: Iterable[Any]) -> Amount:
     """Take every batch and let it go, as a trainer does."""
     count = examples = events = 0
     for batch in batches:
-        count, examples, events = count + 1, examples + len(batch), events + int(batch.offsets[-1])
+        of_batch = batch.offsets[-1] if hasattr(batch, "offsets") else batch.lengths.sum()  # those of shared ones
+        count, examples, events = count + 1, examples + len(batch), events + int(of_batch)
         del batch
     return Amount(count, examples, events)

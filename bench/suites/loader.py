@@ -6,9 +6,13 @@ features, in batches of 512; which is checked, example by example and bit by bit
 the loader works without prefetching, and pyarrow has one processor. Beside both runs the least that any reader of these
 Fat Rows could do: pyarrow alone, no features, nothing checked.
 
+With `--yardstick PATH` its C++ stripes run, too: histories in memory, searched and decoded without a log, a loader or a
+check. No loader can be faster than they are.
+
 Fat Rows in *user order* are the strong peer: a user's copies lie beside each other, and zstd makes almost nothing of
 them. They are written twice, with the encodings that are best for one history and plain, where copies are equal byte
-for byte; what is faster counts. Both sides have 16 requests per user then, a few events apart.
+for byte; what is faster counts. Both sides have 16 requests per user then, a few events apart. Ours are made twice, too:
+each with a copy of its own, and as views of shared buffers, of which the target is.
 """
 
 import shutil
@@ -22,6 +26,7 @@ import numpy as np
 
 import latewood as lw
 from bench import peers, sources
+from bench.cxx import CXX
 from bench.digests import Digests, collect, digest, require_equal
 from bench.histories import PROJECTIONS, TRAITS, Histories, Requests, draw_requests, draw_shared
 from bench.report import Bound, Line, Results, absent, at_least, at_most, compare, speed_lines
@@ -38,6 +43,7 @@ USER_ORDER_LENGTHS, USER_ORDER_TARGET = (4096,), at_least(10)
 LOGGED_LENGTH, LOGGED_TARGET = 4096, at_most(0.01)  # bytes logged per example, of a Fat Row's
 PER_USER = 16
 OURS, AHEAD, PEER, BARE = "Loader", "Loader, prefetch 2", "Fat Rows", "Fat Rows, bare"
+SHARED = "Loader, shared buffers"
 LANCE, TORCH, OURS_TORCH = "Lance lists", "torch DataLoader, Fat Rows", "Loader, to_torch"
 ENCODED, PLAIN = "Fat Rows, user order", "Fat Rows, user order, plain"
 Reader = Callable[[tuple[str, ...]], Iterable[Any]]  # traits → batches
@@ -152,6 +158,8 @@ def _request_order(session: Session, data: Data) -> tuple[list[Line], int]:
         cell = f"{data.max_len:,} events, {len(traits)} traits"
         session.tell(f"loader: measuring {cell}")
         contenders = drains(others, traits) | {BARE: partial(peers.read_bare, fat.path, traits, BATCH_SIZE)}
+        if session.cxx is not None:
+            contenders[CXX] = partial(session.cxx.of(data.requests, BATCH_SIZE).drain, data.max_len, traits)
         targets = {OURS: at_least(TARGETS[data.max_len][i])} if data.max_len in TARGETS else {}
         floors = {OURS: at_least(FLOORS[data.max_len])} if data.max_len in FLOORS else {}
         measured = interleave(contenders, session.settings.passes)
@@ -186,6 +194,7 @@ def _user_order(session: Session, data: Data) -> tuple[list[Line], int]:
     )
     sides: dict[str, Reader] = {
         OURS: lambda traits: data.load(traits, order="user"),
+        SHARED: lambda traits: data.load(traits, order="user", shared=True),
         ENCODED: lambda traits: encoded.batches(BATCH_SIZE, traits),
         PLAIN: lambda traits: plain.batches(BATCH_SIZE, traits),
     }
@@ -197,7 +206,7 @@ def _user_order(session: Session, data: Data) -> tuple[list[Line], int]:
         session.tell(f"loader: measuring {cell}")
         measured = interleave(drains(sides, traits), session.settings.passes)
         peer = max((ENCODED, PLAIN), key=lambda name: measured.speeds[name].events_per_s)
-        lines += speed_lines(cell, measured, "M events/s", peer, targets={OURS: USER_ORDER_TARGET})
+        lines += speed_lines(cell, measured, "M events/s", peer, targets={SHARED: USER_ORDER_TARGET})
     sizes = {OURS: data.examples_bytes, ENCODED: encoded.size_bytes, PLAIN: plain.size_bytes}
     cell = f"{data.max_len:,} events, logged, {PER_USER} per user"
     per_example = {name: size_bytes / len(data.requests) for name, size_bytes in sizes.items()}

@@ -10,9 +10,7 @@ same examples in other batches: each of a user's 16 in another, or all in one; a
 are views and nothing is copied for any of them (`Materializer.shared`), which is what the target is about.
 """
 
-import sys
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 import latewood as lw
 from bench import sources
+from bench.cxx import CXX
 from bench.digests import Digests, digest, require_equal
 from bench.dirty import dirty_examples, look
 from bench.histories import (
@@ -43,7 +42,7 @@ BATCH_SIZE = 512
 BATCHES = {256: 16, 4096: 8}
 FEWEST_BATCHES = 4
 PER_USER = 16
-OURS, PEER, LIMIT, CXX = "Materializer", "slices", "memcpy", "C++ stripes"
+OURS, PEER, LIMIT = "Materializer", "slices", "memcpy"
 CXX_TARGET = 0.8
 CLEAN, LATE, DIRTY = "clean", "late and tied", "late, tied, 16 recent"
 DIRTY_TARGET = at_most(1.25)  # of the clean data's time
@@ -123,26 +122,6 @@ class Slices:
         return self._buffers[trait][:size]
 
 
-class CxxStripes:
-    """The C++ prototype of a yardstick folder, which measures in whole milliseconds."""
-
-    def __init__(self, folder: Path, histories: Histories, requests: Requests, batch_size: int, scratch: Path) -> None:
-        limits = _import_from(folder, "limits")
-        data: dict[str, Any] = {"offsets": histories.offsets} | histories.columns
-        data["event_ts"] = histories.columns["event_ts"] // MS
-        self._stripes = limits.Stripes(data, limits.Pool(), scratch)
-        times = requests.times(histories) // MS
-        self._batches = [
-            (np.ascontiguousarray(requests.user[i : i + batch_size]), np.ascontiguousarray(times[i : i + batch_size]))
-            for i in range(0, len(requests), batch_size)
-        ]
-
-    def batches(self, max_len: int, traits: tuple[str, ...]) -> Iterable[tuple[NDArray[np.int64], dict[str, Any]]]:
-        for user, times in self._batches:
-            start, stop = self._stripes.resolve(user, times, max_len)
-            yield self._stripes.read(user, start, stop, list(traits))
-
-
 class Memcpy:
     """One contiguous copy of as many bytes, from memory that no cache holds to a target that is used again."""
 
@@ -169,26 +148,25 @@ def run(session: Session, folder: Path) -> Results:
     return Results(lines, compared)
 
 
-def _limits(session: Session, folder: Path, max_len: int) -> tuple[list[Line], int]:
+def _limits(session: Session, _: Path, max_len: int) -> tuple[list[Line], int]:
     """Beside what the machine can do."""
-    histories, yardstick = session.histories, session.settings.yardstick
+    histories, cxx = session.histories, session.cxx
     requests, batch_size = _distinct(session, max_len)
     examples = sources.backfill(session.store, sources.requests_table(histories, requests))
     systems: dict[str, System] = {
         OURS: Ours(session.store, examples, batch_size),
         PEER: Slices(histories, requests, batch_size),
     }
-    if yardstick is not None:
-        session.tell(f"scan: encoding the C++ stripes of {yardstick}")
-        systems[CXX] = CxxStripes(yardstick, histories, requests, batch_size, folder)
+    if cxx is not None:
+        systems[CXX] = cxx.of(requests, batch_size)
     session.tell(f"scan: comparing {len(requests):,} examples at {max_len:,} events")
     counts = _verify(systems, histories, requests, batch_size, max_len)
     lines = []
     for traits in PROJECTIONS.values():
         session.tell(f"scan: measuring {max_len:,} events, {len(traits)} traits")
         measured = _measure(systems, counts, max_len, traits, session.settings.passes, batch_size)
-        peer = CXX if yardstick is not None else PEER
-        targets = {OURS: at_least(CXX_TARGET)} if yardstick is not None else {}
+        peer = CXX if cxx is not None else PEER
+        targets = {OURS: at_least(CXX_TARGET)} if cxx is not None else {}
         lines += speed_lines(_cell(max_len, traits), measured, "M events/s", peer, targets=targets)
     return lines, len(requests)
 
@@ -340,12 +318,3 @@ def _measure(
 
     contenders = {name: _drain(system, amount, max_len, traits) for name, system in systems.items()}
     return interleave(contenders | {LIMIT: copy}, passes)
-
-
-def _import_from(folder: Path, module: str) -> Any:
-    """A module of a folder that is no package."""
-    sys.path.insert(0, str(folder.resolve()))
-    try:
-        return import_module(module)
-    finally:
-        sys.path.pop(0)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from latewood.loading.feed import feed
 from latewood.loading.order import Order
 from latewood.loading.stats import COPY, EXAMPLES, MATERIALIZE, PLAN, TRANSFORM, Meter
 from latewood.loading.steps import Step, Steps
-from latewood.loading.together import Run, number_users, runs_of
+from latewood.loading.together import Run, count_users, number_users, runs_of
 from latewood.materialize import Materializer, Resolved
 
 Cut = Callable[[int, int], Batch | SharedBatch]  # the batch of the examples from here to there
@@ -106,7 +107,8 @@ class BatchMaker:
     ) -> Iterator[MadeBatch]:
         cut, is_shared = self._cut_of(run, window)
         start = run.start
-        for step in steps:
+        bounds = np.array(list(accumulate((len(step) for step in steps), initial=start)))
+        for step, user_count in zip(steps, count_users(users, bounds).tolist(), strict=True):
             stop = start + len(step)
             try:
                 with self._decoding():
@@ -116,7 +118,7 @@ class BatchMaker:
                 raise
             # of columns that all of a run share, each batch counts a part
             part = (stop - start) / (run.stop - run.start) if is_shared else 1.0
-            yield self._finish(step, batch, len(np.unique(users[start:stop])), part)
+            yield self._finish(step, batch, user_count, part)
             start = stop
 
     def _cut_of(self, run: Run, window: Resolved | pa.Table) -> tuple[Cut, bool]:

@@ -7,7 +7,7 @@ and copy the batches out of it.
 """
 
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.columns import one_array
+from latewood.kernels import kernel
 
 # Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
 # is then a third of its time; more would leave the processor's caches.
 EVENTS_AT_ONCE = 1 << 19
 WINDOW_BYTES = 512 << 20  # a window is decoded at once as far as it fits
-_WORTH = 0.75  # copying an event costs about a quarter of decoding it
+_COPYING = 0.5  # of an event, as a share of decoding it
 
 
 class Run(NamedTuple):
@@ -83,9 +84,9 @@ def _at_once(lengths: NDArray[np.int64], users: NDArray[np.int64], event_bytes: 
         return runs
     start, stop = runs[0].start, runs[-1].stop
     mine, whose = lengths[start:stop], users[start:stop]
-    of_run = np.repeat(np.arange(len(runs)), [run.stop - run.start for run in runs])
-    once, apart = _decoded(mine, whose), _decoded(mine, whose, of_run)
-    if once >= _WORTH * apart:
+    bounds = np.array([run.start for run in runs] + [stop]) - start
+    once, apart = _decoded(mine, whose, np.array([0, stop - start])), _decoded(mine, whose, bounds)
+    if once + _COPYING * int(mine.sum()) >= apart:
         return runs
     if once * event_bytes <= WINDOW_BYTES:
         return [Run(runs[0].first, runs[-1].last, start, stop, once=True)]
@@ -94,10 +95,39 @@ def _at_once(lengths: NDArray[np.int64], users: NDArray[np.int64], event_bytes: 
     return [run for half in halves for run in _at_once(lengths, users, event_bytes, half)]
 
 
-def _decoded(lengths: NDArray[np.int64], users: NDArray[np.int64], runs: NDArray[np.int64] | None = None) -> int:
-    """About how many events are decoded if every run decodes each of its users once: the longest history of each."""
-    keys = users if runs is None else runs * (int(users.max(initial=0)) + 1) + users
-    above = int(lengths.max(initial=0)) + 1
-    owner, length = np.divmod(np.sort(keys * above + lengths), above)  # one sort of numbers is faster than of pairs
-    is_longest = np.append(np.diff(owner) != 0, True)
-    return int(length[is_longest].sum())
+def count_users(users: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many users have examples in each of some stretches. Shapes: users (n,), from 0; bounds (k + 1,) → (k,)."""
+    counts = np.zeros(len(bounds) - 1, np.int64)
+    _count_users(users, bounds, np.full(int(users.max(initial=-1)) + 1, -1), counts)
+    return counts
+
+
+def _decoded(lengths: NDArray[np.int64], users: NDArray[np.int64], bounds: NDArray[np.int64]) -> int:
+    """About how many events are decoded if each stretch decodes each of its users once: the longest history of each."""
+    users_room = int(users.max(initial=-1)) + 1
+    return int(_sum_longest(lengths, users, bounds, np.full(users_room, -1), np.zeros(users_room, np.int64)))
+
+
+@kernel
+def _count_users(users: Any, bounds: Any, last: Any, counts: Any) -> None:
+    """`count_users`. Args: last: in which stretch each user was seen last, -1 at first."""
+    for k in range(len(counts)):
+        for i in range(bounds[k], bounds[k + 1]):
+            if last[users[i]] != k:
+                last[users[i]] = k
+                counts[k] += 1
+
+
+@kernel
+def _sum_longest(lengths: Any, users: Any, bounds: Any, last: Any, longest: Any) -> int:
+    """`_decoded`. Args: last, longest: of each user, in which stretch it was seen last, and what was longest there."""
+    total = 0
+    for k in range(len(bounds) - 1):
+        for i in range(bounds[k], bounds[k + 1]):
+            user = users[i]
+            if last[user] != k:
+                last[user], longest[user] = k, 0
+            if lengths[i] > longest[user]:
+                total += lengths[i] - longest[user]
+                longest[user] = lengths[i]
+    return total

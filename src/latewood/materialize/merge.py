@@ -6,6 +6,7 @@ for examples whose oldest recent is not past the last stored event, and only fro
 belong.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,29 +42,44 @@ def merge_places(
     rows = Rows(*(column[merging] for column in candidates.rows))
     known_start = np.empty(len(merging), np.int64)
     _rows_from(reader.tables.rows, rows.shard, rows.user, rows.start, rows.stop, oldest, known_start)
-    known_offsets, known = _order_of(reader, rows._replace(start=known_start), verify)
-    places = np.empty(offsets[-1], np.int64)
-    _places(
+    stored = _Stored.of(reader, rows._replace(start=known_start), verify)
+    examples = (
         (merging, candidates.stored_count, candidates.runs.offsets, candidates.runs.start, candidates.before),
-        (known_start, known_offsets, known),
         (candidates.recent_stop, candidates.recent_count, recents.order),
-        places,
     )
+    places, tied = np.empty(offsets[-1], np.int64), np.zeros(len(merging), np.bool_)
+    _places(*examples, (known_start, stored.offsets, stored.order), places, tied, False)
+    if tied.any():  # else their times alone say which comes first
+        stored.decode_rest(np.flatnonzero(tied))
+        _places(*examples, (known_start, stored.offsets, stored.order), places, tied, True)
     return offsets, places
 
 
-def _order_of(reader: GenerationReader, rows: Rows, verify: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The total order of runs of rows, back to back. Shapes: (k,) runs → offsets (k + 1,), order (3, t)."""
-    offsets = offsets_of(rows.stop - rows.start)
-    ranges = Ranges(*rows, offsets[:-1])
-    order = np.empty((3, offsets[-1]), np.int64)
-    ordinals = np.empty(offsets[-1], np.int32)
-    decode_column(reader.tables, ranges, EVENT_TS, order[0], None, verify)
-    decode_column(reader.tables, ranges, DELAY, order[1], None, verify)
-    decode_column(reader.tables, ranges, ORDINAL, ordinals, None, verify)
-    order[1] += order[0]
-    order[2] = ordinals
-    return offsets, order
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """The total order of k runs of rows, back to back. Shapes: ranges, offsets (k + 1,), order (3, t)."""
+
+    reader: GenerationReader
+    verify: bool
+    ranges: Ranges
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, reader: GenerationReader, rows: Rows, verify: bool) -> "_Stored":
+        """Their times; the rest of the order is to be decoded."""
+        offsets = offsets_of(rows.stop - rows.start)
+        ranges, order = Ranges(*rows, offsets[:-1]), np.empty((3, offsets[-1]), np.int64)
+        decode_column(reader.tables, ranges, EVENT_TS, order[0], None, verify)
+        return cls(reader, verify, ranges, offsets, order)
+
+    def decode_rest(self, some: NDArray[np.int64]) -> None:
+        """Ingest times and ordinals of some of the runs; those of the others come to mean nothing."""
+        ranges, ordinals = Ranges.of(self.ranges.matrix[:, some]), np.zeros(self.order.shape[1], np.int32)
+        decode_column(self.reader.tables, ranges, DELAY, self.order[1], None, self.verify)
+        decode_column(self.reader.tables, ranges, ORDINAL, ordinals, None, self.verify)
+        self.order[1] += self.order[0]
+        self.order[2] = ordinals
 
 
 @kernel
@@ -85,14 +101,21 @@ def _rows_from(tables: Any, shard: Any, user: Any, start: Any, stop: Any, event_
 
 
 @kernel
-def _places(candidates: Any, stored: Any, recent: Any, out: Any) -> None:
-    """`merge_places`, example by example. Rows before `known_start` sort before every recent."""
-    merging, stored_count, run_offsets, run_start, run_before = candidates
+def _places(examples: Any, recent: Any, stored: Any, out: Any, tied: Any, only_tied: bool) -> None:
+    """`merge_places`, example by example. Rows before `known_start` sort before every recent.
+
+    Notes in `tied` the examples of which a recent event is as old as a stored one. Args: only_tied: those alone, of which
+    the whole order is known.
+    """
+    merging, stored_count, run_offsets, run_start, run_before = examples
     known_start, known_offsets, known = stored
     recent_stop, recent_count, recents = recent
     at = 0
     for index in range(len(merging)):
         i = merging[index]
+        if only_tied and not tied[index]:
+            at += recent_count[i]
+            continue
         low = 0
         for j in range(recent_stop[i] - recent_count[i], recent_stop[i]):
             high = stored_count[i]
@@ -101,7 +124,12 @@ def _places(candidates: Any, stored: Any, recent: Any, out: Any) -> None:
                 run = run_of(run_before, run_offsets[i], run_offsets[i + 1], middle)
                 row = run_start[run] + middle - run_before[run]
                 k = known_offsets[index] + row - known_start[index]
-                if row < known_start[index] or _before(known, k, recents, j):
+                if row < known_start[index]:
+                    low = middle + 1
+                    continue
+                if known[0, k] == recents[0, j]:
+                    tied[index] = True
+                if known[0, k] < recents[0, j] or (only_tied and _before(known, k, recents, j)):
                     low = middle + 1
                 else:
                     high = middle

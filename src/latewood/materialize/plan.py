@@ -54,13 +54,13 @@ def plan(parts: Parts, size: int) -> Plan:
         place = np.concatenate([place, np.full(t, NOWHERE, np.int64)])
     columns, base = np.empty((5, n + t), np.int64), np.zeros(n + t, np.int64)
     slots = np.full(1 << (2 * (n + t)).bit_length(), -1, np.int64)
-    count = _apart(tuple(rows), place, n, slots, columns, base)
-    if is_in_place := count >= 0:
-        return Plan(Ranges.of(columns[:, :count]), base, size, is_in_place)
+    count, needed = _apart(tuple(rows), place, n, size, slots, columns, base)
+    if count >= 0:
+        return Plan(Ranges.of(columns[:, :count]), base, int(needed), int(needed) == size)
     slots[:] = -1
     newer = np.full(n + t, -1, np.int64)
     count, size = _share(_by_start(rows), tuple(rows), place, n, size, slots, newer, columns, base)
-    return Plan(Ranges.of(columns[:, :count]), base, int(size), is_in_place)
+    return Plan(Ranges.of(columns[:, :count]), base, int(size), is_in_place=False)
 
 
 def _by_start(rows: Rows) -> NDArray[np.int64]:
@@ -71,10 +71,10 @@ def _by_start(rows: Rows) -> NDArray[np.int64]:
 
 
 @kernel
-def _apart(rows: Any, place: Any, heads: int, slots: Any, columns: Any, base: Any) -> int:
-    """One range per stretch, where no user has two and all have a place, as in most batches of independent examples.
+def _apart(rows: Any, place: Any, heads: int, size: int, slots: Any, columns: Any, base: Any) -> tuple[int, int]:
+    """One range per stretch, where no user has two heads or two tails, as in most batches of independent examples.
 
-    Returns: the number of ranges, or -1 where some might share or need scratch.
+    Returns: the number of ranges and the size of the buffer, or -1 where some stretches might share.
     """
     shard, user, start, stop = rows
     count = 0
@@ -82,14 +82,18 @@ def _apart(rows: Any, place: Any, heads: int, slots: Any, columns: Any, base: An
         if stop[i] <= start[i]:
             continue
         slot = _slot_of(slots, shard, user, heads, i)
-        if slots[slot] >= 0 or place[i] < 0:
-            return -1
+        if slots[slot] >= 0:
+            return -1, size
         slots[slot] = i
+        target = place[i]
+        if target < 0:
+            target = size
+            size += stop[i] - start[i]
         columns[0, count], columns[1, count] = shard[i], user[i]
-        columns[2, count], columns[3, count], columns[4, count] = start[i], stop[i], place[i]
-        base[i] = place[i]
+        columns[2, count], columns[3, count], columns[4, count] = start[i], stop[i], target
+        base[i] = target
         count += 1
-    return count
+    return count, size
 
 
 @kernel

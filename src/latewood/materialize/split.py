@@ -6,11 +6,13 @@ history, nearly all of it, is decoded in place, and only its *tail* is decoded a
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latewood.immutable.resolve import Rows
+from latewood.kernels import kernel
 from latewood.materialize.choose import Candidates
 from latewood.stripes.layout import STRIPE_EVENTS
 
@@ -50,16 +52,36 @@ def split(candidates: Candidates, place_offsets: NDArray[np.int64], places: NDAr
     if len(runs.start) == n and not len(places):
         nothing = np.zeros(0, np.int64)
         return Parts(rows, Rows(nothing, nothing, nothing, nothing), nothing, offsets[:-1], stored)
-    first = runs.offsets[:-1]
-    skipped = stored + candidates.recent_count - np.diff(offsets)  # of the oldest candidates
-    until = runs.length[first]
-    merging = candidates.merging
-    until[merging] = np.minimum(until[merging], places[place_offsets[:-1][merging]])
-    begin = np.minimum(skipped, until)
-    has_tail = until < stored
-    until = np.where(has_tail & (until - begin < _WORTH_IN_PLACE), begin, until)
-    start = runs.start[first]
-    owner = np.flatnonzero(has_tail)
-    heads = Rows(rows.shard, rows.user, start + begin, start + until)
-    tails = Rows(rows.shard[owner], rows.user[owner], (start + until)[owner], rows.stop[owner])
-    return Parts(heads, tails, owner, offsets[:-1], until)
+    columns, tails = np.empty((3, n), np.int64), np.empty((3, n), np.int64)
+    count = _split(
+        (stored, candidates.recent_count, offsets), tuple(runs), rows.stop, place_offsets, places, columns, tails
+    )
+    (start, stop, until), (owner, tail_start, tail_stop) = columns, tails[:, :count]
+    heads = Rows(rows.shard, rows.user, start, stop)
+    return Parts(heads, Rows(rows.shard[owner], rows.user[owner], tail_start, tail_stop), owner, offsets[:-1], until)
+
+
+@kernel
+def _split(examples: Any, runs: Any, row_stop: Any, place_offsets: Any, places: Any, columns: Any, tails: Any) -> int:
+    """`split`, example by example. Returns: how many tails there are.
+
+    Shapes: columns (3, n): where each head starts and stops, and the stored candidates before its tail; tails (3, n):
+    whose each is, and where it starts and stops.
+    """
+    stored, recent_count, offsets = examples
+    run_offsets, run_start, run_length = runs
+    count = 0
+    for i in range(len(stored)):
+        first = run_offsets[i]
+        skipped = stored[i] + recent_count[i] - (offsets[i + 1] - offsets[i])  # of the oldest candidates
+        until = run_length[first]
+        if place_offsets[i + 1] > place_offsets[i]:  # a recent event may come between
+            until = min(until, places[place_offsets[i]])
+        begin = min(skipped, until)
+        if until < stored[i]:
+            if until - begin < _WORTH_IN_PLACE:
+                until = begin
+            tails[0, count], tails[1, count], tails[2, count] = i, run_start[first] + until, row_stop[i]
+            count += 1
+        columns[0, i], columns[1, i], columns[2, i] = run_start[first] + begin, run_start[first] + until, until
+    return count
