@@ -16,7 +16,7 @@ from latewood.kernels import kernel
 from latewood.materialize.choose import Candidates
 from latewood.stripes.layout import STRIPE_EVENTS
 
-# A stripe that both parts need is decoded twice, so that a short head is not worth it.
+# Each part costs something whatever its size, so that a short head is not worth it.
 _WORTH_IN_PLACE = 2 * STRIPE_EVENTS
 NOWHERE = -1  # as the place of a stretch that is not decoded into the output
 
@@ -79,6 +79,8 @@ def _split(examples: Any, runs: Any, row_stop: Any, place_offsets: Any, places: 
             until = min(until, places[place_offsets[i]])
         begin = min(skipped, until)
         if until < stored[i]:
+            # At a stripe's beginning: else both parts would decode that stripe.
+            until = (run_start[first] + until) // STRIPE_EVENTS * STRIPE_EVENTS - run_start[first]
             if until - begin < _WORTH_IN_PLACE:
                 until = begin
             tails[0, count], tails[1, count], tails[2, count] = i, run_start[first] + until, row_stop[i]
