@@ -181,7 +181,8 @@ def _may_be_null(tables: Tables, wanted: WantedColumn) -> bool:
     return (
         wanted.nullable
         and wanted.column is not None
-        and bool(tables.has_nulls[wanted.column : wanted.column + 1].any())
+        and wanted.column < len(tables.has_nulls)
+        and tables.has_nulls.item(wanted.column)
     )
 
 

@@ -56,6 +56,7 @@ class Layout(NamedTuple):
     user_id: int
     kernel: NDArray[np.int64]  # the places of uih, recent and cutoff, then those of lists in recent
     traits: tuple[tuple[int, np.dtype[Any], int], ...]  # the id of each trait, its dtype, and where its list is
+    none: dict[int, TraitColumn]  # the traits of no events
     has_supersedes: bool  # its list is the last one then
 
 
@@ -84,7 +85,8 @@ def layout_of(columns: pa.Schema, schema: Schema, traits: Sequence[Trait]) -> La
     places = [lists[name][0] for name in ([*wanted, SUPERSEDES] if has_supersedes else wanted)]
     tops = [names.index(name) for name in ("uih", "recent", "cutoff")]
     of_traits = tuple((trait.id, trait.dtype, lists[trait.label][0]) for trait in traits)
-    return Layout(names.index("user_id"), np.array(tops + places, np.int64), of_traits, has_supersedes)
+    none: dict[int, TraitColumn] = {trait: Column(np.empty(0, dtype)) for trait, dtype, _ in of_traits}
+    return Layout(names.index("user_id"), np.array(tops + places, np.int64), of_traits, none, has_supersedes)
 
 
 def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | None:
@@ -115,21 +117,18 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
             return None
         if is_number:
             _hash_ids(address, layout.user_id, keys.hash)
-        order = np.empty((3, count), np.int64)
-        values = [np.empty(count, dtype) for _, dtype, _ in layout.traits]
+        order, columns = np.empty((3, count), np.int64), layout.none
         if count:
+            columns = {trait: Column(np.empty(count, dtype)) for trait, dtype, _ in layout.traits}
             outputs = np.array(
                 [
-                    (place, out.itemsize if out.dtype != np.bool_ else 0, out.ctypes.data)
-                    for (*_, place), out in zip(layout.traits, values, strict=True)
+                    (place, dtype.itemsize if dtype != np.bool_ else 0, columns[trait][0].ctypes.data)
+                    for trait, dtype, place in layout.traits
                 ],
                 np.uint64,
             ).reshape(-1, 3)
             if not _read_recents(address, layout.kernel, order, outputs):
                 return None
-    columns: dict[int, TraitColumn] = {
-        trait: Column(out, None) for (trait, *_), out in zip(layout.traits, values, strict=True)
-    }
     pointers = Pointers(epoch, times[_WATERMARK], times[_START_TS], times[_END_TS], end_ties, times[_LENGTHS], checksum)
     return Regular(user_ids, keys, pointers, times[_CUTOFF], offsets, order, columns)
 
@@ -228,7 +227,7 @@ def _read_heads(
             return _IRREGULAR
         at = _buffer(column, 1) + (_offset(recent) + _offset(column)) * uint64(4)
         begin = load_i32(at)
-        if has_supersedes and k == lists - 1:
+        if (has_supersedes and k == lists - 1) or (k > 0 and offsets[n] == 0):
             if load_i32(at + uint64(n) * uint64(4)) != begin:
                 return _IRREGULAR
             continue

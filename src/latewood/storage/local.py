@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from latewood.storage.storage import Data
 
 UNFINISHED = ".unfinished"
-_BUFFER_BYTES = 1 << 20
+# Written in such pieces, a file lies in the page cache in large pages, and is mapped in them: readers of a store that was
+# written a moment ago are an eighth faster (docs/decisions/0038).
+_PIECE_BYTES = 2 << 20
 
 
 class LocalStorage:
@@ -202,25 +204,28 @@ class LocalStorage:
 
 
 class _BufferedWriter:
-    """Gathers small pieces; large ones go straight to the file."""
+    """Writes whole pieces, whatever it is given, and the rest in the end."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
-        self._pieces = bytearray()
+        self._rest = bytearray()
 
     def write(self, buffer: Data, /) -> None:
         view = as_bytes(buffer)
-        if len(view) >= _BUFFER_BYTES:
-            self.flush()
-            _write_all(self._file, view)
-            return
-        self._pieces += view
-        if len(self._pieces) >= _BUFFER_BYTES:
-            self.flush()
+        while len(view):
+            if not self._rest and len(view) >= _PIECE_BYTES:
+                size = len(view) // _PIECE_BYTES * _PIECE_BYTES
+                _write_all(self._file, view[:size])
+            else:
+                size = min(len(view), _PIECE_BYTES - len(self._rest))
+                self._rest += view[:size]
+                if len(self._rest) == _PIECE_BYTES:
+                    self.flush()
+            view = view[size:]
 
     def flush(self) -> None:
-        _write_all(self._file, self._pieces)
-        self._pieces = bytearray()
+        _write_all(self._file, self._rest)
+        self._rest = bytearray()
 
 
 def _write_all(file: FileIO, data: Data) -> None:

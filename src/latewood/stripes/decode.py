@@ -125,7 +125,7 @@ def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[
     if columns[column].role == "items":
         raise IndexError(f"column {column} holds the items of lists, which `decode_lists` decodes")
     wanted = columns[column].dtype
-    if out.dtype != wanted or not out.flags.c_contiguous or not out.flags.writeable:
+    if out.dtype != wanted or not out.flags.carray:  # contiguous and writable, in one question
         raise ValueError(f"the output of {columns[column].name!r} is a contiguous array of {wanted}, not {out.dtype}")
     if mask is None:
         return
