@@ -1,10 +1,10 @@
 """Suite `checks`: what integrity costs: checksums of blocks, and of pointers.
 
 *Pointers.* Every look-up compares the checksum of the events that a pointer means: running sums in the index, and the
-ends added up row by row. It cannot be left out. So its cost is what the look-up's own kernels need for finding and summing
-a pointer's rows, less what a search needs that only finds them, and looks at ingest times where it has to. What the
-Materializer needs for the same examples is compared with that time less this cost. Both searches find the same rows, and
-the sums are those in the pointers.
+ends added up row by row. It cannot be left out. So its cost is what a look-up needs, less what its twin does: the same
+kernels but for those that sum, so that no identity is made, no running sum read and no ordinal decoded. Both ask for the
+same memory ahead. What the Materializer needs for the same examples is compared with that time less this cost. Both
+find the same rows, and the sums are those in the pointers.
 
 *Blocks.* The checksum of a block is computed when it is first decoded after a store was opened, and not again. So the
 Materializer reads the same examples in a store that was just opened, with `verify` and without, and once more. Blocks
@@ -12,14 +12,15 @@ that are read to find a request's place are verified in any case.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import int64, uint64
-from numpy.typing import NDArray
+from numba import jit, uint64
 
 import latewood as lw
 from bench import sources
@@ -28,16 +29,12 @@ from bench.histories import PROJECTIONS, TRAITS, Requests, draw_distinct
 from bench.report import Line, Results, at_most, compare, speed_lines
 from bench.session import Session
 from bench.timing import Amount, Contender, Measurement, drain, interleave, processor_clock, speed_of
-from latewood.clock import EARLIEST_TS
-from latewood.immutable import ahead, walk
 from latewood.immutable import desk as desks
-from latewood.immutable.desk import INGESTS, IS_WHOLE, ingest_at, lay_out_times, time_at, write_note
+from latewood.immutable import resolve, walk
+from latewood.immutable.resolve import Resolution, Status
 from latewood.kernels import kernel
 from latewood.pointer import Pointers
-from latewood.stripes.addresses import address_of
-from latewood.stripes.entries import latest_ingest, latest_until
-from latewood.stripes.layout import DELAY, STRIPE_EVENTS
-from latewood.stripes.stripe import table_at
+from latewood.stripes.layout import ORDINAL
 from latewood.users import user_keys
 
 LENGTHS, BATCHES, BATCH_SIZE = (256, 4096, 65_536), {256: 16}, 512
@@ -67,10 +64,8 @@ def run(session: Session, _: Path) -> Results:
 
 def _pointers(session: Session, requests: Requests, tables: list[pa.Table], max_len: int) -> tuple[list[Line], int]:
     searches = [_search_of(session.store, table) for table in tables]
-    for search, table in zip(searches, tables, strict=True):
-        sums = np.asarray(table["uih"].combine_chunks().field("checksum"))
-        if not (np.array_equal(search(True)[1], sums) and np.array_equal(search(True)[0], search(False)[0])):
-            raise RuntimeError(f"the rows or sums of a batch differ from its pointers' at {max_len:,} events")
+    for search in searches:
+        _require_same_rows(search(True), search(False), f"at {max_len:,} events")
     _verify(session, requests, tables, max_len)
     lines = []
     for traits in PROJECTIONS.values():
@@ -101,78 +96,70 @@ def _verify(session: Session, requests: Requests, tables: list[pa.Table], max_le
         start += len(table)
 
 
-Search = Callable[[bool], tuple[NDArray[np.uint64], NDArray[np.uint64]]]  # with sums? → first rows, sums
+Search = Callable[[bool], Resolution]  # with sums?
 
 
 def _search_of(store: lw.Store, examples: pa.Table) -> Search:
-    """A batch's look-up, as far as its pointers' rows and checksums; users are found beforehand."""
+    """A batch's look-up; users are found beforehand."""
     reader = store.reader()
     keys = user_keys(examples["user_id"].combine_chunks())
     pointers = Pointers.from_arrow(examples["uih"].combine_chunks(), store.epoch)
-    place = reader.locate(keys)
-    asked = tuple(np.array(column) for column in (pointers.end_ts, pointers.length, pointers.watermark))
+    unsummed = replace(pointers, checksum=np.zeros(len(pointers), np.uint64))
+    located, watermark = reader.locate(keys), store.generation.watermark
 
-    def search(with_sums: bool) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        starts, sums = np.zeros((2, len(pointers)), np.uint64)
-        search_rows(reader.tables.rows, tuple(keys), tuple(place), asked, with_sums, starts, sums, desks.new_desk())
-        return starts, sums
+    def search(with_sums: bool) -> Resolution:
+        if with_sums:
+            return resolve.resolve(reader.tables, keys, located, pointers, watermark)
+        return resolve_without_sums(reader.tables, keys, located, unsummed, watermark)
 
     return search
 
 
-@kernel
-def search_rows(
-    tables: Any, keys: Any, place: Any, asked: Any, with_sums: Any, starts: Any, sums: Any, desk_array: Any
-) -> None:
-    """The first row that each pointer means, and the sum of the identities of all; as `walk.resolve`, without ties."""
-    hashes, checks = keys
-    shard, user = place
-    end_ts, length, watermark = asked
-    desk, no_runs = address_of(desk_array), np.empty((2, 0), np.int64)
-    stripes = walk.find_ends(tables, shard, user, end_ts)
-    for i in range(len(user)):
-        ahead.end_stripe(tables, shard, user, stripes, i)
-        table, u, wanted = table_at(tables, shard[i]), uint64(user[i]), uint64(length[i])
-        stop = walk.end_before(table, u, stripes[i], end_ts[i], desk)
-        if with_sums:
-            key = (hashes[i], checks[i])
-            _, total, start, _, _ = walk.walk_back(table, u, key, stop, wanted, watermark[i], no_runs, 0, desk)
-            sums[i] = total
-        else:
-            start = find_start(table, u, stop, wanted, watermark[i], desk)
-        starts[i] = start
-        walk.time_of(table, u, start, desk)  # is compared with the pointer's, whatever else is
+def _require_same_rows(summed: Resolution, unsummed: Resolution, where: str) -> None:
+    """Statuses say that each search found the sums that were asked for: the pointers', or none."""
+    if (summed.status != Status.OK).any() or (unsummed.status != Status.OK).any() or unsummed.checksum.any():
+        raise RuntimeError(f"pointers do not resolve, or are summed where they are not to be, {where}")
+    found, bare = ((r.start, r.stop, r.count, r.last_ts, *r.runs) for r in (summed, unsummed))
+    if not all(map(np.array_equal, found, bare)):
+        raise RuntimeError(f"with sums other rows are found than without {where}")
+
+
+def _twin(function: Any, **others: Any) -> Any:
+    """A function that calls others by the names that its module has for them. Raises: KeyError: it has no such name."""
+    if unknown := others.keys() - set(function.__code__.co_names):
+        raise KeyError(f"{function.__qualname__} calls nothing by the names {sorted(unknown)}")
+    return FunctionType(function.__code__, function.__globals__ | others, function.__name__, function.__defaults__)
+
+
+def _twin_kernel(compiled: Any, **others: Any) -> Any:
+    """Likewise a kernel, compiled alike. Not cached: by name and source it would be taken for the other."""
+    return jit(**compiled.targetoptions)(_twin(compiled.py_func, **others))
 
 
 @kernel
-def find_start(table: Any, user: Any, row: Any, wanted: Any, watermark: Any, desk: Any) -> Any:
-    """`walk.walk_back` as it would be without sums, where nothing came late: row 0 where something did."""
-    start = row - min(row, wanted)
-    while row > start:
-        stripe = (row - uint64(1)) // uint64(STRIPE_EVENTS)
-        base = stripe * uint64(STRIPE_EVENTS)
-        low = max(base, start)
-        if latest_until(table, user, stripe) < watermark:
-            break
-        if latest_ingest(table, user, stripe) >= watermark and any_late(
-            table, user, stripe, low - base, row - base, watermark, desk
-        ):
-            return uint64(0)
-        row = low
-    return start
+def nothing(*_: Any) -> Any:
+    """In the stead of a sum."""
+    return uint64(0)
 
 
 @kernel
-def any_late(table: Any, user: Any, stripe: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
-    """Whether any of the rows [first, last) of a stripe was not known before the watermark."""
-    lay_out_times(table, user, stripe, desk)
-    write_note(desk, IS_WHOLE, 0)  # only these rows are decoded, and delays stay delays
-    delays = desk + uint64(INGESTS)
-    walk.decode_rows(table, user, uint64(DELAY), stripe, uint64(8), (first, last), delays)
-    latest = int64(EARLIEST_TS)
-    for row in range(first, last):
-        latest = max(latest, time_at(desk, row) + ingest_at(desk, row))
-    return latest >= watermark
+def decode_but_ordinals(place: Any, column: Any, itemsize: Any, out: Any, desk: Any) -> None:
+    """In the stead of decoding whatever identities depend on: delays, by which rows are visible."""
+    if column != ORDINAL:
+        desks._decode(place, column, itemsize, out, desk)
+
+
+def _make_twin() -> Callable[..., Resolution]:
+    lay_out = _twin_kernel(desks.lay_out_columns, _decode=decode_but_ordinals)
+    visible = _twin_kernel(walk.sum_visible, lay_out_columns=lay_out, sum_rows=nothing, seeded_identity=nothing)
+    back = _twin_kernel(walk.walk_back, sum_all_clean=nothing, sum_rows=nothing, sum_visible=visible)
+    meant = _twin_kernel(walk.find_meant, walk_back=back)
+    kernels = vars(walk) | {"resolve": _twin_kernel(walk.resolve, seed_of=nothing, find_meant=meant)}
+    twin: Callable[..., Resolution] = _twin(resolve.resolve, walk=SimpleNamespace(**kernels))
+    return twin
+
+
+resolve_without_sums = _make_twin()
 
 
 def _drain(materialize: lw.Materializer, tables: list[pa.Table]) -> Amount:
