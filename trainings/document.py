@@ -24,14 +24,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for path in sorted(folder.glob("*.json")):
         for kind, found in Results(path).all.items():
             entries.setdefault(kind, []).extend(found)
-    sections = [_HEAD, *_lengths(folder, entries), *_parity(entries), *_waiting(entries), _AGAIN]
+    sections = [
+        _HEAD,
+        *map(_machine, entries.get("machine", [])[:1]),
+        *_lengths(folder, entries),
+        *_parity(entries),
+        *_waiting(entries),
+        _AGAIN,
+    ]
     page.write_text("\n".join(sections))
+
+
+def _machine(machine: Entry) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"Machine: {machine['processor']}, {machine['cores']} cores, one thread per training. Versions: {versions}.\n"
+    )
 
 
 def _lengths(folder: Path, entries: dict[str, list[Entry]]) -> list[str]:
     """A section for each data set: table, figure, and what it says in a sentence."""
     sections = [_METHOD] if entries.get("lengths") else []
-    for about in entries.get("data", []):
+    for about in sorted(entries.get("data", []), key=lambda about: about["key"]["data"]):
         data = about["key"]["data"]
         cells = [cell for cell in entries.get("lengths", []) if cell["key"]["data"] == data]
         if not cells:
@@ -156,7 +170,9 @@ One layer of HSTU (width 64, two heads) predicts the next item from the newest e
 training examples, whole sequences in chunks of {CHUNK} targets that `lw.sequences` made once; the same targets in the same
 order, {BATCH_SIZE} chunks a step, as many steps, the same rate of learning ({LEARNING_RATE:g} at first, 0 at the end), and
 the same requests to be judged on. Only the projection's `max_len` differs, and with it how many events the layer looks
-at. The rate, and one layer rather than two, were chosen in short runs of one seed with 64 and 256 events.
+at. The rate, and one layer rather than two, were chosen in short runs of one seed with 64 and 256 events. It is a small
+model after one or two passes over small data; a wider and deeper one, trained for longer, may make more of the same
+histories.
 
 What is trained on had happened and was known before the last tenth of the requests began; of these a random part is judged,
 each against all items. A cell of the tables is the mean over seeds and their standard deviation; a seed draws the weights,

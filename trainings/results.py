@@ -1,7 +1,10 @@
-"""Results as JSON, one file for all: written whole after each, so that a run that is stopped goes on where it was."""
+"""Results as JSON: a file is written whole after each, so that a run that is stopped goes on where it was."""
 
 import json
+import os
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,21 @@ class Results:
         return next((entry for entry in self.of(kind) if entry["key"] == dict(key)), None)
 
     def put(self, kind: str, key: Mapping[str, Any], result: Mapping[str, Any]) -> Entry:
-        """Add an entry, or replace the one with the same key."""
+        """Add an entry, or replace the one with the same key; and say on what machine, with which versions."""
         entry = {"key": dict(key), **result}
         self.all[kind] = [other for other in self.of(kind) if other["key"] != entry["key"]] + [entry]
+        self.all["machine"] = [_machine()]
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = self._path.with_suffix(".unfinished")
             unfinished.write_text(json.dumps(self.all, indent=1) + "\n")
             unfinished.replace(self._path)
         return entry
+
+
+def _machine() -> Entry:
+    names = ("latewood", "numpy", "pyarrow", "torch")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in names}
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"processor": (models or [platform.machine()])[0], "cores": os.cpu_count(), "versions": versions}

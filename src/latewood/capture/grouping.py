@@ -31,10 +31,7 @@ from latewood.lists import offsets_of
 from latewood.users import UserKeys
 
 REQUESTS, PART = "requests", "part"
-SEEN, BEHIND = (
-    "seen",
-    "behind",
-)  # of a request: how many events it sees, and how many of its example's come after its end
+SEEN, BEHIND = "seen", "behind"  # how many events a request sees, and how many of its example's lie past its end
 _ADDED = (REQUESTS, PART, SEEN, BEHIND)
 _UNITS = {"min": 60_000_000, "h": HOUR_US, "d": DAY_US}  # µs
 _ROUNDS = 64  # requests that have not found their like by then are alone
