@@ -170,7 +170,8 @@ One layer of HSTU (width 64, two heads) predicts the next item from the newest e
 training examples, whole sequences in chunks of {CHUNK} targets that `lw.sequences` made once; the same targets in the same
 order, {BATCH_SIZE} chunks a step, as many steps, the same rate of learning ({LEARNING_RATE:g} at first, 0 at the end), and
 the same requests to be judged on. Only the projection's `max_len` differs, and with it how many events the layer looks
-at. The rate, and one layer rather than two, were chosen in short runs of one seed with 64 and 256 events. It is a small
+at. The rate, and one layer rather than two, were chosen in a few runs of one seed with 64, 256 and 1,024 events, that were
+judged on requests of the same test period: the levels are a little flattered, the differences hardly. It is a small
 model after one or two passes over small data; a wider and deeper one, trained for longer, may make more of the same
 histories.
 
