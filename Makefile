@@ -9,7 +9,7 @@ SECONDS ?= 3600
 KILLS ?= 200
 SEED ?= 1
 
-.PHONY: help demo test check bench benchmarks simulate mutants crash concurrency damage fuzz format clean
+.PHONY: help demo test check bench benchmarks lengths parity simulate mutants crash concurrency damage fuzz format clean
 
 help:
 	@echo "make demo    replay a year of purchases and compare every sequence with the oracle"
@@ -17,7 +17,9 @@ help:
 	@echo "make check   lint, types, import rule: what CI checks besides the tests"
 	@echo "make bench   speed against Fat Rows, as ratios"
 	@echo "make benchmarks    all suites, and docs/benchmarks.md of them; hours, on a quiet machine; RESUME=1 goes on"
+	@echo "make lengths EVENTS=FILE      what longer histories bring on real data, and docs/trainings.md of it; an hour or more"
 	@echo "long proofs, of which make test runs a slice:"
+	@echo "make parity                   an epoch of HSTU fed from Fat Rows and from latewood, and docs/trainings.md of it"
 	@echo "make simulate CASES=100000    the whole store on a simulated disk, log and clock, by seed"
 	@echo "make mutants                  switch each rule of the protocol off: the simulation must find it"
 	@echo "make crash KILLS=200          kill real processes in the middle of what they do"
@@ -59,6 +61,16 @@ benchmarks: .venv/.developer
 	$(BIN)/python -m bench all --no-floors --json docs/benchmarks.json \
 		$(if $(FOLDER),--folder $(FOLDER)) $(if $(YARDSTICK),--yardstick $(YARDSTICK)) $(if $(RESUME),--only-missing); \
 	ended=$$?; $(BIN)/python -m bench.document docs/benchmarks.json docs/benchmarks.md && exit $$ended
+
+# EVENTS is git-events' Parquet file; without it, completejourney alone. Goes on where it was stopped
+lengths: .venv/.developer
+	$(BIN)/python -m trainings lengths completejourney $(if $(EVENTS),git-events --events $(EVENTS)) \
+		--json docs/trainings/lengths.json
+	$(BIN)/python -m trainings.document docs/trainings.md
+
+parity: .venv/.developer
+	$(BIN)/python -m trainings hstu completejourney --parity --length 64 --examples 2000000 --json docs/trainings/parity.json
+	$(BIN)/python -m trainings.document docs/trainings.md
 
 simulate: .venv/.developer
 	$(BIN)/python -m latewood.testing.simulation --cases $(CASES) --start $(START) --processes 2

@@ -1,83 +1,105 @@
 """`python -m trainings`: train a model on a data set and say how good it is, and how long it waited for data."""
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyarrow as pa
-
-import latewood as lw
-from trainings.inputs import Inputs, make_inputs
+from trainings.lengths import EPOCHS, Cell, measure
 from trainings.parity import compare
+from trainings.results import Results
 from trainings.task import Task, complete_journey, git_events
-from trainings.train import MODELS, evaluate, make_model, train
+from trainings.train import MODELS
+from trainings.training import Options, run
 
 DATA = ("git-events", "completejourney")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m trainings", description=__doc__)
-    parser.add_argument("model", choices=sorted(MODELS))
-    parser.add_argument("data", choices=DATA)
-    parser.add_argument("--events", type=Path, help="git-events: the Parquet file")
-    parser.add_argument("--length", type=int, nargs="+", default=[256], help="of the histories; one training for each")
-    parser.add_argument(
-        "--seed", type=int, nargs="+", default=[0], help="of the weights and the order; a training each"
-    )
-    parser.add_argument("--examples", type=int, default=100_000, help="to train on")
-    parser.add_argument("--test-examples", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--parity", type=int, metavar="STEPS", help="instead: so many steps, fed from Fat Rows too")
-    parser.add_argument("--json", type=Path, help="write the results there")
-    arguments = parser.parse_args()
-    if (arguments.data == "git-events") != (arguments.events is not None):
-        parser.error("--events goes with git-events")
-    results = []
+    arguments = _parse()
     with TemporaryDirectory() as name:
-        folder, sizes = Path(name), {"train": arguments.examples, "test": arguments.test_examples}
-        if arguments.data == "git-events":
-            task = git_events(folder, arguments.events, **sizes)
+        if arguments.what == "lengths":
+            _lengths(Path(name), arguments)
+        elif arguments.parity:
+            _parity(Path(name), arguments)
         else:
-            task = complete_journey(folder, **sizes)
-        print(f"{len(task.train):,} examples, {len(task.test):,} to test, {len(task.vocab):,} items", flush=True)
-        for length in arguments.length:
-            if arguments.parity:
-                parity = compare(task, folder, arguments.model, length, arguments.parity)
-                results.append({"length": length, "steps": len(parity.latewood), "different": parity.different})
-                print(results[-1], flush=True)
-                continue
-            for seed in arguments.seed:
-                results.append(run(task, arguments, length, seed))
-                print(results[-1], flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+            _train(Path(name), arguments)
 
 
-def run(task: Task, arguments: argparse.Namespace, length: int, seed: int) -> dict[str, float]:
-    """One training. Returns: its quality, and how it starved for batches in its last epoch."""
-    model = make_model(arguments.model, len(task.vocab), length, seed)
-    loader = _loader(task, task.train, length, batch_size=arguments.batch_size, seed=seed)
-    for epoch in range(arguments.epochs):
-        loader.set_epoch(epoch)
-        for step, loss in enumerate(train(model, _inputs(task, loader, length))):
-            if step % 100 == 0:
-                print(f"length {length}, seed {seed}, epoch {epoch}, step {step}: loss {loss:.4f}", flush=True)
-        print(loader.stats(), flush=True)
-    test = _loader(task, task.test, length, batch_size=arguments.batch_size, order="user")
-    quality = evaluate(model, _inputs(task, test, length))
-    return {"length": length, "seed": seed, **asdict(quality), "starvation": loader.stats().starvation}
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m trainings", description=__doc__)
+    verbs = parser.add_subparsers(dest="what", required=True)
+    for name in sorted(MODELS):
+        verb = verbs.add_parser(name, help=f"train {name} to predict the next item")
+        verb.add_argument("data", choices=DATA)
+        verb.add_argument("--examples", type=int, default=100_000, help="to train on: requests, drawn at random")
+        verb.add_argument("--sequences", action="store_true", help="train on whole sequences instead: on every event")
+        verb.add_argument("--batch-size", type=int, help="128 requests, or 16 sequences")
+        verb.add_argument("--epochs", type=int, default=1)
+        verb.add_argument("--learning-rate", type=float, default=1e-3)
+        verb.add_argument("--parity", action="store_true", help="instead: an epoch of them, fed from Fat Rows too")
+        _add_common(verb, lengths=[256], seeds=[0])
+    verb = verbs.add_parser(
+        "lengths", help="quality against history length; what is in --json already is not run again"
+    )
+    verb.add_argument("data", choices=DATA, nargs="+")
+    _add_common(verb, lengths=[16, 64, 256, 1024], seeds=[0, 1, 2, 3, 4])
+    arguments = parser.parse_args()
+    if ("git-events" in arguments.data) != (arguments.events is not None):
+        parser.error("--events goes with git-events")
+    return arguments
 
 
-def _inputs(task: Task, loader: lw.Loader, length: int) -> Iterator[Inputs]:
-    return (make_inputs(batch, task.item, task.vocab, length) for batch in loader)
+def _add_common(verb: argparse.ArgumentParser, lengths: list[int], seeds: list[int]) -> None:
+    verb.add_argument("--events", type=Path, help="git-events: the Parquet file")
+    verb.add_argument("--length", type=int, nargs="+", default=lengths, help="of the histories; one training for each")
+    verb.add_argument(
+        "--seed", type=int, nargs="+", default=seeds, help="of the weights and the order; a training each"
+    )
+    verb.add_argument("--test-examples", type=int, default=10_000)
+    verb.add_argument("--json", type=Path, help="keep the results there, beside those that are there")
 
 
-def _loader(task: Task, examples: pa.Table, length: int, **options: object) -> lw.Loader:
-    return lw.Loader(task.store, examples, lw.Projection(max_len=length, traits=["event_ts", task.item]), **options)
+def _task(folder: Path, data: str, arguments: argparse.Namespace, train: int) -> Task:
+    sizes = {"train": train, "test": arguments.test_examples}
+    make = partial(git_events, folder / data, arguments.events) if data == "git-events" else None
+    task = (make or partial(complete_journey, folder / data))(**sizes)
+    print(f"{data}: {len(task.train):,} examples, {len(task.test):,} to test, {len(task.vocab):,} items", flush=True)
+    return task
+
+
+def _train(folder: Path, arguments: argparse.Namespace) -> None:
+    task, results = _task(folder, arguments.data, arguments, arguments.examples), Results(arguments.json)
+    batch_size = arguments.batch_size or (16 if arguments.sequences else 128)
+    for length in arguments.length:
+        for seed in arguments.seed:
+            sizes = (arguments.epochs, batch_size, arguments.learning_rate, arguments.sequences)
+            options = Options(arguments.data, arguments.what, length, seed, *sizes)
+            print(results.put("runs", asdict(options), run(task, options)), flush=True)
+
+
+def _parity(folder: Path, arguments: argparse.Namespace) -> None:
+    task, results = _task(folder, arguments.data, arguments, arguments.examples), Results(arguments.json)
+    for length in arguments.length:
+        parity = compare(task, folder, arguments.what, length)
+        key = {"data": arguments.data, "model": arguments.what, "length": length, "examples": len(task.train)}
+        print(results.put("parity", key, parity.summary()), flush=True)
+
+
+def _lengths(folder: Path, arguments: argparse.Namespace) -> None:
+    tasks: dict[str, Callable[[], Task]] = {
+        data: partial(_task, folder, data, arguments, train=1) for data in arguments.data
+    }
+    cells = [
+        Cell(data, length, seed, arguments.test_examples, EPOCHS[data])
+        for seed in arguments.seed
+        for data in arguments.data
+        for length in arguments.length
+    ]
+    for result in measure(tasks, cells, Results(arguments.json)):
+        print(result, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ in the order in which the loader gives the examples, and read as any reader of F
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,39 +13,50 @@ import torch
 import latewood as lw
 from latewood.batch import Batch
 from latewood.testing import Oracle
-from trainings.inputs import make_inputs
+from trainings.inputs import request_inputs
 from trainings.task import ROW, Task
 from trainings.train import make_model, train
+from trainings.training import projection
 
 BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """The losses of both runs, step by step."""
+    """The losses of both runs, step by step. `events`: of the histories that latewood gave, all steps together."""
 
     fat_rows: list[float]
     latewood: list[float]
+    events: int
 
     @property
     def different(self) -> int:
         """Steps whose losses differ in any bit."""
         return sum(ours.hex() != theirs.hex() for ours, theirs in zip(self.latewood, self.fat_rows, strict=True))
 
+    def summary(self) -> dict[str, float]:
+        """What a reader wants of it: `events` are those of the histories, of all steps together."""
+        return {
+            "compared": len(self.latewood),
+            "different": self.different,
+            "events": self.events,
+            "first_loss": self.latewood[0],
+            "last_loss": self.latewood[-1],
+        }
 
-def compare(task: Task, folder: Path, model: str, max_len: int, steps: int, **sizes: int) -> Parity:
-    """Train both ways, with the same weights at the start. Args: sizes: of the model."""
+
+def compare(task: Task, folder: Path, model: str, max_len: int, **sizes: int) -> Parity:
+    """Train an epoch both ways, with the same weights at the start. Args: sizes: of the model."""
     torch.use_deterministic_algorithms(True)
-    projection = lw.Projection(max_len=max_len, traits=["event_ts", task.item])
-    loader = lw.Loader(task.store, task.train, projection, batch_size=BATCH_SIZE, seed=1)
-    fat_rows = lw.write_fat_rows(folder / "fat_rows.parquet", _histories(task, islice(loader, steps), projection))
+    loader = lw.Loader(task.store, task.train, projection(task, max_len), batch_size=BATCH_SIZE, seed=1)
+    fat_rows = lw.write_fat_rows(folder / "fat_rows.parquet", _histories(task, loader, projection(task, max_len)))
 
     def losses(batches: Iterable[Batch]) -> list[float]:
         trained = make_model(model, len(task.vocab), max_len, **sizes)
-        inputs = (make_inputs(batch, task.item, task.vocab, max_len) for batch in islice(batches, steps))
-        return list(train(trained, inputs))
+        return list(train(trained, (request_inputs(batch, task.vocab) for batch in batches)))
 
-    return Parity(losses(fat_rows.batches(BATCH_SIZE)), losses(loader))
+    theirs, ours = losses(fat_rows.batches(BATCH_SIZE)), losses(loader)
+    return Parity(theirs, ours, loader.stats().events)
 
 
 def _histories(task: Task, batches: Iterable[Batch], projection: lw.Projection) -> Iterator[object]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from trainings.hstu import causal_mask, newest
+from trainings.hstu import seen
 from trainings.inputs import Inputs
 
 
@@ -15,7 +15,7 @@ class SASRec(nn.Module):
 
     def __init__(self, items: int, max_len: int, width: int = 64, layers: int = 2, heads: int = 2) -> None:
         super().__init__()
-        self.items = nn.Embedding(items, width, padding_idx=0)
+        self.items, self.max_len = nn.Embedding(items, width, padding_idx=0), max_len
         self.places = nn.Embedding(
             max_len, width
         )  # counted from the newest event: what is old falls out at the far end
@@ -25,15 +25,15 @@ class SASRec(nn.Module):
         nn.init.normal_(self.places.weight, std=width**-0.5)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Shapes: → (n, width): to be compared with the items' embeddings."""
+        """Shapes: → (n, A, width): to be compared with the items' embeddings."""
         at = torch.arange(inputs.items.shape[1], device=inputs.items.device)
-        from_newest = (inputs.lengths[:, None] - 1 - at).clamp(min=0)
+        from_newest = (len(at) - 1 - at).clamp(max=self.max_len - 1)
         sequence = self.items(inputs.items) * math.sqrt(self.items.embedding_dim) + self.places(from_newest)
         # an event sees itself always: a row that sees nothing has no softmax
-        mask = causal_mask(inputs) | torch.eye(len(at), dtype=torch.bool, device=at.device)
+        mask = seen(inputs, len(at), self.max_len) | torch.eye(len(at), dtype=torch.bool, device=at.device)
         for layer in self.layers:
             sequence = layer(sequence, mask)
-        return newest(self.norm(sequence), inputs.lengths)
+        return self.norm(sequence[:, -inputs.targets.shape[1] :])
 
 
 class SASRecLayer(nn.Module):

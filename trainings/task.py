@@ -1,7 +1,8 @@
 """Data sets as a task: given a user's history, which item comes next? Split by time, as a served model would meet it.
 
-Every event is a request for what precedes it (`lw.anchors`), and its item the label. The vocabulary counts only what was
-known when the test period began, and so does the choice of what can be predicted at all.
+Every event is a request for what precedes it (`lw.anchors`), and its item the label; or, to train on, a target in a whole
+sequence (`lw.sequences`). What is trained on had happened and was known when the test period began: labels, histories, the
+vocabulary, and with it the choice of what can be predicted at all.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from latewood.demo.purchases import load_purchases
 TEST_SHARE = 0.1  # of the requests: the latest
 MIN_HISTORY, MIN_COUNT = 5, 5
 MICROSECONDS = 1_000_000  # per second
-ROW = "row"  # a feature of every example: its request's row
+ROW, SEEN = "row", "seen"  # features of every example: its request's row, and how many events its history has in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,14 @@ class Task:
     events: pa.Table  # as they were ingested: user_id, event_ts, ingest_ts, traits
     item: str  # the trait
     vocab: lw.Vocab
+    begins: int  # the test period, in µs
     requests: pa.Table  # as `lw.anchors` gives them, of both parts
     train: pa.Table
     test: pa.Table
+
+    def sequences(self, chunk: int) -> pa.Table:
+        """To train on too: every event before the test period once. Args: chunk: at most so many in one example."""
+        return lw.sequences(self.store, (0, self.begins), chunk=chunk, min_history=MIN_HISTORY)
 
 
 def git_events(folder: Path, path: Path, *, train: int, test: int) -> Task:
@@ -61,12 +67,14 @@ def _make(folder: Path, events: pa.Table, item: str, train: int, test: int) -> T
     begins = int(np.quantile(anchors["request_ts"].cast(pa.int64()).to_numpy(), 1 - TEST_SHARE))
     vocab = store.vocab(item, until=begins, min_count=MIN_COUNT)
     split = lw.split_by_time(anchors.filter(pc.is_in(anchors[item], vocab.values)), test=begins)
-    parts = [_draw(part, count) for part, count in ((split.train, train), (split.test, test))]
+    known = pc.less(pc.struct_field(split.train["anchor"], "ingest_ts").cast(pa.int64()), begins)
+    parts = [_draw(part, count) for part, count in ((split.train.filter(known), train), (split.test, test))]
     requests = pa.concat_tables(parts)
     requests = requests.append_column(ROW, pa.array(np.arange(len(requests))))
     examples = lw.backfill(store, requests, complete=True)
+    examples = examples.append_column(SEEN, pc.struct_field(examples["uih"], "length"))  # a bulk load leaves no recents
     first = len(parts[0])
-    return Task(store, events, item, vocab, requests, examples.slice(0, first), examples.slice(first))
+    return Task(store, events, item, vocab, begins, requests, examples.slice(0, first), examples.slice(first))
 
 
 def _draw(requests: pa.Table, count: int) -> pa.Table:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from latewood.capture import Capture as Capture
     from latewood.capture import anchors as anchors
     from latewood.capture import backfill as backfill
+    from latewood.capture import groups as groups
+    from latewood.capture import requests_in as requests_in
     from latewood.capture import sequences as sequences
     from latewood.capture import target_mask as target_mask
     from latewood.conditions import col as col
@@ -100,10 +102,12 @@ _HOME = {
     "col": "conditions",
     "export_events": "exporting",
     "export_fat_rows": "exporting",
+    "groups": "capture",
     "ingest": "ingestion",
     "last": "projection",
     "purge_log": "sealing",
     "rebuild": "rebuilding",
+    "requests_in": "capture",
     "seal": "sealing",
     "sequences": "capture",
     "shadow": "migration",

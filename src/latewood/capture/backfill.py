@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from latewood.capture.doubts import HistoryCounts, doubt_of_grids
 from latewood.capture.examples import make_examples
-from latewood.capture.requests import read_requests
+from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts
 from latewood.errors import ConflictError, SchemaError
@@ -45,20 +45,30 @@ def backfill(
         raise TypeError(f"backfill(store, requests): a {type(store).__name__} is no store; are the two swapped?")
     if at_once < 1:
         raise SchemaError(f"at_once={at_once} must be at least 1")
-    tier = tier_to_fix(store)
+    tier_to_fix(store)
     checked = read_requests(requests, store.schema)
-    if len(checked):
-        latest = int(np.argmax(checked.cutoff))
-        what = f"row {latest}: the request at {show_ts(int(checked.end_ts[latest]))}"
-        fix_the_past(store, int(checked.cutoff[latest]), what, complete)
-    histories, tables, doubt, start = HistoryCounts(tier), list[pa.Table](), None, 0
-    while not tables or start < len(checked):
-        part = checked.slice(start, start + at_once)
+    fix_for_requests(store, checked, complete)
+    return answer(store, checked, allow_empty, at_once)
+
+
+def fix_for_requests(store: CaptureStore, requests: Requests, complete: bool) -> None:
+    """Raise the frontier to the latest cutoff of some requests, or refuse."""
+    if len(requests):
+        latest = int(np.argmax(requests.cutoff))
+        what = f"row {latest}: the request at {show_ts(int(requests.end_ts[latest]))}"
+        fix_the_past(store, int(requests.cutoff[latest]), what, complete)
+
+
+def answer(store: CaptureStore, requests: Requests, allow_empty: bool, at_once: int) -> pa.Table:
+    """Make examples of requests whose past is fixed. Warns, and raises: as `backfill`."""
+    histories, tables, doubt, start = HistoryCounts(tier_to_fix(store)), list[pa.Table](), None, 0
+    while not tables or start < len(requests):
+        part = requests.slice(start, start + at_once)
         reading, examples = make_examples(store, part, part.cutoff)
         if (
             tables and examples.schema != tables[0].schema
         ):  # the store's has changed: all examples are made by the new one
-            histories, tables, start = HistoryCounts(tier), [], 0
+            histories, tables, start = HistoryCounts(tier_to_fix(store)), [], 0
             continue
         if not tables:
             doubt = doubt_of_grids(part, reading)
@@ -69,7 +79,7 @@ def backfill(
         histories.require_few()
     histories.warn_if_none()
     if doubt and histories.found:
-        warnings.warn(doubt, UserWarning, stacklevel=2)
+        warnings.warn(doubt, UserWarning, stacklevel=3)
     return pa.concat_tables(tables)
 
 

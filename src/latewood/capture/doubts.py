@@ -102,7 +102,7 @@ class HistoryCounts:
         else:
             why = f"all requests lie before the first event of their user; the latest is at {show_ts(self._last)}"
         message = f"0 of {self._count:,} requests have any history: {why}"
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warnings.warn(message, UserWarning, stacklevel=4)
 
 
 def doubt_of_grids(requests: Requests, reading: Reading) -> str | None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".unfinished"
 # Written in such pieces, a file lies in the page cache in large pages, and is mapped in them: readers of a store that was
-# written a moment ago are an eighth faster (docs/decisions/0038).
+# written a moment ago are an eighth faster (docs/decisions/0037).
 _PIECE_BYTES = 2 << 20
 
 
