@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
-from latewood.materialize.streams import choose_events
 from latewood.testing import ManualClock, Oracle
 
 SCHEMA = lw.Schema(
