@@ -17,29 +17,8 @@ import pyarrow as pa
 from latewood.clock import to_us
 from latewood.conditions import And, Comparison, Condition, IsIn, IsNull, Not, Or
 from latewood.materialize.decode import WantedColumn
-from latewood.stripes.search import (
-    ALWAYS,
-    COMPARES,
-    IS_NULL,
-    LEAF_AND,
-    LEAF_COLUMN,
-    LEAF_FIELDS,
-    LEAF_FLAGS,
-    LEAF_ITEMSIZE,
-    LEAF_JOINED,
-    LEAF_JOINED_COUNT,
-    LEAF_KIND,
-    LEAF_LIMIT,
-    LEAF_NOT,
-    LEAF_OR,
-    LEAF_SLOT,
-    LEAF_SORTED,
-    LEAF_SORTED_COUNT,
-    NEVER,
-    UNLESS_ALL,
-    UNLESS_NONE,
-    Search,
-)
+from latewood.stripes import search
+from latewood.stripes.search import LEAF_FIELDS, Search
 
 Intervals = list[tuple[int, int]]  # closed, of whole numbers
 
@@ -60,9 +39,11 @@ class _Compiler:
         """Append a condition's operations."""
         if isinstance(where, Not):
             self.add(where.operand)
-            self.operations.append((LEAF_NOT, 0))
+            self.operations.append((search.NOT, 0))
         elif isinstance(where, And | Or):
-            operation, unless = (LEAF_AND, UNLESS_NONE) if isinstance(where, And) else (LEAF_OR, UNLESS_ALL)
+            operation, unless = (
+                (search.AND, search.UNLESS_NONE) if isinstance(where, And) else (search.OR, search.UNLESS_ALL)
+            )
             self.add(where.left)
             skip = len(self.operations)
             self.operations.append((unless, 0))
@@ -70,7 +51,7 @@ class _Compiler:
             self.operations.append((operation, 0))
             self.operations[skip] = unless, len(self.operations) - skip - 1
         else:
-            self.operations.append((self._leaf(where), 0))
+            self.operations.append((search.LEAF, self._leaf(where)))
 
     def _leaf(self, where: Condition) -> int:
         if where not in self.known:
@@ -82,23 +63,23 @@ class _Compiler:
         [name] = where.names
         wanted, leaf = self.wanted[name], [0] * LEAF_FIELDS
         if wanted.column is None:  # the generation is older than the trait
-            leaf[LEAF_KIND] = ALWAYS if isinstance(where, IsNull) else NEVER
+            leaf[search.KIND] = search.ALWAYS if isinstance(where, IsNull) else search.NEVER
             return leaf
-        leaf[LEAF_COLUMN], leaf[LEAF_ITEMSIZE] = wanted.column, wanted.dtype.itemsize
-        leaf[LEAF_SLOT] = self.slots.setdefault(wanted.column, len(self.slots))
+        leaf[search.COLUMN], leaf[search.ITEMSIZE] = wanted.column, wanted.dtype.itemsize
+        leaf[search.SLOT] = self.slots.setdefault(wanted.column, len(self.slots))
         if isinstance(where, IsNull):
-            leaf[LEAF_KIND] = IS_NULL
+            leaf[search.KIND] = search.IS_NULL
             return leaf
         words = self.words.get(name)
         plain = _codes_that_meet(where, name, words) if words is not None else values_that_meet(where, wanted.dtype)
         bits = 8 * wanted.dtype.itemsize
         apart, joined = _apart(plain, bits), _joined(plain, bits)
-        leaf[LEAF_KIND] = COMPARES if apart else NEVER
-        leaf[LEAF_LIMIT] = 0 if words is None else len(words)
-        leaf[LEAF_FLAGS] = sum(1 << value for value in (0, 1) if any(low <= value <= high for low, high in apart))
+        leaf[search.KIND] = search.COMPARES if apart else search.NEVER
+        leaf[search.LIMIT] = 0 if words is None else len(words)
+        leaf[search.FLAGS] = sum(1 << value for value in (0, 1) if any(low <= value <= high for low, high in apart))
         for first, count, intervals in (
-            (LEAF_SORTED, LEAF_SORTED_COUNT, apart),
-            (LEAF_JOINED, LEAF_JOINED_COUNT, joined),
+            (search.APART, search.APART_COUNT, apart),
+            (search.JOINED, search.JOINED_COUNT, joined),
         ):
             leaf[first], leaf[count] = len(self.intervals), len(intervals)
             self.intervals += intervals
@@ -118,8 +99,8 @@ def compile_conditions(
     return Search(
         np.array(compiler.leaves, np.uint64).reshape(-1, LEAF_FIELDS),
         np.array(intervals, np.uint64).reshape(-1, 2),
-        np.array(compiler.operations, np.int64).reshape(-1, 2),
-        np.array(programs, np.int64),
+        np.array(compiler.operations, np.uint64).reshape(-1, 2),
+        np.array(programs, np.uint64),
         len(compiler.slots),
     )
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from latewood.kernels import kernel
 from latewood.lists import offsets_of
 from latewood.materialize.choose import NO_LIMIT, Candidates
-from latewood.stripes.addresses import bit_length
+from latewood.stripes.addresses import address_of, bit_length, load_u8, load_u64, store_u64
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.search import (
     DAMAGED,
@@ -27,15 +27,17 @@ from latewood.stripes.search import (
     Search,
     row_bits,
     search_stripe,
+    seeks_true_places,
     stream_mask,
+    true_places,
 )
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import table_at
 
-# What is known of an example while it is gone through: which stripe's masks lie on the desk, how many events were found,
-# how many streams want more.
-_STRIPE, _FOUND, _OPEN = range(3)
-_NO_STRIPE = -1
+# What is known of an example while it is gone through: how many events were found, how many streams want more, which
+# stripe's masks lie on the desk; then how many events each stream wants still.
+_FOUND, _OPEN, _STRIPE, _LEFT = range(4)
+_NO_STRIPE = 2**64 - 1
 
 
 class BeyondError(Exception):
@@ -90,13 +92,10 @@ def find_events(
         (candidates.rows.shard, candidates.rows.user, lengths),
         (candidates.stored_count, runs.offsets, runs.start, runs.before),
         (candidates.recent_stop, candidates.recent_count, *merged, recent_bits),
-        search.arrays(),
-        counts,
-        limit,
+        (search.words(), counts, limit, verify),
         bounds,
         out,
         found,
-        verify,
         desk,
     )
     if status:
@@ -115,31 +114,27 @@ def find_events(
 
 @kernel
 def _find(
-    tables: Any,
-    examples: Any,
-    stored: Any,
-    recent: Any,
-    search: Any,
-    counts: Any,
-    limit: int,
-    bounds: Any,
-    out: Any,
-    found: Any,
-    verify: Any,
-    desk: Any,
+    tables: Any, examples: Any, stored: Any, recent: Any, wanted: Any, bounds: Any, out: Any, found: Any, desk: Any
 ) -> int:
     """Go through every example. Returns: 0, or what is wrong, and in `found[0]` with which."""
     shard, user, lengths = examples
-    state, left = np.zeros(3, np.int64), np.zeros(len(counts), np.int64)
+    words, counts, limit, verify = wanted
+    state = np.zeros(_LEFT + len(counts), np.uint64)
+    search, flags = address_of(words), seeks_true_places(address_of(words))
+    asks = (search, address_of(desk), address_of(state), uint64(len(counts)), verify, flags)
     for i in range(len(lengths)):
-        left[:] = counts
-        state[_STRIPE], state[_FOUND], state[_OPEN] = _NO_STRIPE, 0, (counts > 0).sum()
-        end, most = bounds[i + 1], min(limit, bounds[i + 1] - bounds[i])
+        state[_FOUND], state[_OPEN], state[_STRIPE] = 0, 0, _NO_STRIPE
+        for stream in range(len(counts)):
+            state[_LEFT + stream] = counts[stream]
+            state[_OPEN] += counts[stream] > 0
+        most = min(limit, bounds[i + 1] - bounds[i])
         if most and state[_OPEN]:
-            status = _go_back(
-                tables, shard[i], user[i], i, lengths[i], stored, recent, search, left, end, most, out, verify, desk,
-                state,
-            )  # fmt: skip
+            ends = (
+                uint64(most),
+                address_of(out[0]) + uint64(8 * bounds[i + 1]),
+                address_of(out[1]) + uint64(8 * bounds[i + 1]),
+            )
+            status = _go_back(table_at(tables, shard[i]), uint64(user[i]), i, lengths[i], stored, recent, asks, ends)
             if status:
                 found[0] = i
                 return status
@@ -148,29 +143,13 @@ def _find(
 
 
 @kernel
-def _go_back(
-    tables: Any,
-    shard: int,
-    user: int,
-    i: int,
-    length: int,
-    stored: Any,
-    recent: Any,
-    search: Any,
-    left: Any,
-    end: int,
-    most: int,
-    out: Any,
-    verify: Any,
-    desk: Any,
-    state: Any,
-) -> int:
+def _go_back(table: Any, user: Any, i: int, length: int, stored: Any, recent: Any, asks: Any, ends: Any) -> int:
     """One example, from its newest event back over `length` of them."""
     stored_count, run_offsets, run_start, run_before = stored
     recent_stop, recent_count, place_offsets, places, recent_bits = recent
     k, j, run = stored_count[i], recent_count[i], run_offsets[i + 1] - 1  # stored and recent candidates to come
     merging = place_offsets[i + 1] > place_offsets[i]
-    while length > 0 and state[_FOUND] < most and state[_OPEN] > 0:
+    while length > 0 and _wants_more(asks, ends):
         until = 0
         if j:
             until = places[place_offsets[i] + j - 1] if merging else stored_count[i]
@@ -179,9 +158,7 @@ def _go_back(
                 run -= 1
             first = max(until, k - length, run_before[run])
             row = run_start[run] - run_before[run]
-            status = _take_rows(
-                tables, shard, user, row + first, row + k, search, left, end, most, out, verify, desk, state
-            )
+            status = _take_rows(table, user, uint64(row + first), uint64(row + k), asks, ends)
             if status:
                 return status
             length, k = length - (k - first), first
@@ -189,95 +166,115 @@ def _go_back(
             j -= 1
             length -= 1
             at = recent_stop[i] - recent_count[i] + j
-            _take_recent(at, recent_bits[at], left, end, out, state)
+            _take(~uint64(at), uint64(recent_bits[at]), asks, ends)
         else:
             return 0
     return 0
 
 
 @kernel
-def _take_recent(at: int, bits: int, left: Any, end: int, out: Any, state: Any) -> None:
-    kept = 0
-    for stream in range(len(left)):
-        if bits >> stream & 1 and left[stream] > 0:
-            kept |= 1 << stream
-            left[stream] -= 1
-            state[_OPEN] -= left[stream] == 0
-    if kept:
-        state[_FOUND] += 1
-        out[0, end - state[_FOUND]], out[1, end - state[_FOUND]] = ~at, kept
+def _wants_more(asks: Any, ends: Any) -> Any:
+    _, _, state, _, _, _ = asks
+    most, _, _ = ends
+    return load_u64(state) < most and load_u64(state + uint64(8 * _OPEN)) > uint64(0)
 
 
 @kernel
-def _take_rows(
-    tables: Any,
-    shard: int,
-    user: int,
-    start: int,
-    stop: int,
-    search: Any,
-    left: Any,
-    end: int,
-    most: int,
-    out: Any,
-    verify: Any,
-    desk: Any,
-    state: Any,
-) -> int:
+def _take(source: Any, bits: Any, asks: Any, ends: Any) -> None:
+    """Take an event for those streams of `bits` that want more."""
+    _, _, state, streams, _, _ = asks
+    _, sources, streams_of = ends
+    kept = uint64(0)
+    for stream in range(streams):
+        left = state + ((uint64(_LEFT) + stream) << uint64(3))
+        if (bits >> stream) & uint64(1) and load_u64(left):
+            kept |= uint64(1) << stream
+            store_u64(left, load_u64(left) - uint64(1))
+            if load_u64(left) == uint64(0):
+                open_ = state + uint64(8 * _OPEN)
+                store_u64(open_, load_u64(open_) - uint64(1))
+    if kept:
+        found = load_u64(state) + uint64(1)
+        store_u64(state, found)
+        store_u64(sources - (found << uint64(3)), source)
+        store_u64(streams_of - (found << uint64(3)), kept)
+
+
+@kernel
+def _take_rows(table: Any, user: Any, start: Any, stop: Any, asks: Any, ends: Any) -> int:
     """Rows [start, stop) of a user, backwards, until nothing more is wanted."""
-    table = table_at(tables, shard)
-    while stop > start and state[_FOUND] < most and state[_OPEN] > 0:
-        stripe = (stop - 1) // STRIPE_EVENTS
-        first = stripe * STRIPE_EVENTS
-        if state[_STRIPE] != stripe:  # runs may share one
-            status = search_stripe(table, uint64(user), uint64(stripe), search, verify, desk)
-            if status:
-                return status
-            state[_STRIPE] = stripe
+    search, desk, state, streams, verify, flags = asks
+    size = uint64(STRIPE_EVENTS)
+    while stop > start and _wants_more(asks, ends):
+        stripe = (stop - uint64(1)) // size
+        first = stripe * size
         begin = max(start, first)
-        _take_masked(first, uint64(begin - first), uint64(stop - first), search, left, end, most, out, desk, state)
+        at, count = uint64(0), uint64(0)
+        if flags:
+            at, count = true_places(table, user, stripe, search, verify, desk)
+        if at == uint64(0) or not _take_places(at, count, first, begin, stop, asks, ends):
+            if load_u64(state + uint64(8 * _STRIPE)) != stripe:  # runs may share one
+                status = search_stripe(table, user, stripe, search, verify, desk)
+                if status:
+                    return int64(status)
+                store_u64(state + uint64(8 * _STRIPE), stripe)
+            _take_masked(first, begin - first, stop - first, asks, ends)
         stop = begin
     return 0
 
 
 @kernel
-def _take_masked(
-    first: int,
-    begin: Any,
-    stop: Any,
-    search: Any,
-    left: Any,
-    end: int,
-    most: int,
-    out: Any,
-    desk: Any,
-    state: Any,
-) -> None:
-    """The rows [begin, stop) of a stripe, whose masks lie on the desk and whose first row is `first`."""
+def _take_places(at: Any, count: Any, first: Any, start: Any, stop: Any, asks: Any, ends: Any) -> Any:
+    """For one stream, the rows [start, stop) at given places of a stripe. Returns: whether the places ascend."""
+    _, _, state, _, _, _ = asks
+    most, sources, streams_of = ends
+    found, before = load_u64(state), uint64(STRIPE_EVENTS)
+    left = state + uint64(8 * _LEFT)
+    most = min(most, found + load_u64(left))
+    now, i = found, count
+    while i > uint64(0) and now < most:
+        i -= uint64(1)
+        place = load_u8(at + i)
+        if place >= before:
+            return False
+        before, row = place, first + place
+        if row < start:
+            break
+        if row < stop:
+            now += uint64(1)
+            store_u64(sources - (now << uint64(3)), row)
+            store_u64(streams_of - (now << uint64(3)), uint64(1))
+    store_u64(state, now)
+    store_u64(left, load_u64(left) - (now - found))
+    if load_u64(left) == uint64(0):
+        store_u64(state + uint64(8 * _OPEN), uint64(0))
+    return True
+
+
+@kernel
+def _take_masked(first: Any, start: Any, stop: Any, asks: Any, ends: Any) -> None:
+    """The rows [start, stop) of a stripe, whose masks lie on the desk and whose first row is `first`."""
+    search, desk, _, streams, _, _ = asks
     for step in range(WORDS):
-        word = WORDS - 1 - step
-        visible, union = row_bits(begin, stop, uint64(word)), uint64(0)
+        word = uint64(WORDS - 1 - step)
+        visible, union = row_bits(start, stop, word), uint64(0)
         if visible == uint64(0):
             continue
-        for stream in range(len(left)):
-            bits = desk[stream_mask(search, stream) + word] & visible
-            if bits and left[stream]:
-                union |= bits
+        for stream in range(streams):
+            union |= load_u64(stream_mask(search, uint64(stream), desk) + (word << uint64(3)))
+        union &= visible
         while union:
             place = bit_length(union) - uint64(1)
             union &= ~(uint64(1) << place)
-            kept = 0
-            for stream in range(len(left)):
-                if (desk[stream_mask(search, stream) + word] >> place) & uint64(1) and left[stream]:
-                    kept |= 1 << stream
-                    left[stream] -= 1
-                    state[_OPEN] -= left[stream] == 0
-            if kept:
-                state[_FOUND] += 1
-                at = end - state[_FOUND]
-                out[0, at], out[1, at] = first + (word << 6) + int64(place), kept
-                if state[_FOUND] == most or state[_OPEN] == 0:
-                    return
+            bits = uint64(1)
+            if streams > uint64(1):
+                bits = uint64(0)
+                for stream in range(streams):
+                    mask = load_u64(stream_mask(search, uint64(stream), desk) + (word << uint64(3)))
+                    bits |= ((mask >> place) & uint64(1)) << uint64(stream)
+            _take(first + (word << uint64(6)) + place, bits, asks, ends)
+            if not _wants_more(asks, ends):
+                return
 
 
 @kernel

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import uint64
+from llvmlite import ir
+from numba import types, uint64
+from numba.core import cgutils
 from numpy.typing import NDArray
 
-from latewood.kernels import kernel
+from latewood.kernels import intrinsic, kernel
 from latewood.stripes.addresses import (
+    I32,
+    I64,
     address_of,
     load_u8,
     load_u16,
     load_u32,
     load_u64,
+    pointer,
     prefetch,
     store_u8,
     store_u16,
@@ -30,6 +35,7 @@ from latewood.stripes.addresses import (
 from latewood.stripes.decode import Decoded, Output, is_inside
 from latewood.stripes.entries import (
     bitmap_bytes,
+    block_index,
     entry_exceptions,
     entry_has_nulls,
     entry_has_reference,
@@ -44,10 +50,11 @@ from latewood.stripes.entries import (
     table_field,
     word_bits,
 )
-from latewood.stripes.layout import DELTA, NULLS, PACKED, PAYLOAD, SCALED, STRIPE_EVENTS
+from latewood.stripes.layout import BLOCK_STRIPES, DELTA, NULLS, PACKED, PAYLOAD, SCALED, STRIPE_EVENTS, VERIFIED
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import decode_values, sum_steps, table_at, verify_block
+from latewood.stripes.unpack import splat
 
 _FEW = 24  # values that are taken out one by one
 _AHEAD = 6  # groups
@@ -56,6 +63,8 @@ _GROUP, _STRIPES, _BYTES, _MET = range(4)  # what the kernel notes
 _SCRATCH = 4
 # A group: the rows of one stripe that follow each other. Which shard, user and stripe, and the places of its rows.
 _SHARD, _USER, _STRIPE, _FIRST, _LAST = range(5)
+_GROUP_BYTES = 40
+_SUMMED = 27  # bits: the sum of a stripe's 32 rows of steps fits into 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,11 +122,10 @@ def pick_columns(tables: Tables, picks: Picks, outputs: Sequence[Output], verify
     Masks are written for every stored row (True where null); without one nulls are just 0.
     Raises: CorruptionError: names the shard, user, column and block.
     """
-    work, nulls, groups = np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 8, np.uint64), [], picks.groups
+    work, nulls, groups = np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 16, np.uint64), [], picks.groups
     for output in outputs:
         column, values, mask = output
         _check_output(tables, output, len(picks.rows))
-        work[_MET] = 0
         mask_at = 0 if mask is None else mask.ctypes.data
         found = _pick(
             tables.rows, groups, picks.rows, np.uint64(column), np.uint64(values.itemsize),
@@ -179,86 +187,95 @@ def _pick(
 ) -> int:
     """One column of all groups. Returns: 0, or _DAMAGED, and in `work` the group."""
     scratch, count = address_of(work) + uint64(_SCRATCH * 8), len(groups)
-    for g in range(min(count, _AHEAD)):
-        _ask_for_group(tables, groups, rows, column, g)
+    group, first_row = address_of(groups), address_of(rows)
+    shard = user = ~uint64(0)
+    table, payload, entries, verified = uint64(0), uint64(0), uint64(0), uint64(0)
+    stripes, size_bytes, met = uint64(0), uint64(0), uint64(0)
     for g in range(count):
-        if g + _AHEAD < count:
-            _ask_for_group(tables, groups, rows, column, g + _AHEAD)
-        table, user, stripe = table_at(tables, groups[g, _SHARD]), uint64(groups[g, _USER]), uint64(groups[g, _STRIPE])
-        first, last = groups[g, _FIRST], groups[g, _LAST]
-        if verify and verify_block(table, user, column, stripe):
+        if table_field(group, _USER) != user or table_field(group, _SHARD) != shard:
+            shard, user = table_field(group, _SHARD), table_field(group, _USER)
+            table = table_at(tables, shard)
+            payload, entries = table_field(table, PAYLOAD), first_entry(table, user, column)
+            verified = table_field(table, VERIFIED) + block_index(table, user, column, uint64(0))
+        if g + _AHEAD < count and table_field(group + uint64(_AHEAD * _GROUP_BYTES), _USER) == user:
+            _ask_for_group(payload, entries, group + uint64(_AHEAD * _GROUP_BYTES), first_row)
+        stripe, first = table_field(group, _STRIPE), table_field(group, _FIRST)
+        picked = table_field(group, _LAST) - first
+        if (
+            verify
+            and not load_u8(verified + stripe // uint64(BLOCK_STRIPES))
+            and verify_block(table, user, column, stripe)
+        ):
             work[_GROUP] = g
             return _DAMAGED
-        place = first_entry(table, user, column) + (stripe << uint64(3))
-        entry, events = load_u64(place), stripe_events(table, user, stripe)
-        work[_STRIPES] += uint64(1)
-        work[_BYTES] += entry_offset(load_u64(place + uint64(8))) - entry_offset(entry)
-        base = stripe * uint64(STRIPE_EVENTS)
+        entry, events = load_u64(entries + (stripe << uint64(3))), stripe_events(table, user, stripe)
+        stripes += uint64(1)
+        size_bytes += entry_offset(load_u64(entries + (stripe << uint64(3)) + uint64(8))) - entry_offset(entry)
+        source, target = first_row + (first << uint64(3)), out + first * itemsize
         mode = entry_mode(entry)
         if mode == uint64(DELTA):
-            _pick_times(
-                table, entry, events, uint64(first_ts(table, user, stripe)), rows, base, first, last, scratch, out
-            )
-        elif last - first <= _FEW and (mode == uint64(PACKED) or mode == uint64(SCALED)):
-            _pick_packed(table, entry, events, itemsize, rows, base, first, last, out)
+            time = uint64(first_ts(table, user, stripe))
+            _pick_times(table, entry, events, time, source, picked, scratch, target)
+        elif picked <= uint64(_FEW) and (mode == uint64(PACKED) or mode == uint64(SCALED)):
+            _pick_packed(payload, entry, events, itemsize, source, picked, target)
         elif mode == uint64(NULLS):
-            zero_bytes(out + uint64(first) * itemsize, uint64(last - first) * itemsize)
+            zero_bytes(target, picked * itemsize)
         else:
             decode_values(table, entry, events, itemsize, uint64(0), events, scratch)
-            _copy_values(scratch, itemsize, rows, base, first, last, out)
+            _copy_values(scratch, itemsize, source, picked, target)
         if entry_has_nulls(entry):
-            work[_MET] = uint64(1)
-            _mark_nulls(
-                table_field(table, PAYLOAD) + entry_offset(entry), mode, itemsize, rows, base, first, last, out, mask
-            )
+            met = uint64(1)
+            bitmap = payload + entry_offset(entry)
+            _mark_nulls(bitmap, mode, itemsize, source, picked, target, mask + first if mask else mask)
         elif mask:
-            zero_bytes(mask + uint64(first), uint64(last - first))
+            zero_bytes(mask + first, picked)
+        group += uint64(_GROUP_BYTES)
+    work[_STRIPES] += stripes
+    work[_BYTES] += size_bytes
+    work[_MET] = met
     return 0
 
 
 @kernel
-def _ask_for_group(tables: Any, groups: Any, rows: Any, column: Any, g: Any) -> None:
-    """Prefetch where the values of a group are packed."""
-    table, user, stripe = table_at(tables, groups[g, _SHARD]), uint64(groups[g, _USER]), uint64(groups[g, _STRIPE])
-    place = first_entry(table, user, column) + (stripe << uint64(3))
+def _row_at(source: Any, i: Any) -> Any:
+    """The place in its stripe of the i-th of some rows."""
+    return load_u64(source + (uint64(i) << uint64(3))) & uint64(STRIPE_EVENTS - 1)
+
+
+@kernel
+def _ask_for_group(payload: Any, entries: Any, group: Any, first_row: Any) -> None:
+    """Prefetch where the values of a group, of the same user, are packed."""
+    place = entries + (table_field(group, _STRIPE) << uint64(3))
     entry = load_u64(place)
-    start = table_field(table, PAYLOAD) + entry_offset(entry)
-    first, last = groups[g, _FIRST], groups[g, _LAST]
-    if last - first > _FEW or entry_mode(entry) != uint64(PACKED):
-        size = entry_offset(load_u64(place + uint64(8))) - entry_offset(entry)
-        for line in range((size + uint64(63)) >> uint64(6)):
-            prefetch(start + (uint64(line) << uint64(6)))
+    start = payload + entry_offset(entry)
+    first = table_field(group, _FIRST)
+    picked = table_field(group, _LAST) - first
+    if picked <= uint64(_FEW) and entry_mode(entry) == uint64(PACKED):
+        width, source = entry_width(entry), first_row + (first << uint64(3))
+        for i in range(picked):
+            # about where: what stands before the words is small
+            prefetch(start + ((_row_at(source, i) * width) >> uint64(3)))
         return
-    base, width = stripe * uint64(STRIPE_EVENTS), entry_width(entry)
-    for k in range(first, last):
-        # about where: what stands before the words is small
-        prefetch(start + (((uint64(rows[k]) - base) * width) >> uint64(3)))
+    size = entry_offset(load_u64(place + uint64(8))) - entry_offset(entry)
+    for line in range((size + uint64(63)) >> uint64(6)):
+        prefetch(start + (uint64(line) << uint64(6)))
 
 
 @kernel
-def _pick_times(
-    table: Any, entry: Any, events: Any, time: Any, rows: Any, base: Any, first: Any, last: Any, scratch: Any, out: Any
-) -> None:
-    steps, times = scratch, scratch + uint64(STRIPE_EVENTS * 8)
-    sum_steps(table, entry, events, time, uint64(0), uint64(rows[last - 1]) - base + uint64(1), steps, times)
-    _copy_values(times, uint64(8), rows, base, first, last, out)
-
-
-@kernel
-def _copy_values(values: Any, itemsize: Any, rows: Any, base: Any, first: Any, last: Any, out: Any) -> None:
-    """Values of rows [first, last), whose stripe was decoded."""
+def _copy_values(values: Any, itemsize: Any, source: Any, picked: Any, out: Any) -> None:
+    """Values of a stripe that was decoded."""
     if itemsize == uint64(8):
-        for k in range(first, last):
-            store_u64(out + (uint64(k) << uint64(3)), load_u64(values + ((uint64(rows[k]) - base) << uint64(3))))
+        for i in range(picked):
+            store_u64(out + (uint64(i) << uint64(3)), load_u64(values + (_row_at(source, i) << uint64(3))))
     elif itemsize == uint64(4):
-        for k in range(first, last):
-            store_u32(out + (uint64(k) << uint64(2)), load_u32(values + ((uint64(rows[k]) - base) << uint64(2))))
+        for i in range(picked):
+            store_u32(out + (uint64(i) << uint64(2)), load_u32(values + (_row_at(source, i) << uint64(2))))
     elif itemsize == uint64(1):
-        for k in range(first, last):
-            store_u8(out + uint64(k), load_u8(values + uint64(rows[k]) - base))
+        for i in range(picked):
+            store_u8(out + uint64(i), load_u8(values + _row_at(source, i)))
     else:
-        for k in range(first, last):
-            store_u16(out + (uint64(k) << uint64(1)), load_u16(values + ((uint64(rows[k]) - base) << uint64(1))))
+        for i in range(picked):
+            store_u16(out + (uint64(i) << uint64(1)), load_u16(values + (_row_at(source, i) << uint64(1))))
 
 
 @kernel
@@ -274,11 +291,9 @@ def _store(itemsize: Any, at: Any, value: Any) -> None:
 
 
 @kernel
-def _pick_packed(
-    table: Any, entry: Any, events: Any, itemsize: Any, rows: Any, base: Any, first: Any, last: Any, out: Any
-) -> None:
+def _pick_packed(payload: Any, entry: Any, events: Any, itemsize: Any, source: Any, picked: Any, out: Any) -> None:
     """Values of a packed stripe, one by one: reference + (packed + high << width) * factor."""
-    at = table_field(table, PAYLOAD) + entry_offset(entry) + bitmap_bytes(entry, events)
+    at = payload + entry_offset(entry) + bitmap_bytes(entry, events)
     reference, factor, width = uint64(0), uint64(1), entry_width(entry)
     if entry_has_reference(entry):
         reference = load_u64(at)
@@ -286,48 +301,181 @@ def _pick_packed(
     if entry_mode(entry) == uint64(SCALED):
         factor = load_u64(at)
         at += uint64(8)
+    ones = ~uint64(0) >> (uint64(64) - width) if width else uint64(0)
+    exceptions = entry_exceptions(entry)
+    if exceptions == uint64(0) and word_bits(itemsize, width) == uint64(32):
+        for i in range(picked):
+            value = _word_32(at, _row_at(source, i), width) & ones
+            _store(itemsize, out + uint64(i) * itemsize, reference + value * factor)
+        return
     bits = word_bits(itemsize, width)
-    lanes = _logarithm(uint64(256) // bits)
-    every, ones = ~uint64(0) >> (uint64(64) - bits), uint64(0)
-    if width:
-        ones = ~uint64(0) >> (uint64(64) - width)
-    exceptions, code = entry_exceptions(entry), entry_size_code(entry)
-    highs = at + packed_bytes(events, itemsize, width)
-    places, next_ = highs + (exceptions << code), uint64(0)
-    all_of_high = ~uint64(0) >> (uint64(64) - (uint64(8) << code))
-    for k in range(first, last):
-        row = uint64(rows[k]) - base
-        skipped = (row >> lanes) * width
-        # eight bytes are read whatever a word's size: the payload is padded
-        word = at + ((skipped // bits) << uint64(5)) + (row & ((uint64(1) << lanes) - uint64(1))) * (bits >> uint64(3))
-        shift = skipped % bits
-        low = (load_u64(word) & every) >> shift
-        above = ((load_u64(word + uint64(32)) & every) << uint64(1)) << (bits - uint64(1) - shift)
-        value = (low | above) & ones
+    code, highs, next_ = entry_size_code(entry), at + packed_bytes(events, itemsize, width), uint64(0)
+    places, high_ones = highs + (exceptions << code), ~uint64(0) >> (uint64(64) - (uint64(8) << code))
+    for i in range(picked):
+        row = _row_at(source, i)
+        value = _word(at, row, width, bits) & ones
         while next_ < exceptions and load_u8(places + next_) < row:
             next_ += uint64(1)
         if next_ < exceptions and load_u8(places + next_) == row:
-            value += (load_u64(highs + (next_ << code)) & all_of_high) << width
-        _store(itemsize, out + uint64(k) * itemsize, reference + value * factor)
+            value += (load_u64(highs + (next_ << code)) & high_ones) << width
+        _store(itemsize, out + uint64(i) * itemsize, reference + value * factor)
 
 
 @kernel
-def _logarithm(power: Any) -> Any:
-    """The logarithm of 4, 8, 16 or 32."""
-    return uint64(2) + uint64(power > uint64(4)) + uint64(power > uint64(8)) + uint64(power > uint64(16))
+def _word_32(at: Any, row: Any, width: Any) -> Any:
+    """`_word` of words of 32 bits."""
+    skipped = (row >> uint64(3)) * width
+    word, shift = at + ((skipped >> uint64(5)) << uint64(5)) + ((row & uint64(7)) << uint64(2)), skipped & uint64(31)
+    return (load_u32(word) >> shift) | (load_u32(word + uint64(32)) << (uint64(32) - shift))
 
 
 @kernel
-def _mark_nulls(
-    bitmap: Any, mode: Any, itemsize: Any, rows: Any, base: Any, first: Any, last: Any, out: Any, mask: Any
-) -> None:
+def _word(at: Any, row: Any, width: Any, bits: Any) -> Any:
+    """The packed value of a row, with others above it. Args: at: of the words. bits: of a word."""
+    log_bits = uint64(3) + uint64(bits > uint64(8)) + uint64(bits > uint64(16)) + uint64(bits > uint64(32))
+    log_lanes = uint64(8) - log_bits
+    skipped, lane = (row >> log_lanes) * width, row & ((uint64(1) << log_lanes) - uint64(1))
+    word, shift = at + ((skipped >> log_bits) << uint64(5)) + lane * (bits >> uint64(3)), skipped & (bits - uint64(1))
+    # eight bytes are read whatever a word's size: the payload is padded
+    every = ~uint64(0) >> (uint64(64) - bits)
+    above = (load_u64(word + uint64(32)) & every) << uint64(1)
+    return ((load_u64(word) & every) >> shift) | (above << (bits - uint64(1) - shift))
+
+
+@kernel
+def _mark_nulls(bitmap: Any, mode: Any, itemsize: Any, source: Any, picked: Any, out: Any, mask: Any) -> None:
     """Zero the values that are null, and write their mask, unless its address is 0."""
-    for k in range(first, last):
+    for i in range(picked):
         null = uint64(1)
         if mode != uint64(NULLS):
-            row = uint64(rows[k]) - base
+            row = _row_at(source, i)
             null = (load_u8(bitmap + (row >> uint64(3))) >> (row & uint64(7))) & uint64(1)
         if mask:
-            store_u8(mask + uint64(k), null)
+            store_u8(mask + uint64(i), null)
         if null:
-            _store(itemsize, out + uint64(k) * itemsize, uint64(0))
+            _store(itemsize, out + uint64(i) * itemsize, uint64(0))
+
+
+_ROW = ir.VectorType(I32, 8)
+_LANES = ir.Constant(_ROW, list(range(8)))
+
+
+@intrinsic
+def _run_sums(typing_context: Any, packed: Any, width: Any, rows: Any, out: Any) -> Any:
+    """Running sums of packed rows of 8 words, lane by lane: out[r] = packed[0] + ... + packed[r], 32 bits each."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        packed, width, rows, out = arguments
+        one = builder.sub(builder.shl(I64(1), width), I64(1))
+        mask, at = splat(builder, builder.trunc(one, I32), _ROW), cgutils.alloca_once_value(builder, packed)
+        bit = cgutils.alloca_once_value(builder, I64(0))
+        sums = cgutils.alloca_once_value(builder, ir.Constant(_ROW, [0] * 8))
+        with cgutils.for_range(builder, rows) as loop:
+            address, shift = builder.load(at), builder.load(bit)
+            low = builder.load(pointer(builder, address, _ROW), align=1)
+            above = builder.load(pointer(builder, builder.add(address, I64(32)), _ROW), align=1)
+            low = builder.lshr(low, splat(builder, builder.trunc(shift, I32), _ROW))
+            # by all 32 bits in two steps: at once is undefined, and where nothing straddles the mask removes it
+            above = builder.shl(above, splat(builder, builder.trunc(builder.sub(I64(31), shift), I32), _ROW))
+            above = builder.shl(above, ir.Constant(_ROW, [1] * 8))
+            total = builder.add(builder.load(sums), builder.and_(builder.or_(low, above), mask))
+            builder.store(total, sums)
+            place = builder.add(out, builder.shl(loop.index, I64(5)))
+            builder.store(total, pointer(builder, place, _ROW), align=1)
+            end = builder.add(shift, width)
+            builder.store(builder.add(address, builder.shl(builder.lshr(end, I64(5)), I64(5))), at)
+            builder.store(builder.and_(end, I64(31)), bit)
+        return context.get_dummy_value()
+
+    return types.void(*[types.uint64] * 4), generate
+
+
+@intrinsic
+def _sum_until(typing_context: Any, sums: Any, row: Any) -> Any:
+    """The sum of values 0 to `row`, by the running sums at `sums`, before which lies a row of zeros."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        sums, row = arguments
+        at = builder.add(sums, builder.shl(builder.lshr(row, I64(3)), I64(5)))
+        here = builder.load(pointer(builder, at, _ROW), align=1)
+        before = builder.load(pointer(builder, builder.sub(at, I64(32)), _ROW), align=1)
+        lane = splat(builder, builder.trunc(builder.and_(row, I64(7)), I32), _ROW)
+        chosen = builder.select(builder.icmp_unsigned("<=", _LANES, lane), here, before)
+        wide = builder.zext(chosen, ir.VectorType(I64, 8))
+        for half in (4, 2, 1):
+            order = ir.Constant(ir.VectorType(I32, half), list(range(half)))
+            upper = ir.Constant(ir.VectorType(I32, half), list(range(half, 2 * half)))
+            wide = builder.add(builder.shuffle_vector(wide, wide, order), builder.shuffle_vector(wide, wide, upper))
+        return builder.extract_element(wide, I32(0))
+
+    return types.uint64(*[types.uint64] * 2), generate
+
+
+@intrinsic
+def _count_until(typing_context: Any, places: Any, row: Any) -> Any:
+    """How many of 32 bytes are at most `row`, as a mask of 32 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        type_ = ir.VectorType(ir.IntType(8), 32)
+        bytes_ = builder.load(pointer(builder, arguments[0], type_), align=1)
+        found = builder.icmp_unsigned("<=", bytes_, splat(builder, builder.trunc(arguments[1], ir.IntType(8)), type_))
+        return builder.zext(builder.bitcast(found, I32), I64)
+
+    return types.uint64(*[types.uint64] * 2), generate
+
+
+@intrinsic
+def _count_ones(typing_context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@kernel
+def _pick_times(
+    table: Any, entry: Any, events: Any, time: Any, source: Any, picked: Any, scratch: Any, out: Any
+) -> None:
+    """Times of a stripe: its first one and the steps up to each row, of which only the sums by lane are ever made."""
+    width, last = entry_width(entry), _row_at(source, picked - uint64(1))
+    if width > uint64(_SUMMED) or picked > uint64(_FEW):
+        sum_steps(table, entry, events, time, uint64(0), last + uint64(1), scratch, scratch + uint64(STRIPE_EVENTS * 8))
+        _copy_values(scratch + uint64(STRIPE_EVENTS * 8), uint64(8), source, picked, out)
+        return
+    at, factor, exceptions = table_field(table, PAYLOAD) + entry_offset(entry), uint64(1), entry_exceptions(entry)
+    if entry_has_reference(entry):
+        factor = load_u64(at)
+        at += uint64(8)
+    zero_bytes(scratch, uint64(32))
+    sums = scratch + uint64(32)
+    _run_sums(at, width, (last >> uint64(3)) + uint64(1), sums)
+    code, highs = entry_size_code(entry), at + packed_bytes(events, uint64(8), width)
+    places = highs + (exceptions << code)
+    summed = scratch + uint64(STRIPE_EVENTS * 8)  # the high parts of so many exceptions
+    _sum_highs(highs, code, exceptions, summed)
+    for i in range(picked):
+        row = _row_at(source, i)
+        steps = _sum_until(sums, row)
+        if exceptions:
+            steps += load_u64(summed + (_exceptions_until(places, exceptions, row) << uint64(3))) << width
+        store_u64(out + (uint64(i) << uint64(3)), time + steps * factor)
+
+
+@kernel
+def _sum_highs(highs: Any, code: Any, exceptions: Any, out: Any) -> None:
+    total, ones = uint64(0), ~uint64(0) >> (uint64(64) - (uint64(8) << code))
+    store_u64(out, total)
+    for i in range(exceptions):
+        total += load_u64(highs + (uint64(i) << code)) & ones
+        store_u64(out + ((uint64(i) + uint64(1)) << uint64(3)), total)
+
+
+@kernel
+def _exceptions_until(places: Any, exceptions: Any, row: Any) -> Any:
+    """How many of the exceptions' places, which ascend, are at most `row`."""
+    count, left = uint64(0), exceptions
+    while left > uint64(32):
+        count += _count_ones(_count_until(places, row))
+        places += uint64(32)
+        left -= uint64(32)
+    return count + _count_ones(_count_until(places, row) & ((uint64(1) << left) - uint64(1)))

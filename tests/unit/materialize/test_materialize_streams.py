@@ -211,9 +211,3 @@ def test_values_that_a_newer_generation_brings_are_known_by_all_columns(tmp_path
                 assert materializer(later).to_arrow()["history"].to_pylist()[0]["tags"][-1] == [f"{where}"]
 
 
-def test_a_code_without_a_value_is_damage(made: Made) -> None:
-    projection = lw.Projection(traits=["number"], streams={"likes": KINDS["likes"][0]})
-    batch = lw.Materializer(made.store, lw.Projection(traits=["action"]))(made.examples)
-    damaged = replace(batch, dictionaries={"action": batch.dictionaries["action"].slice(0, 1)})
-    with pytest.raises(lw.CorruptionError, match="'action' has a code beyond its 1 values"):
-        choose_events(damaged, projection)
