@@ -92,7 +92,7 @@ def find_events(
         (candidates.rows.shard, candidates.rows.user, lengths),
         (candidates.stored_count, runs.offsets, runs.start, runs.before),
         (candidates.recent_stop, candidates.recent_count, *merged, recent_bits),
-        (search.words(), counts, limit, verify),
+        (search.words, counts, limit, verify),
         bounds,
         out,
         found,
@@ -203,7 +203,7 @@ def _take(source: Any, bits: Any, asks: Any, ends: Any) -> None:
 @kernel
 def _take_rows(table: Any, user: Any, start: Any, stop: Any, asks: Any, ends: Any) -> int:
     """Rows [start, stop) of a user, backwards, until nothing more is wanted."""
-    search, desk, state, streams, verify, flags = asks
+    search, desk, state, _, verify, flags = asks
     size = uint64(STRIPE_EVENTS)
     while stop > start and _wants_more(asks, ends):
         stripe = (stop - uint64(1)) // size

@@ -180,7 +180,7 @@ def _pick_lists(tables: Tables, picks: Picks, want: WantedColumn, recent: Lists,
     """Lists are decoded from each stripe's first to its last that is wanted; what is between stays out."""
     size, stored = 0, picks.rows >= 0
     places = ~picks.rows
-    if want.column is None:
+    if want.column is None or not len(picks.groups):
         parts: list[TraitColumn] = [_no_lists(recent), recent]
         places = np.where(stored, 0, places + 1)
     else:

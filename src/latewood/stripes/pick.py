@@ -5,13 +5,15 @@ decoded into scratch that stays in the nearest cache, and they are taken from th
 of all steps before them.
 """
 
+# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types, uint64
+from numba import int64, types, uint64
 from numba.core import cgutils
 from numpy.typing import NDArray
 
@@ -48,6 +50,7 @@ from latewood.stripes.entries import (
     packed_bytes,
     stripe_events,
     table_field,
+    user_events,
     word_bits,
 )
 from latewood.stripes.layout import BLOCK_STRIPES, DELTA, NULLS, PACKED, PAYLOAD, SCALED, STRIPE_EVENTS, VERIFIED
@@ -57,7 +60,7 @@ from latewood.stripes.stripe import decode_values, sum_steps, table_at, verify_b
 from latewood.stripes.unpack import splat
 
 _FEW = 24  # values that are taken out one by one
-_AHEAD = 6  # groups
+_AHEAD = 12  # groups
 _DAMAGED = 1
 _GROUP, _STRIPES, _BYTES, _MET = range(4)  # what the kernel notes
 _SCRATCH = 4
@@ -122,6 +125,8 @@ def pick_columns(tables: Tables, picks: Picks, outputs: Sequence[Output], verify
     Masks are written for every stored row (True where null); without one nulls are just 0.
     Raises: CorruptionError: names the shard, user, column and block.
     """
+    if not len(picks.groups):
+        return Decoded([False] * len(outputs), 0, 0)
     work, nulls, groups = np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 16, np.uint64), [], picks.groups
     for output in outputs:
         column, values, mask = output
@@ -160,16 +165,15 @@ def _group(tables: Any, shard: Any, user: Any, offsets: Any, rows: Any, groups: 
     """See `group_rows`. Returns: how many groups there are, or ~the place of a row that is wrong."""
     count = 0
     for i in range(len(shard)):
-        before, open_stripe = -1, -1
+        before, open_stripe, events = -1, -1, int64(0)
+        if is_inside(tables, uint64(shard[i]), uint64(user[i]), uint64(0), uint64(0), uint64(0), uint64(0)):
+            events = int64(user_events(table_at(tables, shard[i]), uint64(user[i])))
         for k in range(offsets[i], offsets[i + 1]):
             row = rows[k]
             if row < 0:
                 open_stripe = -1
                 continue
-            inside = is_inside(
-                tables, uint64(shard[i]), uint64(user[i]), uint64(row), uint64(row + 1), uint64(0), uint64(1)
-            )
-            if row <= before or not inside:
+            if row <= before or row >= events:
                 return ~k
             before = row
             if row // STRIPE_EVENTS != open_stripe:

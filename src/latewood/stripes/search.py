@@ -12,7 +12,7 @@ the masks of its leaves on a stack; a leaf that cannot change the result any mor
 
 # ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -84,23 +84,19 @@ class Search:
     operations: NDArray[np.uint64]
     programs: NDArray[np.uint64]
     slots: int  # columns to decode
+    words: NDArray[np.uint64] = field(init=False)  # all of it, for kernels, which take its address
 
-    @property
-    def streams(self) -> int:
-        return len(self.programs) - 1
-
-    def words(self) -> NDArray[np.uint64]:
-        """For kernels, which take its address."""
+    def __post_init__(self) -> None:
         parts = [part.reshape(-1) for part in (self.leaves, self.intervals, self.operations, self.programs)]
         starts = np.cumsum([_HEADER, *(len(part) for part in parts)])[:-1]
-        masks = WORDS * np.array([self.streams, len(self.operations) + 2])
-        sizes = [_NOTES, len(self.leaves) * _LEAF_WORDS, self.slots, *masks]
-        header = [len(self.leaves), self.streams, self.slots, *starts, *np.cumsum(sizes)]
-        return np.concatenate([np.array(header, np.uint64), *parts])
+        streams, masks = len(self.programs) - 1, WORDS * (len(self.operations) + 2)
+        sizes = np.cumsum([_NOTES, len(self.leaves) * _LEAF_WORDS, self.slots, WORDS * streams, masks])
+        header = [len(self.leaves), streams, self.slots, *starts, *sizes]
+        object.__setattr__(self, "words", np.concatenate([np.array(header, np.uint64), *parts]))
 
     def desk(self) -> NDArray[np.uint64]:
         """Room for one search at a time."""
-        return np.zeros(int(self.words()[_DESK_ROOM]) + (self.slots + 1) * STRIPE_EVENTS + 8, np.uint64)
+        return np.zeros(int(self.words[_DESK_ROOM]) + (self.slots + 1) * STRIPE_EVENTS + 8, np.uint64)
 
 
 def _matcher(bits: int) -> Any:

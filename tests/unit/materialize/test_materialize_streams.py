@@ -1,7 +1,6 @@
 """Streams against filtering the oracle's histories by hand."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,5 +208,3 @@ def test_values_that_a_newer_generation_brings_are_known_by_all_columns(tmp_path
                 assert materializer(first).to_arrow()["history"].to_pylist()[0]["tags"][0] == ["a"]
                 later = capture_after("like", f"{where}")
                 assert materializer(later).to_arrow()["history"].to_pylist()[0]["tags"][-1] == [f"{where}"]
-
-
