@@ -13,6 +13,7 @@ from bench.session import Session
 SUITES = {
     "loader": "from an example log to numpy and torch, against Fat Rows in Parquet and list columns in Lance",
     "scan": "histories in memory to numpy, against the limits of the machine",
+    "streams": "the last 1,000 likes of long histories, against decoding them whole",
     "paper": "Table 1 of the paper, side by side with ours, on real purchases",
     "build": "backfill and a first epoch, against building Fat Rows and reading them",
     "append": "durable batches of events, against one opaque LMDB value per batch",
