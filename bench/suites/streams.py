@@ -7,6 +7,7 @@ histories of which numpy then takes the same events; and a kind that is told by 
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _taken(
 def _filter(batch: lw.Batch, kind: Kind, traits: Iterable[str]) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
     """What a stream gives, of whole histories: as who has no streams would do it."""
     bounds, values = batch.offsets.tolist(), batch.values[kind.trait]
-    rows = [start + kind.rows(values[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    rows = [start + kind.rows(values[start:stop]) for start, stop in pairwise(bounds)]
     return _taken(batch.values, rows, traits)
 
 

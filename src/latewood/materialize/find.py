@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from latewood.kernels import kernel
 from latewood.lists import offsets_of
+from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import NO_LIMIT, Candidates
 from latewood.stripes.addresses import address_of, bit_length, load_u8, load_u64, store_u64
 from latewood.stripes.layout import STRIPE_EVENTS
@@ -72,6 +73,7 @@ def find_events(
     recent_bits: NDArray[np.int64],
     max_len: int | None,
     verify: bool,
+    pool: BufferPool,
 ) -> Found:
     """The newest events of each stream, and of all together the newest `max_len`.
 
@@ -84,7 +86,7 @@ def find_events(
     limit = int(NO_LIMIT) if max_len is None else max_len
     room = np.minimum(np.minimum(lengths, min(int(counts.sum(dtype=np.float64)), int(NO_LIMIT))), limit)
     bounds = offsets_of(room)
-    out = np.empty((2, bounds[-1]), np.int64)
+    out = pool.empty(2 * int(bounds[-1]), np.int64).reshape(2, -1)
     found, desk = np.zeros(n, np.int64), search.desk()
     runs = candidates.runs
     status = _find(
@@ -106,7 +108,7 @@ def find_events(
         raise tables.damage(shard, user, column, int(desk[NOTE_STRIPE]))
     offsets = offsets_of(found)
     if offsets[-1] < bounds[-1]:
-        packed = np.empty((2, offsets[-1]), np.int64)
+        packed = pool.empty(2 * int(offsets[-1]), np.int64).reshape(2, -1)
         _pack(bounds, offsets, out, packed)
         out = packed
     return Found(offsets, out[0], out[1], int(desk[NOTE_STRIPES]), int(desk[NOTE_BYTES]))

@@ -302,7 +302,7 @@ class Materializer:
             LookedAt(want, _recents_of(resolved.logged, want), looked_at.types[want.name], words.get(want.name))
             for want in looked_at.wanted(reader)
         ]
-        found = streams.find(tables, candidates, places, conditions, self._verify)
+        found = streams.find(tables, candidates, places, conditions, _POOL, self._verify)
         wanted = [(want, _recents_of(resolved.logged, want)) for want in shown.wanted(reader)]
         columns, *cost = pick_found(tables, candidates, found, wanted, _POOL, self._verify)
         batch = self._batch(resolved, shown, found.offsets, columns)

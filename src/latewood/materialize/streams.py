@@ -51,6 +51,7 @@ class Streams:
         candidates: Candidates,
         merged: tuple[NDArray[np.int64], NDArray[np.int64]],
         columns: Sequence[LookedAt],
+        pool: BufferPool,
         verify: bool,
     ) -> Found:
         """The events that the streams hold.
@@ -62,7 +63,7 @@ class Streams:
         recent_count = int(candidates.recent_stop.max(initial=0))
         bits = _bits_of_recents(columns, self._projection, recent_count)
         try:
-            return find_events(tables, candidates, merged, search, self._counts, bits, max_len, verify)
+            return find_events(tables, candidates, merged, search, self._counts, bits, max_len, verify, pool)
         except BeyondError as error:
             [column] = [column for column in columns if column.wanted.column == error.column]
             raise _beyond(column) from None
@@ -134,46 +135,56 @@ def pick_found(
 
     Raises: CorruptionError: a damaged block.
     """
-    picks = group_rows(tables, candidates.rows.shard, candidates.rows.user, found.offsets, found.source)
-    recents = np.flatnonzero(found.source < 0)
+    picks = group_rows(tables, candidates.rows.shard, candidates.rows.user, found.offsets, found.source, pool.empty)
     made: dict[str, TraitColumn] = {}
-    stripes = size_bytes = 0
+    plain = [(want, recent) for want, recent in columns if isinstance(recent, Column)]
+    buffers = [_buffers(tables, len(picks.rows), want, recent, pool) for want, recent in plain]
+    stored = [
+        Output(want.column, *buffer)
+        for (want, _), buffer in zip(plain, buffers, strict=True)
+        if want.column is not None
+    ]
+    decoded = pick_columns(tables, picks, stored, verify)
+    nulls = iter(decoded.nulls)
+    recents = np.flatnonzero(picks.rows < 0)
+    for (want, recent), (values, mask) in zip(plain, buffers, strict=True):
+        met_nulls = want.column is None or next(nulls)
+        made[want.name] = _with_recents(values, mask, recent, recents, ~picks.rows[recents], met_nulls=met_nulls)
     for want, recent in columns:
         if isinstance(recent, Lists):
             made[want.name] = _pick_lists(tables, picks, want, recent, verify)
-            continue
-        made[want.name], *touched = _pick_plain(tables, picks, recents, want, recent, pool, verify)
-        stripes, size_bytes = stripes + touched[0], size_bytes + touched[1]
-    return PickedColumns(made, picks.stored_count, stripes, size_bytes)
+    in_order = {want.name: made[want.name] for want, _ in columns}
+    return PickedColumns(in_order, picks.stored_count, decoded.stripe_count, decoded.size_bytes)
 
 
-def _pick_plain(
-    tables: Tables,
-    picks: Picks,
-    recents: NDArray[np.int64],
-    want: WantedColumn,
-    recent: Column,
-    pool: BufferPool,
-    verify: bool,
-) -> tuple[Column, int, int]:
-    size = len(picks.rows)
-    values, of_recents = pool.empty(size, want.dtype), ~picks.rows[recents]
-    mask: NDArray[np.bool_] | None = None
-    met, stripes, size_bytes = False, 0, 0
+def _buffers(
+    tables: Tables, size: int, want: WantedColumn, recent: Column, pool: BufferPool
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Room for a column and, if it can have nulls, for its mask; filled where nothing is stored."""
+    values = pool.empty(size, want.dtype)
     if want.column is None:
-        values[:], mask, met = 0, np.ones(size, np.bool_), True
-    else:
-        may_be_null = want.nullable and bool(tables.has_nulls[want.column : want.column + 1].any())
-        mask = pool.empty(size, np.bool_) if may_be_null or recent.mask is not None else None
-        decoded = pick_columns(tables, picks, [Output(want.column, values, mask)], verify)
-        [met], stripes, size_bytes = decoded
-    if len(recents):
-        values[recents] = recent.values[of_recents]
+        values[:] = 0
+        return values, np.ones(size, np.bool_)
+    may_be_null = want.nullable and bool(tables.has_nulls[want.column : want.column + 1].any())
+    return values, pool.empty(size, np.bool_) if may_be_null or recent.mask is not None else None
+
+
+def _with_recents(
+    values: NDArray[Any],
+    mask: NDArray[np.bool_] | None,
+    recent: Column,
+    places: NDArray[np.int64],
+    of_recents: NDArray[np.int64],
+    *,
+    met_nulls: bool,
+) -> Column:
+    """A column with the recent events at their places; its mask only if there is a null."""
+    if len(places):
+        values[places] = recent.values[of_recents]
         if mask is not None:
-            mask[recents] = False if recent.mask is None else recent.mask[of_recents]
-    if mask is not None and not ((met or recent.mask is not None) and mask.any()):
-        mask = None
-    return Column(values, mask), stripes, size_bytes
+            mask[places] = False if recent.mask is None else recent.mask[of_recents]
+    any_null = mask is not None and (met_nulls or recent.mask is not None) and mask.any()
+    return Column(values, mask if any_null else None)
 
 
 def _pick_lists(tables: Tables, picks: Picks, want: WantedColumn, recent: Lists, verify: bool) -> Lists:

@@ -5,28 +5,21 @@ decoded into scratch that stays in the nearest cache, and they are taken from th
 of all steps before them.
 """
 
-# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import int64, types, uint64
-from numba.core import cgutils
+from numba import int64, uint64
 from numpy.typing import NDArray
 
-from latewood.kernels import intrinsic, kernel
+from latewood.kernels import kernel
 from latewood.stripes.addresses import (
-    I32,
-    I64,
     address_of,
     load_u8,
     load_u16,
     load_u32,
     load_u64,
-    pointer,
     prefetch,
     store_u8,
     store_u16,
@@ -54,20 +47,21 @@ from latewood.stripes.entries import (
     word_bits,
 )
 from latewood.stripes.layout import BLOCK_STRIPES, DELTA, NULLS, PACKED, PAYLOAD, SCALED, STRIPE_EVENTS, VERIFIED
+from latewood.stripes.running import RUN_SUMS, SUMMED_BITS, are_until, call_run_sums, count_ones, sum_until
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import decode_values, sum_steps, table_at, verify_block
-from latewood.stripes.unpack import splat
 
 _FEW = 24  # values that are taken out one by one
 _AHEAD = 12  # groups
+_AT_ONCE = 512
 _DAMAGED = 1
-_GROUP, _STRIPES, _BYTES, _MET = range(4)  # what the kernel notes
+_GROUP, _OUTPUT, _STRIPES, _BYTES = range(4)  # what the kernel notes: where something is wrong, and what was read
 _SCRATCH = 4
+_COLUMN, _ITEMSIZE, _VALUES, _MASK, _MET = range(5)  # an output; the last field is whether nulls were met
 # A group: the rows of one stripe that follow each other. Which shard, user and stripe, and the places of its rows.
 _SHARD, _USER, _STRIPE, _FIRST, _LAST = range(5)
 _GROUP_BYTES = 40
-_SUMMED = 27  # bits: the sum of a stripe's 32 rows of steps fits into 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,16 +97,18 @@ def group_rows(
     user: NDArray[np.int64],
     offsets: NDArray[np.int64],
     rows: NDArray[np.int64],
+    empty: Callable[[int, Any], NDArray[Any]] = np.empty,
 ) -> Picks:
     """Group rows by stripe.
 
-    Args: shard, user: of each of n runs of rows. rows: ascending within each run; below 0: no stored row.
+    Args: shard, user: of each of n runs of rows. rows: ascending within each run; below 0: no stored row. empty: makes
+        room.
     Shapes: shard, user (n,); offsets (n + 1,); rows (k,).
     Raises: IndexError: a row that is not there, or a run that does not ascend.
     """
     if len(shard) != len(offsets) - 1 or len(user) != len(shard) or offsets[0] != 0 or offsets[-1] != len(rows):
         raise ValueError("there are as many shards and users as runs, and the runs are all the rows")
-    groups = np.empty((len(rows), 5), np.int64)
+    groups = empty(5 * len(rows), np.int64).reshape(-1, 5)
     count = _group(tables.rows, shard, user, offsets, rows, groups)
     if count < 0:
         raise IndexError(f"row {rows[-count - 1]} is not there, or not behind the row before it")
@@ -127,24 +123,22 @@ def pick_columns(tables: Tables, picks: Picks, outputs: Sequence[Output], verify
     """
     if not len(picks.groups):
         return Decoded([False] * len(outputs), 0, 0)
-    work, nulls, groups = np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 16, np.uint64), [], picks.groups
-    for output in outputs:
-        column, values, mask = output
-        _check_output(tables, output, len(picks.rows))
-        mask_at = 0 if mask is None else mask.ctypes.data
-        found = _pick(
-            tables.rows, groups, picks.rows, np.uint64(column), np.uint64(values.itemsize),
-            np.uint64(values.ctypes.data), np.uint64(mask_at), verify, work,
-        )  # fmt: skip
-        if found:
-            group = groups[int(work[_GROUP])]
-            raise tables.damage(int(group[_SHARD]), int(group[_USER]), column, int(group[_STRIPE]))
-        nulls.append(bool(work[_MET]))
-    return Decoded(nulls, int(work[_STRIPES]), int(work[_BYTES]))
+    groups, work = picks.groups, np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 16, np.uint64)
+    described = np.array([_describe(tables, output, len(picks.rows)) for output in outputs], np.uint64)
+    if _pick_all(tables.rows, groups, picks.rows, described, verify, RUN_SUMS, work):
+        group, column = groups[int(work[_GROUP])], outputs[int(work[_OUTPUT])].column
+        raise tables.damage(int(group[_SHARD]), int(group[_USER]), column, int(group[_STRIPE]))
+    return Decoded((described[:, _MET] != 0).tolist(), int(work[_STRIPES]), int(work[_BYTES]))
+
+
+def _describe(tables: Tables, output: Output, size: int) -> tuple[int, int, int, int, int]:
+    """An output as kernels take it, checked: they check nothing."""
+    column, values, mask = output
+    _check_output(tables, output, size)
+    return column, values.itemsize, values.ctypes.data, 0 if mask is None else mask.ctypes.data, 0
 
 
 def _check_output(tables: Tables, output: Output, size: int) -> None:
-    """Kernels check nothing."""
     column, values, mask = output
     if not 0 <= column < len(tables.columns):
         raise IndexError(f"there is no column {column}")
@@ -186,22 +180,35 @@ def _group(tables: Any, shard: Any, user: Any, offsets: Any, rows: Any, groups: 
 
 
 @kernel
+def _pick_all(tables: Any, groups: Any, rows: Any, outputs: Any, verify: Any, summing: Any, work: Any) -> int:
+    """All columns of some groups, then of the next: meanwhile their rows stay in a near cache. Returns: as `_pick`."""
+    for start in range(0, len(groups), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(groups))
+        for k in range(len(outputs)):
+            if _pick(tables, groups, rows, start, stop, outputs[k], verify, summing, work):
+                work[_OUTPUT] = k
+                return _DAMAGED
+    return 0
+
+
+@kernel
 def _pick(
-    tables: Any, groups: Any, rows: Any, column: Any, itemsize: Any, out: Any, mask: Any, verify: Any, work: Any
+    tables: Any, groups: Any, rows: Any, start: int, stop: int, output: Any, verify: Any, summing: Any, work: Any
 ) -> int:
-    """One column of all groups. Returns: 0, or _DAMAGED, and in `work` the group."""
-    scratch, count = address_of(work) + uint64(_SCRATCH * 8), len(groups)
-    group, first_row = address_of(groups), address_of(rows)
+    """One column of the groups [start, stop). Returns: 0, or _DAMAGED, and in `work` the group."""
+    column, itemsize, out, mask = output[_COLUMN], output[_ITEMSIZE], output[_VALUES], output[_MASK]
+    scratch = address_of(work) + uint64(_SCRATCH * 8)
+    group, first_row = address_of(groups) + uint64(start * _GROUP_BYTES), address_of(rows)
     shard = user = ~uint64(0)
     table, payload, entries, verified = uint64(0), uint64(0), uint64(0), uint64(0)
     stripes, size_bytes, met = uint64(0), uint64(0), uint64(0)
-    for g in range(count):
+    for g in range(start, stop):
         if table_field(group, _USER) != user or table_field(group, _SHARD) != shard:
             shard, user = table_field(group, _SHARD), table_field(group, _USER)
             table = table_at(tables, shard)
             payload, entries = table_field(table, PAYLOAD), first_entry(table, user, column)
             verified = table_field(table, VERIFIED) + block_index(table, user, column, uint64(0))
-        if g + _AHEAD < count and table_field(group + uint64(_AHEAD * _GROUP_BYTES), _USER) == user:
+        if g + _AHEAD < stop and table_field(group + uint64(_AHEAD * _GROUP_BYTES), _USER) == user:
             _ask_for_group(payload, entries, group + uint64(_AHEAD * _GROUP_BYTES), first_row)
         stripe, first = table_field(group, _STRIPE), table_field(group, _FIRST)
         picked = table_field(group, _LAST) - first
@@ -219,7 +226,7 @@ def _pick(
         mode = entry_mode(entry)
         if mode == uint64(DELTA):
             time = uint64(first_ts(table, user, stripe))
-            _pick_times(table, entry, events, time, source, picked, scratch, target)
+            _pick_times(table, entry, events, time, source, picked, scratch, summing, target)
         elif picked <= uint64(_FEW) and (mode == uint64(PACKED) or mode == uint64(SCALED)):
             _pick_packed(payload, entry, events, itemsize, source, picked, target)
         elif mode == uint64(NULLS):
@@ -236,7 +243,7 @@ def _pick(
         group += uint64(_GROUP_BYTES)
     work[_STRIPES] += stripes
     work[_BYTES] += size_bytes
-    work[_MET] = met
+    output[_MET] |= met
     return 0
 
 
@@ -257,8 +264,10 @@ def _ask_for_group(payload: Any, entries: Any, group: Any, first_row: Any) -> No
     if picked <= uint64(_FEW) and entry_mode(entry) == uint64(PACKED):
         width, source = entry_width(entry), first_row + (first << uint64(3))
         for i in range(picked):
-            # about where: what stands before the words is small
-            prefetch(start + ((_row_at(source, i) * width) >> uint64(3)))
+            # about where: what stands before the words is small, and so is how far a lane's word is from the row's middle
+            at = start + ((_row_at(source, i) * width) >> uint64(3))
+            prefetch(at)
+            prefetch(at + uint64(32))  # where the value goes on
         return
     size = entry_offset(load_u64(place + uint64(8))) - entry_offset(entry)
     for line in range((size + uint64(63)) >> uint64(6)):
@@ -360,89 +369,21 @@ def _mark_nulls(bitmap: Any, mode: Any, itemsize: Any, source: Any, picked: Any,
             _store(itemsize, out + uint64(i) * itemsize, uint64(0))
 
 
-_ROW = ir.VectorType(I32, 8)
-_LANES = ir.Constant(_ROW, list(range(8)))
-
-
-@intrinsic
-def _run_sums(typing_context: Any, packed: Any, width: Any, rows: Any, out: Any) -> Any:
-    """Running sums of packed rows of 8 words, lane by lane: out[r] = packed[0] + ... + packed[r], 32 bits each."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        packed, width, rows, out = arguments
-        one = builder.sub(builder.shl(I64(1), width), I64(1))
-        mask, at = splat(builder, builder.trunc(one, I32), _ROW), cgutils.alloca_once_value(builder, packed)
-        bit = cgutils.alloca_once_value(builder, I64(0))
-        sums = cgutils.alloca_once_value(builder, ir.Constant(_ROW, [0] * 8))
-        with cgutils.for_range(builder, rows) as loop:
-            address, shift = builder.load(at), builder.load(bit)
-            low = builder.load(pointer(builder, address, _ROW), align=1)
-            above = builder.load(pointer(builder, builder.add(address, I64(32)), _ROW), align=1)
-            low = builder.lshr(low, splat(builder, builder.trunc(shift, I32), _ROW))
-            # by all 32 bits in two steps: at once is undefined, and where nothing straddles the mask removes it
-            above = builder.shl(above, splat(builder, builder.trunc(builder.sub(I64(31), shift), I32), _ROW))
-            above = builder.shl(above, ir.Constant(_ROW, [1] * 8))
-            total = builder.add(builder.load(sums), builder.and_(builder.or_(low, above), mask))
-            builder.store(total, sums)
-            place = builder.add(out, builder.shl(loop.index, I64(5)))
-            builder.store(total, pointer(builder, place, _ROW), align=1)
-            end = builder.add(shift, width)
-            builder.store(builder.add(address, builder.shl(builder.lshr(end, I64(5)), I64(5))), at)
-            builder.store(builder.and_(end, I64(31)), bit)
-        return context.get_dummy_value()
-
-    return types.void(*[types.uint64] * 4), generate
-
-
-@intrinsic
-def _sum_until(typing_context: Any, sums: Any, row: Any) -> Any:
-    """The sum of values 0 to `row`, by the running sums at `sums`, before which lies a row of zeros."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        sums, row = arguments
-        at = builder.add(sums, builder.shl(builder.lshr(row, I64(3)), I64(5)))
-        here = builder.load(pointer(builder, at, _ROW), align=1)
-        before = builder.load(pointer(builder, builder.sub(at, I64(32)), _ROW), align=1)
-        lane = splat(builder, builder.trunc(builder.and_(row, I64(7)), I32), _ROW)
-        chosen = builder.select(builder.icmp_unsigned("<=", _LANES, lane), here, before)
-        wide = builder.zext(chosen, ir.VectorType(I64, 8))
-        for half in (4, 2, 1):
-            order = ir.Constant(ir.VectorType(I32, half), list(range(half)))
-            upper = ir.Constant(ir.VectorType(I32, half), list(range(half, 2 * half)))
-            wide = builder.add(builder.shuffle_vector(wide, wide, order), builder.shuffle_vector(wide, wide, upper))
-        return builder.extract_element(wide, I32(0))
-
-    return types.uint64(*[types.uint64] * 2), generate
-
-
-@intrinsic
-def _count_until(typing_context: Any, places: Any, row: Any) -> Any:
-    """How many of 32 bytes are at most `row`, as a mask of 32 bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        type_ = ir.VectorType(ir.IntType(8), 32)
-        bytes_ = builder.load(pointer(builder, arguments[0], type_), align=1)
-        found = builder.icmp_unsigned("<=", bytes_, splat(builder, builder.trunc(arguments[1], ir.IntType(8)), type_))
-        return builder.zext(builder.bitcast(found, I32), I64)
-
-    return types.uint64(*[types.uint64] * 2), generate
-
-
-@intrinsic
-def _count_ones(typing_context: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
 @kernel
 def _pick_times(
-    table: Any, entry: Any, events: Any, time: Any, source: Any, picked: Any, scratch: Any, out: Any
+    table: Any,
+    entry: Any,
+    events: Any,
+    time: Any,
+    source: Any,
+    picked: Any,
+    scratch: Any,
+    summing: Any,
+    out: Any,
 ) -> None:
     """Times of a stripe: its first one and the steps up to each row, of which only the sums by lane are ever made."""
     width, last = entry_width(entry), _row_at(source, picked - uint64(1))
-    if width > uint64(_SUMMED) or picked > uint64(_FEW):
+    if width > uint64(SUMMED_BITS) or picked > uint64(_FEW):
         sum_steps(table, entry, events, time, uint64(0), last + uint64(1), scratch, scratch + uint64(STRIPE_EVENTS * 8))
         _copy_values(scratch + uint64(STRIPE_EVENTS * 8), uint64(8), source, picked, out)
         return
@@ -452,14 +393,14 @@ def _pick_times(
         at += uint64(8)
     zero_bytes(scratch, uint64(32))
     sums = scratch + uint64(32)
-    _run_sums(at, width, (last >> uint64(3)) + uint64(1), sums)
+    call_run_sums(summing, at, width, sums)
     code, highs = entry_size_code(entry), at + packed_bytes(events, uint64(8), width)
     places = highs + (exceptions << code)
     summed = scratch + uint64(STRIPE_EVENTS * 8)  # the high parts of so many exceptions
     _sum_highs(highs, code, exceptions, summed)
     for i in range(picked):
         row = _row_at(source, i)
-        steps = _sum_until(sums, row)
+        steps = sum_until(sums, row)
         if exceptions:
             steps += load_u64(summed + (_exceptions_until(places, exceptions, row) << uint64(3))) << width
         store_u64(out + (uint64(i) << uint64(3)), time + steps * factor)
@@ -479,7 +420,7 @@ def _exceptions_until(places: Any, exceptions: Any, row: Any) -> Any:
     """How many of the exceptions' places, which ascend, are at most `row`."""
     count, left = uint64(0), exceptions
     while left > uint64(32):
-        count += _count_ones(_count_until(places, row))
+        count += count_ones(are_until(places, row))
         places += uint64(32)
         left -= uint64(32)
-    return count + _count_ones(_count_until(places, row) & ((uint64(1) << left) - uint64(1)))
+    return count + count_ones(are_until(places, row) & ((uint64(1) << left) - uint64(1)))

@@ -155,7 +155,8 @@ def test_combinations_find_what_plain_python_finds(seed: int) -> None:
 
 def shard_of(**columns: Any) -> Shard:
     """One user with these traits, and events a second apart."""
-    count = len(next(iter(columns.values())))
+    first = next(iter(columns.values()))
+    count = first.event_count if isinstance(first, Column) else len(first)
     times = Column(np.arange(count) * 1_000_000)
     built_in = [times, Column(np.zeros(count, np.int64)), Column(np.zeros(count, np.int32))]
     traits = [column if isinstance(column, Column) else Column(column) for column in columns.values()]
