@@ -150,9 +150,9 @@ def pick_found(
     for (want, recent), (values, mask) in zip(plain, buffers, strict=True):
         met_nulls = want.column is None or next(nulls)
         made[want.name] = _with_recents(values, mask, recent, recents, ~picks.rows[recents], met_nulls=met_nulls)
-    for want, recent in columns:
-        if isinstance(recent, Lists):
-            made[want.name] = _pick_lists(tables, picks, want, recent, verify)
+    for want, of_lists in columns:
+        if isinstance(of_lists, Lists):
+            made[want.name] = _pick_lists(tables, picks, want, of_lists, verify)
     in_order = {want.name: made[want.name] for want, _ in columns}
     return PickedColumns(in_order, picks.stored_count, decoded.stripe_count, decoded.size_bytes)
 

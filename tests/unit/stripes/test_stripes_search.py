@@ -154,14 +154,18 @@ def test_combinations_find_what_plain_python_finds(seed: int) -> None:
 
 
 def shard_of(**columns: Any) -> Shard:
-    """One user with these traits, and events a second apart."""
+    return open_bytes(bytes_of(**columns))
+
+
+def bytes_of(**columns: Any) -> bytes:
+    """A shard of one user with these traits, and events a second apart."""
     first = next(iter(columns.values()))
     count = first.event_count if isinstance(first, Column) else len(first)
     times = Column(np.arange(count) * 1_000_000)
     built_in = [times, Column(np.zeros(count, np.int64)), Column(np.zeros(count, np.int32))]
     traits = [column if isinstance(column, Column) else Column(column) for column in columns.values()]
     dtypes = {name: trait.dtype for name, trait in zip(columns, traits, strict=True)}
-    return open_bytes(write_shard(columns_for(dtypes), run_of({7: [*built_in, *traits]}))[0])
+    return write_shard(columns_for(dtypes), run_of({7: [*built_in, *traits]}))[0]
 
 
 def test_what_bounds_a_stripe_s_values_spares_decoding_it() -> None:
@@ -208,11 +212,13 @@ def test_codes_are_tested_by_their_values() -> None:
 
 
 def test_a_damaged_block_is_met_before_it_is_believed() -> None:
-    shard = shard_of(number=np.arange(5_000, dtype=np.int64) * 7 + 1_000)
-    shard._data[64 + 40] ^= 1  # in the times
+    data = bytearray(bytes_of(number=np.arange(5_000, dtype=np.int64) * 7 + 1_000))
+    intact = open_bytes(bytes(data))
+    first_entry = intact._words("entries")[3 * int(intact.first_stripe[1])]
+    data[64 + 4] ^= 1  # in the times
+    data[64 + int(first_entry & np.uint64((1 << 40) - 1))] ^= 1  # of a reference
+    shard = open_bytes(bytes(data))
     assert found_by(shard, [lw.col("event_ts") < 100_000_000])[0] == DAMAGED
-    start = int(shard._words("entries")[3 * int(shard.first_stripe[1])] & np.uint64((1 << 40) - 1))
-    shard._data[64 + start] ^= 1  # a reference
     for condition in (lw.col("number") == 5, ~((lw.col("number") == 5) & (lw.col("number") == 6))):
         assert found_by(shard, [condition])[0] == DAMAGED
     picks = group_rows(tables_of(shard), np.array([0]), np.array([0]), np.array([0, 1]), np.array([3]))
