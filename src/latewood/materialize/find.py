@@ -18,6 +18,7 @@ from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import NO_LIMIT, Candidates
 from latewood.stripes.addresses import address_of, bit_length, load_u8, load_u64, store_u64
 from latewood.stripes.layout import STRIPE_EVENTS
+from latewood.stripes.match import row_bits
 from latewood.stripes.search import (
     DAMAGED,
     NOTE_BYTES,
@@ -26,7 +27,6 @@ from latewood.stripes.search import (
     NOTE_STRIPES,
     WORDS,
     Search,
-    row_bits,
     search_stripe,
     seeks_true_places,
     stream_mask,

@@ -121,7 +121,7 @@ def pick_columns(tables: Tables, picks: Picks, outputs: Sequence[Output], verify
     Masks are written for every stored row (True where null); without one nulls are just 0.
     Raises: CorruptionError: names the shard, user, column and block.
     """
-    if not len(picks.groups):
+    if not len(picks.groups) or not outputs:
         return Decoded([False] * len(outputs), 0, 0)
     groups, work = picks.groups, np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 16, np.uint64)
     described = np.array([_describe(tables, output, len(picks.rows)) for output in outputs], np.uint64)

@@ -10,19 +10,15 @@ The rows of a stripe are a mask of 256 bits, four words. A condition over severa
 the masks of its leaves on a stack; a leaf that cannot change the result any more is not looked at.
 """
 
-# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
-
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types, uint64
-from numba.core import cgutils
+from numba import uint64
 from numpy.typing import NDArray
 
-from latewood.kernels import intrinsic, kernel
-from latewood.stripes.addresses import I64, copy_bytes, load_u8, load_u64, pointer, store_u64
+from latewood.kernels import kernel
+from latewood.stripes.addresses import copy_bytes, load_u8, load_u64, store_u64
 from latewood.stripes.entries import (
     bitmap_bytes,
     entry_exceptions,
@@ -39,8 +35,8 @@ from latewood.stripes.entries import (
     user_stripes,
 )
 from latewood.stripes.layout import DELTA, NULLS, PAYLOAD, POSITIONS, RAW, SCALED, STRIPE_EVENTS
+from latewood.stripes.match import match_values, row_bits
 from latewood.stripes.stripe import decode_values, sum_steps, verify_block
-from latewood.stripes.unpack import narrow, splat
 
 WORDS = STRIPE_EVENTS // 64  # of a mask
 FEW_INTERVALS = 16  # more are searched through value by value
@@ -97,34 +93,6 @@ class Search:
     def desk(self) -> NDArray[np.uint64]:
         """Room for one search at a time."""
         return np.zeros(int(self.words[_DESK_ROOM]) + (self.slots + 1) * STRIPE_EVENTS + 8, np.uint64)
-
-
-def _matcher(bits: int) -> Any:
-    lanes = max(256 // bits, 8)
-    row_type, out_type = ir.VectorType(ir.IntType(bits), lanes), ir.IntType(lanes)
-
-    @intrinsic
-    def match(typing_context: Any, values: Any, low: Any, span: Any, out: Any) -> Any:
-        """Set the bits of the values, of 256, that lie from `low` on no further than `span`."""
-
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            values, low, span, out = arguments
-            lowest, most = (splat(builder, narrow(builder, part, bits), row_type) for part in (low, span))
-            with cgutils.for_range(builder, I64(STRIPE_EVENTS // lanes)) as loop:
-                at = builder.add(values, builder.mul(loop.index, I64(lanes * bits // 8)))
-                row = builder.load(pointer(builder, at, row_type), align=1)
-                found = builder.icmp_unsigned("<=", builder.sub(row, lowest), most)
-                place = pointer(builder, builder.add(out, builder.mul(loop.index, I64(lanes // 8))), out_type)
-                before = builder.load(place, align=1)
-                builder.store(builder.or_(before, builder.bitcast(found, out_type)), place, align=1)
-            return context.get_dummy_value()
-
-        return types.void(*[types.uint64] * 4), generate
-
-    return match
-
-
-_match_8, _match_16, _match_32, _match_64 = (_matcher(bits) for bits in (8, 16, 32, 64))
 
 
 @kernel
@@ -458,28 +426,16 @@ def _match_values(table: Any, user: Any, stripe: Any, entry: Any, search: Any, l
         return False
     at = _interval_at(search, table_field(leaf, JOINED))
     for _ in range(count):
-        _match(itemsize, values, load_u64(at), load_u64(at + uint64(8)), mask)
+        match_values(itemsize, values, load_u64(at), load_u64(at + uint64(8)), mask)
         at += uint64(16)
     return False
-
-
-@kernel
-def _match(itemsize: Any, values: Any, low: Any, span: Any, mask: Any) -> None:
-    if itemsize == uint64(8):
-        _match_64(values, low, span, mask)
-    elif itemsize == uint64(4):
-        _match_32(values, low, span, mask)
-    elif itemsize == uint64(1):
-        _match_8(values, low, span, mask)
-    else:
-        _match_16(values, low, span, mask)
 
 
 @kernel
 def _is_beyond(table: Any, entry: Any, events: Any, limit: Any, codes: Any, mask: Any) -> Any:
     """Whether a code that is not null has no value. The mask is used for it."""
     _fill(mask, uint64(0))
-    _match_32(codes, uint64(0), limit - uint64(1), mask)
+    match_values(uint64(4), codes, uint64(0), limit - uint64(1), mask)
     bitmap = table_field(table, PAYLOAD) + entry_offset(entry)
     for i in range(WORDS):
         beyond = ~load_u64(_at(mask, i)) & row_bits(uint64(0), events, uint64(i))
@@ -501,16 +457,6 @@ def _match_sorted(search: Any, leaf: Any, values: Any, events: Any, mask: Any) -
         if at and value - load_u64(at) <= load_u64(at + uint64(8)):
             word = _at(mask, row >> uint64(6))
             store_u64(word, load_u64(word) | (uint64(1) << (row & uint64(63))))
-
-
-@kernel
-def row_bits(start: Any, stop: Any, word: Any) -> Any:
-    """One word of the mask of rows [start, stop) of a stripe."""
-    first = word << uint64(6)
-    low, high = max(start, first) - first, min(stop, first + uint64(64))
-    if high <= first or low >= uint64(64) or high - first <= low:
-        return uint64(0)
-    return (~uint64(0) << low) & (~uint64(0) >> (uint64(64) - (high - first)))
 
 
 @kernel
