@@ -16,6 +16,7 @@ SUITES = {
     "training": "shuffled order against user order, and torch tensors against a DataLoader over Fat Rows",
     "lists": "list traits, against slices of plain arrays and list columns in Parquet",
     "checks": "what checksums cost: of blocks, and of pointers",
+    "streams": "the last 1,000 likes of long histories, against decoding them whole",
     "paper": "Table 1 of the paper, side by side with ours, on real purchases",
     "build": "backfill and a first epoch, against building Fat Rows and reading them",
     "append": "durable batches of events, against one opaque LMDB value per batch",

@@ -18,7 +18,7 @@ from few_events import EVENTS, FIRST_S
 from latewood.cli import main
 from latewood.cli.ingest import parse_delay
 from latewood.cli.init import TYPES
-from latewood.cli.where import parse_where
+from latewood.cli.where import parse_stream, parse_where
 
 VERBS = (
     "init",
@@ -225,6 +225,7 @@ def test_anchors_as_a_file_of_requests(run: Run) -> None:
 )
 def test_conditions_in_words(text: str, meant: Any) -> None:
     assert repr(parse_where(text)) == repr(meant)
+    assert repr(parse_stream(f"a stream=12:{text}")) == repr(("a stream", lw.last(12, meant)))
 
 
 @pytest.mark.parametrize(
@@ -252,6 +253,33 @@ def test_sequences_can_be_looked_at(run: Run) -> None:
     as_json = run(*command, "--show", "3", "--json")
     assert as_json.json["examples"] == 3
     assert sequence.search(as_json.err)
+
+
+@pytest.mark.parametrize(
+    ("scan", "histories"),
+    [
+        ((), [([50, 10], [1, 2]), ([30, 10], [1, 2]), ([], [])]),
+        (("--scan", "1"), [([10], [2]), ([10], [2]), ([], [])]),
+    ],
+)
+def test_streams_are_materialized(run: Run, scan: tuple[str, ...], histories: list[Any]) -> None:
+    run(*TWO_CLOCKS)
+    run(*BACKFILL)
+    streams = ("--stream", "large=1:item >= 20", "--stream", "newest=1", *scan)
+    made = run("materialize", "store", "log", "--trait", "item", "--out", "kept.parquet", *streams, "--json")
+    assert made.json["events"] == sum(len(items) for items, _ in histories)
+    rows = {
+        (row["user_id"], row["request_ts"] // 10**6 - FIRST_S): row["history"]
+        for row in pq.read_table("kept.parquet").to_pylist()
+    }
+    found = [rows[key] for key in ((1, 100), (1, 3 * 86_400), (2, 0))]
+    assert [(row["item"], row["stream"]) for row in found] == histories
+
+
+@pytest.mark.parametrize("text", ["likes", "likes=", "likes=-1", "=5", "likes=5:like", "likes=5;like == true"])
+def test_what_is_no_stream(text: str) -> None:
+    with pytest.raises(lw.SchemaError, match="--stream"):
+        parse_stream(text)
 
 
 def test_sequences_are_not_written_over_by_mistake(run: Run) -> None:

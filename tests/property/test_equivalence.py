@@ -7,6 +7,7 @@ trainer that opens the store read-only, and compared bit for bit with the oracle
 came after a request must not show.
 """
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -32,6 +33,7 @@ from latewood.mutable import InMemoryTier
 from latewood.pointer import PLACE_TYPE
 from latewood.schema import TIME_TYPE
 from latewood.testing import ManualClock, Oracle, different_rows, strategies
+from plain_streams import chosen
 
 START = 1_000_000  # the clock's first time; event times stay near it, so that they tie
 OFFSET = st.integers(-12, 3)
@@ -372,6 +374,55 @@ class Equivalence(RuleBasedStateMachine):
             return
         with self.open_read_only() as store:
             self.check_all(projection, store)
+
+    @precondition(lambda self: self.logged)
+    @rule(data=st.data(), trainer=st.booleans())
+    def materialize_streams(self, data: st.DataObject, trainer: bool) -> None:
+        start = self.clock.now() - 10
+        projection = lw.Projection(**data.draw(strategies.streams(self.model.schema, start=start)))
+        if not trainer:
+            self.check_streams(projection, self.store)
+            return
+        with self.open_read_only() as store:
+            self.check_streams(projection, store)
+
+    def check_streams(self, projection: lw.Projection, store: lw.Store) -> None:
+        """Against the oracle's histories, filtered and cut event by event."""
+        materializer, oracle, schema = lw.Materializer(store, projection), self.oracle(), self.model.schema
+        for logged in self.logged:
+            whole = oracle.fat_rows(logged.requests, lw.Projection())["history"].combine_chunks()
+            assert_same(
+                materializer(logged.examples).to_arrow(),
+                logged_features(logged.requests).append_column("history", cut_streams(whole, projection, schema)),
+            )
+
+
+def logged_features(requests: pa.Table) -> pa.Table:
+    """What of requests is an example's own."""
+    return requests.drop_columns([name for name in ("cutoff", "anchor") if name in requests.column_names])
+
+
+def cut_streams(histories: pa.StructArray, projection: lw.Projection, schema: lw.Schema) -> pa.StructArray:
+    """Of whole histories, what streams hold: each trait's values and the bits of the streams."""
+    columns = dict(zip([field.name for field in histories.type], histories.flatten(), strict=True))
+    types = {name: str(column.type.value_type) for name, column in columns.items()}
+    flat = {name: column.values for name, column in columns.items()}
+    plain = {
+        name: (values.cast(pa.int64()) if pa.types.is_timestamp(values.type) else values).to_pylist()
+        for name, values in flat.items()
+    }
+    offsets, places, bits = [0], list[int](), list[int]()
+    ends = next(iter(columns.values())).offsets.to_pylist()
+    for start, stop in itertools.pairwise(ends):
+        history = [{name: values[at] for name, values in plain.items()} for at in range(start, stop)]
+        kept = chosen(history, projection, types)
+        places += [start + place for place, _ in kept]
+        bits += [found for _, found in kept]
+        offsets.append(len(places))
+    ends, taken = pa.array(offsets, pa.int32()), pa.array(places, pa.int64())
+    made = {name: flat[name].take(taken) for name in projection.names(schema)} | {"stream": pa.array(bits, pa.int64())}
+    lists = [pa.ListArray.from_arrays(ends, values) for values in made.values()]
+    return pa.StructArray.from_arrays(lists, names=list(made))
 
 
 class InMemoryEquivalence(Equivalence):

@@ -13,11 +13,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
+from latewood.conditions import col
 from latewood.errors import ExpiredError, ScrubbedError
 from latewood.materialize import Materializer
-from latewood.projection import Projection
+from latewood.projection import Projection, last
 from latewood.sealing import SealReport, seal_with_report
+from latewood.testing import strategies
 from latewood.users import user_keys
+from plain_streams import chosen
 from plain_world import INTEGER_USERS, TEXT_USERS, TRAITS, Event, Request, World, numbered, plain
 
 
@@ -139,6 +142,30 @@ def test_materialized_is_what_was_visible(data: st.DataObject) -> None:
     check(world, requests, data.draw(PROJECTIONS), shuffled=data.draw(st.booleans()))
 
 
+def check_streams(world: World, requests: Sequence[Request], projection: Projection, **options: Any) -> None:
+    """Against all that was visible, filtered and cut event by event."""
+    materializer, columns = Materializer(world, projection), [trait.name for trait in world.schema]
+    batch = materializer(world.examples(requests, **options))
+    found = batch.to_arrow()["history"].combine_chunks()
+    events = 0
+    for row, request in enumerate(requests):
+        visible = world.visible(request, -(2**62), request.cutoff)
+        history = [{"event_ts": e.event_ts, **dict(zip(columns, e.traits, strict=True))} for e in visible]
+        kept = chosen(history, projection, {"score": "float32"})
+        shown = {name: [history[place][name] for place, _ in kept] for name in projection.names(world.schema)}
+        assert plain(found, row) == shown | {"stream": [bits for _, bits in kept]}
+        events += len(kept)
+    assert materializer.last_stats.events == events
+
+
+@given(st.data())
+def test_streams_are_of_what_was_visible(data: st.DataObject) -> None:
+    world = data.draw(worlds())
+    requests = data.draw(requests_of(world))
+    projection = data.draw(strategies.streams(world.schema))
+    check_streams(world, requests, Projection(**projection | {"ids": ()}), shuffled=data.draw(st.booleans()))
+
+
 def grown(seed: int, count: int, late: float, changed: float = 0.0, span: int | None = None) -> World:
     """Long histories: three users, events over many stripes, some late, some corrected or deleted; tied in a short span."""
     rng = np.random.default_rng(seed)
@@ -183,6 +210,29 @@ def test_long_histories_share_stretches_and_skip_what_is_not_visible(
 ) -> None:
     traits = ["item", "action", "event_ts", "tags", "basket", "pair"]
     check(world, some_requests(world, seed, 6), Projection(max_len, traits=traits))
+
+
+KINDS = [
+    col("like") == True,  # noqa: E712  a condition, not a comparison
+    (col("item") > 900) & (col("action") == "like"),
+    col("note").is_in(["3", "17"]) | col("tags").is_null(),
+    ~(col("action") == "like") & (col("event_ts") >= 3000),
+    (col("item") == 77) | ~(col("basket").is_null() | (col("item") < 950)),
+    None,
+]
+STREAMS = st.lists(st.tuples(st.sampled_from([0, 1, 20, 300, 10**6]), st.sampled_from(KINDS)), min_size=1, max_size=3)
+
+
+@given(st.integers(0, 10**6), STREAMS, st.sampled_from([None, 0, 30, 1000]), st.sampled_from([None, 7, 600]), st.data())
+def test_streams_of_long_histories(
+    seed: int, kinds: list[tuple[int, Any]], scan: int | None, max_len: int | None, data: st.DataObject
+) -> None:
+    """Over many stripes, some not visible as a whole, and with ties, so that recents lie among stored events."""
+    streams = {f"{i}": last(count, where) for i, (count, where) in enumerate(kinds)}
+    traits = ["item", "action", "event_ts", "tags", "basket", "pair", "like"]
+    world = data.draw(st.sampled_from([*GROWN, *DENSE]))
+    requests = dense_requests(world, seed, 10) if world in DENSE else some_requests(world, seed, 4)
+    check_streams(world, requests, Projection(max_len, traits=traits, streams=streams, scan=scan))
 
 
 def dense_requests(world: World, seed: int, count: int) -> list[Request]:

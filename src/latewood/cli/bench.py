@@ -20,7 +20,7 @@ def bench(
     suites: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Of loader, scan, training, lists, checks, paper, build, append, capture, compact, memory, startup, "
+            help="Of loader, scan, training, lists, checks, streams, paper, build, append, capture, compact, memory, startup, "
             "scale; or all."
         ),
     ] = None,

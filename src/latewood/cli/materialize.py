@@ -9,6 +9,7 @@ import typer
 import latewood as lw
 from latewood.cli.output import NO_INPUT, Debug, Json, Output
 from latewood.cli.parquet_file import parquet_file, refuse_existing
+from latewood.cli.where import parse_stream
 
 NEWEST_SHOWN = 5  # events per sequence
 
@@ -19,6 +20,15 @@ def materialize(
     max_len: Annotated[int | None, typer.Option(help="Keep the newest this many events; all by default.")] = None,
     trait: Annotated[
         list[str] | None, typer.Option(help="A trait wanted; all of them and event_ts by default.")
+    ] = None,
+    stream: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of each history only the newest events of a kind, as NAME=COUNT:CONDITION; may be repeated."
+        ),
+    ] = None,
+    scan: Annotated[
+        int | None, typer.Option(help="With streams: look back over this many events; all by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the sequences to this Parquet file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it exists.")] = False,
@@ -33,7 +43,8 @@ def materialize(
     """Rebuild the sequences of logged examples."""
     output = Output(json)
     refuse_existing(out, overwrite)
-    projection = lw.Projection(max_len=max_len, traits=trait or None)
+    streams = [parse_stream(text) for text in stream or ()]
+    projection = lw.Projection(max_len=max_len, traits=trait or None, streams=streams, scan=scan)
     count = events = longest = 0
     first: list[pa.Table] = []
     with lw.Store.open(store, read_only=True) as opened:

@@ -28,7 +28,7 @@ from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
-from latewood.materialize.streams import choose_events
+from latewood.materialize.streams import LookedAt, Streams, pick_found
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
 from latewood.materialize.window import Window, plan_window
@@ -92,6 +92,7 @@ class Materializer:
         self.projection = projection
         self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
         self._unread = frozenset(unread)
+        self._streams = Streams(projection) if projection.kinds else None
         self._latest_view = self._view_of(schema_for(store, projection))
         self._vocabulary_as_of = -1  # a generation
         self._known_newest = -1, 0  # the generation that was the newest when so many blankings were known
@@ -251,7 +252,7 @@ class Materializer:
         if (now := self._as_of_now(resolved)) is resolved:
             self._require(resolved)
             offsets, columns = window.lay_out(start, stop, _POOL)
-            batch = self._laid_out(resolved, resolved.view, offsets, columns)
+            batch = self._batch(resolved, resolved.view, offsets, columns)
             if self._knows_all_values(resolved):
                 self._count(Statistics(1, len(batch), int(offsets[-1])))
                 return batch
@@ -306,45 +307,53 @@ class Materializer:
         return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
 
     def _decode(self, resolved: Resolved) -> Batch:
+        if self._streams is not None:
+            return self._decode_streams(resolved, self._streams)
         view = resolved.view
-        if not self.projection.kinds:
-            batch, cost = self._decode_part(resolved, view, self.projection.max_len)
-            self._count(cost)
-            return batch
-        looked_at, first = self._decode_part(resolved, view.part(view.looked_at, by_code=True), self.projection.scan)
-        chosen = choose_events(looked_at, self.projection)
-        batch, second = self._decode_part(resolved, view.part(view.shown), chosen.lengths)
-        batch = batch.take(chosen.places(batch.offsets))
-        self._count(replace(first + second, batches=1, examples=len(batch), events=int(batch.offsets[-1])))
-        return replace(
-            batch,
-            values=batch.values | {STREAM: chosen.bits},
-            types=dict(batch.types) | {STREAM: pa.int64()},
-            streams=tuple(name for name, _ in self.projection.kinds),
-        )
-
-    def _decode_part(
-        self, resolved: Resolved, view: View, max_len: int | NDArray[np.int64] | None
-    ) -> tuple[Batch, Statistics]:
-        """Some columns of the newest events, `max_len` of all examples or (n,) of each, and what they cost."""
-        candidates, places = self._choose(resolved, max_len)
+        candidates, places = self._choose(resolved, self.projection.max_len)
         parts, events = split(candidates, *places), int(candidates.offsets[-1])
         planned = plan(parts, events)
         in_place = planned.is_in_place and candidates.are_plain
         segments = NOTHING if in_place else assemble(candidates, parts, planned.base, *places)
         columns, cost = self._columns(resolved, view, planned, segments, events, events)
-        return self._laid_out(resolved, view, candidates.offsets, columns), cost
+        self._count(cost)
+        return self._batch(resolved, view, candidates.offsets, columns)
 
-    def _laid_out(
+    def _decode_streams(self, resolved: Resolved, streams: Streams) -> Batch:
+        """Find the events that streams hold, and decode what is shown of those alone."""
+        view, reader = resolved.view, resolved.reader
+        looked_at, shown, tables = view.part(view.looked_at, by_code=True), view.part(view.shown), fetch(reader)
+        candidates, places = self._choose(resolved, self.projection.scan)
+        words = self._dictionaries(resolved, looked_at)
+        conditions = [
+            LookedAt(want, _recents_of(resolved.logged, want), looked_at.types[want.name], words.get(want.name))
+            for want in looked_at.wanted(reader)
+        ]
+        found = streams.find(tables, candidates, places, conditions, _POOL, self._verify)
+        wanted = [(want, _recents_of(resolved.logged, want)) for want in shown.wanted(reader)]
+        columns, *cost = pick_found(tables, candidates, found, wanted, _POOL, self._verify)
+        batch = self._batch(resolved, shown, found.offsets, columns)
+        rows, stripes, size_bytes = cost
+        events = int(found.offsets[-1])
+        self._count(
+            Statistics(1, len(batch), events, rows, stripes + found.stripe_count, size_bytes + found.size_bytes)
+        )
+        return replace(
+            batch,
+            values=batch.values | {STREAM: found.bits},
+            types=dict(batch.types) | {STREAM: pa.int64()},
+            streams=tuple(name for name, _ in self.projection.kinds),
+        )
+
+    def _batch(
         self, resolved: Resolved, view: View, offsets: NDArray[np.int64], columns: dict[str, TraitColumn]
     ) -> Batch:
-        """A batch of columns in which the examples lie one after the other."""
+        """A batch of columns that hold nothing but the examples' events."""
         lists = lists_among(columns)
         items = {name: gathered(of, view.list_size(name), _POOL) for name, of in lists.items()}
         # lists of one size are rows, and need no offsets
         ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
-        fields = self._fields(resolved, view, columns, items, all_used=True)
-        return Batch(offsets=offsets, lists=ends, **fields)
+        return Batch(offsets=offsets, lists=ends, **self._fields(resolved, view, columns, items, all_used=True))
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         view = resolved.view
@@ -372,7 +381,7 @@ class Materializer:
         return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
     def _choose(
-        self, resolved: Resolved, max_len: int | NDArray[np.int64] | None
+        self, resolved: Resolved, max_len: int | None
     ) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What competes for the outputs, and where recent events go among stored ones."""
         self._require(resolved)

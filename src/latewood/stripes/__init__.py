@@ -9,7 +9,9 @@ A shard file holds users in key order; of each user, column by column, stripes o
     validate    every invariant, on opening    verify            everything, on demand
     superseded  the hidden column              addresses         memory by address, for kernels
     lists       stripes of lists → columns     items             their items ↔ bytes
-    gather      items from a pool, compact
+    gather      items from a pool, compact     search            which rows meet conditions
+    pick        values of single rows          running           sums of steps, for pick
+    match       values in an interval, for search
 """
 
 from latewood.stripes.decode import Output, decode_column, decode_columns

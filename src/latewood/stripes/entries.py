@@ -102,6 +102,12 @@ def word_shift(itemsize: Any, width: Any) -> Any:
 
 
 @kernel
+def word_bits(itemsize: Any, width: Any) -> Any:
+    """The bits of those words."""
+    return uint64(1) << word_shift(itemsize, width)
+
+
+@kernel
 def packed_bytes(events: Any, itemsize: Any, width: Any) -> Any:
     """Bytes of the packed words: whole rows of 32 bytes, as many as the values of `events` events reach into."""
     shift = word_shift(itemsize, width)

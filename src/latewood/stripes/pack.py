@@ -24,7 +24,7 @@ from latewood.stripes.addresses import (
     store_u64,
     zero_bytes,
 )
-from latewood.stripes.entries import packed_bytes, word_shift
+from latewood.stripes.entries import packed_bytes, word_bits
 from latewood.stripes.unpack import ROW_BYTES, narrow, splat
 
 
@@ -88,7 +88,7 @@ def pack_values(values: Any, events: Any, itemsize: Any, width: Any, exceptions:
     """Pack a stripe's 256 uint64 values (zeros after the last event), exceptions included, to `out`."""
     size = packed_bytes(events, itemsize, width)
     zero_bytes(out, size)
-    bits = uint64(1) << word_shift(itemsize, width)
+    bits = word_bits(itemsize, width)
     lanes = uint64(256) // bits
     rows = (events + lanes - uint64(1)) // lanes
     mask = ~uint64(0) >> (uint64(64) - width) if width else uint64(0)

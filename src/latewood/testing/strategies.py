@@ -12,7 +12,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from latewood.clock import EARLIEST_TS, LATEST_TS
-from latewood.schema import TIME_TYPE, Schema, Trait
+from latewood.conditions import OPERATORS, And, Condition, Not, Or, col
+from latewood.projection import last
+from latewood.schema import EVENT_TS, TIME_TYPE, Schema, Trait
 
 INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
 FLOATS = [pa.float32(), pa.float64()]
@@ -173,6 +175,46 @@ def projections(draw: st.DrawFn, schema: Schema, *, max_len: int = 8) -> dict[st
     with_ids = [trait.name for trait in schema if trait.name in names and _has_ids(trait)]
     if with_ids:
         chosen["ids"] = draw(st.lists(st.sampled_from(with_ids), unique=True))
+    return chosen
+
+
+def conditions(schema: Schema, *, start: int = 0, ticks: int = 12) -> st.SearchStrategy[Condition]:
+    """Conditions on a schema's traits and event_ts, of a few comparisons, with values that events have and others."""
+    leaves = [_comparisons(col(EVENT_TS), times(start=start, ticks=ticks))]
+    for trait in schema:
+        leaves.append(st.just(col(trait.name).is_null()))
+        if not trait.is_list:
+            leaves.append(_comparisons(col(trait.name), _compared_with(trait.item_type)))
+    return st.recursive(
+        st.one_of(leaves),
+        lambda inner: st.builds(And, inner, inner) | st.builds(Or, inner, inner) | st.builds(Not, inner),
+        max_leaves=5,
+    )
+
+
+def _comparisons(column: col, value: st.SearchStrategy[Any]) -> st.SearchStrategy[Condition]:
+    compared = st.tuples(st.sampled_from(list(OPERATORS)), value).map(lambda pair: OPERATORS[pair[0]](column, pair[1]))
+    return compared | st.lists(value, max_size=3).map(column.is_in)
+
+
+def _compared_with(type_: pa.DataType) -> st.SearchStrategy[Any]:
+    """Values that a trait's may be compared with: of numbers also those that its type cannot hold."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_integer(type_):
+        return _values(type_) | st.sampled_from([0.5, -1.5, 1e300, 2**70, -(2**70), float("inf"), float("nan")])
+    if pa.types.is_floating(type_):
+        return _values(type_) | st.sampled_from([0, -1, 10**400, 0.1])
+    return _values(type_)
+
+
+@st.composite
+def streams(draw: st.DrawFn, schema: Schema, *, start: int = 0, max_len: int = 8) -> dict[str, Any]:
+    """Keyword arguments of projections with streams that a schema's store can serve."""
+    chosen = draw(projections(schema, max_len=max_len))
+    kinds = st.builds(last, st.integers(0, 5) | st.just(1_000), st.none() | conditions(schema, start=start))
+    chosen["streams"] = draw(st.dictionaries(st.sampled_from(["a", "b", "c"]), kinds, min_size=1))
+    chosen["scan"] = draw(st.none() | st.integers(0, 20))
     return chosen
 
 

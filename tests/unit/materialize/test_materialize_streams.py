@@ -1,7 +1,6 @@
 """Streams against filtering the oracle's histories by hand."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
-from latewood.materialize.streams import choose_events
 from latewood.testing import ManualClock, Oracle
 
 SCHEMA = lw.Schema(
@@ -210,11 +208,3 @@ def test_values_that_a_newer_generation_brings_are_known_by_all_columns(tmp_path
                 assert materializer(first).to_arrow()["history"].to_pylist()[0]["tags"][0] == ["a"]
                 later = capture_after("like", f"{where}")
                 assert materializer(later).to_arrow()["history"].to_pylist()[0]["tags"][-1] == [f"{where}"]
-
-
-def test_a_code_without_a_value_is_damage(made: Made) -> None:
-    projection = lw.Projection(traits=["number"], streams={"likes": KINDS["likes"][0]})
-    batch = lw.Materializer(made.store, lw.Projection(traits=["action"]))(made.examples)
-    damaged = replace(batch, dictionaries={"action": batch.dictionaries["action"].slice(0, 1)})
-    with pytest.raises(lw.CorruptionError, match="'action' has a code beyond its 1 values"):
-        choose_events(damaged, projection)
