@@ -94,11 +94,13 @@ def find_events(
         (candidates.rows.shard, candidates.rows.user, lengths),
         (candidates.stored_count, runs.offsets, runs.start, runs.before),
         (candidates.recent_stop, candidates.recent_count, *merged, recent_bits),
-        (search.words, counts, limit, verify),
+        search.words,
+        (counts, limit, verify),
         bounds,
         out,
         found,
         desk,
+        np.zeros(_LEFT + len(counts), np.uint64),
     )
     if status:
         example, column = int(found[0]), int(desk[NOTE_COLUMN])
@@ -116,12 +118,23 @@ def find_events(
 
 @kernel
 def _find(
-    tables: Any, examples: Any, stored: Any, recent: Any, wanted: Any, bounds: Any, out: Any, found: Any, desk: Any
+    tables: Any,
+    examples: Any,
+    stored: Any,
+    recent: Any,
+    words: Any,
+    wanted: Any,
+    bounds: Any,
+    out: Any,
+    found: Any,
+    desk: Any,
+    state: Any,
 ) -> int:
     """Go through every example. Returns: 0, or what is wrong, and in `found[0]` with which."""
     shard, user, lengths = examples
-    words, counts, limit, verify = wanted
-    state = np.zeros(_LEFT + len(counts), np.uint64)
+    counts, limit, verify = wanted
+    first_row = address_of(out)
+    second_row = first_row + uint64(8 * out.shape[1])
     search, flags = address_of(words), seeks_true_places(address_of(words))
     asks = (search, address_of(desk), address_of(state), uint64(len(counts)), verify, flags)
     for i in range(len(lengths)):
@@ -133,8 +146,8 @@ def _find(
         if most and state[_OPEN]:
             ends = (
                 uint64(most),
-                address_of(out[0]) + uint64(8 * bounds[i + 1]),
-                address_of(out[1]) + uint64(8 * bounds[i + 1]),
+                first_row + uint64(8 * bounds[i + 1]),
+                second_row + uint64(8 * bounds[i + 1]),
             )
             status = _go_back(table_at(tables, shard[i]), uint64(user[i]), i, lengths[i], stored, recent, asks, ends)
             if status:

@@ -279,11 +279,7 @@ def test_rows_that_are_not_there_are_refused() -> None:
     with pytest.raises(ValueError, match="as many shards"):
         group_rows(tables, zero, zero, np.array([0, 2]), zero)
     picks = group_rows(tables, zero, zero, np.array([0, 1]), zero)
-    for output in (
-        Output(3, np.zeros(2, np.int64)),
-        Output(3, np.zeros(1, np.int32)),
-        Output(3, np.zeros(2, np.int64)[::2]),
-    ):
+    for output in (Output(3, np.zeros(2, np.int64)), Output(3, np.zeros(1, np.int32))):
         with pytest.raises(ValueError, match="contiguous arrays of int64, 1 long"):
             pick_columns(tables, picks, [output])
     with pytest.raises(IndexError, match="no column 9"):
