@@ -21,7 +21,7 @@ from latewood.kernels import kernel
 # is then a third of its time; more would leave the processor's caches.
 EVENTS_AT_ONCE = 1 << 19
 WINDOW_BYTES = 512 << 20  # a window is decoded at once as far as it fits
-_COPYING = 0.5  # of an event, as a share of decoding it
+_COPYING = 0.3  # of an event, as a share of decoding it
 
 
 class Run(NamedTuple):

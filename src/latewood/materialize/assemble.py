@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from latewood.kernels import kernel
 from latewood.materialize.choose import Candidates
 from latewood.materialize.split import Parts
-from latewood.stripes.addresses import copy_bytes
+from latewood.stripes.addresses import copy_bytes, prefetch
 
 Segments = NDArray[np.int64]  # (m, 3)
+_AHEAD, _LINES = 3, 4  # segments, and cache lines of each: what a copy begins with comes from anywhere
 NOTHING: Segments = np.zeros((0, 3), np.int64)
 
 
@@ -119,7 +120,19 @@ def _copy(segments: Any, columns: Any) -> None:
     for c in range(len(columns)):
         buffer, recents, itemsize = columns[c, 0], columns[c, 1], columns[c, 2]
         for m in range(len(segments)):
-            source, target, length = segments[m, 0], segments[m, 1], segments[m, 2]
-            origin = buffer if source >= 0 else recents
-            place = source if source >= 0 else ~source
-            copy_bytes(buffer + uint64(target) * itemsize, origin + uint64(place) * itemsize, uint64(length) * itemsize)
+            if m + _AHEAD < len(segments):
+                near = _origin(segments, m + _AHEAD, buffer, recents, itemsize)
+                for line in range(_LINES):
+                    prefetch(near + (uint64(line) << uint64(6)))
+            target, length = uint64(segments[m, 1]), uint64(segments[m, 2])
+            origin = _origin(segments, m, buffer, recents, itemsize)
+            copy_bytes(buffer + target * itemsize, origin, length * itemsize)
+
+
+@kernel
+def _origin(segments: Any, m: int, buffer: Any, recents: Any, itemsize: Any) -> Any:
+    """The address that a segment is copied from."""
+    source = segments[m, 0]
+    if source >= 0:
+        return buffer + uint64(source) * itemsize
+    return recents + uint64(~source) * itemsize
