@@ -139,13 +139,13 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
 
 
 @contextmanager
-def _exported(batch: pa.RecordBatch) -> Iterator[int]:
+def _exported(batch: pa.RecordBatch) -> Iterator[np.uint64]:
     """The address of a batch as the C data interface has it, as long as it is needed."""
     array = np.zeros(_WORDS, np.uint64)
     address = array.ctypes.data
     batch._export_to_c(address)
     try:
-        yield address
+        yield np.uint64(address)  # as a Python integer it would be added up as a float
     finally:
         _Release(int(array[_RELEASE]))(address)
 
