@@ -189,6 +189,18 @@ def one_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
 
 
+def require_valid(array: pa.Array | pa.ChunkedArray, name: str, *, full: bool = False) -> None:
+    """Refuse a column whose memory is not as its type says, as of a damaged file: Arrow takes a file at its word.
+
+    Args: full: look at every offset, code and character, and not only at how much there is of everything.
+    Raises: SchemaError.
+    """
+    try:
+        array.validate(full=full)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"column {name!r} is not as Arrow has it: {error}") from None
+
+
 def plain_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     """A column as one chunk of its values, without a dictionary."""
     array = one_array(array)

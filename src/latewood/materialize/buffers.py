@@ -77,17 +77,18 @@ class BufferPool:
                 break
             excess -= self._sizes[i]
             dropped.add(i)
-        if dropped:
-            self._blocks = [block for i, block in enumerate(self._blocks) if i not in dropped]
+        if dropped:  # before there is memory for another, which may be refused
+            self._keep([block for i, block in enumerate(self._blocks) if i not in dropped])
         room = size_bytes + size_bytes // 8  # for the next batch, which may be a little larger
         memory = np.empty(room + _ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % _ALIGNMENT
         # Through a memoryview, so that the aligned part is an array of its own, which views will name as their base.
         block = np.frombuffer(memory.data[start : start + room], np.uint8)
-        self._blocks.append(block)
-        self._blocks.sort(key=len)
-        self._sizes = list(map(len, self._blocks))
+        self._keep(sorted([*self._blocks, block], key=len))
         return block
+
+    def _keep(self, blocks: list[NDArray[np.uint8]]) -> None:
+        self._blocks, self._sizes = blocks, list(map(len, blocks))
 
     @staticmethod
     def _references(blocks: list[NDArray[np.uint8]], i: int) -> int:

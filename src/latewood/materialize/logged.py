@@ -16,7 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.clock import LATEST_TS
-from latewood.columns import first_row, one_array, plain_array, read_table, take_rows, times_from_arrow
+from latewood.columns import (
+    first_row,
+    one_array,
+    plain_array,
+    read_table,
+    require_valid,
+    take_rows,
+    times_from_arrow,
+)
 from latewood.errors import SchemaError
 from latewood.materialize.recents import RECENT, Recents, in_order, read_recents, refuse_leaks
 from latewood.materialize.regular import Layout, Regular, layout_of, read_regular
@@ -62,10 +70,12 @@ class Heads:
             if self.read is not None and all(trait.id in self.read.columns for trait in traits):
                 recents = in_order(self.read)
             else:
+                require_valid(self.recent, RECENT, full=True)
                 recents = read_recents(self.recent, traits, vocabulary)
             refuse_leaks(recents, self.pointers, self.cutoff)
         else:
             kept = np.flatnonzero(~scrubbed)
+            require_valid(self.recent, RECENT, full=True)
             recents = read_recents(take_rows(self.recent, kept), traits, vocabulary)
             recents = recents.spread(kept, len(self))
             # what a scrubbed user's example says is not looked at, only refused
@@ -129,6 +139,9 @@ def read_heads(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tra
         recents = Recents(regular.offsets, regular.order, regular.columns)
         recent = one_array(table[RECENT])
         return Heads(regular.user_ids, regular.keys, regular.pointers, regular.cutoff, recent, features, recents)
+    require_valid(table[USER_ID], USER_ID, full=True)
+    for name in (UIH, RECENT, CUTOFF):
+        require_valid(table[name], name)
     user_ids = _user_ids(plain_array(table[USER_ID]), schema)
     pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
     cutoff, recent = times_from_arrow(table[CUTOFF], CUTOFF), one_array(table[RECENT])

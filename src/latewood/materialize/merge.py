@@ -2,8 +2,8 @@
 
 A recent event can be older than a stored one: it happened early, arrived late, and no compaction has seen it yet. To
 find its place takes the total order of stored events, three columns that nobody asked for; so they are decoded only
-for examples whose oldest recent is not past the last stored event, and only from the stripe on in which it may
-belong.
+for examples whose oldest recent is not past the last stored event, only from the stripe on in which it may belong, and
+all but their times only where those are equal.
 """
 
 from dataclasses import dataclass

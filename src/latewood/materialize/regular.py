@@ -96,11 +96,16 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
         return None
     batch, n = batches[0], len(batches[0])
     user_ids = batch.column(layout.user_id)
+    is_number = pa.types.is_integer(user_ids.type)
+    try:  # what a damaged file names may lie beyond its buffers
+        batch.validate()
+        user_ids.validate(full=not is_number)
+    except pa.ArrowInvalid:
+        return None
     if user_ids.null_count:
         return None
     times, offsets = np.empty((5, n), np.int64), np.empty(n + 1, np.int64)
     end_ties, checksum = np.empty(n, np.int32), np.empty(n, np.uint64)
-    is_number = pa.types.is_integer(user_ids.type)
     keys = UserKeys(np.empty(n, np.uint64), np.zeros(n, np.uint64)) if is_number else user_keys(user_ids)
     with _exported(batch) as address:
         count = _read_heads(
@@ -134,13 +139,13 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
 
 
 @contextmanager
-def _exported(batch: pa.RecordBatch) -> Iterator[int]:
+def _exported(batch: pa.RecordBatch) -> Iterator[np.uint64]:
     """The address of a batch as the C data interface has it, as long as it is needed."""
     array = np.zeros(_WORDS, np.uint64)
     address = array.ctypes.data
     batch._export_to_c(address)
     try:
-        yield address
+        yield np.uint64(address)  # as a Python integer it would be added up as a float
     finally:
         _Release(int(array[_RELEASE]))(address)
 

@@ -218,6 +218,17 @@ def test_arrow_files_that_are_none_are_refused_by_name(tmp_path: Path, table: pa
             open_examples(tmp_path / name)
 
 
+def test_arrow_files_whose_lists_lie_anywhere_are_refused_by_name(tmp_path: Path) -> None:
+    where, offsets = tmp_path / "lists.arrow", np.array([0, 2, 3, 6], np.int32).tobytes()
+    feather.write_feather(pa.table({"tags": [[1, 2], [3], [4, 5, 6]]}), where, compression="uncompressed")
+    data = where.read_bytes()
+    assert data.count(offsets) == 1
+    for wrong in ([0, 5, 2, 6], [0, 2, 3, 2**20]):
+        where.write_bytes(data.replace(offsets, np.array(wrong, np.int32).tobytes()))
+        with pytest.raises(CorruptionError, match=r"lists\.arrow cannot be read"):
+            open_examples(where)
+
+
 def test_a_filtered_or_partitioned_dataset_keeps_its_meaning(folder: Path, table: pa.Table) -> None:
     files = sorted(map(str, folder.glob("part*")))
     filtered = open_examples(ds.dataset(files).filter(pc.field("row") < 10))

@@ -87,6 +87,17 @@ def test_idle_memory_is_bounded() -> None:
     assert len({address(buffer) for buffer in held}) == 5
 
 
+def test_a_pool_that_was_refused_memory_goes_on() -> None:
+    pool = BufferPool(limit_bytes=0)
+    held = pool.empty(4 * BIG, np.int8)
+    pool.empty(BIG, np.int8)  # idle, and let go when more is asked for
+    with pytest.raises(MemoryError):
+        pool.empty(1 << 62, np.int8)
+    buffers = [pool.empty(BIG * size, np.int8) for size in (2, 1, 1, 3, 4)]
+    assert [len(buffer) for buffer in buffers] == [2 * BIG, BIG, BIG, 3 * BIG, 4 * BIG]
+    assert len({address(buffer) for buffer in [held, *buffers]}) == 6
+
+
 def test_threads_never_share_a_buffer() -> None:
     pool, wrong = BufferPool(), []
 

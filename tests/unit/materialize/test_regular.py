@@ -143,3 +143,43 @@ def test_recents_out_of_order_are_sorted() -> None:
 def test_what_is_wrong_is_said_by_the_others(name: str, change: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         read(changed(name, change)(table_of([2, 0, 3])), at_once=True)
+
+
+def forged(table: pa.Table, old: list[int], new: list[int]) -> pa.Table:
+    """A table out of a file in which other offsets stand."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    data, was = sink.getvalue().to_pybytes(), np.array(old, np.int32).tobytes()
+    assert data.count(was) == table.schema.field("recent").type.num_fields
+    return pa.ipc.open_stream(data.replace(was, np.array(new, np.int32).tobytes())).read_all()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("offsets", [[0, 5, 2, 6], [0, 2, 3, 2**20], [-4, 2, 3, 6], [3, 2, 1, 0]])
+def test_lists_that_lie_outside_their_values_are_refused(offsets: list[int], at_once: bool) -> None:
+    table = forged(table_of([2, 1, 3]), [0, 2, 3, 6], offsets)
+    with pytest.raises(SchemaError, match="column 'recent' is not as Arrow has it"):
+        read(table, at_once=at_once)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_user_ids_that_are_no_text_are_refused(at_once: bool) -> None:
+    offsets = pa.py_buffer(np.array([0, 1, 2], np.int32))
+    ids = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff")])
+    table = table_of([1, 1])
+    table = table.set_column(table.column_names.index("user_id"), "user_id", ids)
+    schema = Schema(user_id=pa.string(), traits=pa.schema([("item", pa.int64())]))
+    with pytest.raises(SchemaError, match="column 'user_id' is not as Arrow has it"):
+        read_heads(table, schema, EPOCH, list(schema) if at_once else None)
+
+
+def test_codes_beyond_their_dictionary_are_refused() -> None:
+    def coded(column: pa.Array) -> pa.Array:
+        codes = pa.DictionaryArray.from_arrays(pa.array([0, 7], pa.int32()), pa.array(["0", "1"]), safe=False)
+        return pa.ListArray.from_arrays(column.offsets, codes)
+
+    heads = read_heads(changed("word", coded)(table_of([1, 1])), SCHEMA, EPOCH)
+    vocabulary: Any = None  # never asked
+    with pytest.raises(SchemaError, match="column 'recent' is not as Arrow has it"):
+        heads.read_recents([SCHEMA["word"]], vocabulary)

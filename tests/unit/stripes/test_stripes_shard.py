@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latewood.columns import Column
+from latewood.columns import Column, concat_columns
 from latewood.errors import CorruptionError
 from latewood.stripes import Ranges, ShardWriter, Tables, UserRun, decode_column, identities
+from latewood.stripes.decode import Output, decode_columns
 from latewood.stripes.layout import BUILT_IN
 from latewood.users import UserKeys, user_keys
 from made_shards import (
@@ -96,6 +97,25 @@ def test_ranges_start_and_stop_anywhere(users, shard) -> None:
             masks = [m[a:b] for m, (a, b) in zip(whole, ends, strict=True)]
             assert same(Column(out, mask), values, np.concatenate(masks))
             assert nulls or not mask.any()
+
+
+@pytest.mark.parametrize("count", [2, 63, 64, 65, 200])
+def test_all_columns_of_many_ranges_come_at_once(users, shard, count: int) -> None:
+    """More ranges than are taken together, in no order, some of them of nothing, behind a user's last event."""
+    rng, ids = np.random.default_rng(count), shard.user_ids.to_pylist()
+    picked = rng.integers(0, len(ids), count)
+    lengths = np.array([LENGTHS[ids[u]] for u in picked])
+    starts, stops = np.sort(rng.integers(0, lengths + 1, (2, count)), axis=0)
+    starts[::5], stops[::5] = lengths[::5], lengths[::5]
+    ranges, size = ranges_of(*((0, *r) for r in zip(picked, starts, stops, strict=True))), int((stops - starts).sum())
+    outputs = [Output(c, np.zeros(size, COLUMNS[c].dtype), np.ones(size, np.bool_)) for c in range(len(COLUMNS))]
+    decoded = decode_columns(tables_of(shard), ranges, outputs)
+    for (column, values, mask), met_nulls in zip(outputs, decoded.nulls, strict=True):
+        parts = [users[ids[u]][column].slice(a, b) for u, a, b in zip(picked, starts, stops, strict=True)]
+        assert same(Column(values, mask), *concat_columns(parts))
+        assert met_nulls or not mask.any()
+    touched = [(b - 1) // 256 - a // 256 + 1 for a, b in zip(starts, stops, strict=True) if a < b]
+    assert decoded.stripe_count == sum(touched) * len(COLUMNS)
 
 
 def test_nothing_but_the_targets_is_written(users, shard) -> None:
