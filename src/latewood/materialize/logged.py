@@ -26,7 +26,7 @@ from latewood.columns import (
     times_from_arrow,
 )
 from latewood.errors import SchemaError
-from latewood.materialize.recents import RECENT, Recents, in_order, read_recents, refuse_leaks
+from latewood.materialize.recents import RECENT, Recents, in_order, read_recents, read_rest, refuse_leaks
 from latewood.materialize.regular import Layout, Regular, layout_of, read_regular
 from latewood.pointer import Pointers
 from latewood.schema import Schema, Trait
@@ -47,7 +47,8 @@ class Heads:
     cutoff: NDArray[np.int64]
     recent: pa.Array
     features: pa.Table
-    read: Recents | None = None  # what was read of the recent events on the way, unchecked
+    read: Recents | None = None  # what was read of the recent events on the way, unchecked: plain values
+    read_traits: tuple[Trait, ...] = ()  # the traits whose lists are known to be as long as the others
 
     def __len__(self) -> int:
         return len(self.pointers)
@@ -67,8 +68,8 @@ class Heads:
             LeakageError: an example that holds what its request could not have seen.
         """
         if scrubbed is None or not scrubbed.any():
-            if self.read is not None and all(trait.id in self.read.columns for trait in traits):
-                recents = in_order(self.read)
+            if self.read is not None and all(trait in self.read_traits for trait in traits):
+                recents = in_order(read_rest(self.read, self.recent, traits, vocabulary))
             else:
                 require_valid(self.recent, RECENT, full=True)
                 recents = read_recents(self.recent, traits, vocabulary)
@@ -133,12 +134,15 @@ def read_heads(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tra
         raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(names)}")
     if repeated := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if names.count(name) > 1]:
         raise SchemaError(f"the examples have two columns {repeated[0]!r}")
-    regular = None if traits is None else _read_regular(table, schema, epoch, tuple(traits))
+    wanted = () if traits is None else tuple(traits)
+    regular = None if traits is None else _read_regular(table, schema, epoch, wanted)
     if regular is not None:
         features = table.drop_columns([UIH, RECENT, CUTOFF])
         recents = Recents(regular.offsets, regular.order, regular.columns)
         recent = one_array(table[RECENT])
-        return Heads(regular.user_ids, regular.keys, regular.pointers, regular.cutoff, recent, features, recents)
+        return Heads(
+            regular.user_ids, regular.keys, regular.pointers, regular.cutoff, recent, features, recents, wanted
+        )
     require_valid(table[USER_ID], USER_ID, full=True)
     for name in (UIH, RECENT, CUTOFF):
         require_valid(table[name], name)

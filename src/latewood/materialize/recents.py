@@ -115,6 +115,22 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     return in_order(Recents(offsets, order, columns, supersedes))
 
 
+def read_rest(recents: Recents, column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
+    """With those traits that were not read yet, such as codes. Args: column: has a list for each, as long as the others.
+
+    Raises: as `read_recents`.
+    """
+    columns, count = dict(recents.columns), len(recents)
+    for trait in traits:
+        if trait.id not in columns:
+            values = None
+            if count:
+                lists = column.field(trait.label)
+                values = lists.values.slice(lists.offsets[0].as_py(), count)
+            columns[trait.id] = _trait_column(values, count, trait, vocabulary)
+    return replace(recents, columns=columns)
+
+
 def _require(wanted: Sequence[str], lists: Collection[str]) -> None:
     if missing := [name for name in wanted if name not in lists]:
         raise SchemaError(f"column 'recent' lacks {', '.join(missing)}; it has: {', '.join(lists)}")

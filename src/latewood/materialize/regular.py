@@ -39,7 +39,10 @@ _WATERMARK, _START_TS, _END_TS, _LENGTHS, _CUTOFF = range(5)
 
 
 class Regular(NamedTuple):
-    """n examples. Shapes: user_ids, keys, cutoff (n,); offsets (n + 1,), order (3, r), columns (r,) as of `Recents`."""
+    """n examples. Shapes: user_ids, keys, cutoff (n,); offsets (n + 1,), order (3, r), columns (r,) as of `Recents`.
+
+    Of the traits only those that are plain values are among the columns; the lists of all are as long as they should be.
+    """
 
     user_ids: pa.Array
     keys: UserKeys
@@ -55,13 +58,13 @@ class Layout(NamedTuple):
 
     user_id: int
     kernel: NDArray[np.int64]  # the places of uih, recent and cutoff, then those of lists in recent
-    traits: tuple[tuple[int, np.dtype[Any], int], ...]  # the id of each trait, its dtype, and where its list is
+    traits: tuple[tuple[int, np.dtype[Any], int], ...]  # of plain ones: the id, the dtype, and where the list is
     none: dict[int, TraitColumn]  # the traits of no events
     has_supersedes: bool  # its list is the last one then
 
 
 def layout_of(columns: pa.Schema, schema: Schema, traits: Sequence[Trait]) -> Layout | None:
-    """Where everything is; None if a column or type is not as capture writes it, or a trait is not a plain value."""
+    """Where everything is; None if a column or type is not as capture writes it."""
     names = columns.names
     if any(names.count(name) != 1 for name in ("user_id", "uih", "recent", "cutoff")):
         return None
@@ -78,13 +81,12 @@ def layout_of(columns: pa.Schema, schema: Schema, traits: Sequence[Trait]) -> La
     items = {name: type_.value_type for name, (_, type_) in lists.items()}
     if not (_is_time(items["event_ts"]) and _is_time(items["ingest_ts"]) and items["ordinal"] == pa.int32()):
         return None
-    if any(trait.coded or trait.is_list or items[trait.label] != trait.type for trait in traits):
-        return None
     wanted = [*PLACE, *(trait.label for trait in traits)]
     has_supersedes = SUPERSEDES in lists
     places = [lists[name][0] for name in ([*wanted, SUPERSEDES] if has_supersedes else wanted)]
     tops = [names.index(name) for name in ("uih", "recent", "cutoff")]
-    of_traits = tuple((trait.id, trait.dtype, lists[trait.label][0]) for trait in traits)
+    plain = [trait for trait in traits if not trait.coded and not trait.is_list and items[trait.label] == trait.type]
+    of_traits = tuple((trait.id, trait.dtype, lists[trait.label][0]) for trait in plain)
     none: dict[int, TraitColumn] = {trait: Column(np.empty(0, dtype)) for trait, dtype, _ in of_traits}
     return Layout(names.index("user_id"), np.array(tops + places, np.int64), of_traits, none, has_supersedes)
 
