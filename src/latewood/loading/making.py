@@ -117,16 +117,19 @@ class BatchMaker:
         bounds = np.array(list(accumulate((len(step) for step in steps), initial=start)))
         for step, user_count in zip(steps, count_users(users, bounds).tolist(), strict=True):
             stop = start + len(step)
-            try:
-                with self._decoding():
-                    batch = cut(start, stop)
-            except LatewoodError as error:
-                error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
-                raise
             # of columns that all of a run share, each batch counts a part
             part = (stop - start) / (run.stop - run.start) if is_shared else 1.0
-            yield self._finish(step, batch, user_count, part)
+            # no name for the batch: it is not held while the next one is made, so that its buffers can be used again
+            yield self._finish(step, self._decoded(cut, start, stop, step), user_count, part)
             start = stop
+
+    def _decoded(self, cut: Cut, start: int, stop: int, step: Step) -> Batch | SharedBatch:
+        try:
+            with self._decoding():
+                return cut(start, stop)
+        except LatewoodError as error:
+            error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
+            raise
 
     def _cut_of(self, run: Run, window: Resolved | pa.Table) -> tuple[Cut, bool]:
         """How a run's batches are made, and whether they are in columns that they share.

@@ -235,7 +235,7 @@ def test_no_window_takes_more_than_is_allowed(
     assert max(sizes, default=0) <= limit
 
 
-@pytest.mark.parametrize(("prefetch", "most"), [(4, 3)])
+@pytest.mark.parametrize(("prefetch", "most"), [(4, 3), (0, 2)])
 def test_a_loader_of_large_batches_takes_less_than_three_of_them(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, prefetch: int, most: int
 ) -> None:
