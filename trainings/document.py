@@ -199,7 +199,7 @@ _AGAIN = """## Again
 ```
 make lengths EVENTS=git-events.parquet     # both data sets; hours on one core; goes on where it was stopped
 make parity                                # an epoch, fed twice
-python -m trainings hstu completejourney --json docs/trainings/runs.json
+python -m trainings hstu completejourney --length 64 --learning-rate 0.003 --json docs/trainings/runs.json
 python -m trainings.document docs/trainings.md
 ```
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from latewood.batch import Batch
+from latewood.batch import Batch, SharedBatch
 from latewood.columns import (
     lists_from_arrow,
     plain_array,
@@ -24,6 +24,8 @@ from latewood.errors import CorruptionError, SchemaError
 from latewood.key_index import KeyIndex
 from latewood.lists import is_list
 from latewood.schema import is_text
+
+B = TypeVar("B", Batch, SharedBatch)
 
 
 class Items:
@@ -65,8 +67,8 @@ class Items:
         rows = self._index.of(values)
         return self.table.select(self._chosen(traits)).take(pa.array(rows, mask=rows < 0))
 
-    def add_to(self, batch: Batch, traits: Sequence[str] | None = None) -> Batch:
-        """A batch whose events have their items' traits too. As `Loader(transform=items.add_to)`.
+    def add_to(self, batch: B, traits: Sequence[str] | None = None) -> B:
+        """A batch, shared or not, whose events have their items' traits too. As `Loader(transform=items.add_to)`.
 
         Raises: SchemaError: the batch lacks the key or has one of the traits already; lists, as key or as trait; a trait
             that no batch can hold as numbers, such as dates.
@@ -74,7 +76,7 @@ class Items:
         chosen = self._chosen(traits)
         if taken := [name for name in chosen if name in batch.values]:
             raise SchemaError(f"the batch has a column {taken[0]!r} already; choose with traits=")
-        if self.key in batch.lists or batch.values.get(self.key, batch.offsets).ndim > 1:
+        if self.key in batch.lists or (self.key in batch.values and batch.values[self.key].ndim > 1):
             raise SchemaError(f"{self.key!r} is a list trait: its items have no place of their own in a batch")
         rows = self._index.of_batch(batch, self.key)
         columns = {name: self._column(name) for name in chosen}
@@ -114,7 +116,8 @@ class _ItemTrait(NamedTuple):
         if pa.types.is_fixed_size_list(array.type):
             lists = lists_from_arrow(array, lambda items: plain_from_arrow(_without_nulls(name, _numbers(name, items))))
             rows = np.zeros((len(array) + 1, array.type.list_size), lists.items.dtype)
-            rows[:-1][lists.lengths > 0] = lists.items.reshape(-1, array.type.list_size)
+            there = lists.lengths > 0
+            rows[:-1][there] = lists.items.reshape(int(there.sum()), array.type.list_size)
             type_ = pa.list_(_number_type(name, array.type.value_type), array.type.list_size)
             return cls(rows, _with_unknown(lists.mask, len(array)), None, type_)
         if is_list(array.type):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.batch import Batch
+from latewood.batch import Batch, SharedBatch
 from latewood.columns import Column, column_to_arrow, plain_array, plain_from_arrow, with_nulls
 from latewood.errors import SchemaError
 from latewood.lists import is_list
@@ -38,7 +38,7 @@ class KeyIndex:
         found = pc.index_in(self._as_keys(plain), value_set=self._values, skip_nulls=True)
         return found.fill_null(-1).to_numpy().astype(np.int64)
 
-    def of_batch(self, batch: Batch, name: str) -> NDArray[np.int64]:
+    def of_batch(self, batch: Batch | SharedBatch, name: str) -> NDArray[np.int64]:
         """Where the values of a batch's column stand, or its items; -1 for null and what is not there."""
         if name not in batch.values:
             raise SchemaError(f"the batch has no {name!r}; it has: {', '.join(batch.values) or 'no traits'}")
@@ -46,7 +46,10 @@ class KeyIndex:
         if mask is not None and mask.all() and name not in batch.lists:
             return np.full(len(values), -1)  # a dictionary may have no value then
         if name in batch.dictionaries:
-            found = self._table(batch.dictionaries[name])[values] if len(values) else np.zeros(0, np.int64)
+            table = self._table(batch.dictionaries[name])
+            # what no example of a shared batch shows means nothing, and need be no code
+            used = np.clip(values, 0, max(len(table) - 1, 0)) if isinstance(batch, SharedBatch) else values
+            found = table[used] if len(values) and len(table) else np.full(len(values), -1)
         else:
             type_ = batch.types[name]
             found = self.of(column_to_arrow(Column(values), type_.value_type if is_list(type_) else type_))

@@ -1,6 +1,7 @@
 """The values of a trait as dense ids: a row of an embedding table for each that was seen often enough."""
 
 from datetime import datetime
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from latewood.batch import Batch
+from latewood.batch import Batch, SharedBatch
 from latewood.clock import to_us
 from latewood.columns import one_array, plain_array, table_without_views
 from latewood.errors import SchemaError
@@ -48,7 +49,7 @@ class Vocab:
         """
         return _ids(self._index.of(values))
 
-    def encode_history(self, batch: Batch) -> NDArray[np.int64]:
+    def encode_history(self, batch: Batch | SharedBatch) -> NDArray[np.int64]:
         """The ids of the trait in a batch, as flat as its column; of a list trait those of all items.
 
         Raises: SchemaError: the batch lacks the trait, or has it with another type.
@@ -70,13 +71,15 @@ class Vocab:
         ids, values, counts = (plain_array(column) for column in table_without_views(table).columns)
         if ids.to_pylist() != list(range(_FIRST, len(table) + _FIRST)):
             raise SchemaError(f"the ids of a vocab's table count from {_FIRST}, in order")
-        return cls(name.decode(), values, counts.to_numpy())
+        if counts.null_count or not pa.types.is_integer(counts.type):
+            raise SchemaError("the counts of a vocab's table are integers, one for each value")
+        return cls(name.decode(), values, counts.cast(pa.int64()).to_numpy())
 
 
 def count_values(store: HistoryStore, name: str, until: int | datetime | None, min_count: int) -> Vocab:
     """See `Store.vocab`."""
-    if min_count < 1:
-        raise SchemaError(f"min_count is {min_count}; it counts events, and what is in no event is unknown")
+    if not isinstance(min_count, Integral) or min_count < 1:
+        raise SchemaError(f"min_count is {min_count!r}; it counts events, and what is in no event is unknown")
     before = NEVER if until is None else to_us(until)
 
     def traits(schema: Schema) -> list[Trait]:

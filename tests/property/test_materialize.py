@@ -32,7 +32,7 @@ def check_examples(world: World, examples: pa.Table, requests: Sequence[Request]
     materializer = Materializer(world, projection)
     resolved = materializer.resolve(examples)
     batch = materializer.batch(resolved)
-    assert resolved.lengths(projection.max_len).tolist() == batch.lengths.tolist()
+    assert resolved.shown(projection.max_len).lengths.tolist() == batch.lengths.tolist()
     history = batch.to_arrow()["history"].combine_chunks()
     wanted = [world.expected(request, projection) for request in requests]
     assert [plain(history, row) for row in range(len(requests))] == wanted
@@ -316,7 +316,7 @@ def check_retained(
     materializer = Materializer(world, projection, on_missing="mask")
     resolved = materializer.resolve(examples)
     batch = materializer.batch(resolved)
-    assert resolved.lengths(projection.max_len).tolist() == batch.lengths.tolist()
+    assert resolved.shown(projection.max_len).lengths.tolist() == batch.lengths.tolist()
     history = batch.to_arrow()["history"].combine_chunks()
     served = [is_served(world, request, projection.max_len) for request in requests]
     assert batch.weights.tolist() == [float(serve) for serve in served]

@@ -60,6 +60,27 @@ def test_items_are_added_to_histories(tmp_path: Path) -> None:
         items.add_to(plain)
 
 
+def test_items_are_added_to_what_examples_share(tmp_path: Path) -> None:
+    items = lw.Items(ITEMS, key="item")
+    with make_store(tmp_path / "store", rows(200, seed=8)) as store:
+        requests = pa.table({"user_id": [1, 1, 2, 9], "request_ts": pa.array([30 * DAY, 20 * DAY, 30 * DAY, 30 * DAY])})
+        examples = lw.backfill(store, requests, complete=True, allow_empty=True)
+        view = lw.Projection(traits=["item"])
+        apart = items.add_to(lw.Materializer(store, view)(examples), ["color", "price", "place"])
+        loader = lw.Loader(
+            store, examples, view, order="user", shared=True,
+            transform=lambda batch: items.add_to(batch, ["color", "price", "place"]),
+        )  # fmt: skip
+        (shared,) = loader
+    assert apart.lengths.all() != apart.lengths.any()
+    assert shared.expand().to_arrow()["history"].to_pylist() == apart.to_arrow()["history"].to_pylist()
+
+
+def test_lists_of_no_items_are_added_too() -> None:
+    table = pa.table({"item": [1, 2], "none": pa.array([[], None], pa.list_(pa.int64(), 0))})
+    assert lw.Items(table, key="item").add_to(one_history([2, 1], pa.int64())).values["none"].shape == (2, 0)
+
+
 def test_bad_items_are_refused() -> None:
     with pytest.raises(lw.SchemaError, match="no column 'sku'"):
         lw.Items(ITEMS, key="sku")

@@ -6,6 +6,7 @@ import pytest
 
 import latewood as lw
 from item_world import one_history
+from latewood.batch import SharedBatch
 from latewood.vocab import Vocab
 
 
@@ -31,6 +32,16 @@ def test_histories_of_nothing_but_nulls_are_unknown() -> None:
     vocab, nothing = Vocab("item", pa.array(["a"]), np.array([1])), pa.array([], pa.string())
     assert vocab.encode_history(one_history([0, 0], pa.string(), nothing, [True, True])).tolist() == [1, 1]
     assert vocab.encode_history(one_history([], pa.string(), nothing, [])).tolist() == []
+
+
+def test_what_no_example_of_a_shared_batch_shows_need_be_no_code() -> None:
+    vocab = Vocab("item", pa.array(["a", "b"]), np.array([2, 1]))
+    for words, expected in ((["b", "a"], [3, 2]), ([], [1, 1])):
+        one = one_history([0, 1, 2**31 - 1, -5], pa.string(), pa.array(words, pa.string()))
+        shared = SharedBatch(
+            np.zeros(1, np.int64), np.full(1, 2), one.values, {}, one.dictionaries, one.weights, one.features, one.types
+        )
+        assert vocab.encode_history(shared)[:2].tolist() == expected
 
 
 def test_two_threads_with_dictionaries_of_their_own_share_an_index() -> None:

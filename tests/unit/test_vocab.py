@@ -76,13 +76,17 @@ def test_a_vocab_survives_a_file(tmp_path: Path) -> None:
         lw.Vocab.from_arrow(pa.table({"id": [2]}))
     with pytest.raises(lw.SchemaError, match="in order"):
         lw.Vocab.from_arrow(vocab.to_arrow().slice(1))
+    for counts in (pa.nulls(len(vocab.values), pa.int64()), vocab.values):
+        with pytest.raises(lw.SchemaError, match="counts of a vocab's table are integers"):
+            lw.Vocab.from_arrow(vocab.to_arrow().set_column(2, "count", counts))
 
 
 def test_bad_vocabs_are_refused(tmp_path: Path) -> None:
     with make_store(tmp_path / "store", rows(50, seed=9)) as store:
         with pytest.raises(lw.SchemaError, match="nothing"):
             store.vocab("nothing")
-        with pytest.raises(lw.SchemaError, match="min_count is 0"):
-            store.vocab("item", min_count=0)
+        for min_count in (0, None, 1.5):
+            with pytest.raises(lw.SchemaError, match=f"min_count is {min_count}"):
+                store.vocab("item", min_count=min_count)
         with pytest.raises(lw.SchemaError, match="'item' is int64, not string"):
             store.vocab("item").encode(["x"])

@@ -32,7 +32,8 @@ from latewood.users import UserKeys
 
 REQUESTS, PART = "requests", "part"
 SEEN, BEHIND = "seen", "behind"  # how many events a request sees, and how many of its example's lie past its end
-_ADDED = (REQUESTS, PART, SEEN, BEHIND)
+_PLACES = ("example", "start", "stop")  # where `requests_in` finds each
+_ADDED = (REQUESTS, PART, SEEN, BEHIND, *_PLACES)
 _UNITS = {"min": 60_000_000, "h": HOUR_US, "d": DAY_US}  # µs
 _ROUNDS = 64  # requests that have not found their like by then are alone
 
@@ -70,7 +71,7 @@ def groups(
             raise SchemaError(f"{name}={count!r} must be an integer, and at least 1")
     checked = read_requests(requests, store.schema)
     if taken := [name for name in checked.features.column_names if name in _ADDED]:
-        raise SchemaError(f"the requests have a column {taken[0]!r}, which examples of many get; rename it")
+        raise SchemaError(f"the requests have a column {taken[0]!r}, which is added to those of an example; rename it")
     fix_for_requests(store, checked, complete)
     users, user = distinct_users(checked.keys)
     order = np.argsort(user, kind="stable")
@@ -91,8 +92,10 @@ def requests_in(batch: Batch, max_len: int | None = None) -> pa.Table:
         the batch; `seen`, how many events it sees in all; request_ts and all other columns of the requests. None of
         an example of weight 0.
     Raises: SchemaError: the batch has no such examples, or has streams, which leave events out, or the projection's max_len
-        cut off what a request sees.
+        cut off what a request sees; a max_len that is none.
     """
+    if max_len is not None and (not isinstance(max_len, Integral) or max_len < 0):
+        raise SchemaError(f"max_len={max_len!r} must be an integer, and at least 0")
     if REQUESTS not in batch.features.column_names:
         raise SchemaError(f"the examples have no column {REQUESTS!r}: lw.groups makes it")
     if batch.streams:
@@ -112,7 +115,7 @@ def requests_in(batch: Batch, max_len: int | None = None) -> pa.Table:
             f"a request of example {example[row]} sees {length[row]:,} events, of which the batch has {there:,}: give the "
             "projection a max_len of what one request sees and the chunk together"
         )
-    columns = {"example": example, "start": stop - length, "stop": stop}
+    columns = dict(zip(_PLACES, (example, stop - length, stop), strict=True))
     return pa.table({**columns, **{name: table[name] for name in table.column_names if name != BEHIND}})
 
 
@@ -213,7 +216,8 @@ def _may_share(
     """Numbers that are equal where requests are of the same user, period and chunk of events. Shapes: (n,)."""
     asked_ts = times_from_arrow(requests.features["request_ts"], "request_ts")[rows]
     periods = np.zeros_like(asked_ts) if period is None else asked_ts // period
-    chunks = np.zeros_like(asked_ts) if chunk is None else (asked.end - asked.first) // chunk
+    size = len(asked.events) + 1 if chunk is None else min(chunk, len(asked.events) + 1)
+    chunks = (asked.end - asked.first) // size
     _, number = np.unique(np.stack([asked.user, periods, chunks]), axis=1, return_inverse=True)
     return number.reshape(-1)
 
@@ -245,7 +249,7 @@ def _as_examples(requests: Requests, of: _Groups) -> Requests:
 def _portions(user: NDArray[np.int64], at_once: int) -> Iterator[slice]:
     """Cut sorted requests into runs of whole users, of about `at_once` requests each."""
     starts = np.flatnonzero(np.diff(user, prepend=-1))
-    begins = starts[np.diff(starts // at_once, prepend=-1) > 0]
+    begins = starts[np.diff(starts // min(at_once, len(user) + 1), prepend=-1) > 0]
     yield from map(slice, begins.tolist(), [*begins[1:].tolist(), len(user)])
 
 

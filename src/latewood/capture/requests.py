@@ -56,7 +56,8 @@ class Requests:
         return self.tie_ingest > NO_TIE
 
     def slice(self, start: int, stop: int) -> "Requests":
-        """Requests [start, stop)."""
+        """Requests [start, stop), as many of them as there are."""
+        stop = min(stop, len(self))
         keys, features, part = (
             self.keys.slice(start, stop),
             self.features.slice(start, stop - start),

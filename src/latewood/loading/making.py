@@ -76,6 +76,7 @@ class BatchMaker:
         self._source, self._order, self._steps, self._window = source, order, steps, window
         self._materializer, self._transform, self._meter, self._where = materializer, transform, meter, where
         self._shared, self._delivery = shared, delivery
+        self._item_bytes: float | None = None  # of an event's lists of any length, the most that a batch had on average
 
     def batches(self, position: int) -> Iterator[MadeBatch]:
         """Every batch from a position on."""
@@ -94,13 +95,19 @@ class BatchMaker:
         except LatewoodError:
             return table.take(pa.array(places))
 
-    def _runs(self, window: Resolved | pa.Table, users: NDArray[np.int64], sizes: list[int]) -> list[Run]:
+    def _runs(self, window: Resolved | pa.Table, users: NDArray[np.int64], sizes: list[int]) -> Iterator[Run]:
         if isinstance(window, pa.Table):
-            return [Run.of_one(i, sizes) for i in range(len(sizes))]
+            yield from (Run.of_one(i, sizes) for i in range(len(sizes)))
+            return
+        may_be_once, first = not (self._shared or self._materializer.projection.kinds), 0
+        if may_be_once and window.has_lists_of_any_length and self._item_bytes is None:
+            yield Run.of_one(0, sizes)  # which tells how long the lists are, if it has any
+            may_be_once, first = self._item_bytes is not None, 1
         with self._meter.time(PLAN):
-            may_be_once = not (self._shared or self._materializer.projection.kinds)
-            lengths = window.lengths(self._materializer.projection.reach)
-            return runs_of(sizes, lengths, users, window.event_bytes, may_be_once=may_be_once)
+            shown = window.shown(self._materializer.projection.reach)
+            event_bytes = window.event_bytes + (self._item_bytes or 0.0)
+            runs = runs_of(sizes, shown, users, event_bytes, first=first, may_be_once=may_be_once)
+        yield from runs
 
     def _run(
         self, run: Run, steps: list[Step], window: Resolved | pa.Table, users: NDArray[np.int64]
@@ -110,16 +117,19 @@ class BatchMaker:
         bounds = np.array(list(accumulate((len(step) for step in steps), initial=start)))
         for step, user_count in zip(steps, count_users(users, bounds).tolist(), strict=True):
             stop = start + len(step)
-            try:
-                with self._decoding():
-                    batch = cut(start, stop)
-            except LatewoodError as error:
-                error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
-                raise
             # of columns that all of a run share, each batch counts a part
             part = (stop - start) / (run.stop - run.start) if is_shared else 1.0
-            yield self._finish(step, batch, user_count, part)
+            # no name for the batch: it is not held while the next one is made, so that its buffers can be used again
+            yield self._finish(step, self._decoded(cut, start, stop, step), user_count, part)
             start = stop
+
+    def _decoded(self, cut: Cut, start: int, stop: int, step: Step) -> Batch | SharedBatch:
+        try:
+            with self._decoding():
+                return cut(start, stop)
+        except LatewoodError as error:
+            error.add_note(f"in the batch at positions {step.start} to {step.stop} of {self._where}")
+            raise
 
     def _cut_of(self, run: Run, window: Resolved | pa.Table) -> tuple[Cut, bool]:
         """How a run's batches are made, and whether they are in columns that they share.
@@ -161,6 +171,9 @@ class BatchMaker:
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))
         events = int(batch.lengths.sum())
         self._meter.made(events=events)
+        if events and batch.lists:
+            items = sum(batch.values[name].nbytes for name in batch.lists)
+            self._item_bytes = max(self._item_bytes or 0.0, items / events)
         with self._meter.time(TRANSFORM):
             item = batch if self._transform is None else self._transform(batch)
             if self._delivery is not None:

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from latewood.columns import one_array
 from latewood.kernels import kernel
+from latewood.materialize import Shown
+from latewood.materialize.plan import pays
 
 # Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
 # is then a third of its time; more would leave the processor's caches.
 EVENTS_AT_ONCE = 1 << 19
-WINDOW_BYTES = 512 << 20  # a window is decoded at once as far as it fits
+# A window is decoded at once as far as it fits, so at the most where a batch takes three times as much (decision 32).
+WINDOW_BYTES = 512 << 20
 _COPYING = 0.3  # of an event, as a share of decoding it
 
 
@@ -42,20 +45,32 @@ class Run(NamedTuple):
 
 def runs_of(
     sizes: list[int],
-    lengths: NDArray[np.int64],
+    shown: Shown,
     users: NDArray[np.int64],
-    event_bytes: int,
+    event_bytes: float,
     *,
+    first: int = 0,
     may_be_once: bool = True,
 ) -> list[Run]:
-    """What to materialize together of a window.
+    """What to materialize together of a window, from the step `first` on.
 
-    Args: sizes: examples of each step. lengths, users: (n,) of the examples, users as numbers from 0.
+    Args: sizes: examples of each step. shown, users: of the n examples, users as numbers from 0. Shapes: users (n,).
         event_bytes: what an event takes. may_be_once: whether histories may be decoded before their batches.
     """
     bounds = [0, *accumulate(sizes)]
-    runs = _direct(bounds, lengths)
-    return _at_once(lengths, users, event_bytes, runs) if may_be_once else runs
+    runs = _direct(bounds, shown.lengths, first)
+    if len(runs) < 2 or not may_be_once or not _may_pay(shown, users):
+        return runs
+    order = np.argsort(users * (int(shown.start.max(initial=0)) + 1) + shown.start)  # a third of what lexsort takes
+    return _at_once(shown, users, order, event_bytes, runs)
+
+
+def _may_pay(shown: Shown, users: NDArray[np.int64]) -> bool:
+    """Whether decoding at once might be less work: what it would be at best, which costs little to tell."""
+    stored = shown.stop - shown.start
+    longest = np.zeros(int(users.max(initial=-1)) + 1, np.int64)
+    np.maximum.at(longest, users, stored)
+    return int(longest.sum()) + _COPYING * int(shown.lengths.sum()) < int(stored.sum())
 
 
 def number_users(user_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
@@ -67,10 +82,10 @@ def number_users(user_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     return codes.fill_null(len(array.dictionary)).to_numpy(zero_copy_only=False)
 
 
-def _direct(bounds: list[int], lengths: NDArray[np.int64]) -> list[Run]:
+def _direct(bounds: list[int], lengths: NDArray[np.int64], first: int) -> list[Run]:
     """Runs of steps that have up to EVENTS_AT_ONCE events, at least one step each."""
     before = np.concatenate([[0], np.cumsum(lengths)])[bounds]
-    runs, first = list[Run](), 0
+    runs = list[Run]()
     while first < len(bounds) - 1:
         last = max(first + 1, int(np.searchsorted(before, before[first] + EVENTS_AT_ONCE, "right")) - 1)
         runs.append(Run(first, last, bounds[first], bounds[last]))
@@ -78,21 +93,27 @@ def _direct(bounds: list[int], lengths: NDArray[np.int64]) -> list[Run]:
     return runs
 
 
-def _at_once(lengths: NDArray[np.int64], users: NDArray[np.int64], event_bytes: int, runs: list[Run]) -> list[Run]:
-    """The same steps in one run, if that is less work, or in two, if it would not fit."""
+def _at_once(
+    shown: Shown, users: NDArray[np.int64], order: NDArray[np.int64], event_bytes: float, runs: list[Run]
+) -> list[Run]:
+    """The same steps in one run, if that is less work, or in two, if it would not fit.
+
+    Args: order: the examples by user and start.
+    """
     if len(runs) < 2:
         return runs
     start, stop = runs[0].start, runs[-1].stop
-    mine, whose = lengths[start:stop], users[start:stop]
-    bounds = np.array([run.start for run in runs] + [stop]) - start
-    once, apart = _decoded(mine, whose, np.array([0, stop - start])), _decoded(mine, whose, bounds)
-    if once + _COPYING * int(mine.sum()) >= apart:
+    order = order[(order >= start) & (order < stop)]
+    stretch = np.repeat(np.arange(len(runs)), [run.stop - run.start for run in runs])
+    apart = _decoded(shown, users, order, start, stretch)
+    once = _decoded(shown, users, order, start, np.zeros_like(stretch))
+    if once + _COPYING * int(shown.lengths[start:stop].sum()) >= apart:
         return runs
-    if once * event_bytes <= WINDOW_BYTES:
+    if (once + int(shown.recents[start:stop].sum())) * event_bytes <= WINDOW_BYTES:
         return [Run(runs[0].first, runs[-1].last, start, stop, once=True)]
     middle = len(runs) // 2
     halves = runs[:middle], runs[middle:]
-    return [run for half in halves for run in _at_once(lengths, users, event_bytes, half)]
+    return [run for half in halves for run in _at_once(shown, users, order, event_bytes, half)]
 
 
 def count_users(users: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -102,10 +123,16 @@ def count_users(users: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[
     return counts
 
 
-def _decoded(lengths: NDArray[np.int64], users: NDArray[np.int64], bounds: NDArray[np.int64]) -> int:
-    """About how many events are decoded if each stretch decodes each of its users once: the longest history of each."""
-    users_room = int(users.max(initial=-1)) + 1
-    return int(_sum_longest(lengths, users, bounds, np.full(users_room, -1), np.zeros(users_room, np.int64)))
+def _decoded(
+    shown: Shown, users: NDArray[np.int64], order: NDArray[np.int64], start: int, stretch: NDArray[np.int64]
+) -> int:
+    """How many stored events are decoded, about, if each stretch shares what its own examples have in common.
+
+    Args: stretch: of each example from `start` on, in which it lies. order: of the same examples.
+    """
+    hull, opened_by = np.zeros((2, int(stretch[-1]) + 1), np.int64)
+    opened_by[:] = -1
+    return int(_sum_decoded(order, shown.start, shown.stop, users, start, stretch, hull, opened_by))
 
 
 @kernel
@@ -119,15 +146,19 @@ def _count_users(users: Any, bounds: Any, last: Any, counts: Any) -> None:
 
 
 @kernel
-def _sum_longest(lengths: Any, users: Any, bounds: Any, last: Any, longest: Any) -> int:
-    """`_decoded`. Args: last, longest: of each user, in which stretch it was seen last, and what was longest there."""
+def _sum_decoded(
+    order: Any, start: Any, stop: Any, users: Any, first: int, stretch: Any, hull: Any, opened_by: Any
+) -> int:
+    """`_decoded`, as planning shares. Args: hull, opened_by: of each stretch, where what was decoded last ends, of whom."""
     total = 0
-    for k in range(len(bounds) - 1):
-        for i in range(bounds[k], bounds[k + 1]):
-            user = users[i]
-            if last[user] != k:
-                last[user], longest[user] = k, 0
-            if lengths[i] > longest[user]:
-                total += lengths[i] - longest[user]
-                longest[user] = lengths[i]
+    for i in order:
+        if stop[i] <= start[i]:
+            continue
+        k = stretch[i - first]
+        if opened_by[k] == users[i] and pays(hull[k], start[i], stop[i]):
+            total += max(stop[i] - hull[k], 0)
+            hull[k] = max(hull[k], stop[i])
+        else:
+            total += stop[i] - start[i]
+            opened_by[k], hull[k] = users[i], stop[i]
     return total

@@ -27,7 +27,8 @@ def tokens_of(events: NDArray[np.int64], projection: Projection, batch_tokens: i
     One without events counts as one, for it costs something too; and one that no batch holds is a batch of its own.
     """
     kinds = [stream.count for _, stream in projection.kinds]
-    most = [batch_tokens, *(limit for limit in (projection.max_len, projection.scan) if limit is not None)]
+    limits = [limit for limit in (projection.max_len, projection.scan) if limit is not None]
+    most = [min(batch_tokens, int(events.max(initial=1))), *limits]
     return np.clip(events, 1, max(1, min([*most, sum(kinds)] if kinds else most)))
 
 

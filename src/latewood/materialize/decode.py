@@ -23,6 +23,8 @@ from latewood.stripes.gather import gather_lists, gather_rows
 from latewood.stripes.lists import ListsOutput, decode_lists
 from latewood.stripes.shard import Tables
 
+_PLACE_BYTES = 12  # of a list: where its items begin, and how many they are
+
 
 class WantedColumn(NamedTuple):
     """One column of a projection."""
@@ -34,6 +36,13 @@ class WantedColumn(NamedTuple):
     nullable: bool
     is_list: bool = False
     list_size: int | None = None  # of lists of one size
+
+    @property
+    def decoded_bytes(self) -> int:
+        """What an event takes in memory; of lists of any length without their items."""
+        if not self.is_list:
+            return self.dtype.itemsize + self.nullable
+        return _PLACE_BYTES + self.dtype.itemsize * (self.list_size or 0) + self.nullable
 
 
 class DecodedColumns(NamedTuple):

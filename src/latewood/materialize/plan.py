@@ -117,7 +117,7 @@ def _share(
             continue
         slot = _slot_of(slots, shard, user, heads, i)
         group = slots[slot]
-        if group >= 0 and _pays(hull[group], start[i], stop[i]):
+        if group >= 0 and pays(hull[group], start[i], stop[i]):
             newer[last[group]] = i
             last[group] = i
             hull[group] = max(hull[group], stop[i])
@@ -155,7 +155,7 @@ def _slot_of(slots: Any, shard: Any, user: Any, heads: int, i: int) -> int:
 
 
 @kernel
-def _pays(hull_stop: int, start: int, stop: int) -> bool:
+def pays(hull_stop: int, start: int, stop: int) -> bool:
     """Whether a stretch that begins no earlier shares enough stripes with one that ends at `hull_stop`."""
     last = (stop - 1) // STRIPE_EVENTS
     stripes = last - start // STRIPE_EVENTS + 1

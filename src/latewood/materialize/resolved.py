@@ -1,15 +1,26 @@
 """Examples whose pointers were looked up: what stands between the two halves of materializing."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Status
+from latewood.materialize.choose import choose
 from latewood.materialize.logged import Logged
 from latewood.materialize.suppress import Hits
 from latewood.materialize.view import View
+
+
+class Shown(NamedTuple):
+    """What n examples show of what is there. Shapes: (n,) each."""
+
+    lengths: NDArray[np.int64]  # events that each example will have
+    start: NDArray[np.int64]  # those of them that are stored are rows of its user, from here
+    stop: NDArray[np.int64]  # to here
+    recents: NDArray[np.int64]  # its recent events, shown or not
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,14 +40,19 @@ class Resolved:
 
     @property
     def event_bytes(self) -> int:
-        """About what an event takes once it is decoded; of lists, where their items are."""
-        return 8 * len(self.view.shown)
+        """What an event takes once it is decoded; of lists of any length without their items."""
+        return sum(want.decoded_bytes for want in self.view.wanted(self.reader))
 
-    def lengths(self, max_len: int | None) -> NDArray[np.int64]:
-        """Events that each example will have. Shapes: (n,)."""
-        stored = self.resolution.count if self.hits is None else self.resolution.count - self.hits.counts
-        lengths = np.where(self.resolution.status == Status.OK, stored + np.diff(self.logged.recents.offsets), 0)
-        return lengths if max_len is None else np.minimum(lengths, max_len)
+    @property
+    def has_lists_of_any_length(self) -> bool:
+        """Whether it shows lists of any length."""
+        return any(want.is_list and want.list_size is None for want in self.view.wanted(self.reader))
+
+    def shown(self, max_len: int | None) -> Shown:
+        """What the examples show, of which those that could not be had show nothing."""
+        candidates = choose(self.resolution, self.hits, self.logged.recents, max_len)
+        rows = candidates.rows
+        return Shown(np.diff(candidates.offsets), rows.start, rows.stop, np.diff(self.logged.recents.offsets))
 
     def scrubbed(self, scrub_ts: NDArray[np.int64], scrubs: int) -> "Resolved":
         """By what is known of scrubs now."""

@@ -49,9 +49,9 @@ def together(batch: lw.Batch, max_len: int | None = None) -> list[tuple[int, lis
     return [(id_, batch.values["number"][start:stop].tolist()) for id_, start, stop in spans]
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7, 1_000])
+@pytest.mark.parametrize("chunk", [None, 1, 7, 2**70])
 @pytest.mark.parametrize("kind", [plain_requests, anchor_requests])
-@pytest.mark.parametrize("at_once", [11, 1 << 14])
+@pytest.mark.parametrize("at_once", [11, 2**70])
 def test_each_request_sees_what_it_sees_alone(made: Made, kind, chunk: int | None, at_once: int) -> None:  # type: ignore[no-untyped-def]
     requests = kind(made)
     examples = lw.groups(made.store, requests, "user", chunk=chunk, complete=True, at_once=at_once)
@@ -169,7 +169,7 @@ def test_what_makes_no_sense_is_refused(made: Made) -> None:
     for options in ({"chunk": 0}, {"chunk": 2.5}, {"at_once": 0}):
         with pytest.raises(lw.SchemaError, match="at least 1"):
             lw.groups(made.store, requests, **options)  # type: ignore[arg-type]
-    for name in ("seen", "behind", "part", "requests"):
+    for name in ("seen", "behind", "part", "requests", "example", "start", "stop"):
         with pytest.raises(lw.SchemaError, match=f"column '{name}'"):
             lw.groups(made.store, requests.append_column(name, requests["id"]))
     with pytest.raises(lw.SchemaError, match="no column 'requests'"):
@@ -178,6 +178,10 @@ def test_what_makes_no_sense_is_refused(made: Made) -> None:
     batch = lw.Materializer(made.store, streams)(lw.groups(made.store, requests, complete=True))
     with pytest.raises(lw.SchemaError, match="has streams"):
         lw.requests_in(batch)
+    batch = lw.Materializer(made.store, PROJECTION)(lw.groups(made.store, requests, complete=True))
+    for max_len in (-1, 2.5):
+        with pytest.raises(lw.SchemaError, match="at least 0"):
+            lw.requests_in(batch, max_len)  # type: ignore[arg-type]
 
 
 def test_a_scrubbed_user_is_refused_or_masked_like_any(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """What is decoded together: runs cover every step once, histories are decoded once where that is less work, and no batch
 is another one for it."""
 
+import tracemalloc
 from collections.abc import Iterator
+from time import sleep
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,54 +13,79 @@ import pytest
 from hypothesis import given
 
 import latewood as lw
+import latewood.loading.loader
+import latewood.materialize.materializer
 from latewood.loading import together
+from latewood.loading.stats import LoaderStats
 from latewood.loading.together import number_users, runs_of
+from latewood.materialize import Resolved, Shown, Window
+from latewood.materialize.buffers import BufferPool
 from latewood.testing import ManualClock
 
 START, USERS, PER_USER = 10**15, 12, 8
 
 
+def shown(lengths: Any, start: Any = 0, recents: Any = 0) -> Shown:
+    """Histories of stored rows from `start` on, and recents that are not shown."""
+    lengths = np.asarray(lengths)
+    start, recents = np.zeros_like(lengths) + start, np.zeros_like(lengths) + recents
+    return Shown(lengths, start, start + lengths, recents)
+
+
 @given(
-    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 30), st.integers(0, 3)), min_size=1, max_size=30),
+    st.lists(
+        st.tuples(
+            st.integers(1, 4), st.integers(0, 30), st.integers(0, 3), st.sampled_from([0, 5, 600]), st.integers(0, 3)
+        ),
+        min_size=1,
+        max_size=30,
+    ),
     st.integers(1, 80),
     st.integers(1, 80),
     st.booleans(),
+    st.booleans(),
 )
 def test_runs_cover_every_step_once_and_keep_to_their_limits(
-    steps: list[tuple[int, int, int]], events: int, window: int, may_be_once: bool
+    steps: list[tuple[int, int, int, int, int]], events: int, window: int, later: bool, may_be_once: bool
 ) -> None:
+    first = int(later and len(steps) > 1)
     sizes = [size for size, *_ in steps]
-    lengths = np.array([length for size, length, _ in steps for _ in range(size)])
-    users = np.array([user for size, _, user in steps for _ in range(size)])
+    lengths, users, start, recents = np.array([of for size, *of in steps for _ in range(size)]).T
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(together, "EVENTS_AT_ONCE", events)
         patch.setattr(together, "WINDOW_BYTES", window)
-        runs = runs_of(sizes, lengths, users, 1, may_be_once=may_be_once)
-    assert [step for run in runs for step in range(run.first, run.last)] == list(range(len(steps)))
+        runs = runs_of(sizes, shown(lengths, start, recents), users, 1, first=first, may_be_once=may_be_once)
+    assert [step for run in runs for step in range(run.first, run.last)] == list(range(first, len(steps)))
     for run in runs:
         assert run.start == sum(sizes[: run.first])
         assert run.stop == sum(sizes[: run.last])
-        mine, whose = lengths[run.start : run.stop], users[run.start : run.stop]
+        mine = range(run.start, run.stop)
         if run.once:
             assert may_be_once
-            assert sum(max(mine[whose == user]) for user in set(whose)) <= window
+            rows = {(users[i], start[i] + row) for i in mine for row in range(lengths[i])}
+            assert len(rows) + sum(recents[mine]) <= window
         else:
-            assert run.last == run.first + 1 or mine.sum() <= events
+            assert run.last == run.first + 1 or sum(lengths[mine]) <= events
 
 
 def test_histories_are_decoded_once_where_they_are_scattered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "EVENTS_AT_ONCE", 100)
     lengths, users = np.full(40, 50), np.arange(40)
 
-    def ways(users: Any) -> list[bool]:
-        return [run.once for run in runs_of([2] * 20, lengths, users, 1)]
+    def ways(users: Any, start: Any = 0, recents: int = 0) -> list[bool]:
+        return [run.once for run in runs_of([2] * 20, shown(lengths, start, recents), users, 1)]
 
     assert ways(users % 4) == [True]  # four users, all over the window
     assert ways(users // 2) == [False] * 20  # as they lie in the log
     assert ways(users) == [False] * 20  # one example each
+    assert ways(users % 4, 1000 * users) == [False] * 20  # of one user, but of nothing that another one shows
+    assert ways(users % 4, 1000 * (users % 8)) == [True]  # each part of a history is shown five times
     monkeypatch.setattr(together, "WINDOW_BYTES", 150)
     assert ways(users % 4) == [False] * 20  # the four do not fit
-    assert ways(users // 20 * 2 + users % 2) == [True, True]  # but of each half the two that it has
+    by_halves = users // 20 * 2 + users % 2
+    assert ways(by_halves) == [True, True]  # but of each half the two that it has
+    assert ways(by_halves, recents=3) == [True] * 4  # with the recent events of all examples, half as many
+    assert ways(by_halves, recents=30) == [False] * 20
 
 
 @pytest.mark.parametrize("ids", [pa.array([5, 5, None, 7]), pa.chunked_array([["b"], ["b", None, "a"]])])
@@ -114,10 +141,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "EVENTS_AT_ONCE", 200)
 
 
-def make_loader(store: Any, examples: pa.Table, **options: Any) -> lw.Loader:
-    return lw.Loader(
-        store, examples, lw.Projection(max_len=40), **{"batch_size": 8, "prefetch": 0, "seed": 1} | options
-    )
+def make_loader(store: Any, examples: pa.Table, traits: Any = None, **options: Any) -> lw.Loader:
+    projection = lw.Projection(max_len=40, traits=traits)
+    return lw.Loader(store, examples, projection, **{"batch_size": 8, "prefetch": 0, "seed": 1} | options)
 
 
 def of(batch: lw.Batch) -> list[dict[str, Any]]:
@@ -135,13 +161,121 @@ def test_batches_are_the_same_and_each_history_is_decoded_once(data: tuple[lw.St
     for batch in batches:
         assert all(mask.any() for mask in batch.masks.values())
     list(by_user)
-    runs = make_loader(*data, window=8)  # so that nothing is at hand but a step's own
-    list(runs)
-    assert loader.stats().reuse > 1.3 * runs.stats().reuse > 0
+    plain, runs = (
+        make_loader(*data, traits=["item", "action", "pair"], window=window)
+        for window in (len(data[1]), 8)  # the latter: so that nothing is at hand but a step's own
+    )
+    list(plain), list(runs)
+    assert plain.stats().reuse > 1.3 * runs.stats().reuse > 0
+    assert plain.stats().reuse > loader.stats().reuse > runs.stats().reuse  # lists: its first step was made by itself
     assert loader.stats().decoded_events == loader.materializer.stats.decoded_events
     assert loader.stats().made_events == loader.stats().events == by_user.stats().events
     assert loader.materializer.stats.examples == len(data[1])
     assert 1 < loader.stats().users_per_batch <= 8
+
+
+WIDE = pa.schema([("item", pa.int64()), ("flag", pa.bool_()), ("pair", pa.list_(pa.int64(), 2))])
+LISTS = pa.schema([("tags", pa.list_(pa.int64()))])
+
+
+@pytest.mark.parametrize(
+    ("traits", "recent", "limit", "fits"),
+    [
+        (WIDE, False, 1 << 18, False),  # each user's longest history would fit, but each request sees another part
+        (WIDE, False, 1 << 20, True),
+        (WIDE, True, 1 << 20, False),  # recent events are copied for every request
+        (LISTS, False, 1 << 20, False),  # what lists take is not known before
+        (LISTS, False, 1 << 22, True),
+    ],
+)
+def test_no_window_takes_more_than_is_allowed(
+    tmp_path: Any,
+    small: None,
+    monkeypatch: pytest.MonkeyPatch,
+    traits: pa.Schema,
+    recent: bool,
+    limit: int,
+    fits: bool,
+) -> None:
+    users, each = 6, 3_000
+    rng, clock, sizes = np.random.default_rng(5), ManualClock(START), list[int]()
+    monkeypatch.setattr(together, "WINDOW_BYTES", limit)
+    with lw.Store.create(tmp_path / "s", lw.Schema(user_id=pa.int64(), traits=traits), shards=1, clock=clock) as store:
+        number = np.arange(users * each)
+        columns = {
+            "item": pa.array([i if i % 7 else None for i in number.tolist()]),
+            "flag": pa.array(number % 3 == 0),
+            "pair": pa.array([[i, i] for i in number.tolist()], pa.list_(pa.int64(), 2)),
+            "tags": pa.array([[i] * 20 for i in number.tolist()]),
+        }
+        times = START - each + number // users
+        events = pa.table({"user_id": number % users, "event_ts": times, "ingest_ts": times})
+        for name in traits.names:
+            events = events.append_column(name, columns[name])
+        store.append(events)
+        clock.advance(10**6)
+        if not recent:
+            store.compact()
+        requests = {"user_id": np.arange(240) % users, "request_ts": START - rng.integers(0, each, 240)}
+        examples = lw.backfill(store, pa.table(requests), complete=True)
+        plain = lw.Materializer(store, lw.Projection(max_len=300))
+        loader = lw.Loader(store, examples, plain.projection, batch_size=8, prefetch=0, seed=2)
+        make = loader.materializer.window
+
+        def watched(part: Resolved) -> Window:
+            window = make(part)
+            arrays = [array for column in window.columns.values() for array in column if array is not None]
+            sizes.append(sum(array.nbytes for array in arrays))
+            return window
+
+        monkeypatch.setattr(loader.materializer, "window", watched)
+        order = [row for batch in loader for row in batch.to_arrow()["history"].to_pylist()]
+        assert sorted(map(repr, order)) == sorted(map(repr, plain(examples).to_arrow()["history"].to_pylist()))
+    assert bool(sizes) == fits
+    assert max(sizes, default=0) <= limit
+
+
+@pytest.mark.parametrize(("prefetch", "most"), [(4, 3), (0, 2)])
+def test_a_loader_of_large_batches_takes_less_than_three_of_them(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, prefetch: int, most: int
+) -> None:
+    """In proportion: a batch takes 512 MiB, as much as a window may."""
+    users, each, batch_size, steps = 14, 20_000, 16, 21
+    batch_bytes = batch_size * each * 21
+    monkeypatch.setattr(together, "EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr(together, "WINDOW_BYTES", batch_bytes)
+    monkeypatch.setattr(latewood.loading.loader, "AHEAD_BYTES", batch_bytes // 16)
+    traits = pa.schema([pa.field(f"t{i}", type_, nullable=False) for i, type_ in enumerate([pa.int64(), pa.int32()])])
+    traits = traits.append(pa.field("flag", pa.bool_(), nullable=False))
+    schema, clock = lw.Schema(user_id=pa.int64(), traits=traits), ManualClock(START)
+    with lw.Store.create(tmp_path / "s", schema, shards=1, clock=clock) as store:
+        number = np.arange(users * each)
+        columns = {"t0": number, "t1": number.astype(np.int32), "flag": number % 3 == 0}
+        events = {"user_id": number % users, "event_ts": START - users * each + number}
+        store.append(pa.table({**events, **columns}))
+        clock.advance(10**6)
+        store.compact()
+        asking = np.arange(steps * batch_size) % users
+        requests = {"user_id": asking, "request_ts": np.full(len(asking), clock.now())}
+        examples = store.capture(pa.table(requests)).columns
+
+        def load(part: pa.Table) -> LoaderStats:
+            loader = lw.Loader(store, part, lw.Projection(), batch_size=batch_size, prefetch=prefetch)
+            for batch in loader:
+                sleep(0.05 * (prefetch > 0))  # a step, in which what may be made ahead is made
+                del batch
+            return loader.stats()
+
+        load(examples.slice(0, batch_size))  # whatever is loaded and compiled once
+        monkeypatch.setattr(latewood.materialize.materializer, "_POOL", BufferPool())
+        tracemalloc.start()
+        try:
+            stats = load(examples)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert stats.reuse == steps * batch_size / users  # a window it was
+    assert batch_bytes < peak_bytes < most * batch_bytes * 9 / 8  # the pool's blocks are an eighth larger than is asked
 
 
 def test_ids_and_streams_and_shared_batches_do_not_depend_on_it(

@@ -121,6 +121,7 @@ def test_drop_leaves_out_only_what_does_not_fill_a_step() -> None:
 def test_what_an_example_counts() -> None:
     events = np.array([0, 1, 5, 100])
     assert tokens_of(events, lw.Projection(), 50).tolist() == [1, 1, 5, 50]
+    assert tokens_of(events, lw.Projection(), 2**70).tolist() == [1, 1, 5, 100]
     assert tokens_of(events, lw.Projection(max_len=4), 50).tolist() == [1, 1, 4, 4]
     assert tokens_of(events, lw.Projection(max_len=0), 50).tolist() == [1, 1, 1, 1]
     streams = {"a": lw.last(2), "b": lw.last(1)}
