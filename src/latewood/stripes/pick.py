@@ -125,7 +125,7 @@ def pick_columns(tables: Tables, picks: Picks, outputs: Sequence[Output], verify
         return Decoded([False] * len(outputs), 0, 0)
     groups, work = picks.groups, np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 16, np.uint64)
     described = np.array([_describe(tables, output, len(picks.rows)) for output in outputs], np.uint64)
-    if _pick_all(tables.rows, groups, picks.rows, described, verify, RUN_SUMS, work):
+    if _pick_all(tables.rows, groups, picks.rows, described, verify, RUN_SUMS[0], work):
         group, column = groups[int(work[_GROUP])], outputs[int(work[_OUTPUT])].column
         raise tables.damage(int(group[_SHARD]), int(group[_USER]), column, int(group[_STRIPE]))
     return Decoded((described[:, _MET] != 0).tolist(), int(work[_STRIPES]), int(work[_BYTES]))

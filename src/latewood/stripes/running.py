@@ -79,7 +79,9 @@ def run_sums(packed: Any, width: Any, out: Any) -> None:
     _sum_all(packed, width, out)
 
 
-RUN_SUMS = np.uint64(address(run_sums))  # its address, for kernels
+# Its address, for kernels: in an array, since a number of a module counts as part of its kernels' source, and this one
+# is another in every process.
+RUN_SUMS = np.array([address(run_sums)], np.uint64)
 
 
 @intrinsic
