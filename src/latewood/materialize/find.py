@@ -87,18 +87,20 @@ def find_events(
     room = np.minimum(np.minimum(lengths, min(int(counts.sum(dtype=np.float64)), int(NO_LIMIT))), limit)
     bounds = offsets_of(room)
     out = pool.empty(2 * int(bounds[-1]), np.int64).reshape(2, -1)
-    found, desk = np.zeros(n, np.int64), search.desk()
+    found, desk, state = np.zeros(n, np.int64), search.desk(), np.zeros(_LEFT + len(counts), np.uint64)
     runs = candidates.runs
     status = _find(
         tables.rows,
         (candidates.rows.shard, candidates.rows.user, lengths),
         (candidates.stored_count, runs.offsets, runs.start, runs.before),
         (candidates.recent_stop, candidates.recent_count, *merged, recent_bits),
-        (search.words, counts, limit, verify),
+        (counts, limit, verify),
         bounds,
-        out,
         found,
+        search.words,
         desk,
+        state,
+        *out,
     )
     if status:
         example, column = int(found[0]), int(desk[NOTE_COLUMN])
@@ -116,14 +118,27 @@ def find_events(
 
 @kernel
 def _find(
-    tables: Any, examples: Any, stored: Any, recent: Any, wanted: Any, bounds: Any, out: Any, found: Any, desk: Any
+    tables: Any,
+    examples: Any,
+    stored: Any,
+    recent: Any,
+    wanted: Any,
+    bounds: Any,
+    found: Any,
+    words: Any,
+    desk: Any,
+    state: Any,
+    source: Any,
+    bits: Any,
 ) -> int:
-    """Go through every example. Returns: 0, or what is wrong, and in `found[0]` with which."""
+    """Go through every example. Returns: 0, or what is wrong, and in `found[0]` with which.
+
+    Args: words, desk, state, source, bits: named by their addresses from here on, so the caller keeps them.
+    """
     shard, user, lengths = examples
-    words, counts, limit, verify = wanted
-    state = np.zeros(_LEFT + len(counts), np.uint64)
-    search, flags = address_of(words), seeks_true_places(address_of(words))
-    asks = (search, address_of(desk), address_of(state), uint64(len(counts)), verify, flags)
+    counts, limit, verify = wanted
+    search = address_of(words)
+    asks = (search, address_of(desk), address_of(state), uint64(len(counts)), verify, seeks_true_places(search))
     for i in range(len(lengths)):
         state[_FOUND], state[_OPEN], state[_STRIPE] = 0, 0, _NO_STRIPE
         for stream in range(len(counts)):
@@ -133,8 +148,8 @@ def _find(
         if most and state[_OPEN]:
             ends = (
                 uint64(most),
-                address_of(out[0]) + uint64(8 * bounds[i + 1]),
-                address_of(out[1]) + uint64(8 * bounds[i + 1]),
+                address_of(source) + uint64(8 * bounds[i + 1]),
+                address_of(bits) + uint64(8 * bounds[i + 1]),
             )
             status = _go_back(table_at(tables, shard[i]), uint64(user[i]), i, lengths[i], stored, recent, asks, ends)
             if status:
