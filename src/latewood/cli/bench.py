@@ -20,8 +20,8 @@ def bench(
     suites: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Of loader, scan, training, lists, checks, streams, paper, build, append, capture, compact, memory, startup, "
-            "scale; or all."
+            help="Of loader, scan, training, lists, checks, streams, paper, build, append, capture, compact, memory, "
+            "startup, scale; or all."
         ),
     ] = None,
     users: Annotated[int | None, typer.Option(help="How many to draw; 10,000 have about 19 M events.")] = None,
