@@ -229,7 +229,9 @@ def _take_rows(table: Any, user: Any, start: Any, stop: Any, asks: Any, ends: An
         at, count = uint64(0), uint64(0)
         if flags:
             at, count = true_places(table, user, stripe, search, verify, desk)
-        if at == uint64(0) or not _take_places(at, count, first, begin, stop, asks, ends):
+        if at:
+            _take_places(at, count, first, begin, stop, asks, ends)
+        else:
             if load_u64(state + uint64(8 * _STRIPE)) != stripe:  # runs may share one
                 status = search_stripe(table, user, stripe, search, verify, desk)
                 if status:
@@ -241,20 +243,17 @@ def _take_rows(table: Any, user: Any, start: Any, stop: Any, asks: Any, ends: An
 
 
 @kernel
-def _take_places(at: Any, count: Any, first: Any, start: Any, stop: Any, asks: Any, ends: Any) -> Any:
-    """For one stream, the rows [start, stop) at given places of a stripe. Returns: whether the places ascend."""
+def _take_places(at: Any, count: Any, first: Any, start: Any, stop: Any, asks: Any, ends: Any) -> None:
+    """For one stream, the rows [start, stop) at given places of a stripe, which ascend."""
     _, _, state, _, _, _ = asks
     most, sources, streams_of = ends
-    found, before = load_u64(state), uint64(STRIPE_EVENTS)
+    found = load_u64(state)
     left = state + uint64(8 * _LEFT)
     most = min(most, found + load_u64(left))
     now, i = found, count
     while i > uint64(0) and now < most:
         i -= uint64(1)
-        place = load_u8(at + i)
-        if place >= before:
-            return False
-        before, row = place, first + place
+        row = first + load_u8(at + i)
         if row < start:
             break
         if row < stop:
@@ -265,7 +264,6 @@ def _take_places(at: Any, count: Any, first: Any, start: Any, stop: Any, asks: A
     store_u64(left, load_u64(left) - (now - found))
     if load_u64(left) == uint64(0):
         store_u64(state + uint64(8 * _OPEN), uint64(0))
-    return True
 
 
 @kernel
