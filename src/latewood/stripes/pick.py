@@ -209,8 +209,9 @@ def _pick(
             table = table_at(tables, shard)
             payload, entries = table_field(table, PAYLOAD), first_entry(table, user, column)
             verified = table_field(table, VERIFIED) + block_index(table, user, column, uint64(0))
-        if g + _AHEAD < stop and table_field(group + uint64(_AHEAD * _GROUP_BYTES), _USER) == user:
-            _ask_for_group(payload, entries, group + uint64(_AHEAD * _GROUP_BYTES), first_row)
+        ahead = group + uint64(_AHEAD * _GROUP_BYTES)
+        if g + _AHEAD < stop and table_field(ahead, _USER) == user and table_field(ahead, _SHARD) == shard:
+            _ask_for_group(payload, entries, ahead, first_row)
         stripe, first = table_field(group, _STRIPE), table_field(group, _FIRST)
         picked = table_field(group, _LAST) - first
         if (
