@@ -75,9 +75,11 @@ class _Compiler:
         plain = _codes_that_meet(where, name, words) if words is not None else values_that_meet(where, wanted.dtype)
         bits = 8 * wanted.dtype.itemsize
         apart, joined = _apart(plain, bits), _joined(plain, bits)
-        leaf[fields.KIND] = fields.COMPARES if apart else fields.NEVER
+        # codes are looked at even where none can meet it: one without a value might
+        leaf[fields.KIND] = fields.COMPARES if apart or words is not None else fields.NEVER
         leaf[fields.LIMIT] = 0 if words is None else len(words)
         leaf[fields.FLAGS] = sum(1 << value for value in (0, 1) if any(low <= value <= high for low, high in apart))
+        leaf[fields.FLAGS] |= 0 if words is None else fields.CODED
         for first, count, intervals in (
             (fields.APART, fields.APART_COUNT, apart),
             (fields.JOINED, fields.JOINED_COUNT, joined),

@@ -17,7 +17,8 @@ FEW_INTERVALS = 16  # more are searched through value by value
 COLUMN, ITEMSIZE, SLOT, KIND, FLAGS, LIMIT, APART, APART_COUNT, JOINED, JOINED_COUNT = range(10)
 LEAF_FIELDS = 10
 COMPARES, IS_NULL, NEVER, ALWAYS = range(4)  # kinds of leaves
-FALSE_COUNTS, TRUE_COUNTS = 1, 2  # flags of a leaf: whether a 0 meets it, and a 1
+# Flags of a leaf: whether a 0 meets it, and a 1; whether its values are codes, of which LIMIT have a value.
+FALSE_COUNTS, TRUE_COUNTS, CODED = 1, 2, 4
 
 NONE, ALL, UNKNOWN = range(3)  # how many rows meet a leaf, as far as it is known without them
 

@@ -38,6 +38,7 @@ from latewood.stripes.layout import DELTA, NULLS, PAYLOAD, POSITIONS, RAW, SCALE
 from latewood.stripes.leaf import (
     ALL,
     ALWAYS,
+    CODED,
     COLUMN,
     COMPARES,
     FALSE_COUNTS,
@@ -318,8 +319,8 @@ def _bound_packed(table: Any, user: Any, stripe: Any, entry: Any, search: Any, l
         behind = load_u64(word_at(first_entry(table, user, table_field(leaf, COLUMN)), stripe) + uint64(8))
         if not ascend(payload + entry_offset(behind) - exceptions, exceptions):
             return uint64(UNKNOWN)
-    limit = table_field(leaf, LIMIT)
-    if limit and verdict == uint64(NONE) and low + span >= limit:
+    is_coded = table_field(leaf, FLAGS) & uint64(CODED)
+    if is_coded and verdict == uint64(NONE) and low + span >= table_field(leaf, LIMIT):
         return uint64(UNKNOWN)  # perhaps a code without a value, and whether that meets the condition nobody knows
     return verdict
 
@@ -400,7 +401,7 @@ def _match_values(table: Any, user: Any, stripe: Any, entry: Any, search: Any, l
             decode_values(table, entry, events, itemsize, uint64(0), events, values)
         store_u64(decoded, uint64(1))
     limit = table_field(leaf, LIMIT)
-    if limit and _is_beyond(table, entry, events, limit, values, mask):
+    if table_field(leaf, FLAGS) & uint64(CODED) and _is_beyond(table, entry, events, limit, values, mask):
         return True
     _fill(mask, uint64(0))
     count = table_field(leaf, JOINED_COUNT)
@@ -418,7 +419,8 @@ def _match_values(table: Any, user: Any, stripe: Any, entry: Any, search: Any, l
 def _is_beyond(table: Any, entry: Any, events: Any, limit: Any, codes: Any, mask: Any) -> Any:
     """Whether a code that is not null has no value. The mask is used for it."""
     _fill(mask, uint64(0))
-    match_values(uint64(4), codes, uint64(0), limit - uint64(1), mask)
+    if limit:
+        match_values(uint64(4), codes, uint64(0), limit - uint64(1), mask)
     bitmap = table_field(table, PAYLOAD) + entry_offset(entry)
     for i in range(WORDS):
         beyond = ~load_u64(word_at(mask, i)) & row_bits(uint64(0), events, uint64(i))

@@ -172,6 +172,9 @@ def test_codes_are_tested_by_their_values() -> None:
     for condition, rows in zip(conditions, found, strict=True):
         assert rows.tolist() == [meets(condition, {"word": value}) for value in values], condition
     assert found_by(shard, conditions, {"word": words.slice(0, 39)})[0] == BEYOND
+    assert found_by(shard, conditions[:1], {"word": words.slice(0, 0)})[0] == BEYOND
+    nulls = shard_of(word=Column(np.zeros(EVENTS, np.int32), np.arange(EVENTS) >= 0))
+    assert not found_by(nulls, conditions[:1], {"word": words.slice(0, 0)})[0].any()
     # above all that is known, so that what bounds the codes says that none can be "w3"
     above = shard_of(word=Column(codes + 40, mask))
     for condition in conditions[:2]:
