@@ -1,8 +1,8 @@
 """Pick: the values of single rows out of many stripes, each column in one call, and no more decoded than that takes.
 
 Where a packed value lies is arithmetic, so that few values of a stripe are taken out one by one; of many, the stripe is
-decoded into scratch that stays in the nearest cache, and they are taken from there. So are times, always: they are sums
-of all steps before them.
+decoded into scratch that stays in the nearest cache, and they are taken from there. Times are sums of all steps before
+them; of few, nothing is made of the steps but these sums (running.py).
 """
 
 from collections.abc import Callable, Sequence
