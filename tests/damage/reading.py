@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from choosing import Room, choose
 from guarded import Region
 from numpy.typing import NDArray
 from plain_reader import PlainReader
@@ -47,6 +48,7 @@ class Memory:
         self.shard, self.values, self.mask, self.desk, self.payload, self.starts, self.items = (
             Region(size) for size in (4 << 20, 1 << 20, 1 << 18, 1 << 16, 4 << 20, 1 << 20, 16 << 20)
         )
+        self.room = Room()
 
     def pool(self, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Room for items, as far as there are guards for so many."""
@@ -80,12 +82,13 @@ def open_guarded(data: bytes, memory: Memory, rng: Rng) -> Shard:
 
 
 def read_all(shard: Shard, memory: Memory, rng: Rng) -> None:
-    """Decode, look up, measure, resolve, verify, carry."""
+    """Decode, search, pick, look up, measure, resolve, verify, carry."""
     tables, ranges = tables_of(shard), ranges_of(shard, rng)
     for column, of in fields_of(shard.columns):
         decode(tables, ranges, column, memory, rng)
         if of.role == "lengths":
             decode_items(tables, ranges, column, memory, rng)
+    choose(tables, shard, memory.room, rng)
     check_superseded(shard)
     ids_are_text = _is_fine(lambda: shard.user_ids)
     _is_fine(lambda: shard.locate(shard.keys))

@@ -144,26 +144,33 @@ def test_materialized_is_what_was_visible(data: st.DataObject) -> None:
 
 def check_streams(world: World, requests: Sequence[Request], projection: Projection, **options: Any) -> None:
     """Against all that was visible, filtered and cut event by event."""
-    materializer, columns = Materializer(world, projection), [trait.name for trait in world.schema]
+    materializer = Materializer(world, projection)
     batch = materializer(world.examples(requests, **options))
     found = batch.to_arrow()["history"].combine_chunks()
     events = 0
     for row, request in enumerate(requests):
-        visible = world.visible(request, -(2**62), request.cutoff)
-        history = [{"event_ts": e.event_ts, **dict(zip(columns, e.traits, strict=True))} for e in visible]
-        kept = chosen(history, projection, {"score": "float32"})
-        shown = {name: [history[place][name] for place, _ in kept] for name in projection.names(world.schema)}
-        assert plain(found, row) == shown | {"stream": [bits for _, bits in kept]}
-        events += len(kept)
+        wanted = expected(world, request, projection)
+        assert plain(found, row) == wanted
+        events += len(wanted["stream"])
     assert materializer.last_stats.events == events
+
+
+def expected(world: World, request: Request, projection: Projection) -> dict[str, list[Any]]:
+    """What a projection, with streams or without, gives of all that was visible."""
+    if not projection.streams:
+        return world.expected(request, projection)
+    columns, visible = [trait.name for trait in world.schema], world.visible(request, -(2**62), request.cutoff)
+    history = [{"event_ts": e.event_ts, **dict(zip(columns, e.traits, strict=True))} for e in visible]
+    kept = chosen(history, projection, {"score": "float32"})
+    shown = {name: [history[place][name] for place, _ in kept] for name in projection.names(world.schema)}
+    return shown | {"stream": [bits for _, bits in kept]}
 
 
 @given(st.data())
 def test_streams_are_of_what_was_visible(data: st.DataObject) -> None:
     world = data.draw(worlds())
     requests = data.draw(requests_of(world))
-    projection = data.draw(strategies.streams(world.schema))
-    check_streams(world, requests, Projection(**projection | {"ids": ()}), shuffled=data.draw(st.booleans()))
+    check_streams(world, requests, data.draw(stream_projections(world)), shuffled=data.draw(st.booleans()))
 
 
 def grown(seed: int, count: int, late: float, changed: float = 0.0, span: int | None = None) -> World:
@@ -308,6 +315,27 @@ def test_retention_of_long_histories(seed: int, max_len: int, whole: World, kept
     check_retained(whole, kept, dense_requests(whole, seed, 25), Projection(max_len, traits=["item", "event_ts"]))
 
 
+@given(st.data())
+def test_streams_are_served_where_retention_left_what_they_look_at(data: st.DataObject) -> None:
+    whole = data.draw(worlds())
+    users = sorted({event.user for event in whole.events})
+    kept_from = data.draw(st.fixed_dictionaries({user: st.integers(0, 9) for user in users}))
+    check_retained(whole, kept_from, data.draw(requests_of(whole)), data.draw(stream_projections(whole)))
+
+
+@given(st.integers(0, 10**6), STREAMS, st.sampled_from([0, 5, 50, 200]), st.sampled_from(DENSE), st.integers(0, 60))
+def test_streams_of_long_histories_after_retention(
+    seed: int, kinds: list[tuple[int, Any]], scan: int, whole: World, kept_from: int
+) -> None:
+    streams = {f"{i}": last(count, where) for i, (count, where) in enumerate(kinds)}
+    kept, requests = dict.fromkeys(range(3), kept_from), dense_requests(whole, seed, 25)
+    check_retained(whole, kept, requests, Projection(traits=["item", "event_ts"], streams=streams, scan=scan))
+
+
+def stream_projections(world: World) -> st.SearchStrategy[Projection]:
+    return strategies.streams(world.schema).map(lambda drawn: Projection(**drawn | {"ids": ()}))
+
+
 def check_retained(
     whole: World, kept_from: dict[Any, int], requests: Sequence[Request], projection: Projection
 ) -> None:
@@ -316,12 +344,14 @@ def check_retained(
     materializer = Materializer(world, projection, on_missing="mask")
     resolved = materializer.resolve(examples)
     batch = materializer.batch(resolved)
-    assert resolved.shown(projection.max_len).lengths.tolist() == batch.lengths.tolist()
+    if not projection.streams:
+        assert resolved.shown(projection.max_len).lengths.tolist() == batch.lengths.tolist()
     history = batch.to_arrow()["history"].combine_chunks()
-    served = [is_served(world, request, projection.max_len) for request in requests]
+    reach = projection.scan if projection.streams else projection.max_len
+    served = [is_served(world, request, reach) for request in requests]
     assert batch.weights.tolist() == [float(serve) for serve in served]
     for row, (request, serve) in enumerate(zip(requests, served, strict=True)):
-        wanted = world.expected(request, projection)
+        wanted = expected(world, request, projection)
         assert plain(history, row) == (wanted if serve else {name: [] for name in wanted})
     if not all(served):
         with pytest.raises(ExpiredError, match=f"row {served.index(False)}, user "):
@@ -344,7 +374,7 @@ def is_served(world: World, request: Request, max_len: int | None) -> bool:
 def test_examples_from_before_a_scrub_are_refused(data: st.DataObject) -> None:
     world = data.draw(worlds())
     requests = data.draw(requests_of(world))
-    projection = data.draw(PROJECTIONS)
+    projection = data.draw(PROJECTIONS | stream_projections(world))
     examples = world.examples(requests)
     users = sorted({event.user for event in world.events})
     scrubs = data.draw(st.lists(st.tuples(st.sampled_from(users), st.integers(0, 16)), max_size=3)) if users else []
@@ -356,7 +386,7 @@ def test_examples_from_before_a_scrub_are_refused(data: st.DataObject) -> None:
     history = batch.to_arrow()["history"].combine_chunks()
     assert batch.weights.tolist() == [float(not refuse) for refuse in refused]
     for row, (request, refuse) in enumerate(zip(requests, refused, strict=True)):
-        wanted = world.expected(request, projection)
+        wanted = expected(world, request, projection)
         assert plain(history, row) == ({name: [] for name in wanted} if refuse else wanted)
     if any(refused):
         with pytest.raises(ScrubbedError, match=f"row {refused.index(True)}, user "):

@@ -48,6 +48,29 @@ def test_a_kernel_s_stamp_is_ours(compiled) -> None:
     assert compiled._cache._cache_file._source_stamp == kernels.stamp(compiled.py_func)
 
 
+STAMPS = """
+import pkgutil
+from importlib import import_module
+import latewood
+from latewood import kernels
+for name in sorted(module.name for module in pkgutil.walk_packages(latewood.__path__, "latewood.")):
+    if name.split(".")[1] in {names}:
+        for kernel in vars(import_module(name)).values():
+            if hasattr(kernel, "py_func"):
+                print(name, kernel.__name__, kernels.stamp(kernel.py_func))
+"""
+
+
+def test_stamps_are_the_same_in_every_process(tmp_path: Path) -> None:
+    """Else what one process compiled no other finds, and each throws away what the others kept: seconds at every start."""
+    code = STAMPS.replace("{names}", repr({"stripes", "immutable", "mutable", "compaction", "capture", "materialize"}))
+    one, other = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "12"
+    )
+    assert len(one.stdout.splitlines()) > 100
+    assert one.stdout.splitlines() == other.stdout.splitlines()
+
+
 def test_no_kernel_takes_the_address_of_an_array_of_its_own() -> None:
     """numba frees an array after its last use, and an address is none: what is written there may be another's by then."""
     for path in sorted(Path(latewood.__path__[0]).rglob("*.py")):

@@ -278,6 +278,29 @@ def test_a_reader_that_is_behind_takes_the_trait_that_has_the_name_now(
     assert batch.to_arrow()["history"].to_pylist() == [{"action": [None]}]
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_streams_move_on_where_values_of_a_dropped_trait_were_collected(
+    store: lw.Store, clock: ManualClock, left: int
+) -> None:
+    """The conditions look at codes whose values are gone, all or some, before anything else does."""
+    for action in ("play", "like"):  # a chunk each
+        append(store, clock, action=action)
+    store.compact()
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.now() + 1]})).columns
+    reader = lw.Store.open(store.path, read_only=True)
+    for number in range(store.shards):
+        reader.reader().shard(number)
+    chunks = [keys.vocabulary_chunk(store.schema["action"].id, seq) for seq in range(left)]
+    kept = {key: store.storage.read(key) for key in chunks}
+    store.alter(drop=["action"], add=pa.schema([("action", pa.string())]))
+    store.compact(keep=1)
+    for key, data in kept.items():  # as if the collection were not done yet
+        store.storage.write(key, data)
+    streams = {"likes": lw.last(5, lw.col("action") == "like"), "none": lw.last(5, lw.col("action").is_null())}
+    batch = lw.Materializer(reader, lw.Projection(traits=["event_ts"], streams=streams))(examples)
+    assert batch.values["stream"].tolist() == [2, 2]
+
+
 def test_a_reader_moves_on_where_recent_values_of_a_dropped_trait_were_collected(
     store: lw.Store, clock: ManualClock
 ) -> None:

@@ -15,6 +15,7 @@ import latewood as lw
 from latewood.cli.output import Debug, Json, Output
 
 EVENTS = 2_000  # of so few users that histories have full stripes
+STREAMS = lw.Projection(max_len=300, streams={"flagged": lw.last(50, where=lw.col("flag") == True)})  # noqa: E712
 
 
 def warmup(json: Json = False, debug: Debug = False) -> None:
@@ -35,13 +36,14 @@ def _use_everything(user_type: pa.DataType) -> None:
         recent = events.rename_columns(["user_id", *events.column_names[1:]]).slice(0, 50)
         store.append(recent)
         requests = recent.select(["user_id"]).append_column("request_ts", pa.array(np.full(50, 11 * 10**14)))
-        for max_len in (None, 10):
-            store.capture(requests).history(lw.Projection(max_len=max_len))
+        for projection in (lw.Projection(), lw.Projection(max_len=10), STREAMS):
+            store.capture(requests).history(projection)
         store.compact()
         anchors = lw.anchors(store, where=lw.col("flag") == True)  # noqa: E712 - a condition, not a comparison
         examples = lw.backfill(store, anchors, allow_empty=True)
-        for _ in lw.Loader(store, examples, lw.Projection(max_len=300), batch_size=64):
-            pass
+        for projection in (lw.Projection(max_len=300), STREAMS):
+            for _ in lw.Loader(store, examples, projection, batch_size=64):
+                pass
 
 
 def _events(user_type: pa.DataType) -> pa.Table:

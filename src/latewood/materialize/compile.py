@@ -17,8 +17,9 @@ import pyarrow as pa
 from latewood.clock import to_us
 from latewood.conditions import And, Comparison, Condition, IsIn, IsNull, Not, Or
 from latewood.materialize.decode import WantedColumn
+from latewood.stripes import leaf as fields
 from latewood.stripes import search
-from latewood.stripes.search import LEAF_FIELDS, Search
+from latewood.stripes.search import Search
 
 Intervals = list[tuple[int, int]]  # closed, of whole numbers
 
@@ -61,25 +62,27 @@ class _Compiler:
 
     def _made(self, where: Condition) -> list[int]:
         [name] = where.names
-        wanted, leaf = self.wanted[name], [0] * LEAF_FIELDS
+        wanted, leaf = self.wanted[name], [0] * fields.LEAF_FIELDS
         if wanted.column is None:  # the generation is older than the trait
-            leaf[search.KIND] = search.ALWAYS if isinstance(where, IsNull) else search.NEVER
+            leaf[fields.KIND] = fields.ALWAYS if isinstance(where, IsNull) else fields.NEVER
             return leaf
-        leaf[search.COLUMN], leaf[search.ITEMSIZE] = wanted.column, wanted.dtype.itemsize
-        leaf[search.SLOT] = self.slots.setdefault(wanted.column, len(self.slots))
+        leaf[fields.COLUMN], leaf[fields.ITEMSIZE] = wanted.column, wanted.dtype.itemsize
+        leaf[fields.SLOT] = self.slots.setdefault(wanted.column, len(self.slots))
         if isinstance(where, IsNull):
-            leaf[search.KIND] = search.IS_NULL
+            leaf[fields.KIND] = fields.IS_NULL
             return leaf
         words = self.words.get(name)
         plain = _codes_that_meet(where, name, words) if words is not None else values_that_meet(where, wanted.dtype)
         bits = 8 * wanted.dtype.itemsize
         apart, joined = _apart(plain, bits), _joined(plain, bits)
-        leaf[search.KIND] = search.COMPARES if apart else search.NEVER
-        leaf[search.LIMIT] = 0 if words is None else len(words)
-        leaf[search.FLAGS] = sum(1 << value for value in (0, 1) if any(low <= value <= high for low, high in apart))
+        # codes are looked at even where none can meet it: one without a value might
+        leaf[fields.KIND] = fields.COMPARES if apart or words is not None else fields.NEVER
+        leaf[fields.LIMIT] = 0 if words is None else len(words)
+        leaf[fields.FLAGS] = sum(1 << value for value in (0, 1) if any(low <= value <= high for low, high in apart))
+        leaf[fields.FLAGS] |= 0 if words is None else fields.CODED
         for first, count, intervals in (
-            (search.APART, search.APART_COUNT, apart),
-            (search.JOINED, search.JOINED_COUNT, joined),
+            (fields.APART, fields.APART_COUNT, apart),
+            (fields.JOINED, fields.JOINED_COUNT, joined),
         ):
             leaf[first], leaf[count] = len(self.intervals), len(intervals)
             self.intervals += intervals
@@ -97,7 +100,7 @@ def compile_conditions(
         programs.append(len(compiler.operations))
     intervals = [(low, high - low) for low, high in compiler.intervals]
     return Search(
-        np.array(compiler.leaves, np.uint64).reshape(-1, LEAF_FIELDS),
+        np.array(compiler.leaves, np.uint64).reshape(-1, fields.LEAF_FIELDS),
         np.array(intervals, np.uint64).reshape(-1, 2),
         np.array(compiler.operations, np.uint64).reshape(-1, 2),
         np.array(programs, np.uint64),

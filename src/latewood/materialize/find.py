@@ -87,20 +87,20 @@ def find_events(
     room = np.minimum(np.minimum(lengths, min(int(counts.sum(dtype=np.float64)), int(NO_LIMIT))), limit)
     bounds = offsets_of(room)
     out = pool.empty(2 * int(bounds[-1]), np.int64).reshape(2, -1)
-    found, desk = np.zeros(n, np.int64), search.desk()
+    found, desk, state = np.zeros(n, np.int64), search.desk(), np.zeros(_LEFT + len(counts), np.uint64)
     runs = candidates.runs
     status = _find(
         tables.rows,
         (candidates.rows.shard, candidates.rows.user, lengths),
         (candidates.stored_count, runs.offsets, runs.start, runs.before),
         (candidates.recent_stop, candidates.recent_count, *merged, recent_bits),
-        search.words,
         (counts, limit, verify),
         bounds,
-        out,
         found,
+        search.words,
         desk,
-        np.zeros(_LEFT + len(counts), np.uint64),
+        state,
+        *out,
     )
     if status:
         example, column = int(found[0]), int(desk[NOTE_COLUMN])
@@ -122,21 +122,23 @@ def _find(
     examples: Any,
     stored: Any,
     recent: Any,
-    words: Any,
     wanted: Any,
     bounds: Any,
-    out: Any,
     found: Any,
+    words: Any,
     desk: Any,
     state: Any,
+    source: Any,
+    bits: Any,
 ) -> int:
-    """Go through every example. Returns: 0, or what is wrong, and in `found[0]` with which."""
+    """Go through every example. Returns: 0, or what is wrong, and in `found[0]` with which.
+
+    Args: words, desk, state, source, bits: named by their addresses from here on, so the caller keeps them.
+    """
     shard, user, lengths = examples
     counts, limit, verify = wanted
-    first_row = address_of(out)
-    second_row = first_row + uint64(8 * out.shape[1])
-    search, flags = address_of(words), seeks_true_places(address_of(words))
-    asks = (search, address_of(desk), address_of(state), uint64(len(counts)), verify, flags)
+    search = address_of(words)
+    asks = (search, address_of(desk), address_of(state), uint64(len(counts)), verify, seeks_true_places(search))
     for i in range(len(lengths)):
         state[_FOUND], state[_OPEN], state[_STRIPE] = 0, 0, _NO_STRIPE
         for stream in range(len(counts)):
@@ -146,8 +148,8 @@ def _find(
         if most and state[_OPEN]:
             ends = (
                 uint64(most),
-                first_row + uint64(8 * bounds[i + 1]),
-                second_row + uint64(8 * bounds[i + 1]),
+                address_of(source) + uint64(8 * bounds[i + 1]),
+                address_of(bits) + uint64(8 * bounds[i + 1]),
             )
             status = _go_back(table_at(tables, shard[i]), uint64(user[i]), i, lengths[i], stored, recent, asks, ends)
             if status:
@@ -227,7 +229,9 @@ def _take_rows(table: Any, user: Any, start: Any, stop: Any, asks: Any, ends: An
         at, count = uint64(0), uint64(0)
         if flags:
             at, count = true_places(table, user, stripe, search, verify, desk)
-        if at == uint64(0) or not _take_places(at, count, first, begin, stop, asks, ends):
+        if at:
+            _take_places(at, count, first, begin, stop, asks, ends)
+        else:
             if load_u64(state + uint64(8 * _STRIPE)) != stripe:  # runs may share one
                 status = search_stripe(table, user, stripe, search, verify, desk)
                 if status:
@@ -239,20 +243,17 @@ def _take_rows(table: Any, user: Any, start: Any, stop: Any, asks: Any, ends: An
 
 
 @kernel
-def _take_places(at: Any, count: Any, first: Any, start: Any, stop: Any, asks: Any, ends: Any) -> Any:
-    """For one stream, the rows [start, stop) at given places of a stripe. Returns: whether the places ascend."""
+def _take_places(at: Any, count: Any, first: Any, start: Any, stop: Any, asks: Any, ends: Any) -> None:
+    """For one stream, the rows [start, stop) at given places of a stripe, which ascend."""
     _, _, state, _, _, _ = asks
     most, sources, streams_of = ends
-    found, before = load_u64(state), uint64(STRIPE_EVENTS)
+    found = load_u64(state)
     left = state + uint64(8 * _LEFT)
     most = min(most, found + load_u64(left))
     now, i = found, count
     while i > uint64(0) and now < most:
         i -= uint64(1)
-        place = load_u8(at + i)
-        if place >= before:
-            return False
-        before, row = place, first + place
+        row = first + load_u8(at + i)
         if row < start:
             break
         if row < stop:
@@ -263,7 +264,6 @@ def _take_places(at: Any, count: Any, first: Any, start: Any, stop: Any, asks: A
     store_u64(left, load_u64(left) - (now - found))
     if load_u64(left) == uint64(0):
         store_u64(state + uint64(8 * _OPEN), uint64(0))
-    return True
 
 
 @kernel

@@ -28,7 +28,7 @@ from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
-from latewood.materialize.streams import LookedAt, Streams, pick_found
+from latewood.materialize.streams import LookedAt, Streams, UnknownCodeError, pick_found
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
 from latewood.materialize.window import Window, plan_window
@@ -268,9 +268,14 @@ class Materializer:
     def _finish(self, resolved: Resolved, decode: Callable[[Resolved], B]) -> B:
         """Decode; again, from a newer generation, as long as codes may not mean any more what they meant."""
         while True:
-            batch = decode(resolved)
-            if self._knows_all_values(resolved):
-                return batch
+            try:
+                batch = decode(resolved)
+            except UnknownCodeError:
+                if self._knows_all_values(resolved):
+                    raise
+            else:
+                if self._knows_all_values(resolved):
+                    return batch
             resolved = self._look_up_again(resolved)
 
     def _knows_all_values(self, resolved: Resolved) -> bool:

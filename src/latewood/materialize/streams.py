@@ -28,6 +28,10 @@ from latewood.stripes.search import Search
 from latewood.stripes.shard import Tables
 
 
+class UnknownCodeError(CorruptionError):
+    """A code without a value: damage, unless the values were collected since, with the trait or the generation."""
+
+
 class LookedAt(NamedTuple):
     """What conditions look at: a column as the generation stores it, its recent events, and what its values are."""
 
@@ -57,7 +61,7 @@ class Streams:
         """The events that the streams hold.
 
         Args: merged: what `merge_places` says. columns: what the conditions look at.
-        Raises: CorruptionError: a damaged block, or a code without a value.
+        Raises: CorruptionError: a damaged block. UnknownCodeError.
         """
         search, max_len = self._compile(columns), self._projection.max_len
         recent_count = int(candidates.recent_stop.max(initial=0))
@@ -65,8 +69,7 @@ class Streams:
         try:
             return find_events(tables, candidates, merged, search, self._counts, bits, max_len, verify, pool)
         except BeyondError as error:
-            [column] = [column for column in columns if column.wanted.column == error.column]
-            raise _beyond(column) from None
+            raise _beyond(next(of for of in columns if of.wanted.column == error.column)) from None
 
     def _compile(self, columns: Sequence[LookedAt]) -> Search:
         """Anew where columns or their values are others than before."""
@@ -109,9 +112,9 @@ def _to_arrow(column: LookedAt) -> Any:
         raise _beyond(column) from None
 
 
-def _beyond(column: LookedAt) -> CorruptionError:
+def _beyond(column: LookedAt) -> UnknownCodeError:
     count = 0 if column.words is None else len(column.words)
-    return CorruptionError(f"trait {column.wanted.name!r} has a code beyond its {count} values")
+    return UnknownCodeError(f"trait {column.wanted.name!r} has a code beyond its {count} values")
 
 
 class PickedColumns(NamedTuple):

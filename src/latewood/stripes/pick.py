@@ -1,8 +1,8 @@
 """Pick: the values of single rows out of many stripes, each column in one call, and no more decoded than that takes.
 
 Where a packed value lies is arithmetic, so that few values of a stripe are taken out one by one; of many, the stripe is
-decoded into scratch that stays in the nearest cache, and they are taken from there. So are times, always: they are sums
-of all steps before them.
+decoded into scratch that stays in the nearest cache, and they are taken from there. Times are sums of all steps before
+them; of few, nothing is made of the steps but these sums (running.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,8 @@ from latewood.stripes.entries import (
     word_bits,
 )
 from latewood.stripes.layout import BLOCK_STRIPES, DELTA, NULLS, PACKED, PAYLOAD, SCALED, STRIPE_EVENTS, VERIFIED
-from latewood.stripes.running import RUN_SUMS, SUMMED_BITS, are_until, call_run_sums, count_ones, sum_until
+from latewood.stripes.places import ascend, count_until
+from latewood.stripes.running import RUN_SUMS, SUMMED_BITS, call_run_sums, sum_until
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import decode_values, sum_steps, table_at, verify_block
@@ -125,7 +126,7 @@ def pick_columns(tables: Tables, picks: Picks, outputs: Sequence[Output], verify
         return Decoded([False] * len(outputs), 0, 0)
     groups, work = picks.groups, np.zeros(_SCRATCH + 2 * STRIPE_EVENTS + 16, np.uint64)
     described = np.array([_describe(tables, output, len(picks.rows)) for output in outputs], np.uint64)
-    if _pick_all(tables.rows, groups, picks.rows, described, verify, RUN_SUMS, work):
+    if _pick_all(tables.rows, groups, picks.rows, described, verify, RUN_SUMS[0], work):
         group, column = groups[int(work[_GROUP])], outputs[int(work[_OUTPUT])].column
         raise tables.damage(int(group[_SHARD]), int(group[_USER]), column, int(group[_STRIPE]))
     return Decoded((described[:, _MET] != 0).tolist(), int(work[_STRIPES]), int(work[_BYTES]))
@@ -208,8 +209,9 @@ def _pick(
             table = table_at(tables, shard)
             payload, entries = table_field(table, PAYLOAD), first_entry(table, user, column)
             verified = table_field(table, VERIFIED) + block_index(table, user, column, uint64(0))
-        if g + _AHEAD < stop and table_field(group + uint64(_AHEAD * _GROUP_BYTES), _USER) == user:
-            _ask_for_group(payload, entries, group + uint64(_AHEAD * _GROUP_BYTES), first_row)
+        ahead = group + uint64(_AHEAD * _GROUP_BYTES)
+        if g + _AHEAD < stop and table_field(ahead, _USER) == user and table_field(ahead, _SHARD) == shard:
+            _ask_for_group(payload, entries, ahead, first_row)
         stripe, first = table_field(group, _STRIPE), table_field(group, _FIRST)
         picked = table_field(group, _LAST) - first
         if (
@@ -227,11 +229,13 @@ def _pick(
         if mode == uint64(DELTA):
             time = uint64(first_ts(table, user, stripe))
             _pick_times(table, entry, events, time, source, picked, scratch, summing, target)
-        elif picked <= uint64(_FEW) and (mode == uint64(PACKED) or mode == uint64(SCALED)):
-            _pick_packed(payload, entry, events, itemsize, source, picked, target)
         elif mode == uint64(NULLS):
             zero_bytes(target, picked * itemsize)
-        else:
+        elif (
+            picked > uint64(_FEW)
+            or (mode != uint64(PACKED) and mode != uint64(SCALED))
+            or not _pick_packed(payload, entry, events, itemsize, source, picked, target)
+        ):
             decode_values(table, entry, events, itemsize, uint64(0), events, scratch)
             _copy_values(scratch, itemsize, source, picked, target)
         if entry_has_nulls(entry):
@@ -304,8 +308,11 @@ def _store(itemsize: Any, at: Any, value: Any) -> None:
 
 
 @kernel
-def _pick_packed(payload: Any, entry: Any, events: Any, itemsize: Any, source: Any, picked: Any, out: Any) -> None:
-    """Values of a packed stripe, one by one: reference + (packed + high << width) * factor."""
+def _pick_packed(payload: Any, entry: Any, events: Any, itemsize: Any, source: Any, picked: Any, out: Any) -> Any:
+    """Values of a packed stripe, one by one: reference + (packed + high << width) * factor.
+
+    Returns: whether it was done; it is not where the places of exceptions do not ascend.
+    """
     at = payload + entry_offset(entry) + bitmap_bytes(entry, events)
     reference, factor, width = uint64(0), uint64(1), entry_width(entry)
     if entry_has_reference(entry):
@@ -320,10 +327,12 @@ def _pick_packed(payload: Any, entry: Any, events: Any, itemsize: Any, source: A
         for i in range(picked):
             value = _word_32(at, _row_at(source, i), width) & ones
             _store(itemsize, out + uint64(i) * itemsize, reference + value * factor)
-        return
+        return True
     bits = word_bits(itemsize, width)
     code, highs, next_ = entry_size_code(entry), at + packed_bytes(events, itemsize, width), uint64(0)
     places, high_ones = highs + (exceptions << code), ~uint64(0) >> (uint64(64) - (uint64(8) << code))
+    if not ascend(places, exceptions):
+        return False
     for i in range(picked):
         row = _row_at(source, i)
         value = _word(at, row, width, bits) & ones
@@ -332,6 +341,7 @@ def _pick_packed(payload: Any, entry: Any, events: Any, itemsize: Any, source: A
         if next_ < exceptions and load_u8(places + next_) == row:
             value += (load_u64(highs + (next_ << code)) & high_ones) << width
         _store(itemsize, out + uint64(i) * itemsize, reference + value * factor)
+    return True
 
 
 @kernel
@@ -383,26 +393,26 @@ def _pick_times(
 ) -> None:
     """Times of a stripe: its first one and the steps up to each row, of which only the sums by lane are ever made."""
     width, last = entry_width(entry), _row_at(source, picked - uint64(1))
-    if width > uint64(SUMMED_BITS) or picked > uint64(_FEW):
-        sum_steps(table, entry, events, time, uint64(0), last + uint64(1), scratch, scratch + uint64(STRIPE_EVENTS * 8))
-        _copy_values(scratch + uint64(STRIPE_EVENTS * 8), uint64(8), source, picked, out)
-        return
     at, factor, exceptions = table_field(table, PAYLOAD) + entry_offset(entry), uint64(1), entry_exceptions(entry)
     if entry_has_reference(entry):
         factor = load_u64(at)
         at += uint64(8)
+    code, highs = entry_size_code(entry), at + packed_bytes(events, uint64(8), width)
+    places = highs + (exceptions << code)
+    if width > uint64(SUMMED_BITS) or picked > uint64(_FEW) or not ascend(places, exceptions):
+        sum_steps(table, entry, events, time, uint64(0), last + uint64(1), scratch, scratch + uint64(STRIPE_EVENTS * 8))
+        _copy_values(scratch + uint64(STRIPE_EVENTS * 8), uint64(8), source, picked, out)
+        return
     zero_bytes(scratch, uint64(32))
     sums = scratch + uint64(32)
     call_run_sums(summing, at, width, sums)
-    code, highs = entry_size_code(entry), at + packed_bytes(events, uint64(8), width)
-    places = highs + (exceptions << code)
     summed = scratch + uint64(STRIPE_EVENTS * 8)  # the high parts of so many exceptions
     _sum_highs(highs, code, exceptions, summed)
     for i in range(picked):
         row = _row_at(source, i)
         steps = sum_until(sums, row)
         if exceptions:
-            steps += load_u64(summed + (_exceptions_until(places, exceptions, row) << uint64(3))) << width
+            steps += load_u64(summed + (count_until(places, exceptions, row) << uint64(3))) << width
         store_u64(out + (uint64(i) << uint64(3)), time + steps * factor)
 
 
@@ -413,14 +423,3 @@ def _sum_highs(highs: Any, code: Any, exceptions: Any, out: Any) -> None:
     for i in range(exceptions):
         total += load_u64(highs + (uint64(i) << code)) & ones
         store_u64(out + ((uint64(i) + uint64(1)) << uint64(3)), total)
-
-
-@kernel
-def _exceptions_until(places: Any, exceptions: Any, row: Any) -> Any:
-    """How many of the exceptions' places, which ascend, are at most `row`."""
-    count, left = uint64(0), exceptions
-    while left > uint64(32):
-        count += count_ones(are_until(places, row))
-        places += uint64(32)
-        left -= uint64(32)
-    return count + count_ones(are_until(places, row) & ((uint64(1) << left) - uint64(1)))

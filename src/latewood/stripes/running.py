@@ -79,7 +79,9 @@ def run_sums(packed: Any, width: Any, out: Any) -> None:
     _sum_all(packed, width, out)
 
 
-RUN_SUMS = np.uint64(address(run_sums))  # its address, for kernels
+# Its address, for kernels: in an array, since a number of a module counts as part of its kernels' source, and this one
+# is another in every process.
+RUN_SUMS = np.array([address(run_sums)], np.uint64)
 
 
 @intrinsic
@@ -116,27 +118,3 @@ def sum_until(typing_context: Any, sums: Any, row: Any) -> Any:
         return builder.extract_element(wide, I32(0))
 
     return types.uint64(*[types.uint64] * 2), generate
-
-
-@intrinsic
-def are_until(typing_context: Any, places: Any, row: Any) -> Any:
-    """Which of 32 bytes are at most `row`: 32 bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        places, row = arguments
-        type_ = ir.VectorType(ir.IntType(8), 32)
-        bytes_ = builder.load(pointer(builder, places, type_), align=1)
-        found = builder.icmp_unsigned("<=", bytes_, splat(builder, builder.trunc(row, ir.IntType(8)), type_))
-        return builder.zext(builder.bitcast(found, I32), I64)
-
-    return types.uint64(*[types.uint64] * 2), generate
-
-
-@intrinsic
-def count_ones(typing_context: Any, value: Any) -> Any:
-    """How many bits of a uint64 are 1."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
+from latewood.storage import keys
 from latewood.testing import ManualClock, Oracle
+from latewood.vocabulary.chunk import Place, decode_chunk, encode_chunk
 
 SCHEMA = lw.Schema(
     user_id=pa.int64(),
@@ -208,3 +210,66 @@ def test_values_that_a_newer_generation_brings_are_known_by_all_columns(tmp_path
                 assert materializer(first).to_arrow()["history"].to_pylist()[0]["tags"][0] == ["a"]
                 later = capture_after("like", f"{where}")
                 assert materializer(later).to_arrow()["history"].to_pylist()[0]["tags"][-1] == [f"{where}"]
+
+
+def three_actions(folder: Path, clock: ManualClock) -> lw.Store:
+    """One user, three stored events, each of another action."""
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("number", pa.int64()), ("action", pa.string())]))
+    store = lw.Store.create(folder / "store", schema, clock=clock)
+    actions = {"number": [1, 2, 3], "action": ["play", "like", "skip"]}
+    store.append(pa.table({"user_id": [1, 1, 1], "event_ts": [10, 20, 30], **actions}))
+    store.compact()
+    return store
+
+
+def lose_the_last_word(store: lw.Store) -> None:
+    """Write the values of `action` anew, whole and sealed, without the last of them."""
+    trait = store.schema["action"]
+    key, place = keys.vocabulary_chunk(trait.id, 0), Place(store.epoch, trait.id, 0, 0)
+    values = decode_chunk(store.storage.read(key), key, place, pa.string())
+    assert len(values) == 3
+    store.storage.write(key, encode_chunk(values.slice(0, 2), place))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        lw.col("action") == "play",
+        lw.col("action") != "like",
+        lw.col("action") == "skip",  # which has no code any more: perhaps it is the one without a value
+        lw.col("action").is_in(["never seen"]),
+        ~(lw.col("action") == "like") & (lw.col("number") > 0),
+    ],
+    ids=str,
+)
+def test_a_code_without_a_value_is_damage(tmp_path: Path, where: Any) -> None:
+    clock = ManualClock(1_000)
+    with three_actions(tmp_path, clock) as store:
+        examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.advance(10)]})).columns
+        lose_the_last_word(store)
+        with lw.Store.open(tmp_path / "store", read_only=True) as trainer:
+            projection = lw.Projection(traits=["number"], streams={"kind": lw.last(5, where)})
+            for _ in range(2):
+                with pytest.raises(lw.CorruptionError, match="trait 'action' has a code beyond its 2 values"):
+                    lw.Materializer(trainer, projection, on_missing="mask")(examples)
+            nulls = lw.Projection(traits=["number"], streams={"kind": lw.last(5, lw.col("action").is_null())})
+            assert lw.Materializer(trainer, nulls)(examples).lengths.tolist() == [0]
+
+
+def test_a_trait_by_two_names_is_looked_at_as_one(tmp_path: Path) -> None:
+    clock = ManualClock(1_000)
+    with three_actions(tmp_path, clock) as store:
+        store.alter(rename={"action": "deed"})
+        store.compact()
+        examples = store.capture(pa.table({"user_id": [1], "request_ts": [clock.advance(10)]})).columns
+        streams = {"old": lw.last(5, lw.col("action") == "play"), "new": lw.last(5, lw.col("deed") != "play")}
+        projection = lw.Projection(traits=["number"], streams=streams)
+        batch = lw.Materializer(store, projection)(examples)
+        assert batch.values["number"].tolist() == [1, 2, 3]
+        assert batch.values["stream"].tolist() == [1, 2, 2]
+        lose_the_last_word(store)
+        with (
+            lw.Store.open(tmp_path / "store", read_only=True) as trainer,
+            pytest.raises(lw.CorruptionError, match="has a code beyond its 2 values"),
+        ):
+            lw.Materializer(trainer, projection)(examples)

@@ -16,6 +16,9 @@ from latewood.stripes import unroll
 from latewood.stripes.addresses import prefetch
 from latewood.stripes.checksum import xxh64
 from latewood.stripes.pack import pack_values
+from latewood.stripes.pick import _pick_times
+from latewood.stripes.running import run_sums
+from latewood.stripes.search import search_stripe, true_places
 from latewood.stripes.unpack import unpack_rows
 
 TESTS = Path(__file__).parents[2]
@@ -25,8 +28,14 @@ U64 = types.uint64
 def test_encodings_without_wide_vectors(tmp_path: Path) -> None:
     """As on the oldest x86-64: numba compiles every kernel once more, for a processor with nothing but the base."""
     least = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    tests = [str(TESTS / "property" / "test_encodings.py"), "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    command = [sys.executable, "-m", "pytest", *tests]
+    units = Path(__file__).parent
+    tests = [
+        TESTS / "property" / "test_encodings.py",
+        units / "test_stripes_places.py",
+        f"{units / 'test_stripes_search.py'}::test_picked_is_decoded",
+        f"{units / 'test_stripes_search.py'}::test_combinations_find_what_plain_python_finds",
+    ]
+    command = [sys.executable, "-m", "pytest", *map(str, tests), "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
         command, env=os.environ | least, capture_output=True, text=True, check=False, cwd=TESTS.parent
     )
@@ -51,6 +60,10 @@ def arm() -> llvm.TargetMachine:
         *((kernel, [U64] * 5) for kernel in unroll._COMPILED.values()),
         (unpack_rows, [U64] * 7),
         (pack_values, [U64] * 7),
+        (run_sums, [U64] * 3),
+        (_pick_times, [U64] * 9),
+        (search_stripe, [*[U64] * 4, types.boolean, U64]),
+        (true_places, [*[U64] * 4, types.boolean, U64]),
         (xxh64, [U64] * 2),
         (ask, [U64]),
     ],

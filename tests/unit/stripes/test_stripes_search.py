@@ -5,18 +5,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from numba import njit
 
 import latewood as lw
 from latewood.columns import Column, concat_columns
 from latewood.errors import CorruptionError
-from latewood.materialize.compile import compile_conditions
-from latewood.materialize.decode import WantedColumn
 from latewood.stripes import Output, Shard, decode_column
-from latewood.stripes.addresses import address_of
 from latewood.stripes.pick import group_rows, pick_columns
-from latewood.stripes.search import BEYOND, DAMAGED, NOTE_STRIPES, search_stripe, stream_mask
-from latewood.stripes.stripe import table_at
+from latewood.stripes.search import BEYOND, DAMAGED
 from made_shards import (
     all_dtypes,
     columns_for,
@@ -29,42 +24,11 @@ from made_shards import (
     write_shard,
 )
 from plain_streams import meets
+from searching import found_by
 
 EVENTS = 1_300  # five whole stripes and a short one
 DTYPES = all_dtypes()
 OPERATORS = ["==", "!=", "<", "<=", ">", ">="]
-
-
-@njit(nogil=True)
-def search_user(tables: Any, words: Any, stripes: Any, streams: Any, desk: Any, out: Any) -> Any:
-    """The masks of all stripes of the first user of the first shard, word by word."""
-    for stripe in range(stripes):
-        search, at = address_of(words), address_of(desk)
-        found = search_stripe(table_at(tables, 0), np.uint64(0), np.uint64(stripe), search, True, at)
-        if found:
-            return found
-        for stream in range(streams):
-            mask = (stream_mask(search, np.uint64(stream), at) - at) >> np.uint64(3)
-            out[stream, stripe] = desk[mask : mask + np.uint64(4)]
-    return np.uint64(0)
-
-
-def found_by(shard: Shard, conditions: list[Any], words: dict[str, pa.Array] | None = None) -> tuple[Any, int]:
-    """Which rows of the only user meet each condition, and how many stripes were decoded for it."""
-    wanted = {
-        column.name: WantedColumn(column.name, column.id, place, column.dtype, True)
-        for place, column in enumerate(shard.columns)
-        if column.role != "items"
-    }
-    wanted["new"] = WantedColumn("new", 99, None, np.dtype(np.int32), True)
-    search = compile_conditions(conditions, wanted, words or {})
-    stripes, desk = int(shard.first_stripe[1]), search.desk()
-    out = np.zeros((len(conditions), stripes, 4), np.uint64)
-    status = search_user(tables_of(shard).rows, search.words, stripes, len(conditions), desk, out)
-    if status:
-        return int(status), 0
-    bits = np.unpackbits(out.view(np.uint8), axis=2, bitorder="little").reshape(len(conditions), -1)
-    return bits[:, : int(shard.first_event[1])].astype(np.bool_), int(desk[NOTE_STRIPES])
 
 
 def plain_values(column: Column) -> list[Any]:
@@ -208,6 +172,13 @@ def test_codes_are_tested_by_their_values() -> None:
     for condition, rows in zip(conditions, found, strict=True):
         assert rows.tolist() == [meets(condition, {"word": value}) for value in values], condition
     assert found_by(shard, conditions, {"word": words.slice(0, 39)})[0] == BEYOND
+    assert found_by(shard, conditions[:1], {"word": words.slice(0, 0)})[0] == BEYOND
+    nulls = shard_of(word=Column(np.zeros(EVENTS, np.int32), np.arange(EVENTS) >= 0))
+    assert not found_by(nulls, conditions[:1], {"word": words.slice(0, 0)})[0].any()
+    # above all that is known, so that what bounds the codes says that none can be "w3"
+    above = shard_of(word=Column(codes + 40, mask))
+    for condition in conditions[:2]:
+        assert found_by(above, [condition], {"word": words})[0] == BEYOND, condition
     assert found_by(shard, [lw.col("word").is_null()], {"word": words.slice(0, 1)})[0][0].tolist() == mask.tolist()
 
 
@@ -278,11 +249,16 @@ def test_rows_that_are_not_there_are_refused() -> None:
         group_rows(tables, np.array([1]), zero, np.array([0, 1]), zero)
     with pytest.raises(ValueError, match="as many shards"):
         group_rows(tables, zero, zero, np.array([0, 2]), zero)
-    picks = group_rows(tables, zero, zero, np.array([0, 1]), zero)
-    for output in (Output(3, np.zeros(2, np.int64)), Output(3, np.zeros(1, np.int32))):
-        with pytest.raises(ValueError, match="contiguous arrays of int64, 1 long"):
+    picks = group_rows(tables, zero, zero, np.array([0, 2]), np.array([0, 1]))
+    for output in (
+        Output(3, np.zeros(3, np.int64)),
+        Output(3, np.zeros(2, np.int32)),
+        Output(3, np.zeros(4, np.int64)[::2]),
+        Output(3, np.zeros(2, np.int64), np.zeros(1, np.bool_)),
+    ):
+        with pytest.raises(ValueError, match="contiguous arrays of int64, 2 long"):
             pick_columns(tables, picks, [output])
     with pytest.raises(IndexError, match="no column 9"):
-        pick_columns(tables, picks, [Output(9, np.zeros(1, np.int64))])
+        pick_columns(tables, picks, [Output(9, np.zeros(2, np.int64))])
     nothing = group_rows(tables, zero, np.array([-1]), np.array([0, 1]), np.array([-1]))
     assert pick_columns(tables, nothing, [Output(3, np.zeros(1, np.int64))]).stripe_count == 0
