@@ -8,7 +8,7 @@ copy afterwards, out of scratch or out of the recent events. An example that sha
 recent events has no segment.
 
 Stretches are shared only where that saves more decoding than the copying costs: they must overlap, in stripes, by a
-third of the later one (copying costs about a fifth of decoding). Hence short windows far apart in a long history stay
+third of the later one (copying costs about a third of decoding). Hence short windows far apart in a long history stay
 apart.
 
 Nothing here reads a byte of the store: the plan is a pure function of resolved pointers and recents.
