@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 import latewood as lw
+from numbered_examples import REQUESTS, numbered_examples
 
 torch = pytest.importorskip("torch")
 
@@ -22,23 +22,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),  # Python 3.12 finds pytest's threads
     pytest.mark.filterwarnings("default:::(lightning|accelerate|torch|torchdata)"),  # their own, which change
 ]
-REQUESTS, BATCH = 47, 4
+BATCH = 4
 STEPS = -(-REQUESTS // BATCH)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[lw.Store, pa.Table]]:
-    rng = np.random.default_rng(0)
-    ts = pa.array(np.sort(rng.integers(1_000_000, 2_000_000, 300)))
-    events = pa.table({"user": rng.integers(0, 5, 300), "at": ts, "item": np.arange(300)})
-    folder = tmp_path_factory.mktemp("frameworks") / "store"
-    lw.ingest(events, folder, user="user", time="at", ingest_time="at", unit="us", shards=1, quiet=True).close()
-    with lw.Store.open(folder) as store:
-        users = pa.array(rng.integers(0, 5, REQUESTS))
-        requests = pa.table({"user_id": users, "request_ts": [2_000_001] * REQUESTS, "number": np.arange(REQUESTS)})
-        examples = lw.backfill(store, requests, complete=True)
-    with lw.Store.open(folder, read_only=True) as store:
-        yield store, examples
+    with numbered_examples(tmp_path_factory.mktemp("frameworks") / "store") as made:
+        yield made
 
 
 def make_loader(data: tuple[lw.Store, pa.Table], **options: Any) -> lw.Loader:

@@ -37,7 +37,7 @@ from latewood.stripes import (
 )
 from latewood.users import UserKeys, shard_of
 
-# So many pointers are looked up in the order of the index, a third faster: what they need lies along the way.
+# So many pointers are looked up in the order of the index (docs/decisions/0035): what they need lies along the way.
 _WORTH_SORTING = 4096
 _LISTS_SHIFT = 4  # of lists, so many times (a power of two) fewer events are read at once
 

@@ -1,9 +1,9 @@
 """Assemble: what the model saw, from stored and recent events (docs/protocol.md R4).
 
-The order of work is fixed: merge by the total order (event_ts, ingest_ts, ordinal), suppress superseded versions,
-take the newest `scan` where a stream bounds it, filter kinds, cut to the newest `max_len`. Merge and cut are here.
-Suppression has thinned out the stored candidates before they come here, which gives the same (of recents, only those
-that nothing superseded are logged); filters will thin out both lists, and a `scan` has to count before they do.
+The order of work is fixed: merge by the total order (event_ts, ingest_ts, ordinal), suppress superseded versions, cut to
+the newest `max_len`. Merge and cut are here. Suppression has thinned out the stored candidates before they come here,
+which gives the same (of recents, only those that nothing superseded are logged). Streams, which filter before they cut,
+are found elsewhere (find.py).
 
 Usually all recents are newer than all stored events, and merging is appending: then nothing below costs more than
 copying the recents. Where a recent event is older than a stored one (it arrived late, after the last compaction),

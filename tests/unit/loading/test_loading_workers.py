@@ -7,34 +7,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import latewood as lw
+from numbered_examples import numbered_examples
 
 torch = pytest.importorskip("torch")
 
 from latewood.loading.torch import LoaderDataset  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 finds pytest's threads
-REQUESTS = 47
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[lw.Store, pa.Table]]:
-    rng = np.random.default_rng(0)
-    ts = pa.array(np.sort(rng.integers(1_000_000, 2_000_000, 300)))
-    events = pa.table({"user": rng.integers(0, 5, 300), "at": ts, "item": np.arange(300)})
-    folder = tmp_path_factory.mktemp("workers") / "store"
-    lw.ingest(events, folder, user="user", time="at", ingest_time="at", unit="us", shards=1, quiet=True).close()
-    with lw.Store.open(folder) as store:
-        users = pa.array(rng.integers(0, 5, REQUESTS))
-        requests = pa.table({"user_id": users, "request_ts": [2_000_001] * REQUESTS, "number": np.arange(REQUESTS)})
-        examples = lw.backfill(store, requests, complete=True)
-    with lw.Store.open(folder, read_only=True) as store:
-        yield store, examples
+    with numbered_examples(tmp_path_factory.mktemp("workers") / "store") as made:
+        yield made
 
 
 def make_loader(data: tuple[lw.Store, pa.Table], **options: Any) -> lw.Loader:
