@@ -66,13 +66,22 @@ def find_user(table: Any, shards: Any, user_hash: Any, check: Any) -> Any:
 
 
 @kernel
+def shard_of(user_hash: Any, shards: Any) -> Any:
+    """Which of the equal ranges of hashes a user falls into, as `users.shard_of`."""
+    return ((user_hash >> uint64(32)) * uint64(shards)) >> uint64(32)
+
+
+@kernel
 def locate(tables: Any, hashes: Any, checks: Any, shard: Any, user: Any) -> None:
-    """Fill in the user index of n keys whose shards are given, -1 where unknown."""
+    """Fill in the shard and the user index of n keys, -1 where unknown."""
+    shards = len(tables)
     for i in range(len(hashes)):
         if i + _AHEAD < len(hashes):
-            table = table_at(tables, shard[i + _AHEAD])
-            prefetch(user_record(table, uint64(expected_user(table, len(tables), hashes[i + _AHEAD]))))
-        user[i] = find_user(table_at(tables, shard[i]), len(tables), hashes[i], checks[i])
+            near = hashes[i + _AHEAD]
+            table = table_at(tables, shard_of(near, shards))
+            prefetch(user_record(table, uint64(expected_user(table, shards, near))))
+        shard[i] = shard_of(hashes[i], shards)
+        user[i] = find_user(table_at(tables, shard[i]), shards, hashes[i], checks[i])
 
 
 @kernel

@@ -37,8 +37,6 @@ from latewood.stripes import (
 )
 from latewood.users import UserKeys, shard_of
 
-# So many pointers are looked up in the order of the index (docs/decisions/0035): what they need lies along the way.
-_WORTH_SORTING = 4096
 _LISTS_SHIFT = 4  # of lists, so many times (a power of two) fewer events are read at once
 
 
@@ -77,12 +75,17 @@ class GenerationReader:
 
     def locate(self, keys: UserKeys) -> Located:
         """Where users are: their shard and their index in it, -1 where this generation does not have them."""
-        keys = UserKeys(*(np.ascontiguousarray(half, np.uint64) for half in keys))
-        located = Located(shard_of(keys.hash, len(self.generation.shards)), np.empty(len(keys.hash), np.int64))
-        if self._closed_shards:
-            self._open(np.unique(located.shard).tolist())
-        lookup.locate(self.tables.rows, *keys, *located)
+        hashes, checks = self._opened_for(keys)
+        located = Located(np.empty(len(hashes), np.int64), np.empty(len(hashes), np.int64))
+        lookup.locate(self.tables.rows, hashes, checks, *located)
         return located
+
+    def _opened_for(self, keys: UserKeys) -> UserKeys:
+        """The same keys, as kernels take them, once the shards of all of them are open."""
+        keys = UserKeys(np.ascontiguousarray(keys.hash, np.uint64), np.ascontiguousarray(keys.check, np.uint64))
+        if self._closed_shards:
+            self._open(np.unique(shard_of(keys.hash, len(self.generation.shards))).tolist())
+        return keys
 
     def event_counts(self, located: Located) -> NDArray[np.int64]:
         """How many events each user has here; 0 for an unknown one."""
@@ -109,17 +112,8 @@ class GenerationReader:
 
     def resolve(self, keys: UserKeys, pointers: Pointers) -> Resolution:
         """The rows that pointers mean, checked; see `resolve.resolve`. `require` raises what did not match."""
-        if len(pointers) < _WORTH_SORTING:
-            return self._resolve(keys, pointers)
-        by_user = np.argsort(keys.hash)
-        resolution = self._resolve(keys.take(by_user), pointers.take(by_user))
-        place = np.empty(len(by_user), np.int64)
-        place[by_user] = np.arange(len(by_user))
-        return resolution.take(place)
-
-    def _resolve(self, keys: UserKeys, pointers: Pointers) -> Resolution:
         watermark, expired = self.generation.watermark, self.generation.expired
-        return resolve.resolve(self.tables, keys, self.locate(keys), pointers, watermark, expired)
+        return resolve.resolve(self.tables, self._opened_for(keys), pointers, watermark, expired)
 
     def require(
         self,

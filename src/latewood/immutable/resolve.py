@@ -174,11 +174,11 @@ def measure(
 
 
 def resolve(
-    tables: Tables, keys: UserKeys, located: Located, pointers: Pointers, watermark: int, expired: bool = False
+    tables: Tables, keys: UserKeys, pointers: Pointers, watermark: int, expired: bool = False
 ) -> Resolution:
     """The rows that pointers mean, in a generation of the given watermark, with length and checksum compared.
 
-    Args: expired: whether retention ever took events from it.
+    Args: keys: whose pointers they are. expired: whether retention ever took events from it.
     Raises: CorruptionError: a block on the way is damaged.
     """
     times = (_plain(column, np.int64) for column in (pointers.watermark, pointers.start_ts, pointers.end_ts))
@@ -186,7 +186,7 @@ def resolve(
     columns = (*times, ties, length, _plain(pointers.checksum, np.uint64))
     n = len(length)
     status, out, offsets = np.empty(n, np.uint8), np.empty((walk.FINDINGS, n), np.int64), np.empty(n + 1, np.int64)
-    places, room = _places(n), _RUNS * n
+    located, places, room = Located(np.empty(n, np.int64), np.empty(n, np.int64)), _places(n), _RUNS * n
     while True:  # once more where there were more runs than there was room for
         runs, desk = np.empty((2, room), np.int64), desks.new_desk()
         walk.resolve(

@@ -56,6 +56,7 @@ from latewood.immutable.places import (
     put,
     write_place,
 )
+from latewood.immutable.lookup import locate
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i64, load_u64, store_u64
 from latewood.stripes.entries import stripe_record, user_events, user_stripes
@@ -346,6 +347,7 @@ def resolve(
     """See `resolve.resolve`. What went wrong is noted on the desk.
 
     Args:
+        located: (n,) each, filled in: where each user is.
         newest: the generation's watermark; pointers with a later one are not looked up.
         partly: of pointers that find fewer events than they mean, give the rows of those found.
         status, out: (n,), (FINDINGS, n), written for every pointer.
@@ -358,6 +360,7 @@ def resolve(
     watermark, start_ts, end_ts, end_ties, length, checksum = pointers
     desk, first, at, count = address_of(desk_array), address_of(places), uint64(0), uint64(len(user))
     starts, room = address_of(runs), uint64(runs.shape[1])
+    locate(tables, hashes, checks, shard, user)
     find_ends(tables, shard, user, end_ts, places)
     for i in range(len(user)):
         ahead.ends(first, uint64(i), count)

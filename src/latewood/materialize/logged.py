@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import LATEST_TS
+from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.columns import (
     first_row,
     one_array,
@@ -27,35 +27,44 @@ from latewood.columns import (
 )
 from latewood.errors import SchemaError
 from latewood.materialize.recents import RECENT, Recents, in_order, read_recents, read_rest, refuse_leaks
-from latewood.materialize.regular import Layout, Regular, layout_of, read_regular
+from latewood.materialize.regular import Layout, layout_of, read_regular
 from latewood.pointer import Pointers
 from latewood.schema import Schema, Trait
 from latewood.users import UserKeys, user_keys
 from latewood.vocabulary import Vocabulary
 
 USER_ID, UIH, CUTOFF = "user_id", "uih", "cutoff"
-_latest_layout: dict[str, tuple[pa.Schema, Schema, tuple[Trait, ...], Layout | None]] = {}  # one: tables come in rows
+_latest_layout: dict[str, tuple[pa.Schema, Schema, bytes, tuple[Trait, ...], Layout | None]] = {}  # one: tables come in rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heads:
-    """n examples, but for their recent events, which are unread in `recent`. Shapes: all (n,)."""
+    """n examples, but for their recent events, which are unread in `table`. Shapes: all (n,)."""
 
     user_ids: pa.Array
     keys: UserKeys
     pointers: Pointers
     cutoff: NDArray[np.int64]
-    recent: pa.Array
+    table: pa.Table
     features: pa.Table
+    newest: int  # the latest of all pointers' watermarks
     read: Recents | None = None  # what was read of the recent events on the way, unchecked: plain values
     read_traits: tuple[Trait, ...] = ()  # the traits whose lists are known to be as long as the others
 
     def __len__(self) -> int:
         return len(self.pointers)
 
+    @property
+    def recent(self) -> pa.Array:
+        """The recent events."""
+        return one_array(self.table[RECENT])
+
     def lacks(self, traits: Sequence[Trait]) -> bool:
         """Whether the recent events are without any of some traits."""
-        names = {field.name for field in self.recent.type} if pa.types.is_struct(self.recent.type) else set()
+        if self.read is not None and traits == self.read_traits:
+            return False
+        type_ = self.table.schema.field(RECENT).type
+        names = {field.name for field in type_} if pa.types.is_struct(type_) else set()
         return any(trait.label not in names for trait in traits)
 
     def read_recents(
@@ -69,18 +78,25 @@ class Heads:
         """
         if scrubbed is None or not scrubbed.any():
             if self.read is not None and all(trait in self.read_traits for trait in traits):
-                recents = in_order(read_rest(self.read, self.recent, traits, vocabulary))
+                recents = read_rest(self.read, self.table, traits, vocabulary)
+                if not len(recents):  # and no watermark is past its cutoff, or they would not have been read
+                    return self._with(recents)
+                recents = in_order(recents)
             else:
-                require_valid(self.recent, RECENT, full=True)
-                recents = read_recents(self.recent, traits, vocabulary)
+                recent = self.recent
+                require_valid(recent, RECENT, full=True)
+                recents = read_recents(recent, traits, vocabulary)
             refuse_leaks(recents, self.pointers, self.cutoff)
         else:
-            kept = np.flatnonzero(~scrubbed)
-            require_valid(self.recent, RECENT, full=True)
-            recents = read_recents(take_rows(self.recent, kept), traits, vocabulary)
+            kept, recent = np.flatnonzero(~scrubbed), self.recent
+            require_valid(recent, RECENT, full=True)
+            recents = read_recents(take_rows(recent, kept), traits, vocabulary)
             recents = recents.spread(kept, len(self))
             # what a scrubbed user's example says is not looked at, only refused
             refuse_leaks(recents, self.pointers, np.where(scrubbed, LATEST_TS + 1, self.cutoff))
+        return self._with(recents)
+
+    def _with(self, recents: Recents) -> "Logged":
         return Logged(self.user_ids, self.keys, self.pointers, self.cutoff, recents, self.features)
 
 
@@ -129,36 +145,44 @@ def read_heads(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tra
     Raises: SchemaError: not such a table. PointerError: a pointer that is none, or of another store.
     """
     table = read_table(examples)
+    if traits is not None and (heads := _read_regular(table, schema, epoch, tuple(traits))) is not None:
+        return heads
     names = table.column_names
     if missing := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if name not in names]:
         raise SchemaError(f"the examples lack {', '.join(missing)}; they have: {', '.join(names)}")
     if repeated := [name for name in (USER_ID, UIH, RECENT, CUTOFF) if names.count(name) > 1]:
         raise SchemaError(f"the examples have two columns {repeated[0]!r}")
-    wanted = () if traits is None else tuple(traits)
-    regular = None if traits is None else _read_regular(table, schema, epoch, wanted)
-    if regular is not None:
-        features = table.drop_columns([UIH, RECENT, CUTOFF])
-        recents = Recents(regular.offsets, regular.order, regular.columns)
-        recent = one_array(table[RECENT])
-        return Heads(
-            regular.user_ids, regular.keys, regular.pointers, regular.cutoff, recent, features, recents, wanted
-        )
     require_valid(table[USER_ID], USER_ID, full=True)
     for name in (UIH, RECENT, CUTOFF):
         require_valid(table[name], name)
     user_ids = _user_ids(plain_array(table[USER_ID]), schema)
     pointers = Pointers.from_arrow(one_array(table[UIH]), epoch)
-    cutoff, recent = times_from_arrow(table[CUTOFF], CUTOFF), one_array(table[RECENT])
-    return Heads(user_ids, user_keys(user_ids), pointers, cutoff, recent, table.drop_columns([UIH, RECENT, CUTOFF]))
+    cutoff, newest = times_from_arrow(table[CUTOFF], CUTOFF), int(pointers.watermark.max(initial=EARLIEST_TS))
+    features = table.drop_columns([UIH, RECENT, CUTOFF])
+    return Heads(user_ids, user_keys(user_ids), pointers, cutoff, table, features, newest)
 
 
-def _read_regular(table: pa.Table, schema: Schema, epoch: bytes, traits: tuple[Trait, ...]) -> Regular | None:
+def _read_regular(table: pa.Table, schema: Schema, epoch: bytes, traits: tuple[Trait, ...]) -> Heads | None:
     columns = table.schema
     known = _latest_layout.get("known")
-    if known is None or known[1:3] != (schema, traits) or not known[0].equals(columns):
-        known = _latest_layout["known"] = (columns, schema, traits, layout_of(columns, schema, traits))
-    layout = known[3]
-    return None if layout is None else read_regular(table, layout, epoch)
+    if known is None or known[1:4] != (schema, epoch, traits) or not known[0].equals(columns):
+        known = _latest_layout["known"] = (columns, schema, epoch, traits, layout_of(columns, schema, epoch, traits))
+    layout = known[4]
+    regular = None if layout is None else read_regular(table, layout, epoch)
+    if layout is None or regular is None:
+        return None
+    recents = Recents(regular.offsets, regular.order, regular.columns)
+    return Heads(
+        regular.user_ids,
+        regular.keys,
+        regular.pointers,
+        regular.cutoff,
+        table,
+        table.select(layout.features),
+        regular.newest,
+        recents,
+        traits,
+    )
 
 
 def read_logged(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Trait], vocabulary: Vocabulary) -> Logged:

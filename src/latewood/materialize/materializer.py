@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.batch import Batch, SharedBatch
+from latewood.clock import EARLIEST_TS
 from latewood.columns import Column, TraitColumn
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader, Scrubs
@@ -32,6 +33,7 @@ from latewood.materialize.streams import LookedAt, Streams, UnknownCodeError, pi
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
 from latewood.materialize.window import Window, plan_window
+from latewood.pointer import Pointers
 from latewood.projection import STREAM, Projection
 from latewood.schema import Schema
 from latewood.users import UserKeys
@@ -145,7 +147,7 @@ class Materializer:
         store = self._store
         heads = read_heads(examples, store.schema, store.epoch, self._view().recent)
         while True:
-            reader, resolution = self._look_up(heads)
+            reader, resolution = self._look_up(heads.keys, heads.pointers, heads.newest)
             known, scrub_ts = self._scrubbed_at(heads.keys)
             view = self._view()  # now that the store has what it is read from
             if self._was_logged_later(heads, reader, view):
@@ -164,8 +166,7 @@ class Materializer:
 
         Their recent events then lack a trait because it was dropped, and not because it was added since.
         """
-        watermark = int(heads.pointers.watermark.max()) if len(heads) else None
-        if watermark != reader.generation.watermark or not heads.lacks(view.recent):
+        if heads.newest != reader.generation.watermark or not heads.lacks(view.recent):
             return False
         return self._store.refresh().generation.id != reader.generation.id
 
@@ -185,19 +186,22 @@ class Materializer:
         resolution = serve_retained(reader, resolution, hits, logged.recents, self.projection.reach)
         return Resolved(logged, resolution, hits, scrub_ts, scrubs, reader, view)
 
-    def _look_up(self, heads: Heads | Logged) -> tuple[GenerationReader, Resolution]:
-        """The pointers' rows in the newest generation that is known, or in a newer one if they or its files ask for it."""
+    def _look_up(self, keys: UserKeys, pointers: Pointers, newest: int) -> tuple[GenerationReader, Resolution]:
+        """The pointers' rows in the newest generation that is known, or in a newer one if they or its files ask for it.
+
+        Args: newest: the latest of their watermarks.
+        """
         store, reader = self._store, self._store.reader()
-        if len(heads) and int(heads.pointers.watermark.max()) > reader.generation.watermark:
+        if newest > reader.generation.watermark:
             reader = store.refresh()
         while True:
             try:
-                return reader, reader.resolve(heads.keys, heads.pointers)
+                return reader, reader.resolve(keys, pointers)
             except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
-                newest = store.refresh()
-                if newest.generation.id == reader.generation.id:
-                    raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
-                reader = newest
+                later = store.refresh()
+                if later.generation.id == reader.generation.id:
+                    raise CorruptionError(f"generation {later.generation.id} lacks a file: {error}") from error
+                reader = later
 
     def _scrubbed_at(self, users: UserKeys) -> tuple[int, NDArray[np.int64] | None]:
         """How many scrubs there are, and when users were last scrubbed; None if there is none.
@@ -301,7 +305,9 @@ class Materializer:
 
     def _look_up_again(self, resolved: Resolved) -> Resolved:
         """In a newer generation. Raises: SchemaError: it has another trait by a name that is wanted."""
-        logged, (reader, resolution), view = resolved.logged, self._look_up(resolved.logged), resolved.view
+        logged, view = resolved.logged, resolved.view
+        newest = int(logged.pointers.watermark.max(initial=EARLIEST_TS))
+        reader, resolution = self._look_up(logged.keys, logged.pointers, newest)
         if not view.lives_in(reader.generation.schema):
             view = self._view()
         scrubs, scrub_ts = self._scrubbed_at(logged.keys)

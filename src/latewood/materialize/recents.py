@@ -22,6 +22,7 @@ from latewood.columns import (
     conform,
     first_row,
     null_column,
+    one_array,
     struct_fields,
     times_from_arrow,
 )
@@ -115,19 +116,23 @@ def read_recents(column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vo
     return in_order(Recents(offsets, order, columns, supersedes))
 
 
-def read_rest(recents: Recents, column: pa.StructArray, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
-    """With those traits that were not read yet, such as codes. Args: column: has a list for each, as long as the others.
+def read_rest(recents: Recents, table: pa.Table, traits: Sequence[Trait], vocabulary: Vocabulary) -> Recents:
+    """With those traits that were not read yet, such as codes.
 
+    Args: table: the examples; `recent` has a list for each trait, as long as the others.
     Raises: as `read_recents`.
     """
+    missing = [trait for trait in traits if trait.id not in recents.columns]
+    if not missing:
+        return recents
     columns, count = dict(recents.columns), len(recents)
-    for trait in traits:
-        if trait.id not in columns:
-            values = None
-            if count:
-                lists = column.field(trait.label)
-                values = lists.values.slice(lists.offsets[0].as_py(), count)
-            columns[trait.id] = _trait_column(values, count, trait, vocabulary)
+    column = one_array(table[RECENT]) if count else None
+    for trait in missing:
+        values = None
+        if column is not None:
+            lists = column.field(trait.label)
+            values = lists.values.slice(lists.offsets[0].as_py(), count)
+        columns[trait.id] = _trait_column(values, count, trait, vocabulary)
     return replace(recents, columns=columns)
 
 

@@ -8,30 +8,28 @@ Any other table is for the readers of `logged` and `recents`, which take all the
 nothing is an error, only not regular.
 """
 
-import ctypes
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import int64, uint64
+from llvmlite import ir
+from numba import int64, types, uint64
 from numpy.typing import NDArray
 
 from latewood.clock import EARLIEST_TS, LATEST_TS
 from latewood.columns import Column, TraitColumn
 from latewood.events import PLACE
-from latewood.kernels import kernel
+from latewood.kernels import intrinsic, kernel
 from latewood.materialize.suppress import SUPERSEDES
 from latewood.pointer import POINTER_TYPE, Pointers
 from latewood.schema import Schema, Trait
-from latewood.stripes.addresses import copy_bytes, load_i32, load_i64, load_u8, load_u64, store_u8
+from latewood.stripes.addresses import I8, copy_bytes, load_i32, load_i64, load_u8, load_u64, pointer, store_u8
 from latewood.users import UserKeys, splitmix, user_keys
 
 # struct ArrowArray of the C data interface: ten words.
-_WORDS, _RELEASE = 10, 8
-_NULL_COUNT, _OFFSET, _BUFFERS, _CHILDREN = 8, 16, 40, 48  # its length comes first
-_Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_WORDS = 10
+_NULL_COUNT, _OFFSET, _BUFFERS, _CHILDREN, _RELEASE = 8, 16, 40, 48, 64  # its length comes first
 _IRREGULAR = -1
 _splitmix = kernel(splitmix)
 # A column of times as the kernel numbers them, by row of `times`.
@@ -39,9 +37,9 @@ _WATERMARK, _START_TS, _END_TS, _LENGTHS, _CUTOFF = range(5)
 
 
 class Regular(NamedTuple):
-    """n examples. Shapes: user_ids, keys, cutoff (n,); offsets (n + 1,), order (3, r), columns (r,) as of `Recents`.
+    """n examples, no pointer of which is past its cutoff.
 
-    Of the traits only those that are plain values are among the columns; the lists of all are as long as they should be.
+    Shapes: user_ids, keys, cutoff (n,); offsets (n + 1,), order (3, r), columns (r,) as of `Recents`. Of the traits only those that are plain values are among the columns; the lists of all are as long as they should be.
     """
 
     user_ids: pa.Array
@@ -51,19 +49,23 @@ class Regular(NamedTuple):
     offsets: NDArray[np.int64]
     order: NDArray[np.int64]
     columns: dict[int, TraitColumn]
+    newest: int  # the latest watermark
 
 
 class Layout(NamedTuple):
     """Where in a record batch of some schema the columns are that kernels read."""
 
     user_id: int
+    is_number: bool  # what users are called
+    features: list[int]  # the columns that are the examples' own
     kernel: NDArray[np.int64]  # the places of uih, recent and cutoff, then those of lists in recent
+    epoch: NDArray[np.uint64]  # that all pointers have
     traits: tuple[tuple[int, np.dtype[Any], int], ...]  # of plain ones: the id, the dtype, and where the list is
     none: dict[int, TraitColumn]  # the traits of no events
     has_supersedes: bool  # its list is the last one then
 
 
-def layout_of(columns: pa.Schema, schema: Schema, traits: Sequence[Trait]) -> Layout | None:
+def layout_of(columns: pa.Schema, schema: Schema, epoch: bytes, traits: Sequence[Trait]) -> Layout | None:
     """Where everything is; None if a column or type is not as capture writes it."""
     names = columns.names
     if any(names.count(name) != 1 for name in ("user_id", "uih", "recent", "cutoff")):
@@ -88,7 +90,28 @@ def layout_of(columns: pa.Schema, schema: Schema, traits: Sequence[Trait]) -> La
     plain = [trait for trait in traits if not trait.coded and not trait.is_list and items[trait.label] == trait.type]
     of_traits = tuple((trait.id, trait.dtype, lists[trait.label][0]) for trait in plain)
     none: dict[int, TraitColumn] = {trait: Column(np.empty(0, dtype)) for trait, dtype, _ in of_traits}
-    return Layout(names.index("user_id"), np.array(tops + places, np.int64), of_traits, none, has_supersedes)
+    return Layout(
+        names.index("user_id"),
+        pa.types.is_integer(schema.user_id),
+        [place for place in range(len(names)) if place not in tops],
+        np.array(tops + places, np.int64),
+        np.frombuffer(epoch, np.uint64),
+        of_traits,
+        none,
+        has_supersedes,
+    )
+
+
+class _Room:
+    """Where batches are exported to, one after the other."""
+
+    def __init__(self) -> None:
+        self.array = np.zeros(_WORDS, np.uint64)
+        self.address = self.array.ctypes.data
+        self.place = np.uint64(self.address)  # as a Python integer a kernel would add it up as a float
+
+
+_rooms: list[_Room] = []  # those that nobody uses: to ask an array where it is takes as long as a kernel
 
 
 def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | None:
@@ -98,23 +121,30 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
         return None
     batch, n = batches[0], len(batches[0])
     user_ids = batch.column(layout.user_id)
-    is_number = pa.types.is_integer(user_ids.type)
     try:  # what a damaged file names may lie beyond its buffers
         batch.validate()
-        user_ids.validate(full=not is_number)
+        if not layout.is_number:
+            user_ids.validate(full=True)
     except pa.ArrowInvalid:
-        return None
-    if user_ids.null_count:
         return None
     times, offsets = np.empty((5, n), np.int64), np.empty(n + 1, np.int64)
     end_ties, checksum = np.empty(n, np.int32), np.empty(n, np.uint64)
-    keys = UserKeys(np.empty(n, np.uint64), np.zeros(n, np.uint64)) if is_number else user_keys(user_ids)
-    with _exported(batch) as address:
-        count = _read_heads(
-            address,
+    if layout.is_number:
+        keys = UserKeys(np.empty(n, np.uint64), np.zeros(n, np.uint64))
+    elif user_ids.null_count:
+        return None
+    else:
+        keys = user_keys(user_ids)
+    room = _rooms.pop() if _rooms else _Room()
+    batch._export_to_c(room.address)
+    try:
+        count, newest = _read_heads(
+            room.place,
             layout.kernel,
             layout.has_supersedes,
-            np.frombuffer(epoch, np.uint64),
+            layout.epoch,
+            layout.user_id if layout.is_number else -1,
+            keys.hash,
             times,
             end_ties,
             checksum,
@@ -122,8 +152,6 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
         )
         if count == _IRREGULAR:
             return None
-        if is_number:
-            _hash_ids(address, layout.user_id, keys.hash)
         order, columns = np.empty((3, count), np.int64), layout.none
         if count:
             columns = {trait: Column(np.empty(count, dtype)) for trait, dtype, _ in layout.traits}
@@ -134,22 +162,14 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
                 ],
                 np.uint64,
             ).reshape(-1, 3)
-            if not _read_recents(address, layout.kernel, order, outputs):
+            if not _read_recents(room.place, layout.kernel, order, outputs):
                 return None
-    pointers = Pointers(epoch, times[_WATERMARK], times[_START_TS], times[_END_TS], end_ties, times[_LENGTHS], checksum)
-    return Regular(user_ids, keys, pointers, times[_CUTOFF], offsets, order, columns)
-
-
-@contextmanager
-def _exported(batch: pa.RecordBatch) -> Iterator[np.uint64]:
-    """The address of a batch as the C data interface has it, as long as it is needed."""
-    array = np.zeros(_WORDS, np.uint64)
-    address = array.ctypes.data
-    batch._export_to_c(address)
-    try:
-        yield np.uint64(address)  # as a Python integer it would be added up as a float
     finally:
-        _Release(int(array[_RELEASE]))(address)
+        _release(room.place)
+        _rooms.append(room)
+    watermark, start_ts, end_ts, length, cutoff = times
+    pointers = Pointers(epoch, watermark, start_ts, end_ts, end_ties, length, checksum)
+    return Regular(user_ids, keys, pointers, cutoff, offsets, order, columns, newest)
 
 
 def _are_pointers(type_: pa.DataType) -> bool:
@@ -164,6 +184,27 @@ def _are_pointers(type_: pa.DataType) -> bool:
 
 def _is_time(type_: pa.DataType) -> bool:
     return bool(type_ == pa.int64() or (pa.types.is_timestamp(type_) and type_.unit == "us"))
+
+
+@intrinsic
+def _call(typing_context: Any, function: Any, argument: Any) -> Any:
+    """Call a C function of one address, by its own."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function, argument = arguments
+        type_ = ir.FunctionType(ir.VoidType(), [I8.as_pointer()])
+        builder.call(pointer(builder, function, type_), [pointer(builder, argument, I8)])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), generate
+
+
+@kernel
+def _release(array: Any) -> None:
+    """Give back what was exported, which marks it as released."""
+    function = load_u64(array + uint64(_RELEASE))
+    if function:
+        _call(function, array)
 
 
 @kernel
@@ -194,22 +235,37 @@ def _is_possible(time: Any) -> Any:
 
 @kernel
 def _read_heads(
-    batch: Any, layout: Any, has_supersedes: Any, epoch: Any, times: Any, end_ties: Any, checksum: Any, offsets: Any
+    batch: Any,
+    layout: Any,
+    has_supersedes: Any,
+    epoch: Any,
+    user_id: Any,
+    hashes: Any,
+    times: Any,
+    end_ties: Any,
+    checksum: Any,
+    offsets: Any,
 ) -> Any:
-    """Check and copy all but the recent events. Returns: how many of those there are, or _IRREGULAR."""
+    """Check and copy all but the recent events.
+
+    Args: user_id: the place of users that are numbers, of which the hashes are made, or -1.
+    Returns: how many recent events there are, or _IRREGULAR; and the latest watermark.
+    """
+    if user_id >= 0 and not _hash_ids(_child(batch, user_id), hashes):
+        return int64(_IRREGULAR), int64(0)
     n = times.shape[1]
     uih, recent, cutoff = _child(batch, layout[0]), _child(batch, layout[1]), _child(batch, layout[2])
     if _may_have_nulls(uih) or _may_have_nulls(recent) or _may_have_nulls(cutoff):
-        return _IRREGULAR
+        return int64(_IRREGULAR), int64(0)
     for place in range(7):
         if _may_have_nulls(_child(uih, place)):
-            return _IRREGULAR
+            return int64(_IRREGULAR), int64(0)
     first = _offset(uih)
     epochs = _child(uih, 0)
     at = _buffer(epochs, 1) + (first + _offset(epochs)) * uint64(16)
     for _ in range(n):
         if load_u64(at) != epoch[0] or load_u64(at + uint64(8)) != epoch[1]:
-            return _IRREGULAR
+            return int64(_IRREGULAR), int64(0)
         at += uint64(16)
     for k in range(5):  # watermark, start_ts, end_ts, length; and the cutoff
         column = cutoff if k == _CUTOFF else _child(uih, 5 if k == _LENGTHS else k + 1)
@@ -218,44 +274,48 @@ def _read_heads(
         for i in range(n):
             times[k, i] = load_i64(at + uint64(i) * uint64(8))
             if k != _LENGTHS and not _is_possible(times[k, i]):
-                return _IRREGULAR
+                return int64(_IRREGULAR), int64(0)
+    newest = int64(EARLIEST_TS)
     ties, sums = _child(uih, 4), _child(uih, 6)
     ties_at = _buffer(ties, 1) + (first + _offset(ties)) * uint64(4)
     sums_at = _buffer(sums, 1) + (first + _offset(sums)) * uint64(8)
     for i in range(n):
         end_ties[i] = load_i32(ties_at + uint64(i) * uint64(4))
         checksum[i] = load_u64(sums_at + uint64(i) * uint64(8))
-        if end_ties[i] < 0 or end_ties[i] > times[_LENGTHS, i]:
-            return _IRREGULAR
+        newest = max(newest, times[_WATERMARK, i])
+        if end_ties[i] < 0 or end_ties[i] > times[_LENGTHS, i] or times[_WATERMARK, i] > times[_CUTOFF, i]:
+            return int64(_IRREGULAR), int64(0)
     lists = len(layout) - 3
     for k in range(lists):
         column = _child(recent, layout[3 + k])
         if _may_have_nulls(column):
-            return _IRREGULAR
+            return int64(_IRREGULAR), int64(0)
         at = _buffer(column, 1) + (_offset(recent) + _offset(column)) * uint64(4)
         begin = load_i32(at)
         if (has_supersedes and k == lists - 1) or (k > 0 and offsets[n] == 0):
             if load_i32(at + uint64(n) * uint64(4)) != begin:
-                return _IRREGULAR
+                return int64(_IRREGULAR), int64(0)
             continue
         for i in range(n + 1):
             end = load_i32(at + uint64(i) * uint64(4)) - begin
             if k == 0:
                 offsets[i] = end
                 if end < 0 or (i and end < offsets[i - 1]):
-                    return _IRREGULAR
+                    return int64(_IRREGULAR), int64(0)
             elif offsets[i] != end:
-                return _IRREGULAR
-    return int64(offsets[n])
+                return int64(_IRREGULAR), int64(0)
+    return int64(offsets[n]), newest
 
 
 @kernel
-def _hash_ids(batch: Any, place: Any, hashes: Any) -> None:
-    """`user_keys` of a column of integers without nulls."""
-    column = _child(batch, place)
+def _hash_ids(column: Any, hashes: Any) -> Any:
+    """`user_keys` of a column of integers. Returns: whether it is without nulls."""
+    if _may_have_nulls(column):
+        return False
     at = _buffer(column, 1) + _offset(column) * uint64(8)
     for i in range(len(hashes)):
         hashes[i] = _splitmix(load_u64(at + uint64(i) * uint64(8)))
+    return True
 
 
 @kernel

@@ -22,8 +22,10 @@ def serve_retained(
     reader: GenerationReader, resolution: Resolution, hits: Hits | None, recents: Recents, max_len: int | None
 ) -> Resolution:
     """Accept the expired pointers that still have all that is wanted of them. Their checksums cannot be compared."""
+    if max_len is None or not reader.generation.expired:
+        return resolution
     expired = resolution.status == Status.EXPIRED
-    if max_len is None or not expired.any():
+    if not expired.any():
         return resolution
     left = resolution.count if hits is None else resolution.count - hits.counts
     oldest = _oldest_found(reader, resolution, expired)

@@ -31,8 +31,15 @@ class View:
     ids: frozenset[str]  # the columns that are integers instead of their codes
     shown: tuple[str, ...]  # the columns that a batch has
     looked_at: tuple[str, ...]  # those that conditions look at
+    recent: tuple[Trait, ...] = field(init=False)  # the traits that are needed of recent events
+    coded: dict[str, Trait] = field(init=False)  # the columns that are codes
     _wanted: dict[int, list[WantedColumn]] = field(default_factory=dict)  # by generation: the latest only
     _parts: dict[tuple[tuple[str, ...], bool], "View"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        traits = {name: trait for name, trait in self.traits.items() if trait is not None}
+        object.__setattr__(self, "recent", tuple({trait.id: trait for trait in traits.values()}.values()))
+        object.__setattr__(self, "coded", {name: trait for name, trait in traits.items() if trait.coded})
 
     @classmethod
     def of(cls, projection: Projection, schema: Schema) -> "View":
@@ -52,16 +59,6 @@ class View:
             ids = frozenset[str]() if by_code else self.ids & frozenset(names)
             self._parts[key] = View(self.schema, traits, types, ids, names, ())
         return self._parts[key]
-
-    @property
-    def recent(self) -> list[Trait]:
-        """The traits that are needed of recent events."""
-        return list({trait.id: trait for trait in self.traits.values() if trait is not None}.values())
-
-    @property
-    def coded(self) -> dict[str, Trait]:
-        """The columns that are codes."""
-        return {name: trait for name, trait in self.traits.items() if trait is not None and trait.coded}
 
     def lives_in(self, schema: Schema) -> bool:
         """Whether none of its traits was dropped from a later schema, whatever was added or renamed."""

@@ -197,19 +197,6 @@ def test_ranges_that_begin_in_one_stripe_and_end_in_another() -> None:
         assert rows == seen[len(seen) - int(pointers.length[i]) :], i
 
 
-def test_many_pointers_resolve_as_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above a number they are looked up in the order of the index."""
-    store = histories(5)
-    users, end_ts, watermark = ask(6, 400, 13)  # one of whom is unknown
-    pointers = pointers_of(store.reader.measure(keys_of(users), end_ts, watermark), end_ts, watermark)
-    few = store.reader.resolve(keys_of(users), pointers)
-    monkeypatch.setattr("latewood.immutable.reader._WORTH_SORTING", 1)
-    many = store.reader.resolve(keys_of(users), pointers)
-    for name in ("shard", "user", "start", "stop", "count", "last_ts", "status", "found", "checksum"):
-        assert (getattr(few, name) == getattr(many, name)).all(), name
-    assert rows_in(few.runs) == rows_in(many.runs)
-
-
 def test_more_runs_than_expected_are_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
     store = histories(12, late=0.5, corrected=0.3)
     users, end_ts, watermark = ask(6, 50, 13)

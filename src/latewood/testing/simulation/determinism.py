@@ -12,7 +12,6 @@ PORTIONS = {
     "latewood.compaction.spill._FLUSH_BYTES_MAX": 400,
     "latewood.compaction.forget._ROWS_AT_ONCE": 2,
     "latewood.compaction.forget._LISTS_AT_ONCE": 2,
-    "latewood.immutable.reader._WORTH_SORTING": 2,
     "latewood.mutable.logged_tier.SCAN_ROWS": 2,
     "latewood.sealing._AT_ONCE": 1,
     "latewood.vocabulary.vocabulary.CODES_AT_ONCE": 1,
