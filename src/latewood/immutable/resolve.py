@@ -173,9 +173,7 @@ def measure(
     return measured
 
 
-def resolve(
-    tables: Tables, keys: UserKeys, pointers: Pointers, watermark: int, expired: bool = False
-) -> Resolution:
+def resolve(tables: Tables, keys: UserKeys, pointers: Pointers, watermark: int, expired: bool = False) -> Resolution:
     """The rows that pointers mean, in a generation of the given watermark, with length and checksum compared.
 
     Args: keys: whose pointers they are. expired: whether retention ever took events from it.

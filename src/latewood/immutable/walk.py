@@ -39,6 +39,7 @@ from latewood.immutable.desk import (
     time_at,
     write_hole,
 )
+from latewood.immutable.lookup import locate
 from latewood.immutable.places import (
     BEFORE,
     EVENTS,
@@ -56,7 +57,6 @@ from latewood.immutable.places import (
     put,
     write_place,
 )
-from latewood.immutable.lookup import locate
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i64, load_u64, store_u64
 from latewood.stripes.entries import stripe_record, user_events, user_stripes

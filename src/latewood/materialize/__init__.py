@@ -1,5 +1,6 @@
 """Materialize: examples + projection → the exact sequences that the requests saw.
 
+    store             what is needed of one
     view              the projection, as the store's schema of now understands it
     logged, recents   what the examples say: pointers and recent events, checked
     regular           the same of examples as capture writes them, in one go
@@ -12,6 +13,7 @@
     fetch             the bytes, to where kernels can read them
     assemble          what is copied to complete each output
     decode            trait by trait, straight into the output
+    straight          all of that in two calls, where an example is one run of stored rows and nothing else
     window            histories that are decoded once for many batches
     ids               integers instead of their codes, where they are wanted
     buffers           memory that is used again
@@ -20,9 +22,10 @@
 Never imports the mutable tier: an example carries its recent events.
 """
 
-from latewood.materialize.materializer import Materializer, MaterializeStore, schema_for
+from latewood.materialize.materializer import Materializer
 from latewood.materialize.resolved import Resolved, Shown
 from latewood.materialize.statistics import Statistics
+from latewood.materialize.store import MaterializeStore, schema_for
 from latewood.materialize.window import Window
 
 __all__ = ["MaterializeStore", "Materializer", "Resolved", "Shown", "Statistics", "Window", "schema_for"]

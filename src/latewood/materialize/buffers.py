@@ -11,7 +11,8 @@ is reused.
 
 import sys
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,36 +40,46 @@ class BufferPool:
         self._lock = threading.Lock()
         self._blocks: list[NDArray[np.uint8]] = []  # by size
         self._sizes: list[int] = []  # of them
+        self._addresses: list[int] = []
         self._alone = self._references_when_alone() if _counts_exactly() else -1
 
     def empty(self, length: int, dtype: DTypeLike) -> NDArray[Any]:
         """An uninitialised array, like `np.empty`. Shapes: (length,)."""
-        type_ = np.dtype(dtype)
-        size_bytes = length * type_.itemsize
-        if size_bytes < _SMALL or self._alone < 0:
-            return np.empty(length, type_)
+        return self.empties(length, [np.dtype(dtype)])[0][0]
+
+    def empties(self, length: int, dtypes: Sequence[np.dtype[Any]]) -> list[tuple[NDArray[Any], int]]:
+        """Several such arrays, and the address of each, which an array itself takes long to tell."""
+        arrays = list[tuple[NDArray[Any], int]]()
         with self._lock:
-            block = self._idle(size_bytes)
-            if block is None:
-                block = self._allocate(size_bytes)
-            # A view taken inside the lock: from here on the block is not alone.
-            return block[:size_bytes].view(type_)
+            for dtype in dtypes:
+                size_bytes = length * dtype.itemsize
+                if size_bytes < _SMALL or self._alone < 0:
+                    array = np.empty(length, dtype)
+                    arrays.append((array, array.ctypes.data))
+                    continue
+                place = self._idle(size_bytes)
+                if place is None:
+                    place = self._allocate(size_bytes)
+                # A view taken inside the lock: from here on the block is not alone.
+                arrays.append((np.ndarray(length, dtype, self._blocks[place]), self._addresses[place]))
+        return arrays
 
     @property
     def size_bytes(self) -> int:
         """The memory of all blocks, idle or not."""
         return sum(self._sizes)
 
-    def _idle(self, size_bytes: int) -> NDArray[np.uint8] | None:
-        """The smallest one that is idle and large enough, but not far too large."""
+    def _idle(self, size_bytes: int) -> int | None:
+        """Which is the smallest one that is idle and large enough, but not far too large."""
         for i in range(bisect_left(self._sizes, size_bytes), len(self._sizes)):
             if self._sizes[i] > _WASTE * size_bytes:
                 break
             if self._references(self._blocks, i) == self._alone:
-                return self._blocks[i]
+                return i
         return None
 
-    def _allocate(self, size_bytes: int) -> NDArray[np.uint8]:
+    def _allocate(self, size_bytes: int) -> int:
+        """Which is a new one."""
         idle = [i for i in range(len(self._blocks)) if self._references(self._blocks, i) == self._alone]
         excess = sum(self._sizes[i] for i in idle) - self._limit_bytes
         dropped = set()
@@ -84,11 +95,13 @@ class BufferPool:
         start = -memory.ctypes.data % _ALIGNMENT
         # Through a memoryview, so that the aligned part is an array of its own, which views will name as their base.
         block = np.frombuffer(memory.data[start : start + room], np.uint8)
-        self._keep(sorted([*self._blocks, block], key=len))
-        return block
+        place = bisect_right(self._sizes, len(block))
+        self._keep([*self._blocks[:place], block, *self._blocks[place:]])
+        return place
 
     def _keep(self, blocks: list[NDArray[np.uint8]]) -> None:
         self._blocks, self._sizes = blocks, list(map(len, blocks))
+        self._addresses = [block.ctypes.data for block in blocks]
 
     @staticmethod
     def _references(blocks: list[NDArray[np.uint8]], i: int) -> int:

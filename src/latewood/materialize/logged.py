@@ -34,7 +34,9 @@ from latewood.users import UserKeys, user_keys
 from latewood.vocabulary import Vocabulary
 
 USER_ID, UIH, CUTOFF = "user_id", "uih", "cutoff"
-_latest_layout: dict[str, tuple[pa.Schema, Schema, bytes, tuple[Trait, ...], Layout | None]] = {}  # one: tables come in rows
+_latest_layout: dict[
+    str, tuple[pa.Schema, Schema, bytes, tuple[Trait, ...], Layout | None]
+] = {}  # one: tables come in rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

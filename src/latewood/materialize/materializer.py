@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from latewood.batch import Batch, SharedBatch
 from latewood.clock import EARLIEST_TS
 from latewood.columns import Column, TraitColumn
 from latewood.errors import CorruptionError, PointerError, SchemaError
-from latewood.immutable import GenerationReader, Scrubs
+from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Status
 from latewood.lists import offsets_of
 from latewood.materialize.assemble import NOTHING, Segments, assemble
@@ -29,6 +29,8 @@ from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
+from latewood.materialize.store import MaterializeStore, schema_for
+from latewood.materialize.straight import decode_straight, lay_out
 from latewood.materialize.streams import LookedAt, Streams, UnknownCodeError, pick_found
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
@@ -37,7 +39,6 @@ from latewood.pointer import Pointers
 from latewood.projection import STREAM, Projection
 from latewood.schema import Schema
 from latewood.users import UserKeys
-from latewood.vocabulary import Vocabulary
 
 # The events are gone; any other status says that something is wrong.
 _FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT, Status.EXPIRED, Status.SCRUBBED)
@@ -47,24 +48,6 @@ B = TypeVar("B")
 
 class _ChangedTraitError(SchemaError):
     """A newer schema has another trait by a name that is wanted: the examples have to be read anew."""
-
-
-class MaterializeStore(Protocol):
-    """What a materializer needs of a store."""
-
-    epoch: bytes
-    vocabulary: Vocabulary
-    scrubs: Scrubs
-
-    @property
-    def schema(self) -> Schema:
-        """Of the generation that reads are answered from."""
-
-    def reader(self) -> GenerationReader:
-        """The newest generation known, opened."""
-
-    def refresh(self) -> GenerationReader:
-        """Look for a newer one."""
 
 
 class Materializer:
@@ -321,6 +304,8 @@ class Materializer:
         if self._streams is not None:
             return self._decode_streams(resolved, self._streams)
         view = resolved.view
+        if (batch := self._decode_straight(resolved)) is not None:
+            return batch
         candidates, places = self._choose(resolved, self.projection.max_len)
         parts, events = split(candidates, *places), int(candidates.offsets[-1])
         planned = plan(parts, events)
@@ -330,6 +315,20 @@ class Materializer:
         self._count(cost)
         return self._batch(resolved, view, candidates.offsets, columns)
 
+    def _decode_straight(self, resolved: Resolved) -> Batch | None:
+        """A batch of which everything is stored in one piece; None if it is not."""
+        stored = resolved.view.wanted(resolved.reader).stored
+        if stored is None or resolved.hits is not None or len(resolved.logged.recents):
+            return None
+        laid_out = lay_out(resolved.resolution, self.projection.max_len)
+        if laid_out is None:
+            return None
+        columns, *touched = decode_straight(fetch(resolved.reader), laid_out, stored, _POOL, self._verify)
+        batch = self._batch(resolved, resolved.view, laid_out.offsets, columns)
+        events = int(laid_out.offsets[-1])
+        self._count(Statistics(1, len(batch), events, events, *touched))
+        return batch
+
     def _decode_streams(self, resolved: Resolved, streams: Streams) -> Batch:
         """Find the events that streams hold, and decode what is shown of those alone."""
         view, reader = resolved.view, resolved.reader
@@ -338,10 +337,10 @@ class Materializer:
         words = self._dictionaries(resolved, looked_at)
         conditions = [
             LookedAt(want, _recents_of(resolved.logged, want), looked_at.types[want.name], words.get(want.name))
-            for want in looked_at.wanted(reader)
+            for want in looked_at.wanted(reader).columns
         ]
         found = streams.find(tables, candidates, places, conditions, _POOL, self._verify)
-        wanted = [(want, _recents_of(resolved.logged, want)) for want in shown.wanted(reader)]
+        wanted = [(want, _recents_of(resolved.logged, want)) for want in shown.wanted(reader).columns]
         columns, *cost = pick_found(tables, candidates, found, wanted, _POOL, self._verify)
         batch = self._batch(resolved, shown, found.offsets, columns)
         rows, stripes, size_bytes = cost
@@ -405,7 +404,7 @@ class Materializer:
     ) -> tuple[dict[str, TraitColumn], Statistics]:
         """The columns, up to `size` elements, in which the examples have `events`, and what they cost."""
         logged, reader = resolved.logged, resolved.reader
-        wanted = view.wanted(reader)
+        wanted = view.wanted(reader).columns
         recents = [_recents_of(logged, want) for want in wanted]
         columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, size, _POOL, self._verify)
         decoded = int((planned.ranges.stop - planned.ranges.start).sum())
@@ -464,16 +463,6 @@ class Materializer:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats
-
-
-def schema_for(store: MaterializeStore, projection: Projection) -> Schema:
-    """The schema that is known, or that of a newer generation if the projection does not fit it."""
-    known = store.schema
-    try:
-        projection.needs(known)
-    except SchemaError:
-        return store.refresh().generation.schema
-    return known
 
 
 def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:

@@ -81,7 +81,7 @@ def _apart(rows: Any, place: Any, heads: int, size: int, slots: Any, columns: An
     for i in range(len(start)):
         if stop[i] <= start[i]:
             continue
-        slot = _slot_of(slots, shard, user, heads, i)
+        slot = slot_of(slots, shard, user, heads, i)
         if slots[slot] >= 0:
             return -1, size
         slots[slot] = i
@@ -115,7 +115,7 @@ def _share(
     for i in order:
         if stop[i] <= start[i]:
             continue
-        slot = _slot_of(slots, shard, user, heads, i)
+        slot = slot_of(slots, shard, user, heads, i)
         group = slots[slot]
         if group >= 0 and pays(hull[group], start[i], stop[i]):
             newer[last[group]] = i
@@ -142,7 +142,7 @@ def _share(
 
 
 @kernel
-def _slot_of(slots: Any, shard: Any, user: Any, heads: int, i: int) -> int:
+def slot_of(slots: Any, shard: Any, user: Any, heads: int, i: int) -> int:
     """Where in the hash table the user of stretch i, a head or a tail, is, or would be."""
     mask = len(slots) - 1
     slot = ((user[i] * 2_654_435_761 + shard[i] * 40_503 + (i < heads) * 977) >> 7) & mask

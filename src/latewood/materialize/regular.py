@@ -8,6 +8,8 @@ Any other table is for the readers of `logged` and `recents`, which take all the
 nothing is an error, only not regular.
 """
 
+# ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,7 +41,8 @@ _WATERMARK, _START_TS, _END_TS, _LENGTHS, _CUTOFF = range(5)
 class Regular(NamedTuple):
     """n examples, no pointer of which is past its cutoff.
 
-    Shapes: user_ids, keys, cutoff (n,); offsets (n + 1,), order (3, r), columns (r,) as of `Recents`. Of the traits only those that are plain values are among the columns; the lists of all are as long as they should be.
+    Shapes: user_ids, keys, cutoff (n,); offsets (n + 1,), order (3, r), columns (r,) as of `Recents`. Of the traits only
+    those that are plain values are among the columns; the lists of all are as long as they should be.
     """
 
     user_ids: pa.Array

@@ -41,12 +41,12 @@ class Resolved:
     @property
     def event_bytes(self) -> int:
         """What an event takes once it is decoded; of lists of any length without their items."""
-        return sum(want.decoded_bytes for want in self.view.wanted(self.reader))
+        return sum(want.decoded_bytes for want in self.view.wanted(self.reader).columns)
 
     @property
     def has_lists_of_any_length(self) -> bool:
         """Whether it shows lists of any length."""
-        return any(want.is_list and want.list_size is None for want in self.view.wanted(self.reader))
+        return any(want.is_list and want.list_size is None for want in self.view.wanted(self.reader).columns)
 
     def shown(self, max_len: int | None) -> Shown:
         """What the examples show, of which those that could not be had show nothing."""

@@ -5,6 +5,7 @@ when examples are read, not once for all. Columns are called what the projection
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,17 @@ from latewood.batch import value_types
 from latewood.errors import SchemaError
 from latewood.immutable import GenerationReader
 from latewood.materialize.decode import WantedColumn
+from latewood.materialize.straight import StoredColumns, stored_columns
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
+
+
+class Wanted(NamedTuple):
+    """The columns of a view in one generation, and the same once more if all of them are stored plainly."""
+
+    columns: list[WantedColumn]
+    stored: StoredColumns | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +42,7 @@ class View:
     looked_at: tuple[str, ...]  # those that conditions look at
     recent: tuple[Trait, ...] = field(init=False)  # the traits that are needed of recent events
     coded: dict[str, Trait] = field(init=False)  # the columns that are codes
-    _wanted: dict[int, list[WantedColumn]] = field(default_factory=dict)  # by generation: the latest only
+    _wanted: dict[int, Wanted] = field(default_factory=dict)  # by generation: the latest only
     _parts: dict[tuple[tuple[str, ...], bool], "View"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,12 +79,13 @@ class View:
         trait = self.traits[name]
         return None if trait is None else trait.list_size
 
-    def wanted(self, reader: GenerationReader) -> list[WantedColumn]:
+    def wanted(self, reader: GenerationReader) -> Wanted:
         """The columns, as a generation stores them."""
         generation = reader.generation.id
         wanted = self._wanted.get(generation)
         if wanted is None:
-            wanted = [_wanted(name, reader, trait) for name, trait in self.traits.items()]
+            columns = [_wanted(name, reader, trait) for name, trait in self.traits.items()]
+            wanted = Wanted(columns, stored_columns(columns))
             self._wanted.clear()
             self._wanted[generation] = wanted
         return wanted

@@ -53,7 +53,7 @@ _SCRATCH, _PLACES = 8, 8 + STRIPE_EVENTS
 # further that of the next one is, the byte of the block of the first column and how many further that of the next; events.
 _TABLE, _RECORD, _ENTRY, _ENTRIES, _VERIFIED, _BLOCKS, _EVENTS, _PLACE_WORDS = range(8)
 # An output as kernels see it; the last field is what they say of it.
-_COLUMN, _ITEMSIZE, _VALUES, _MASK, _HAS_NULLS = range(5)
+COLUMN, ITEMSIZE, VALUES, MASK, HAS_NULLS = range(5)
 
 
 class Output(NamedTuple):
@@ -96,17 +96,28 @@ def decode_columns(tables: Tables, ranges: Ranges, outputs: Sequence[Output], ve
         return Decoded([False] * len(outputs), 0, 0)
     size = len(outputs[0].values)
     described = np.array([_describe(tables, output, size) for output in outputs], np.uint64)
+    touched = decode_described(tables, ranges, described, size, verify)
+    return Decoded((described[:, HAS_NULLS] != 0).tolist(), *touched)
+
+
+def decode_described(
+    tables: Tables, ranges: Ranges, described: NDArray[np.uint64], size: int, verify: bool = True
+) -> tuple[int, int]:
+    """Decode ranges into outputs that are there and of one size, as kernels see them: nobody checks that they are.
+
+    Shapes: described (columns, 5): COLUMN, ITEMSIZE, VALUES, MASK and, which is filled in, HAS_NULLS. Returns: how many
+    stripes were read, and their bytes. Raises: as `decode_columns`.
+    """
     matrix = ranges.matrix
     work = np.empty(_PLACES + _PLACE_WORDS * matrix.shape[1], np.uint64)
     work[:_SCRATCH] = 0
     found = _decode_all(tables.rows, matrix, described, size, verify, work)
-    row, stripe, column = int(work[_RANGE]), int(work[_STRIPE]), outputs[int(work[_OUTPUT])].column
-    if found == _OUTSIDE:
-        raise IndexError(f"range {row} lies outside its user's events, the shards or the output")
-    if found == _DAMAGED:
-        raise tables.damage(int(ranges.shard[row]), int(ranges.user[row]), column, stripe)
-    nulls = (described[:, _HAS_NULLS] != 0).tolist()
-    return Decoded(nulls, int(work[_STRIPES]), int(work[_BYTES]))
+    if found:
+        row, stripe, column = (int(work[field]) for field in (_RANGE, _STRIPE, _OUTPUT))
+        if found == _OUTSIDE:
+            raise IndexError(f"range {row} lies outside its user's events, the shards or the output")
+        raise tables.damage(int(ranges.shard[row]), int(ranges.user[row]), int(described[column, COLUMN]), stripe)
+    return int(work[_STRIPES]), int(work[_BYTES])
 
 
 def _describe(tables: Tables, output: Output, size: int) -> tuple[int, int, int, int, int]:
@@ -151,19 +162,19 @@ def _decode_all(tables: Any, ranges: Any, outputs: Any, size: Any, verify: Any, 
     if _note_places(tables, ranges, uint64(size), work):
         return _OUTSIDE
     for k in range(len(outputs)):
-        outputs[k, _HAS_NULLS] = 0
+        outputs[k, HAS_NULLS] = 0
     first = uint64(0)
     while first < count:
         stop = min(count, first + uint64(_TOGETHER))
         for k in range(len(outputs)):
-            column, itemsize = outputs[k, _COLUMN], outputs[k, _ITEMSIZE]
+            column, itemsize = outputs[k, COLUMN], outputs[k, ITEMSIZE]
             found = _decode_ranges(
-                columns, count, first, stop, column, itemsize, outputs[k, _VALUES], outputs[k, _MASK], verify, room
+                columns, count, first, stop, column, itemsize, outputs[k, VALUES], outputs[k, MASK], verify, room
             )
             if found > _NULLS:
                 work[_OUTPUT] = k
                 return found
-            outputs[k, _HAS_NULLS] |= uint64(found)
+            outputs[k, HAS_NULLS] |= uint64(found)
         first = stop
     return 0
 
