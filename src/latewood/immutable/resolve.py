@@ -179,29 +179,45 @@ def resolve(tables: Tables, keys: UserKeys, pointers: Pointers, watermark: int, 
     Args: keys: whose pointers they are. expired: whether retention ever took events from it.
     Raises: CorruptionError: a block on the way is damaged.
     """
-    times = (_plain(column, np.int64) for column in (pointers.watermark, pointers.start_ts, pointers.end_ts))
-    ties, length = _plain(pointers.end_ties, np.int32), _plain(pointers.length, np.int64)
-    columns = (*times, ties, length, _plain(pointers.checksum, np.uint64))
-    n = len(length)
-    status, out, offsets = np.empty(n, np.uint8), np.empty((walk.FINDINGS, n), np.int64), np.empty(n + 1, np.int64)
-    located, places, room = Located(np.empty(n, np.int64), np.empty(n, np.int64)), _places(n), _RUNS * n
+    columns = (
+        _plain(pointers.watermark, np.int64),
+        _plain(pointers.start_ts, np.int64),
+        _plain(pointers.end_ts, np.int64),
+        _plain(pointers.end_ties, np.int32),
+        _plain(pointers.length, np.int64),
+        _plain(pointers.checksum, np.uint64),
+    )
+    n = len(columns[0])
+    status, out, offsets = np.empty(n, np.uint8), np.empty((walk.FINDINGS + 2, n), np.int64), np.empty(n + 1, np.int64)
+    *findings, shard, user = out
+    places, room = _places(n), _RUNS * n
     while True:  # once more where there were more runs than there was room for
         runs, desk = np.empty((2, room), np.int64), desks.new_desk()
         walk.resolve(
-            tables.rows, tuple(keys), tuple(located), columns, watermark, expired, status, out, offsets, runs, places,
+            tables.rows,
+            tuple(keys),
+            (shard, user),
+            columns,
+            watermark,
+            expired,
+            status,
+            out,
+            offsets,
+            runs,
+            places,
             desk,
-        )  # fmt: skip
+        )
         _check(tables, desk)
         needed = int(offsets[n])
         if needed <= room:
             break
         room = needed
-    start, stop, given, last_ts, found, checksum = out
+    start, stop, given, last_ts, found, checksum = findings
     if expired:
         missing = ((status == Status.UNKNOWN_USER) | (status == Status.SHORT)) & (found < pointers.length)
         status[missing] = Status.EXPIRED
     meant = Runs(offsets, runs[0, :needed], runs[1, :needed])
-    return Resolution(*located, start, stop, given, meant, last_ts, status, found, checksum.view(np.uint64))
+    return Resolution(shard, user, start, stop, given, meant, last_ts, status, found, checksum.view(np.uint64))
 
 
 def find_rows(

@@ -79,7 +79,7 @@ class Heads:
             LeakageError: an example that holds what its request could not have seen.
         """
         if scrubbed is None or not scrubbed.any():
-            if self.read is not None and all(trait in self.read_traits for trait in traits):
+            if self.read is not None and (traits == self.read_traits or set(traits) <= set(self.read_traits)):
                 recents = read_rest(self.read, self.table, traits, vocabulary)
                 if not len(recents):  # and no watermark is past its cutoff, or they would not have been read
                     return self._with(recents)

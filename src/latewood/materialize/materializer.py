@@ -323,11 +323,11 @@ class Materializer:
         laid_out = lay_out(resolved.resolution, self.projection.max_len)
         if laid_out is None:
             return None
-        columns, *touched = decode_straight(fetch(resolved.reader), laid_out, stored, _POOL, self._verify)
-        batch = self._batch(resolved, resolved.view, laid_out.offsets, columns)
-        events = int(laid_out.offsets[-1])
-        self._count(Statistics(1, len(batch), events, events, *touched))
-        return batch
+        values, masks, *touched = decode_straight(fetch(resolved.reader), laid_out, stored, _POOL, self._verify)
+        offsets = laid_out.offsets
+        events = int(offsets[-1])
+        self._count(Statistics(1, len(offsets) - 1, events, events, *touched))
+        return Batch(offsets=offsets, **self._fields(resolved, resolved.view, values, masks))
 
     def _decode_streams(self, resolved: Resolved, streams: Streams) -> Batch:
         """Find the events that streams hold, and decode what is shown of those alone."""
@@ -363,7 +363,8 @@ class Materializer:
         items = {name: gathered(of, view.list_size(name), _POOL) for name, of in lists.items()}
         # lists of one size are rows, and need no offsets
         ends = {name: of.offsets for name, of in lists.items() if items[name].ndim == 1}
-        return Batch(offsets=offsets, lists=ends, **self._fields(resolved, view, columns, items, all_used=True))
+        values, masks = _arrays(columns, items)
+        return Batch(offsets=offsets, lists=ends, **self._fields(resolved, view, values, masks, ends))
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         view = resolved.view
@@ -384,10 +385,11 @@ class Materializer:
         items = {
             name: of.items if sizes[name] is None else gathered(of, sizes[name], _POOL) for name, of in lists.items()
         }
-        fields = self._fields(resolved, view, columns, items, all_used=False)
-        fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
-        values = fields["values"]
-        lists = {name: of._replace(items=values[name]) for name, of in lists.items() if sizes[name] is None}
+        values, masks = _arrays(columns, items)
+        of_any_length = {name: of for name, of in lists.items() if sizes[name] is None}
+        fields = self._fields(resolved, view, values, masks, of_any_length, all_used=False)
+        fields["masks"] = {name: mask for name, mask in masks.items() if _shows(mask, starts, lengths)}
+        lists = {name: of._replace(items=values[name]) for name, of in of_any_length.items()}
         return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
     def _choose(
@@ -423,22 +425,20 @@ class Materializer:
         self,
         resolved: Resolved,
         view: View,
-        columns: dict[str, TraitColumn],
-        items: dict[str, NDArray[Any]],
+        values: dict[str, NDArray[Any]],
+        masks: dict[str, NDArray[np.bool_]],
+        lists: Collection[str] = (),
         *,
-        all_used: bool,
+        all_used: bool = True,
     ) -> dict[str, Any]:
-        """What a batch says, however its examples lie in the columns.
+        """What a batch says, however its examples lie in the columns. Codes that ids are wanted of become such.
 
-        Args: items: of list traits. all_used: whether the columns hold nothing but the examples' events.
+        Args: values: of lists their items. lists: the columns that are lists of any length. all_used: whether the columns
+            hold nothing but the examples' events.
         """
-        values = {
-            name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()
-        }
-        masks = {name: column.mask for name, column in columns.items() if column.mask is not None}
         dictionaries = self._dictionaries(resolved, view)
         for name in view.ids:
-            mask = masks.get(name) if name not in items or items[name].ndim > 1 else None
+            mask = None if name in lists else masks.get(name)
             values[name] = ids_of_codes(name, values[name], mask, dictionaries.pop(name), _POOL, all_used=all_used)
         return {
             "values": values,
@@ -463,6 +463,14 @@ class Materializer:
         with self._lock:
             self.last_stats = stats
             self.stats = self.stats + stats
+
+
+def _arrays(
+    columns: dict[str, TraitColumn], items: dict[str, NDArray[Any]]
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
+    """The values and masks of columns. Args: items: of those that are lists."""
+    values = {name: column.values if isinstance(column, Column) else items[name] for name, column in columns.items()}
+    return values, {name: column.mask for name, column in columns.items() if column.mask is not None}
 
 
 def _shows(mask: NDArray[np.bool_], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:

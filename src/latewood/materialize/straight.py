@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latewood.columns import Column, TraitColumn
 from latewood.immutable.resolve import Resolution
 from latewood.kernels import kernel
 from latewood.materialize.buffers import BufferPool
@@ -88,8 +87,11 @@ def lay_out(resolution: Resolution, max_len: int | None) -> LaidOut | None:
 
 def decode_straight(
     tables: Tables, laid_out: LaidOut, stored: StoredColumns, pool: BufferPool, verify: bool
-) -> tuple[dict[str, TraitColumn], int, int]:
-    """All columns, and the stripes touched and their bytes. Raises: CorruptionError: a damaged block."""
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]], int, int]:
+    """The values of all columns, the masks of those with nulls, and the stripes touched and their bytes.
+
+    Raises: CorruptionError: a damaged block.
+    """
     size = int(laid_out.offsets[-1])
     arrays, described = pool.empties(size, stored.dtypes), stored.described.copy()
     described[:, VALUES] = [address for _, address in arrays]
@@ -97,14 +99,10 @@ def decode_straight(
     for place in stored.nullable:  # most columns that may have nulls have none
         if tables.has_nulls.item(stored.columns[place]):
             [(masks[place], described[place, MASK])] = pool.empties(size, [np.dtype(np.bool_)])
-    stripe_count, size_bytes = decode_described(tables, Ranges.of(laid_out.ranges), described, size, verify)
-    columns: dict[str, TraitColumn] = {
-        name: Column(values) for name, (values, _) in zip(stored.names, arrays, strict=True)
-    }
-    for place, mask in masks.items():
-        if described[place, HAS_NULLS] and mask.any():
-            columns[stored.names[place]] = Column(arrays[place][0], mask)
-    return columns, stripe_count, size_bytes
+    touched = decode_described(tables, Ranges.of(laid_out.ranges), described, size, verify)
+    values = {name: array for name, (array, _) in zip(stored.names, arrays, strict=True)}
+    met = {stored.names[place]: mask for place, mask in masks.items() if described[place, HAS_NULLS] and mask.any()}
+    return values, met, *touched
 
 
 @kernel
