@@ -110,9 +110,17 @@ def copy_segments(segments: Segments, columns: Sequence[tuple[NDArray[Any], NDAr
 
     Args: columns: each a buffer (size,) and recents (r,), of one dtype, contiguous.
     """
-    # By address, so that one call serves all columns of every dtype, and Arrow's read-only arrays as well as ours.
-    places = [(buffer.ctypes.data, recents.ctypes.data, buffer.itemsize) for buffer, recents in columns]
-    _copy(segments, np.array(places, np.uint64).reshape(-1, 3))
+    copy_by_address(
+        segments, [(buffer.ctypes.data, recents.ctypes.data, buffer.itemsize) for buffer, recents in columns]
+    )
+
+
+def copy_by_address(segments: Segments, columns: Sequence[tuple[int, int, int]]) -> None:
+    """The same of columns by the addresses of buffer and recents, and the bytes of a value.
+
+    So one call serves columns of every dtype, and Arrow's read-only arrays as well as ours.
+    """
+    _copy(segments, np.array(columns, np.uint64).reshape(-1, 3))
 
 
 @kernel

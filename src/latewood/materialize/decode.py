@@ -7,7 +7,7 @@ A list trait is two such columns, where each event's items begin and how many th
 ones, and those of the recent events behind them. What is copied are the two numbers; the items stay where they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.columns import Column, Lists, TraitColumn
-from latewood.materialize.assemble import Segments, copy_segments
+from latewood.materialize.assemble import Segments, copy_by_address, copy_segments
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.plan import Plan
-from latewood.stripes.decode import Output, decode_columns
+from latewood.stripes.decode import HAS_NULLS, MASK, VALUES, decode_described
 from latewood.stripes.gather import gather_lists, gather_rows
 from latewood.stripes.lists import ListsOutput, decode_lists
+from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 
+_BOOL = [np.dtype(np.bool_)]
 _PLACE_BYTES = 12  # of a list: where its items begin, and how many they are
 
 
@@ -45,6 +47,40 @@ class WantedColumn(NamedTuple):
         return _PLACE_BYTES + self.dtype.itemsize * (self.list_size or 0) + self.nullable
 
 
+class StoredColumns(NamedTuple):
+    """Those columns of a projection that are stored and no lists.
+
+    Shapes: described (columns, 5): as kernels see outputs, but for where they are.
+    """
+
+    names: tuple[str, ...]
+    columns: list[int]
+    dtypes: list[np.dtype[Any]]
+    nullable: list[int]  # the places, among these columns, of those that may have nulls
+    described: NDArray[np.uint64]
+
+    @classmethod
+    def among(cls, wanted: Sequence[WantedColumn]) -> "StoredColumns":
+        stored = [(want, want.column) for want in wanted if want.column is not None and not want.is_list]
+        return cls(
+            tuple(want.name for want, _ in stored),
+            [column for _, column in stored],
+            [want.dtype for want, _ in stored],
+            [place for place, (want, _) in enumerate(stored) if want.nullable],
+            np.array([(column, want.dtype.itemsize, 0, 0, 0) for want, column in stored], np.uint64).reshape(-1, 5),
+        )
+
+
+class DecodedArrays(NamedTuple):
+    """Stored columns, decoded. Shapes: values (size,) each; masks (size,)."""
+
+    values: list[NDArray[Any]]
+    masks: dict[int, NDArray[np.bool_]]  # by the column's place, of those that met a null or get one later
+    described: NDArray[np.uint64]  # the columns as kernels see them
+    stripe_count: int
+    size_bytes: int
+
+
 class DecodedColumns(NamedTuple):
     """The columns of a batch, and what they cost: stripes touched, and their bytes."""
 
@@ -53,11 +89,37 @@ class DecodedColumns(NamedTuple):
     size_bytes: int
 
 
+def decode_stored(
+    tables: Tables,
+    ranges: Ranges,
+    size: int,
+    stored: StoredColumns,
+    pool: BufferPool,
+    verify: bool,
+    masked: Collection[int] = (),
+) -> DecodedArrays:
+    """Decode ranges of all stored columns into arrays of one size. Args: masked: places of columns that get nulls later.
+
+    Raises: CorruptionError: a damaged block.
+    """
+    arrays, described = pool.empties(size, stored.dtypes), stored.described.copy()
+    described[:, VALUES] = [address for _, address in arrays]
+    masks, has_nulls = dict[int, NDArray[np.bool_]](), tables.has_nulls
+    for place in stored.nullable:  # most columns that may have nulls have none: then no mask is written
+        column = stored.columns[place]
+        if place in masked or (column < len(has_nulls) and has_nulls.item(column)):
+            [(masks[place], described[place, MASK])] = pool.empties(size, _BOOL)
+    touched = decode_described(tables, ranges, described, size, verify)
+    met = {place: mask for place, mask in masks.items() if described[place, HAS_NULLS] or place in masked}
+    return DecodedArrays([array for array, _ in arrays], met, described, *touched)
+
+
 def decode(
     tables: Tables,
     plan: Plan,
     segments: Segments,
     wanted: Sequence[WantedColumn],
+    stored: StoredColumns,
     recents: Sequence[TraitColumn],
     events: int,
     pool: BufferPool,
@@ -68,12 +130,14 @@ def decode(
     Raises: CorruptionError: a damaged block; the message names the file and the place in it.
     """
     work = _Work(tables, plan, segments, events, pool, verify)
-    plain = [(want, recent) for want, recent in zip(wanted, recents, strict=True) if isinstance(recent, Column)]
-    columns, *touched = _decode_plain(work, plain)
+    by_name = {want.name: recent for want, recent in zip(wanted, recents, strict=True) if isinstance(recent, Column)}
+    columns, *touched = _decode_plain(work, stored, by_name)
     for want, recent in zip(wanted, recents, strict=True):
         if isinstance(recent, Lists):
             columns[want.name], *cost = _decode_lists(work, want, recent)
             touched = [a + b for a, b in zip(touched, cost, strict=True)]
+        elif want.column is None:
+            columns[want.name] = _nulls(work, want, recent)
     return DecodedColumns({want.name: columns[want.name] for want in wanted}, *touched)
 
 
@@ -90,31 +154,34 @@ class _Work:
 
 
 def _decode_plain(
-    work: _Work, columns: Sequence[tuple[WantedColumn, Column]]
+    work: _Work, stored: StoredColumns, recents: Mapping[str, Column]
 ) -> tuple[dict[str, TraitColumn], int, int]:
-    """The columns that are no lists, and stripes and bytes touched."""
-    buffers = [_buffers(work, want, recent) for want, recent in columns]
-    stored = [
-        Output(want.column, *buffer)
-        for (want, _), buffer in zip(columns, buffers, strict=True)
-        if want.column is not None
-    ]
-    decoded = decode_columns(work.tables, work.plan.ranges, stored, work.verify)
-    met_nulls = iter(decoded.nulls)
-    # null where the generation is older than the trait, where a stripe has nulls, or where a recent event has
-    nulls = [(want.column is None or next(met_nulls)) or recent.mask is not None for want, recent in columns]
-    masks = [mask if has_nulls else None for (_, mask), has_nulls in zip(buffers, nulls, strict=True)]
+    """The stored columns that are no lists, and stripes and bytes touched."""
+    plan, columns = work.plan, [recents[name] for name in stored.names]
+    masked = [place for place, recent in enumerate(columns) if recent.mask is not None]
+    decoded = decode_stored(work.tables, plan.ranges, plan.size, stored, work.pool, work.verify, masked)
     if len(work.segments):
-        pairs = [(values, recent.values) for (values, _), (_, recent) in zip(buffers, columns, strict=True)]
-        pairs += [
-            (mask, _mask_of(recent)) for mask, (_, recent) in zip(masks, columns, strict=True) if mask is not None
+        copied = [
+            (target, recent.values.ctypes.data if len(recent.values) else 0, recent.values.itemsize)
+            for target, recent in zip(decoded.described[:, VALUES].tolist(), columns, strict=True)
         ]
-        copy_segments(work.segments, pairs)
-    made: dict[str, TraitColumn] = {
-        want.name: Column(values[: work.events], None if mask is None else _if_any(mask[: work.events]))
-        for (want, _), (values, _), mask in zip(columns, buffers, masks, strict=True)
-    }
+        marks = {place: _mask_of(columns[place]) for place in decoded.masks}
+        copied += [(int(decoded.described[place, MASK]), mark.ctypes.data, 1) for place, mark in marks.items()]
+        copy_by_address(work.segments, copied)
+    made: dict[str, TraitColumn] = {}
+    for place, (name, values) in enumerate(zip(stored.names, decoded.values, strict=True)):
+        mask = decoded.masks.get(place)
+        made[name] = Column(values[: work.events], None if mask is None else _if_any(mask[: work.events]))
     return made, decoded.stripe_count, decoded.size_bytes
+
+
+def _nulls(work: _Work, want: WantedColumn, recent: Column) -> Column:
+    """A column that the generation is older than: null, but for recent events."""
+    size = work.plan.size
+    values, mask = work.pool.empty(size, want.dtype), np.ones(size, np.bool_)
+    values[:] = 0
+    copy_segments(work.segments, [(values, recent.values), (mask, _mask_of(recent))])
+    return Column(values[: work.events], _if_any(mask[: work.events]))
 
 
 def _decode_lists(work: _Work, want: WantedColumn, recent: Lists) -> tuple[Lists, int, int]:
@@ -174,19 +241,8 @@ def _decode_items(
     return _Items(items, stored, decoded.nulls, decoded.stripe_count, decoded.size_bytes)
 
 
-def _buffers(work: _Work, wanted: WantedColumn, recents: Column) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Room for a column and, if it can have nulls, for its mask; filled where nothing is stored."""
-    size, pool = work.plan.size, work.pool
-    values = pool.empty(size, wanted.dtype)
-    if wanted.column is None:
-        values[:] = 0
-        return values, np.ones(size, np.bool_)
-    needs_mask = recents.mask is not None or _may_be_null(work.tables, wanted)
-    return values, pool.empty(size, np.bool_) if needs_mask else None
-
-
 def _may_be_null(tables: Tables, wanted: WantedColumn) -> bool:
-    """Most columns that may have nulls have none: then no mask is written."""
+    """Whether a mask has to be written."""
     return (
         wanted.nullable
         and wanted.column is not None

@@ -19,7 +19,7 @@ from latewood.lists import offsets_of
 from latewood.materialize.assemble import NOTHING, Segments, assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates, choose
-from latewood.materialize.decode import WantedColumn, decode, gathered, lists_among
+from latewood.materialize.decode import StoredColumns, WantedColumn, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
 from latewood.materialize.ids import ids_of_codes
 from latewood.materialize.logged import Heads, Logged, read_heads
@@ -30,7 +30,7 @@ from latewood.materialize.retained import serve_retained
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
 from latewood.materialize.store import MaterializeStore, schema_for
-from latewood.materialize.straight import decode_straight, lay_out
+from latewood.materialize.straight import decode_straight, lay_out, lay_out_shared
 from latewood.materialize.streams import LookedAt, Streams, UnknownCodeError, pick_found
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
@@ -317,17 +317,47 @@ class Materializer:
 
     def _decode_straight(self, resolved: Resolved) -> Batch | None:
         """A batch of which everything is stored in one piece; None if it is not."""
-        stored = resolved.view.wanted(resolved.reader).stored
-        if stored is None or resolved.hits is not None or len(resolved.logged.recents):
+        if (stored := self._stored_straight(resolved)) is None:
             return None
-        laid_out = lay_out(resolved.resolution, self.projection.max_len)
-        if laid_out is None:
+        if (laid_out := lay_out(resolved.resolution, self.projection.max_len)) is None:
             return None
-        values, masks, *touched = decode_straight(fetch(resolved.reader), laid_out, stored, _POOL, self._verify)
-        offsets = laid_out.offsets
+        offsets, ranges = laid_out
         events = int(offsets[-1])
-        self._count(Statistics(1, len(offsets) - 1, events, events, *touched))
-        return Batch(offsets=offsets, **self._fields(resolved, resolved.view, values, masks))
+        fields = self._fields_straight(resolved, stored, ranges, events, events)
+        return Batch(offsets=offsets, **fields)
+
+    def _share_straight(self, resolved: Resolved) -> SharedBatch | None:
+        """The same as a shared one."""
+        if (stored := self._stored_straight(resolved)) is None:
+            return None
+        if (shared := lay_out_shared(resolved.resolution, self.projection.max_len)) is None:
+            return None
+        starts, lengths, ranges, size = shared
+        fields = self._fields_straight(resolved, stored, ranges, size, int(lengths.sum()), all_used=False)
+        fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
+        return SharedBatch(starts=starts, lengths=lengths, lists={}, **fields)
+
+    @staticmethod
+    def _stored_straight(resolved: Resolved) -> StoredColumns | None:
+        """The columns, if nothing but stored values can be wanted."""
+        wanted = resolved.view.wanted(resolved.reader)
+        is_plain = wanted.are_stored and resolved.hits is None and not len(resolved.logged.recents)
+        return wanted.stored if is_plain else None
+
+    def _fields_straight(
+        self,
+        resolved: Resolved,
+        stored: StoredColumns,
+        ranges: NDArray[np.int64],
+        size: int,
+        events: int,
+        *,
+        all_used: bool = True,
+    ) -> dict[str, Any]:
+        tables = fetch(resolved.reader)
+        values, masks, *touched = decode_straight(tables, ranges, size, stored, _POOL, self._verify)
+        self._count(Statistics(1, len(resolved), events, size, *touched))
+        return self._fields(resolved, resolved.view, values, masks, all_used=all_used)
 
     def _decode_streams(self, resolved: Resolved, streams: Streams) -> Batch:
         """Find the events that streams hold, and decode what is shown of those alone."""
@@ -368,6 +398,8 @@ class Materializer:
 
     def _decode_shared(self, resolved: Resolved) -> SharedBatch:
         view = resolved.view
+        if (batch := self._share_straight(resolved)) is not None:
+            return batch
         candidates, places = self._choose(resolved, self.projection.max_len)
         parts, lengths = split(candidates, *places), np.diff(candidates.offsets)
         views = are_views(candidates, parts)
@@ -406,9 +438,9 @@ class Materializer:
     ) -> tuple[dict[str, TraitColumn], Statistics]:
         """The columns, up to `size` elements, in which the examples have `events`, and what they cost."""
         logged, reader = resolved.logged, resolved.reader
-        wanted = view.wanted(reader).columns
+        wanted, stored = view.wanted(reader)
         recents = [_recents_of(logged, want) for want in wanted]
-        columns, *touched = decode(fetch(reader), planned, segments, wanted, recents, size, _POOL, self._verify)
+        columns, *touched = decode(fetch(reader), planned, segments, wanted, stored, recents, size, _POOL, self._verify)
         decoded = int((planned.ranges.stop - planned.ranges.start).sum())
         return columns, Statistics(1, len(logged), events, decoded, *touched)
 

@@ -26,7 +26,7 @@ from latewood.materialize.split import NOWHERE, Parts
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 
-_ROW_BITS = 31  # two row numbers of so many bits fit into one int64
+ROW_BITS = 31  # two row numbers of so many bits fit into one int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,21 +53,24 @@ def plan(parts: Parts, size: int) -> Plan:
         rows = Rows(*map(np.concatenate, zip(parts.heads, parts.tails, strict=True)))
         place = np.concatenate([place, np.full(t, NOWHERE, np.int64)])
     columns, base = np.empty((5, n + t), np.int64), np.zeros(n + t, np.int64)
-    slots = np.full(1 << (2 * (n + t)).bit_length(), -1, np.int64)
+    slots = np.empty(slot_count(n + t), np.int64)
     count, needed = _apart(tuple(rows), place, n, size, slots, columns, base)
     if count >= 0:
         return Plan(Ranges.of(columns[:, :count]), base, int(needed), int(needed) == size)
-    slots[:] = -1
-    newer = np.full(n + t, -1, np.int64)
-    count, size = _share(_by_start(rows), tuple(rows), place, n, size, slots, newer, columns, base)
+    count, size = share(_by_start(rows), tuple(rows), place, n, size, slots, columns, base)
     return Plan(Ranges.of(columns[:, :count]), base, int(size), is_in_place=False)
+
+
+def slot_count(stretches: int) -> int:
+    """How large a hash table of their users is."""
+    return 1 << (2 * stretches).bit_length()
 
 
 def _by_start(rows: Rows) -> NDArray[np.int64]:
     """The stretches by start, and among those with one start the longest first: the others lie in it."""
-    if len(rows.stop) and rows.stop.max() >= 1 << _ROW_BITS:
+    if len(rows.stop) and rows.stop.max() >= 1 << ROW_BITS:
         return np.lexsort((-rows.stop, rows.start))
-    return np.argsort((rows.start << _ROW_BITS) - rows.stop)  # one sort instead of two
+    return np.argsort((rows.start << ROW_BITS) - rows.stop)  # one sort instead of two
 
 
 @kernel
@@ -78,6 +81,7 @@ def _apart(rows: Any, place: Any, heads: int, size: int, slots: Any, columns: An
     """
     shard, user, start, stop = rows
     count = 0
+    slots[:] = -1
     for i in range(len(start)):
         if stop[i] <= start[i]:
             continue
@@ -97,21 +101,23 @@ def _apart(rows: Any, place: Any, heads: int, size: int, slots: Any, columns: An
 
 
 @kernel
-def _share(
-    order: Any, rows: Any, place: Any, heads: int, size: int, slots: Any, newer: Any, columns: Any, base: Any
+def share(
+    order: Any, rows: Any, place: Any, heads: int, size: int, slots: Any, columns: Any, base: Any
 ) -> tuple[int, int]:
     """One range per group of stretches that share; returns the number of ranges and the size of the buffer.
 
-    `slots` becomes a hash table of users: each slot the user's open group, as the stretch that opened it. Heads share
-    with heads and tails with tails: else each tail would draw its own head out of its place.
-    `newer` chains the members of a group. Since stretches come by start, a user's next one either joins the open
-    group or comes after it, and opens another.
+    `order` is that of starts, and where they are equal the longest first. `slots` becomes a hash table of users: each slot
+    the user's open group, as the stretch that opened it. Heads share with heads and tails with tails: else each tail would
+    draw its own head out of its place. `newer` chains the members of a group. Since stretches come by start, a user's next
+    one either joins the open group or comes after it, and opens another.
     """
     shard, user, start, stop = rows
     hull = np.empty(len(order), np.int64)  # of a group, under its first example: where its stretches end
     last = np.empty(len(order), np.int64)  # likewise: its newest member
     opened = np.empty(len(order), np.int64)
+    newer = np.empty(len(order), np.int64)
     count = 0
+    slots[:], newer[:] = -1, -1
     for i in order:
         if stop[i] <= start[i]:
             continue

@@ -16,9 +16,9 @@ from latewood.immutable.resolve import Resolution
 from latewood.kernels import kernel
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import NO_LIMIT
-from latewood.materialize.decode import WantedColumn
-from latewood.materialize.plan import slot_of
-from latewood.stripes.decode import HAS_NULLS, MASK, VALUES, decode_described
+from latewood.materialize.decode import StoredColumns, decode_stored
+from latewood.materialize.plan import ROW_BITS, share, slot_count, slot_of
+from latewood.materialize.split import NOWHERE
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 
@@ -28,34 +28,6 @@ class LaidOut(NamedTuple):
 
     offsets: NDArray[np.int64]
     ranges: NDArray[np.int64]  # as the matrix of `Ranges`
-
-
-class StoredColumns(NamedTuple):
-    """The columns of a projection where all of them are stored and none is of lists.
-
-    Shapes: described (columns, 5): as kernels see outputs, but for where they are.
-    """
-
-    names: tuple[str, ...]
-    columns: list[int]
-    dtypes: list[np.dtype[Any]]
-    nullable: list[int]  # places of those that may have nulls
-    described: NDArray[np.uint64]
-
-
-def stored_columns(wanted: list[WantedColumn]) -> StoredColumns | None:
-    """None where one is younger than the generation, or of lists."""
-    columns = [want.column for want in wanted if want.column is not None and not want.is_list]
-    if len(columns) != len(wanted):
-        return None
-    described = [(column, want.dtype.itemsize, 0, 0, 0) for column, want in zip(columns, wanted, strict=True)]
-    return StoredColumns(
-        tuple(want.name for want in wanted),
-        columns,
-        [want.dtype for want in wanted],
-        [place for place, want in enumerate(wanted) if want.nullable],
-        np.array(described, np.uint64).reshape(-1, 5),
-    )
 
 
 def lay_out(resolution: Resolution, max_len: int | None) -> LaidOut | None:
@@ -68,7 +40,7 @@ def lay_out(resolution: Resolution, max_len: int | None) -> LaidOut | None:
     if len(runs.start) != n:
         return None
     offsets, ranges = np.empty(n + 1, np.int64), np.empty((5, n), np.int64)
-    slots = np.empty(1 << (2 * n).bit_length(), np.int64)
+    slots = np.empty(slot_count(n), np.int64)
     count = _lay_out(
         resolution.status,
         resolution.shard,
@@ -85,24 +57,42 @@ def lay_out(resolution: Resolution, max_len: int | None) -> LaidOut | None:
     return LaidOut(offsets, ranges if count == n else np.ascontiguousarray(ranges[:, :count]))
 
 
+class SharedRows(NamedTuple):
+    """Where the rows of n examples are in memory that they share. Shapes: starts, lengths (n,)."""
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    ranges: NDArray[np.int64]  # as the matrix of `Ranges`
+    size: int  # of the memory, in events
+
+
+def lay_out_shared(resolution: Resolution, max_len: int | None) -> SharedRows | None:
+    """The same of examples that are only looked at, of which several may be of one user."""
+    n, runs = len(resolution.status), resolution.runs
+    if len(runs.start) != n:
+        return None
+    cut, ranges, starts = np.empty((5, n), np.int64), np.empty((5, n), np.int64), np.zeros(n, np.int64)
+    limit = int(NO_LIMIT) if max_len is None else max_len
+    if not _cut(resolution.status, runs.start, runs.length, limit, cut):
+        return None
+    start, stop, lengths, order, place = cut
+    rows = resolution.shard, resolution.user, start, stop
+    slots = np.empty(slot_count(n), np.int64)
+    count, size = share(order.argsort(), rows, place, n, 0, slots, ranges, starts)
+    return SharedRows(starts, lengths, np.ascontiguousarray(ranges[:, :count]), size)
+
+
 def decode_straight(
-    tables: Tables, laid_out: LaidOut, stored: StoredColumns, pool: BufferPool, verify: bool
+    tables: Tables, ranges: NDArray[np.int64], size: int, stored: StoredColumns, pool: BufferPool, verify: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]], int, int]:
     """The values of all columns, the masks of those with nulls, and the stripes touched and their bytes.
 
     Raises: CorruptionError: a damaged block.
     """
-    size = int(laid_out.offsets[-1])
-    arrays, described = pool.empties(size, stored.dtypes), stored.described.copy()
-    described[:, VALUES] = [address for _, address in arrays]
-    masks: dict[int, NDArray[np.bool_]] = {}
-    for place in stored.nullable:  # most columns that may have nulls have none
-        if tables.has_nulls.item(stored.columns[place]):
-            [(masks[place], described[place, MASK])] = pool.empties(size, [np.dtype(np.bool_)])
-    touched = decode_described(tables, Ranges.of(laid_out.ranges), described, size, verify)
-    values = {name: array for name, (array, _) in zip(stored.names, arrays, strict=True)}
-    met = {stored.names[place]: mask for place, mask in masks.items() if described[place, HAS_NULLS] and mask.any()}
-    return values, met, *touched
+    decoded = decode_stored(tables, Ranges.of(ranges), size, stored, pool, verify)
+    values = dict(zip(stored.names, decoded.values, strict=True))
+    masks = {stored.names[place]: mask for place, mask in decoded.masks.items() if mask.any()}
+    return values, masks, decoded.stripe_count, decoded.size_bytes
 
 
 @kernel
@@ -118,8 +108,7 @@ def _lay_out(
     ranges: Any,
 ) -> int:
     """`lay_out`. Returns: how many ranges there are, or -1 where it is not so simple."""
-    for slot in range(len(slots)):
-        slots[slot] = -1
+    slots[:] = -1
     n, count, size = len(status), 0, 0
     offsets[0] = 0
     for i in range(n):
@@ -138,3 +127,19 @@ def _lay_out(
             count += 1
         offsets[i + 1] = size
     return count
+
+
+@kernel
+def _cut(status: Any, start: Any, length: Any, limit: int, cut: Any) -> bool:
+    """Where each example's rows start and stop, how many they are, by what to sort them, and that they have no place yet.
+
+    Returns: whether all did resolve, and can be sorted so. Shapes: cut (5, n).
+    """
+    for i in range(len(status)):
+        stop = start[i] + length[i]
+        if status[i] != 0 or stop >= 1 << ROW_BITS:
+            return False
+        shown = min(length[i], limit)
+        cut[0, i], cut[1, i], cut[2, i] = stop - shown, stop, shown
+        cut[3, i], cut[4, i] = ((stop - shown) << ROW_BITS) - stop, NOWHERE
+    return True

@@ -13,18 +13,22 @@ import pyarrow as pa
 from latewood.batch import value_types
 from latewood.errors import SchemaError
 from latewood.immutable import GenerationReader
-from latewood.materialize.decode import WantedColumn
-from latewood.materialize.straight import StoredColumns, stored_columns
+from latewood.materialize.decode import StoredColumns, WantedColumn
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
 
 
 class Wanted(NamedTuple):
-    """The columns of a view in one generation, and the same once more if all of them are stored plainly."""
+    """The columns of a view in one generation."""
 
     columns: list[WantedColumn]
-    stored: StoredColumns | None
+    stored: StoredColumns  # those of them that are there and no lists
+
+    @property
+    def are_stored(self) -> bool:
+        """Whether all are."""
+        return len(self.stored.names) == len(self.columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +89,7 @@ class View:
         wanted = self._wanted.get(generation)
         if wanted is None:
             columns = [_wanted(name, reader, trait) for name, trait in self.traits.items()]
-            wanted = Wanted(columns, stored_columns(columns))
+            wanted = Wanted(columns, StoredColumns.among(columns))
             self._wanted.clear()
             self._wanted[generation] = wanted
         return wanted
