@@ -19,11 +19,13 @@ from latewood.kernels import kernel
 from latewood.materialize import Shown
 from latewood.materialize.plan import pays
 
-# Steps of short histories are materialized together up to this many events, for what a batch costs whatever its size
-# is then a third of its time; more would leave the processor's caches.
-EVENTS_AT_ONCE = 1 << 19
-# A window is decoded at once as far as it fits, so at the most where a batch takes three times as much (decision 32).
+# Steps of short histories are materialized together up to this size, for what a batch costs whatever its size is a third
+# of its time; more would leave the processor's caches.
+BYTES_AT_ONCE = 6 << 20
+# A window is decoded at once as far as it fits, together with some batches: else large batches would take many times
+# what a trainer who holds one or two of them expects (decision 32).
 WINDOW_BYTES = 512 << 20
+_BATCHES_BESIDE = 5
 _COPYING = 0.3  # of an event, as a share of decoding it
 
 
@@ -58,11 +60,13 @@ def runs_of(
         event_bytes: what an event takes. may_be_once: whether histories may be decoded before their batches.
     """
     bounds = [0, *accumulate(sizes)]
-    runs = _direct(bounds, shown.lengths, first)
+    before = np.concatenate([[0], np.cumsum(shown.lengths)])[bounds]
+    runs = _direct(bounds, before, max(int(BYTES_AT_ONCE / event_bytes), 1), first)
     if len(runs) < 2 or not may_be_once or not _may_pay(shown, users):
         return runs
     order = np.argsort(users * (int(shown.start.max(initial=0)) + 1) + shown.start)  # a third of what lexsort takes
-    return _at_once(shown, users, order, event_bytes, runs)
+    fits = WINDOW_BYTES / event_bytes - _BATCHES_BESIDE * int(np.diff(before).max())
+    return _at_once(shown, users, order, fits, runs)
 
 
 def _may_pay(shown: Shown, users: NDArray[np.int64]) -> bool:
@@ -82,23 +86,22 @@ def number_users(user_ids: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     return codes.fill_null(len(array.dictionary)).to_numpy(zero_copy_only=False)
 
 
-def _direct(bounds: list[int], lengths: NDArray[np.int64], first: int) -> list[Run]:
-    """Runs of steps that have up to EVENTS_AT_ONCE events, at least one step each."""
-    before = np.concatenate([[0], np.cumsum(lengths)])[bounds]
+def _direct(bounds: list[int], before: NDArray[np.int64], events: int, first: int) -> list[Run]:
+    """Runs of steps that have up to so many events, at least one step each. Args: before: events before each bound."""
     runs = list[Run]()
     while first < len(bounds) - 1:
-        last = max(first + 1, int(np.searchsorted(before, before[first] + EVENTS_AT_ONCE, "right")) - 1)
+        last = max(first + 1, int(np.searchsorted(before, before[first] + events, "right")) - 1)
         runs.append(Run(first, last, bounds[first], bounds[last]))
         first = last
     return runs
 
 
 def _at_once(
-    shown: Shown, users: NDArray[np.int64], order: NDArray[np.int64], event_bytes: float, runs: list[Run]
+    shown: Shown, users: NDArray[np.int64], order: NDArray[np.int64], fits: float, runs: list[Run]
 ) -> list[Run]:
     """The same steps in one run, if that is less work, or in two, if it would not fit.
 
-    Args: order: the examples by user and start.
+    Args: order: the examples by user and start. fits: how many events do.
     """
     if len(runs) < 2:
         return runs
@@ -109,11 +112,11 @@ def _at_once(
     once = _decoded(shown, users, order, start, np.zeros_like(stretch))
     if once + _COPYING * int(shown.lengths[start:stop].sum()) >= apart:
         return runs
-    if (once + int(shown.recents[start:stop].sum())) * event_bytes <= WINDOW_BYTES:
+    if once + int(shown.recents[start:stop].sum()) <= fits:
         return [Run(runs[0].first, runs[-1].last, start, stop, once=True)]
     middle = len(runs) // 2
     halves = runs[:middle], runs[middle:]
-    return [run for half in halves for run in _at_once(shown, users, order, event_bytes, half)]
+    return [run for half in halves for run in _at_once(shown, users, order, fits, half)]
 
 
 def count_users(users: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Straight: batches in which every example is one run of stored rows, of a user of its own, and nothing else.
+"""Straight: batches in which every example is one run of stored rows and nothing else, and nearly each of another user.
 
 So are most batches of examples whose histories are clean, and of them nothing has to be chosen, shared, merged or copied:
 where an example's rows begin and where they go is a sum. One kernel finds out whether a batch is so, and lays it out on the
@@ -23,6 +23,11 @@ from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 
 
+# While few examples are of a user who came before, and have few events, to decode those again takes less time than to find
+# out what they share: an example in so many, and events per example of the batch.
+_FEW_EXAMPLES, _FEW_EVENTS = 4, 64
+
+
 class LaidOut(NamedTuple):
     """Where the events of n examples go. Shapes: offsets (n + 1,)."""
 
@@ -31,7 +36,7 @@ class LaidOut(NamedTuple):
 
 
 def lay_out(resolution: Resolution, max_len: int | None) -> LaidOut | None:
-    """Where everything goes; None if some example is not one run of rows of a user of its own, or did not resolve.
+    """Where everything goes; None if it pays to share, or if some example is not one run of rows, or did not resolve.
 
     For examples without recent events.
     """
@@ -110,6 +115,7 @@ def _lay_out(
     """`lay_out`. Returns: how many ranges there are, or -1 where it is not so simple."""
     slots[:] = -1
     n, count, size = len(status), 0, 0
+    repeated, events = 0, 0
     offsets[0] = 0
     for i in range(n):
         if status[i] != 0:
@@ -118,7 +124,9 @@ def _lay_out(
         if shown > 0:
             slot = slot_of(slots, shard, user, n, i)
             if slots[slot] >= 0:
-                return -1
+                repeated, events = repeated + 1, events + shown
+                if repeated * _FEW_EXAMPLES > n or events > n * _FEW_EVENTS:
+                    return -1
             slots[slot] = i
             stop = start[i] + length[i]
             ranges[0, count], ranges[1, count] = shard[i], user[i]

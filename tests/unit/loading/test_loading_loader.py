@@ -289,7 +289,7 @@ def test_a_trait_that_was_left_unread_is_not_taken_for_one_without_values(tmp_pa
 
 def test_a_scrub_holds_for_what_was_looked_up_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window is looked up at once, and lasts for many batches."""
-    monkeypatch.setattr("latewood.loading.together.EVENTS_AT_ONCE", 1)
+    monkeypatch.setattr("latewood.loading.together.BYTES_AT_ONCE", 1)
     schema = Schema(user_id=pa.int64(), traits=pa.schema([("item_id", pa.int64())]))
     with Store.create(tmp_path / "s", schema, shards=1, clock=ManualClock(START)) as store:
         users = list(range(8))

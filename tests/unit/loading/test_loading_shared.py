@@ -66,7 +66,7 @@ def test_columns_that_batches_share_are_counted_once(
     data: tuple[lw.Store, pa.Table], at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else fewer batches than fit would be made ahead."""
-    monkeypatch.setattr("latewood.loading.together.EVENTS_AT_ONCE", at_once)
+    monkeypatch.setattr("latewood.loading.together.BYTES_AT_ONCE", at_once)
     counted: list[int] = []
     columns: dict[int, int] = {}  # what each array takes, by where it lies
 
