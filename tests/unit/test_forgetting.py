@@ -12,6 +12,7 @@ from latewood import store as store_module
 from latewood.histories import read_histories
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Located
+from latewood.materialize.look_up import Lookup
 from latewood.storage import keys
 from latewood.testing import ManualClock
 from latewood.users import UserKeys, user_keys
@@ -63,15 +64,15 @@ def test_who_is_scrubbed_while_an_example_is_looked_up_is_refused_as_scrubbed(
 ) -> None:
     """Found by the simulation: a PointerError, which no mask forgives, of a generation that had forgotten the user."""
     examples, reader = capture(store, clock, "u1"), lw.Store.open(store.path, read_only=True)
-    look_up = lw.Materializer._look_up
+    look_up = Lookup._look_up
 
-    def scrub_first(self: lw.Materializer, heads: Any) -> Any:
-        monkeypatch.setattr(lw.Materializer, "_look_up", look_up)
+    def scrub_first(self: Lookup, *arguments: Any) -> Any:
+        monkeypatch.setattr(Lookup, "_look_up", look_up)
         store.scrub(["u1"])
         reader.refresh()
-        return look_up(self, heads)
+        return look_up(self, *arguments)
 
-    monkeypatch.setattr(lw.Materializer, "_look_up", scrub_first)
+    monkeypatch.setattr(Lookup, "_look_up", scrub_first)
     with pytest.raises(lw.ScrubbedError, match="row 0, user 'u1': the user was scrubbed at"):
         items(reader, examples)
 

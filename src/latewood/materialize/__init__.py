@@ -1,6 +1,7 @@
 """Materialize: examples + projection → the exact sequences that the requests saw.
 
     store             what is needed of one
+    look_up           the examples' pointers, in the generation that answers them: the first half
     view              the projection, as the store's schema of now understands it
     logged, recents   what the examples say: pointers and recent events, checked
     regular           the same of examples as capture writes them, in one go

@@ -10,11 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.batch import Batch, SharedBatch
-from latewood.clock import EARLIEST_TS
 from latewood.columns import Column, TraitColumn
-from latewood.errors import CorruptionError, PointerError, SchemaError
-from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Resolution, Status
+from latewood.errors import CorruptionError, SchemaError
+from latewood.immutable.resolve import Status
 from latewood.lists import offsets_of
 from latewood.materialize.assemble import NOTHING, Segments, assemble
 from latewood.materialize.buffers import BufferPool
@@ -22,32 +20,24 @@ from latewood.materialize.choose import Candidates, choose
 from latewood.materialize.decode import StoredColumns, WantedColumn, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
 from latewood.materialize.ids import ids_of_codes
-from latewood.materialize.logged import Heads, Logged, read_heads
+from latewood.materialize.logged import Logged
+from latewood.materialize.look_up import ChangedTraitError, Lookup
 from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import Plan, plan
 from latewood.materialize.resolved import Resolved
-from latewood.materialize.retained import serve_retained
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
-from latewood.materialize.store import MaterializeStore, schema_for
+from latewood.materialize.store import MaterializeStore
 from latewood.materialize.straight import decode_straight, lay_out, lay_out_shared
 from latewood.materialize.streams import LookedAt, Streams, UnknownCodeError, pick_found
-from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
 from latewood.materialize.window import Window, plan_window
-from latewood.pointer import Pointers
 from latewood.projection import STREAM, Projection
-from latewood.schema import Schema
-from latewood.users import UserKeys
 
 # The events are gone; any other status says that something is wrong.
 _FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT, Status.EXPIRED, Status.SCRUBBED)
 _POOL = BufferPool()
 B = TypeVar("B")
-
-
-class _ChangedTraitError(SchemaError):
-    """A newer schema has another trait by a name that is wanted: the examples have to be read anew."""
 
 
 class Materializer:
@@ -76,9 +66,8 @@ class Materializer:
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
         self.projection = projection
         self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
-        self._unread = frozenset(unread)
         self._streams = Streams(projection) if projection.kinds else None
-        self._latest_view = self._view_of(schema_for(store, projection))
+        self._lookup = Lookup(store, projection, frozenset(unread))
         self._vocabulary_as_of = -1  # a generation
         self._known_newest = -1, 0  # the generation that was the newest when so many blankings were known
         self._lock = threading.Lock()
@@ -88,7 +77,7 @@ class Materializer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process makes one of its own."""
         on_missing = "mask" if self._mask_missing else "raise"
-        return Materializer, (self._store, self.projection, on_missing, self._verify, self._unread)
+        return Materializer, (self._store, self.projection, on_missing, self._verify, self._lookup.unread)
 
     def __call__(self, examples: Any) -> Batch:
         """Materialize examples, one row each, in order.
@@ -119,7 +108,7 @@ class Materializer:
         """Both halves; anew, by a newer schema, if that turns out to be needed in between."""
         try:
             return self._finish(self.resolve(examples), decode)
-        except _ChangedTraitError:
+        except ChangedTraitError:
             return self._finish(self.resolve(examples), decode)
 
     def resolve(self, examples: Any) -> Resolved:
@@ -127,86 +116,7 @@ class Materializer:
 
         Raises: as calling it, but that what cannot be resolved is not an error before its batch is made.
         """
-        store = self._store
-        heads = read_heads(examples, store.schema, store.epoch, self._view().recent)
-        while True:
-            reader, resolution = self._look_up(heads.keys, heads.pointers, heads.newest)
-            known, scrub_ts = self._scrubbed_at(heads.keys)
-            view = self._view()  # now that the store has what it is read from
-            if self._was_logged_later(heads, reader, view):
-                continue
-            scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
-            try:
-                logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
-            except PointerError:  # perhaps of a trait that a newer generation does not have, and whose values are gone
-                if store.refresh().generation.id == reader.generation.id:
-                    raise
-            else:
-                return self._resolved(logged, resolution, scrub_ts, known, reader, view)
-
-    def _was_logged_later(self, heads: Heads, reader: GenerationReader, view: View) -> bool:
-        """Whether there is a newer generation that these examples may be of, though its watermark is the same.
-
-        Their recent events then lack a trait because it was dropped, and not because it was added since.
-        """
-        if heads.newest != reader.generation.watermark or not heads.lacks(view.recent):
-            return False
-        return self._store.refresh().generation.id != reader.generation.id
-
-    def _resolved(
-        self,
-        logged: Logged,
-        resolution: Resolution,
-        scrub_ts: NDArray[np.int64] | None,
-        scrubs: int,
-        reader: GenerationReader,
-        view: View,
-    ) -> Resolved:
-        if scrub_ts is not None:
-            gone = logged.cutoff <= scrub_ts
-            resolution = replace(resolution, status=np.where(gone, np.uint8(Status.SCRUBBED), resolution.status))
-        hits = find_hits(reader, resolution, logged.pointers, logged.recents.supersedes)
-        resolution = serve_retained(reader, resolution, hits, logged.recents, self.projection.reach)
-        return Resolved(logged, resolution, hits, scrub_ts, scrubs, reader, view)
-
-    def _look_up(self, keys: UserKeys, pointers: Pointers, newest: int) -> tuple[GenerationReader, Resolution]:
-        """The pointers' rows in the newest generation that is known, or in a newer one if they or its files ask for it.
-
-        Args: newest: the latest of their watermarks.
-        """
-        store, reader = self._store, self._store.reader()
-        if newest > reader.generation.watermark:
-            reader = store.refresh()
-        while True:
-            try:
-                return reader, reader.resolve(keys, pointers)
-            except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
-                later = store.refresh()
-                if later.generation.id == reader.generation.id:
-                    raise CorruptionError(f"generation {later.generation.id} lacks a file: {error}") from error
-                reader = later
-
-    def _scrubbed_at(self, users: UserKeys) -> tuple[int, NDArray[np.int64] | None]:
-        """How many scrubs there are, and when users were last scrubbed; None if there is none.
-
-        To be asked after the generation was chosen: for what a scrub took that it has applied, the scrub is the reason.
-        """
-        known = self._store.scrubs.refresh()
-        return known, self._store.scrubs.scrubbed_at(users) if known else None
-
-    def _view(self) -> View:
-        """The projection on the store's schema of now."""
-        schema, view = self._store.schema, self._latest_view
-        if schema is not view.schema and schema != view.schema:
-            view = self._latest_view = self._view_of(schema)
-        return view
-
-    def _view_of(self, schema: Schema) -> View:
-        view = View.of(self.projection, schema)
-        for name, trait in view.traits.items():
-            if trait is not None and trait.label in self._unread:  # else its recent events would come as null
-                raise SchemaError(f"trait {name!r} has become another one, which was left out when examples were read")
-        return view
+        return self._lookup(examples)
 
     def batch(self, resolved: Resolved) -> Batch:
         """The second half: decode and assemble, but of users who were scrubbed meanwhile.
@@ -263,7 +173,7 @@ class Materializer:
             else:
                 if self._knows_all_values(resolved):
                     return batch
-            resolved = self._look_up_again(resolved)
+            resolved = self._lookup.again(resolved)
 
     def _knows_all_values(self, resolved: Resolved) -> bool:
         """Whether the codes of a batch just made mean what they meant in its generation.
@@ -285,20 +195,6 @@ class Materializer:
             raise CorruptionError(f"{missing} is missing: generation {generation.id} has values of it")
         self._known_newest = now
         return True
-
-    def _look_up_again(self, resolved: Resolved) -> Resolved:
-        """In a newer generation. Raises: SchemaError: it has another trait by a name that is wanted."""
-        logged, view = resolved.logged, resolved.view
-        newest = int(logged.pointers.watermark.max(initial=EARLIEST_TS))
-        reader, resolution = self._look_up(logged.keys, logged.pointers, newest)
-        if not view.lives_in(reader.generation.schema):
-            view = self._view()
-        scrubs, scrub_ts = self._scrubbed_at(logged.keys)
-        if any(trait.id not in logged.recents.columns for trait in view.recent):
-            raise _ChangedTraitError(
-                "the schema changed while these examples were materialized: a trait has become another one"
-            )
-        return self._resolved(logged, resolution, scrub_ts, scrubs, reader, view)
 
     def _decode(self, resolved: Resolved) -> Batch:
         if self._streams is not None:

@@ -22,10 +22,9 @@ from latewood.materialize.split import NOWHERE
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 
-
-# While few examples are of a user who came before, and have few events, to decode those again takes less time than to find
-# out what they share: an example in so many, and events per example of the batch.
-_FEW_EXAMPLES, _FEW_EVENTS = 4, 64
+# While only one example in so many is of a user who came before, its history is decoded again: what sharing saves, finding
+# out what is shared and copying it takes (docs/decisions/0039-batches-that-need-no-plan.md).
+_FEW = 4
 
 
 class LaidOut(NamedTuple):
@@ -115,7 +114,7 @@ def _lay_out(
     """`lay_out`. Returns: how many ranges there are, or -1 where it is not so simple."""
     slots[:] = -1
     n, count, size = len(status), 0, 0
-    repeated, events = 0, 0
+    repeated = 0
     offsets[0] = 0
     for i in range(n):
         if status[i] != 0:
@@ -124,8 +123,8 @@ def _lay_out(
         if shown > 0:
             slot = slot_of(slots, shard, user, n, i)
             if slots[slot] >= 0:
-                repeated, events = repeated + 1, events + shown
-                if repeated * _FEW_EXAMPLES > n or events > n * _FEW_EVENTS:
+                repeated += 1
+                if repeated * _FEW > n:
                     return -1
             slots[slot] = i
             stop = start[i] + length[i]

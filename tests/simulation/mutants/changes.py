@@ -16,7 +16,7 @@ from latewood.events import Suppressions
 from latewood.immutable import Catalog, Scrubs
 from latewood.immutable.resolve import Status
 from latewood.immutable.scrubs import NOT_SCRUBBED
-from latewood.materialize import Materializer, materializer
+from latewood.materialize import Materializer, look_up
 from latewood.mutable import admission, rules
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
@@ -51,7 +51,7 @@ def corrected_rows_are_not_marked() -> Patches:
 @mutant("R13", within=200)
 def recent_corrections_leave_stored_events() -> Patches:
     """What recents say was superseded is not taken out of the stored part."""
-    return [patch.object(materializer, "find_hits", lambda *arguments: None)]
+    return [patch.object(look_up, "find_hits", lambda *arguments: None)]
 
 
 @mutant("R13", within=200)
@@ -111,7 +111,7 @@ def expired_is_served_short() -> Patches:
         served = resolution.status == Status.EXPIRED
         return replace(resolution, status=np.where(served, np.uint8(Status.OK), resolution.status))
 
-    return [patch.object(materializer, "serve_retained", serve)]
+    return [patch.object(look_up, "serve_retained", serve)]
 
 
 @mutant("R15", within=150)
@@ -126,7 +126,7 @@ def enough_events_so_serve() -> Patches:
         served = expired & (left + np.diff(recents.offsets) >= max_len)
         return replace(resolution, status=np.where(served, np.uint8(Status.OK), resolution.status))
 
-    return [patch.object(materializer, "serve_retained", serve)]
+    return [patch.object(look_up, "serve_retained", serve)]
 
 
 @mutant("R15", within=150)

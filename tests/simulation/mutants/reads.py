@@ -14,7 +14,8 @@ from latewood.compaction import publish
 from latewood.events import NO_TIE, Events
 from latewood.immutable import Catalog, Generation
 from latewood.immutable.resolve import Status
-from latewood.materialize import Materializer, materializer
+from latewood.materialize import materializer
+from latewood.materialize.look_up import Lookup
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.store import Store
@@ -73,14 +74,14 @@ def capped_at_capture() -> Patches:
 @mutant("R3", within=50)
 def pointers_without_a_watermark() -> Patches:
     """A pointer means what the generation holds that it is resolved in, whenever ingested."""
-    resolve = Materializer._look_up
+    resolve = Lookup._look_up
 
-    def look_up(self: Materializer, heads: Any) -> Any:
-        reader, _ = resolve(self, heads)
-        newest = np.full(len(heads), reader.generation.watermark)
-        return reader, reader.resolve(heads.keys, replace(heads.pointers, watermark=newest))
+    def look_up(self: Lookup, keys: Any, pointers: Any, newest: int) -> Any:
+        reader, _ = resolve(self, keys, pointers, newest)
+        of_now = np.full(len(pointers), reader.generation.watermark)
+        return reader, reader.resolve(keys, replace(pointers, watermark=of_now))
 
-    return [patch.object(Materializer, "_look_up", look_up)]
+    return [patch.object(Lookup, "_look_up", look_up)]
 
 
 @mutant("R4", within=100)
@@ -141,11 +142,11 @@ def evict_before_publishing() -> Patches:
 def readers_stay_where_they_are() -> Patches:
     """A reader looks for no newer generation, whatever a pointer asks for."""
 
-    def look_up(self: Materializer, heads: Any) -> Any:
+    def look_up(self: Lookup, keys: Any, pointers: Any, newest: int) -> Any:
         reader = self._store.reader()
-        return reader, reader.resolve(heads.keys, heads.pointers)
+        return reader, reader.resolve(keys, pointers)
 
-    return [patch.object(Materializer, "_look_up", look_up)]
+    return [patch.object(Lookup, "_look_up", look_up)]
 
 
 @mutant("R11", within=50)
