@@ -100,17 +100,18 @@ Search = Callable[[bool], Resolution]  # with sums?
 
 
 def _search_of(store: lw.Store, examples: pa.Table) -> Search:
-    """A batch's look-up; users are found beforehand."""
+    """A batch's look-up."""
     reader = store.reader()
     keys = user_keys(examples["user_id"].combine_chunks())
     pointers = Pointers.from_arrow(examples["uih"].combine_chunks(), store.epoch)
     unsummed = replace(pointers, checksum=np.zeros(len(pointers), np.uint64))
-    located, watermark = reader.locate(keys), store.generation.watermark
+    reader.locate(keys)  # which opens the shards
+    watermark = store.generation.watermark
 
     def search(with_sums: bool) -> Resolution:
         if with_sums:
-            return resolve.resolve(reader.tables, keys, located, pointers, watermark)
-        return resolve_without_sums(reader.tables, keys, located, unsummed, watermark)
+            return resolve.resolve(reader.tables, keys, pointers, watermark)
+        return resolve_without_sums(reader.tables, keys, unsummed, watermark)
 
     return search
 

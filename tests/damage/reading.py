@@ -205,7 +205,7 @@ def ask(tables: Tables, shard: Shard, memory: Memory, rng: Rng) -> None:
         pointers = Pointers(
             bytes(16), watermark, measured.start_ts, end_ts, measured.end_ties, measured.length, measured.checksum
         )
-        found = resolve.resolve(tables, keys, located, pointers, LATEST, expired=bool(rng.random() < 0.5))
+        found = resolve.resolve(tables, keys, pointers, LATEST, expired=bool(rng.random() < 0.5))
         assert ((found.start >= 0) & (found.start <= found.stop)).all(), "a hull that is none"
         events = np.diff(shard.first_event)[np.maximum(user, 0)]
         assert (found.stop <= np.where(user < 0, 0, events)).all(), "a hull outside the user's events"

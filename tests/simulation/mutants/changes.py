@@ -163,7 +163,7 @@ def readers_do_not_ask_for_scrubs() -> Patches:
     def unaware(of: Any) -> Any:
         def call(self: Materializer, *arguments: Any) -> Any:
             if not isinstance(self._store, Unaware):
-                self._store = Unaware(self._store)
+                self._store = self._lookup._store = Unaware(self._store)
             return of(self, *arguments)
 
         return call

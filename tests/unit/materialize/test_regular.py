@@ -1,6 +1,8 @@
 """Examples as capture writes them, read at once, against the readers that take any table."""
 
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import hypothesis.strategies as st
@@ -186,3 +188,18 @@ def test_codes_beyond_their_dictionary_are_refused() -> None:
     vocabulary: Any = None  # never asked
     with pytest.raises(SchemaError, match="column 'recent' is not as Arrow has it"):
         heads.read_recents([SCHEMA["word"]], vocabulary)
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_what_was_read_is_let_go(regular: bool) -> None:
+    """Reading borrows a table's memory by its address, and gives it back also where it finds something irregular."""
+    ids = np.arange(4)
+    held, table = weakref.ref(ids), table_of([2, 0, 1, 3])
+    table = table.set_column(1, "user_id", pa.array(ids))
+    if not regular:
+        nothing = pa.array([None] * 4, table["cutoff"].type)
+        table = table.set_column(table.column_names.index("cutoff"), "cutoff", nothing)
+    with nullcontext() if regular else pytest.raises(SchemaError, match="column 'cutoff' has a null"):
+        assert read(table, at_once=True)[1]
+    del ids, table
+    assert held() is None
