@@ -20,9 +20,9 @@
 Never imports the mutable tier: an example carries its recent events.
 """
 
-from latewood.materialize.materializer import Materializer, MaterializeStore, schema_for
+from latewood.materialize.materializer import Materializer, MaterializeStore, Verify, schema_for
 from latewood.materialize.resolved import Resolved, Shown
 from latewood.materialize.statistics import Statistics
 from latewood.materialize.window import Window
 
-__all__ = ["MaterializeStore", "Materializer", "Resolved", "Shown", "Statistics", "Window", "schema_for"]
+__all__ = ["MaterializeStore", "Materializer", "Resolved", "Shown", "Statistics", "Verify", "Window", "schema_for"]

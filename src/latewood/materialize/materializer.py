@@ -40,6 +40,8 @@ from latewood.vocabulary import Vocabulary
 # The events are gone; any other status says that something is wrong.
 _FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT, Status.EXPIRED, Status.SCRUBBED)
 _POOL = BufferPool()
+ALWAYS = "always"
+Verify = bool | Literal["always"]
 B = TypeVar("B")
 
 
@@ -74,7 +76,9 @@ class Materializer:
         on_missing: what to do with an example whose events are gone, be it that retention took them or that the user was
             scrubbed: "raise", or "mask": it keeps its place, empty, with weight 0. Damage, leaks and pointers from
             elsewhere are errors either way.
-        verify: check the checksum of every block that is decoded, once.
+        verify: check the checksum of every block that is decoded: once (True), never (False), or in every batch anew
+            ("always"), for storage whose files may change while they are mapped. What is read to find a request's place is
+            checked at least once in any case.
         unread: labels of traits that the examples' recent events come without, though they may have been logged.
     Raises, now and when the schema has changed: SchemaError: a trait that the store does not have, or one of the unread.
     """
@@ -84,13 +88,16 @@ class Materializer:
         store: MaterializeStore,
         projection: Projection,
         on_missing: Literal["raise", "mask"] = "raise",
-        verify: bool = True,
+        verify: Verify = True,
         unread: Collection[str] = (),
     ) -> None:
         if on_missing not in ("raise", "mask"):
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
+        if not isinstance(verify, bool) and verify != ALWAYS:
+            raise SchemaError(f'verify is True, False or "{ALWAYS}", not {verify!r}')
         self.projection = projection
-        self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
+        self._store, self._mask_missing = store, on_missing == "mask"
+        self._verify, self._forgets = verify is not False, verify == ALWAYS
         self._unread = frozenset(unread)
         self._streams = Streams(projection) if projection.kinds else None
         self._latest_view = self._view_of(schema_for(store, projection))
@@ -103,7 +110,8 @@ class Materializer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process makes one of its own."""
         on_missing = "mask" if self._mask_missing else "raise"
-        return Materializer, (self._store, self.projection, on_missing, self._verify, self._unread)
+        verify = ALWAYS if self._forgets else self._verify
+        return Materializer, (self._store, self.projection, on_missing, verify, self._unread)
 
     def __call__(self, examples: Any) -> Batch:
         """Materialize examples, one row each, in order.
@@ -192,12 +200,18 @@ class Materializer:
             reader = store.refresh()
         while True:
             try:
+                self._forget_checks(reader, heads.keys)
                 return reader, reader.resolve(heads.keys, heads.pointers)
             except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
                 newest = store.refresh()
                 if newest.generation.id == reader.generation.id:
                     raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
                 reader = newest
+
+    def _forget_checks(self, reader: GenerationReader, users: UserKeys) -> None:
+        """Before anything of these users is read, if it is to be checked whenever it is."""
+        if self._forgets:
+            reader.forget_checks(users)
 
     def _scrubbed_at(self, users: UserKeys) -> tuple[int, NDArray[np.int64] | None]:
         """How many scrubs there are, and when users were last scrubbed; None if there is none.
@@ -238,6 +252,7 @@ class Materializer:
 
         What cannot be resolved is not an error before its batch is made. Raises: CorruptionError: damaged bytes.
         """
+        self._forget_checks(resolved.reader, resolved.logged.keys)
         recents = resolved.logged.recents
         candidates = choose(resolved.resolution, resolved.hits, recents, self.projection.max_len)
         places = merge_places(resolved.reader, candidates, recents, self._verify)
@@ -390,6 +405,7 @@ class Materializer:
     ) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What competes for the outputs, and where recent events go among stored ones."""
         self._require(resolved)
+        self._forget_checks(resolved.reader, resolved.logged.keys)
         recents = resolved.logged.recents
         candidates = choose(resolved.resolution, resolved.hits, recents, max_len)
         return candidates, merge_places(resolved.reader, candidates, recents, self._verify)
