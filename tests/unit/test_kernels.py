@@ -107,6 +107,59 @@ def test_a_kernel_is_compiled_anew_when_what_it_inlines_changes(tmp_path: Path) 
     assert outcome() == "36 1"
 
 
+INSTRUCTION = """
+from numba import types
+from latewood.kernels import intrinsic
+from made.sums import plus
+
+@intrinsic
+def more(typing_context, x):
+    def generate(context, builder, signature, arguments):
+        return plus(builder, arguments[0])
+    return types.uint64(types.uint64), generate
+"""
+SUMS = """
+from made.numbers import number
+
+def plus(builder, value):
+    return builder.add(value, number(value))
+"""
+NUMBERS = "def number(value):\n    return value.type(2)\n"
+INSTRUCTED = """
+from numba import uint64
+from latewood.kernels import kernel
+from made.instruction import more
+
+@kernel
+def most(x):
+    return more(uint64(x))
+
+print(most(10), sum(most.stats.cache_hits.values()))
+"""
+
+
+def test_a_kernel_is_compiled_anew_when_what_makes_its_instructions_changes(tmp_path: Path) -> None:
+    """That is Python, in other modules too, which runs when a kernel is compiled, and not when it is loaded."""
+
+    def outcome() -> str:
+        done = run(tmp_path, "import made.instructed", str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    made = tmp_path / "made"
+    made.mkdir()
+    sources = {"instructed": INSTRUCTED, "instruction": INSTRUCTION, "sums": SUMS, "numbers": NUMBERS, "__init__": ""}
+    for name, source in sources.items():
+        (made / f"{name}.py").write_text(source)
+    assert outcome() == "12 0"
+    assert outcome() == "12 1"
+    (made / "sums.py").write_text(SUMS.replace("builder.add", "builder.mul"))
+    assert outcome() == "20 0"
+    (made / "numbers.py").write_text(NUMBERS.replace("2", "7"))
+    assert outcome() == "70 0"
+    assert outcome() == "70 1"
+
+
 ONE = "from latewood.kernels import kernel\n\n@kernel\ndef one(x):\n    return {}\n"
 KILLED_WHILE_SAVING = """
 import os
