@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates, choose
 from latewood.materialize.decode import WantedColumn, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
-from latewood.materialize.ids import ids_of_codes
+from latewood.materialize.ids import UnknownCodeError, ids_of_codes
 from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.merge import merge_places
 from latewood.materialize.plan import Plan, plan
@@ -28,7 +29,7 @@ from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
-from latewood.materialize.streams import LookedAt, Streams, UnknownCodeError, pick_found
+from latewood.materialize.streams import LookedAt, Streams, pick_found
 from latewood.materialize.suppress import find_hits
 from latewood.materialize.view import View
 from latewood.materialize.window import Window, plan_window
@@ -267,10 +268,13 @@ class Materializer:
         if (now := self._as_of_now(resolved)) is resolved:
             self._require(resolved)
             offsets, columns = window.lay_out(start, stop, _POOL)
-            batch = self._batch(resolved, resolved.view, offsets, columns)
-            if self._knows_all_values(resolved):
-                self._count(Statistics(1, len(batch), int(offsets[-1])))
-                return batch
+            with suppress(
+                UnknownCodeError
+            ):  # decoding finds it again, and tells damage from values that were collected
+                batch = self._batch(resolved, resolved.view, offsets, columns)
+                if self._knows_all_values(resolved):
+                    self._count(Statistics(1, len(batch), int(offsets[-1])))
+                    return batch
         return self._finish(now, self._decode)
 
     def _as_of_now(self, resolved: Resolved) -> Resolved:
