@@ -347,7 +347,7 @@ class Materializer:
         """Find the events that streams hold, and decode what is shown of those alone."""
         view, reader = resolved.view, resolved.reader
         looked_at, shown, tables = view.part(view.looked_at, by_code=True), view.part(view.shown), fetch(reader)
-        candidates, places = self._choose(resolved, self.projection.scan)
+        candidates, places = self._choose(resolved, self.projection.reach)
         words = self._dictionaries(resolved, looked_at)
         conditions = [
             LookedAt(want, _recents_of(resolved.logged, want), looked_at.types[want.name], words.get(want.name))
