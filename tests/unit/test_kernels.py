@@ -83,9 +83,10 @@ def test_no_kernel_takes_the_address_of_an_array_of_its_own() -> None:
                 assert not own, f"{path.name}, {function.name}: {own}"
 
 
-def run(folder: Path, code: str, cache: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, code: str, cache: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(folder), *sys.path])
-    environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | environment
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
@@ -213,6 +214,16 @@ def test_kernels_of_older_sources_do_not_pile_up(tmp_path: Path) -> None:
         (tmp_path / "one.py").write_text(ONE.format(version))
         assert run(tmp_path, "import one; one.one(1); one.one(1.5)", str(tmp_path / "cache")).returncode == 0
     assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) <= 3
+
+
+def test_kernels_for_another_processor_lie_beside_and_are_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(ONE.format("x + x"))
+    code = "import one; print(one.one(1), sum(one.one.stats.cache_hits.values()))"
+    least = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    for hits in (0, 1):
+        for processor in ({}, least):
+            done = run(tmp_path, code, str(tmp_path / "cache"), **processor)
+            assert done.stdout.split() == ["2", str(hits)], done.stderr
 
 
 def test_without_a_cache_kernels_warn_and_work(tmp_path: Path) -> None:
