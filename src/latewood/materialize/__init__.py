@@ -14,13 +14,15 @@
     decode            trait by trait, straight into the output
     window            histories that are decoded once for many batches
     ids               integers instead of their codes, where they are wanted
+    checks            how often checksums are checked
     buffers           memory that is used again
     materializer      all of it, in order
 
 Never imports the mutable tier: an example carries its recent events.
 """
 
-from latewood.materialize.materializer import Materializer, MaterializeStore, Verify, schema_for
+from latewood.materialize.checks import Verify
+from latewood.materialize.materializer import Materializer, MaterializeStore, schema_for
 from latewood.materialize.resolved import Resolved, Shown
 from latewood.materialize.statistics import Statistics
 from latewood.materialize.window import Window

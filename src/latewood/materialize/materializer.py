@@ -18,6 +18,7 @@ from latewood.immutable.resolve import Resolution, Status
 from latewood.lists import offsets_of
 from latewood.materialize.assemble import NOTHING, Segments, assemble
 from latewood.materialize.buffers import BufferPool
+from latewood.materialize.checks import Checks, Verify
 from latewood.materialize.choose import Candidates, choose
 from latewood.materialize.decode import WantedColumn, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
@@ -41,8 +42,6 @@ from latewood.vocabulary import Vocabulary
 # The events are gone; any other status says that something is wrong.
 _FORGIVABLE = (Status.UNKNOWN_USER, Status.SHORT, Status.EXPIRED, Status.SCRUBBED)
 _POOL = BufferPool()
-ALWAYS = "always"
-Verify = bool | Literal["always"]
 B = TypeVar("B")
 
 
@@ -94,11 +93,9 @@ class Materializer:
     ) -> None:
         if on_missing not in ("raise", "mask"):
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
-        if not isinstance(verify, bool) and verify != ALWAYS:
-            raise SchemaError(f'verify is True, False or "{ALWAYS}", not {verify!r}')
         self.projection = projection
-        self._store, self._mask_missing = store, on_missing == "mask"
-        self._verify, self._forgets = verify is not False, verify == ALWAYS
+        self._store, self._mask_missing, self._checks = store, on_missing == "mask", Checks(verify)
+        self._verify = self._checks.are_on
         self._unread = frozenset(unread)
         self._streams = Streams(projection) if projection.kinds else None
         self._latest_view = self._view_of(schema_for(store, projection))
@@ -111,8 +108,7 @@ class Materializer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process makes one of its own."""
         on_missing = "mask" if self._mask_missing else "raise"
-        verify = ALWAYS if self._forgets else self._verify
-        return Materializer, (self._store, self.projection, on_missing, verify, self._unread)
+        return Materializer, (self._store, self.projection, on_missing, self._checks.verify, self._unread)
 
     def __call__(self, examples: Any) -> Batch:
         """Materialize examples, one row each, in order.
@@ -201,18 +197,13 @@ class Materializer:
             reader = store.refresh()
         while True:
             try:
-                self._forget_checks(reader, heads.keys)
+                self._checks.begin(reader, heads.keys)
                 return reader, reader.resolve(heads.keys, heads.pointers)
             except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
                 newest = store.refresh()
                 if newest.generation.id == reader.generation.id:
                     raise CorruptionError(f"generation {newest.generation.id} lacks a file: {error}") from error
                 reader = newest
-
-    def _forget_checks(self, reader: GenerationReader, users: UserKeys) -> None:
-        """Before anything of these users is read, if it is to be checked whenever it is."""
-        if self._forgets:
-            reader.forget_checks(users)
 
     def _scrubbed_at(self, users: UserKeys) -> tuple[int, NDArray[np.int64] | None]:
         """How many scrubs there are, and when users were last scrubbed; None if there is none.
@@ -253,7 +244,7 @@ class Materializer:
 
         What cannot be resolved is not an error before its batch is made. Raises: CorruptionError: damaged bytes.
         """
-        self._forget_checks(resolved.reader, resolved.logged.keys)
+        self._checks.begin(resolved.reader, resolved.logged.keys)
         recents = resolved.logged.recents
         candidates = choose(resolved.resolution, resolved.hits, recents, self.projection.max_len)
         places = merge_places(resolved.reader, candidates, recents, self._verify)
@@ -409,7 +400,7 @@ class Materializer:
     ) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """What competes for the outputs, and where recent events go among stored ones."""
         self._require(resolved)
-        self._forget_checks(resolved.reader, resolved.logged.keys)
+        self._checks.begin(resolved.reader, resolved.logged.keys)
         recents = resolved.logged.recents
         candidates = choose(resolved.resolution, resolved.hits, recents, max_len)
         return candidates, merge_places(resolved.reader, candidates, recents, self._verify)
