@@ -109,6 +109,8 @@ class TorchFatRows:
             # Arrow's memory is read-only, and stays so: a copy would be the peer's loss
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
+            # another peer, which no worker uses
+            warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
             for tensors in self._loader:
                 yield Rows(tensors["offsets"], tensors["values"], {"example": tensors["example"]})
 

@@ -3,6 +3,8 @@
 numba's cache notices a change only in the file of the function itself, but a kernel inlines functions of other files, and
 numbers that they define. So a cached kernel is stamped with all that it may have inlined: the source of its own module,
 and through that module's imports every other kernel and instruction with its source, and every number with its value.
+An instruction is made by Python while a kernel compiles: where a module makes some, so are the plain functions that it
+imports a part of them, and those that these import.
 
 Nor does its cache cope with several processes at once, or with one that is killed: its index is written before the file
 it names, so that a new kernel's name may stand for an older one's code, or one type's for another's. Here every compiled
@@ -15,7 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -27,7 +29,7 @@ from numba.extending import intrinsic as _intrinsic
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 intrinsic: Any = _intrinsic  # instructions of our own; untyped, since numba's type has their first argument
-_stamps: dict[str, int] = {}  # of modules, by file
+_stamps: dict[tuple[str, bool], int] = {}  # of modules, by file, and whether they make instructions
 
 
 def kernel(function: Function) -> Function:
@@ -112,28 +114,37 @@ class KernelFile(IndexDataCacheFile):
 
 def stamp(function: Callable[..., Any]) -> int:
     """A hash of all that a function of this module, compiled, may have inlined."""
-    return _stamp_module(function.__code__.co_filename, function.__globals__)
+    return _stamp_function(function, makes_instructions=False)
 
 
-def _stamp_module(file: str, names: dict[str, Any]) -> int:
-    if file in _stamps:
-        return _stamps[file]
-    _stamps[file] = 0  # for modules that import each other
+def _stamp_function(function: Callable[..., Any], *, makes_instructions: bool) -> int:
+    return _stamp_module(function.__code__.co_filename, function.__globals__, makes_instructions)
+
+
+def _stamp_module(file: str, names: dict[str, Any], makes_instructions: bool) -> int:
+    makes_instructions |= any(value is intrinsic for value in names.values())
+    known = file, makes_instructions
+    if known in _stamps:
+        return _stamps[known]
+    _stamps[known] = 0  # for modules that import each other
     digest = xxhash.xxh3_64(_source(Path(__file__)) + _source(Path(file)))
     for name, value in sorted(names.items()):
-        digest.update(f"{name}={_stamp_value(value, names)}".encode())
-    _stamps[file] = digest.intdigest()
-    return _stamps[file]
+        digest.update(f"{name}={_stamp_value(value, names, makes_instructions)}".encode())
+    _stamps[known] = digest.intdigest()
+    return _stamps[known]
 
 
-def _stamp_value(value: Any, names: dict[str, Any]) -> str:
-    """What a kernel may take from a name of its module; empty for what it cannot."""
+def _stamp_value(value: Any, names: dict[str, Any], makes_instructions: bool) -> str:
+    """What a kernel, or what makes instructions, may take from a name of its module; empty for what it cannot."""
     if isinstance(value, tuple):
-        return ",".join(_stamp_value(part, names) for part in value)
+        return ",".join(_stamp_value(part, names, makes_instructions) for part in value)
     if isinstance(value, int | float | np.generic):
         return repr(value)
-    if isinstance(value, ModuleType) and value.__name__.startswith(f"{names['__name__'].split('.')[0]}."):
-        return str(_stamp_module(str(value.__file__), vars(value)))
+    package = names["__name__"].split(".")[0]
+    if isinstance(value, ModuleType) and value.__name__.startswith(f"{package}."):
+        return str(_stamp_module(str(value.__file__), vars(value), makes_instructions))
+    if makes_instructions and isinstance(value, FunctionType) and str(value.__module__).startswith(f"{package}."):
+        return str(_stamp_function(value, makes_instructions=True))
     function: Any = getattr(value, "py_func", None) or getattr(value, "_defn", None)  # of a kernel, of an instruction
     return str(stamp(function)) if hasattr(function, "__code__") else ""
 

@@ -78,8 +78,10 @@ class Projection:
 
     @property
     def reach(self) -> int | None:
-        """How many of the newest events are looked at; None: all."""
-        return self.scan if self.streams else self.max_len
+        """How many of the newest events are looked at; None: all. None are, where none is ever shown."""
+        if not self.streams or self.max_len == 0:
+            return self.max_len
+        return self.scan if any(stream.count for _, stream in self.kinds) else 0
 
     def names(self, schema: Schema) -> tuple[str, ...]:
         """The traits this projection gives on a store of this schema, and "event_ts", in order.

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from latewood.conditions import col
 from latewood.errors import ExpiredError, ScrubbedError
@@ -323,13 +323,22 @@ def test_streams_are_served_where_retention_left_what_they_look_at(data: st.Data
     check_retained(whole, kept_from, data.draw(requests_of(whole)), data.draw(stream_projections(whole)))
 
 
-@given(st.integers(0, 10**6), STREAMS, st.sampled_from([0, 5, 50, 200]), st.sampled_from(DENSE), st.integers(0, 60))
+@given(
+    st.integers(0, 10**6),
+    STREAMS,
+    st.sampled_from([None, 0, 5, 50, 200]),
+    st.sampled_from([None, None, 0, 7]),
+    st.sampled_from(DENSE),
+    st.integers(0, 60),
+)
+@example(1, [(20, None)], None, 0, DENSE[0], 60)
+@example(1, [(0, None), (0, None)], None, None, DENSE[0], 60)
 def test_streams_of_long_histories_after_retention(
-    seed: int, kinds: list[tuple[int, Any]], scan: int, whole: World, kept_from: int
+    seed: int, kinds: list[tuple[int, Any]], scan: int | None, max_len: int | None, whole: World, kept_from: int
 ) -> None:
     streams = {f"{i}": last(count, where) for i, (count, where) in enumerate(kinds)}
     kept, requests = dict.fromkeys(range(3), kept_from), dense_requests(whole, seed, 25)
-    check_retained(whole, kept, requests, Projection(traits=["item", "event_ts"], streams=streams, scan=scan))
+    check_retained(whole, kept, requests, Projection(max_len, traits=["item", "event_ts"], streams=streams, scan=scan))
 
 
 def stream_projections(world: World) -> st.SearchStrategy[Projection]:
@@ -347,7 +356,9 @@ def check_retained(
     if not projection.streams:
         assert resolved.shown(projection.max_len).lengths.tolist() == batch.lengths.tolist()
     history = batch.to_arrow()["history"].combine_chunks()
-    reach = projection.scan if projection.streams else projection.max_len
+    reach = projection.max_len
+    if projection.streams and reach != 0:
+        reach = projection.scan if any(stream.count for _, stream in projection.kinds) else 0
     served = [is_served(world, request, reach) for request in requests]
     assert batch.weights.tolist() == [float(serve) for serve in served]
     for row, (request, serve) in enumerate(zip(requests, served, strict=True)):

@@ -197,7 +197,7 @@ def test_a_missed_target_is_reported(reports: dict[str, dict[str, Any]], suite: 
         ("scan", {"Materializer", "slices", "memcpy", "late, tied, 16 recent", "16 per user, shared"}),
         ("training", {"shuffled", "Loader, to_torch, prefetch 0", "torch DataLoader, 2 workers"}),
         ("lists", {"Materializer", "slices", "Fat Rows, bare", "Parquet zstd", "plain arrays"}),
-        ("checks", {"Materializer, less checksums of pointers", "first read, verified", "read again"}),
+        ("checks", {"Materializer, less checksums of pointers", "first read, verified", "read again, always verified"}),
         ("startup", {"import latewood", "import pyarrow", "import numba", "kernels, until a first batch"}),
         ("paper", {"latewood", "Fat Rows", "the paper"}),
         ("build", {"backfill, log, Loader", "DuckDB, Parquet, read", "Polars, Parquet, read"}),

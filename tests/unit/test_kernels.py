@@ -83,9 +83,10 @@ def test_no_kernel_takes_the_address_of_an_array_of_its_own() -> None:
                 assert not own, f"{path.name}, {function.name}: {own}"
 
 
-def run(folder: Path, code: str, cache: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, code: str, cache: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(folder), *sys.path])
-    environment = os.environ | {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"NUMBA_CACHE_DIR": cache, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | environment
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
 
@@ -105,6 +106,59 @@ def test_a_kernel_is_compiled_anew_when_what_it_inlines_changes(tmp_path: Path) 
     (tmp_path / "layout.py").write_text("TIMES = 3\n")
     assert outcome() == "36 0"
     assert outcome() == "36 1"
+
+
+INSTRUCTION = """
+from numba import types
+from latewood.kernels import intrinsic
+from made.sums import plus
+
+@intrinsic
+def more(typing_context, x):
+    def generate(context, builder, signature, arguments):
+        return plus(builder, arguments[0])
+    return types.uint64(types.uint64), generate
+"""
+SUMS = """
+from made.numbers import number
+
+def plus(builder, value):
+    return builder.add(value, number(value))
+"""
+NUMBERS = "def number(value):\n    return value.type(2)\n"
+INSTRUCTED = """
+from numba import uint64
+from latewood.kernels import kernel
+from made.instruction import more
+
+@kernel
+def most(x):
+    return more(uint64(x))
+
+print(most(10), sum(most.stats.cache_hits.values()))
+"""
+
+
+def test_a_kernel_is_compiled_anew_when_what_makes_its_instructions_changes(tmp_path: Path) -> None:
+    """That is Python, in other modules too, which runs when a kernel is compiled, and not when it is loaded."""
+
+    def outcome() -> str:
+        done = run(tmp_path, "import made.instructed", str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    made = tmp_path / "made"
+    made.mkdir()
+    sources = {"instructed": INSTRUCTED, "instruction": INSTRUCTION, "sums": SUMS, "numbers": NUMBERS, "__init__": ""}
+    for name, source in sources.items():
+        (made / f"{name}.py").write_text(source)
+    assert outcome() == "12 0"
+    assert outcome() == "12 1"
+    (made / "sums.py").write_text(SUMS.replace("builder.add", "builder.mul"))
+    assert outcome() == "20 0"
+    (made / "numbers.py").write_text(NUMBERS.replace("2", "7"))
+    assert outcome() == "70 0"
+    assert outcome() == "70 1"
 
 
 ONE = "from latewood.kernels import kernel\n\n@kernel\ndef one(x):\n    return {}\n"
@@ -160,6 +214,16 @@ def test_kernels_of_older_sources_do_not_pile_up(tmp_path: Path) -> None:
         (tmp_path / "one.py").write_text(ONE.format(version))
         assert run(tmp_path, "import one; one.one(1); one.one(1.5)", str(tmp_path / "cache")).returncode == 0
     assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) <= 3
+
+
+def test_kernels_for_another_processor_lie_beside_and_are_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(ONE.format("x + x"))
+    code = "import one; print(one.one(1), sum(one.one.stats.cache_hits.values()))"
+    least = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    for hits in (0, 1):
+        for processor in ({}, least):
+            done = run(tmp_path, code, str(tmp_path / "cache"), **processor)
+            assert done.stdout.split() == ["2", str(hits)], done.stderr
 
 
 def test_without_a_cache_kernels_warn_and_work(tmp_path: Path) -> None:

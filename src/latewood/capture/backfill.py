@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from latewood.capture.doubts import HistoryCounts, doubt_of_grids
-from latewood.capture.examples import make_examples
+from latewood.capture.examples import make_in_parts
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts
@@ -61,20 +61,12 @@ def fix_for_requests(store: CaptureStore, requests: Requests, complete: bool) ->
 
 def answer(store: CaptureStore, requests: Requests, allow_empty: bool, at_once: int) -> pa.Table:
     """Make examples of requests whose past is fixed. Warns, and raises: as `backfill`."""
-    histories, tables, doubt, start = HistoryCounts(tier_to_fix(store)), list[pa.Table](), None, 0
-    while not tables or start < len(requests):
-        part = requests.slice(start, start + at_once)
-        reading, examples = make_examples(store, part, part.cutoff)
-        if (
-            tables and examples.schema != tables[0].schema
-        ):  # the store's has changed: all examples are made by the new one
-            histories, tables, start = HistoryCounts(tier_to_fix(store)), [], 0
-            continue
-        if not tables:
+    for is_first, part, reading, examples in make_in_parts(store, requests, at_once):
+        if is_first:
+            histories, tables = HistoryCounts(tier_to_fix(store)), list[pa.Table]()
             doubt = doubt_of_grids(part, reading)
         histories.add(part, reading)
         tables.append(examples)
-        start += at_once
     if not allow_empty:
         histories.require_few()
     histories.warn_if_none()

@@ -8,6 +8,7 @@ Of a user who was scrubbed the stored part is withheld until a generation has fo
 gives only what came after the scrub.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -160,6 +161,25 @@ def make_examples(
             if store.refresh().generation.id == reading.reader.generation.id:
                 raise
     raise ConflictError(f"values were forgotten {_TRIES} times in a row while they were read; try again")
+
+
+def make_in_parts(
+    store: CaptureStore, requests: Requests, at_once: int
+) -> Iterator[tuple[bool, Requests, Reading, pa.Table]]:
+    """`make_examples` of so many requests at a time, as of their own cutoffs; once, if there are none.
+
+    Yields: whether the part is the first; the part, what was read of it, and its examples. Where the store's schema has
+        changed since, a first part comes again: all examples are made by the new one, and what came before is void.
+    """
+    schema, start = None, 0
+    while schema is None or start < len(requests):
+        part = requests.slice(start, start + at_once)
+        reading, examples = make_examples(store, part, part.cutoff)
+        if schema is not None and examples.schema != schema:
+            schema, start = None, 0
+            continue
+        yield schema is None, part, reading, examples
+        schema, start = examples.schema, start + at_once
 
 
 def _to_examples(store: CaptureStore, requests: Requests, reading: Reading) -> pa.Table:

@@ -17,7 +17,7 @@ from latewood.batch import Batch
 from latewood.capture.anchors import ends_of, first_of_users
 from latewood.capture.backfill import fix_the_past
 from latewood.capture.counting import seen_before
-from latewood.capture.examples import make_examples
+from latewood.capture.examples import make_in_parts
 from latewood.capture.requests import Requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts, to_us
@@ -68,15 +68,11 @@ def sequences(
         return _joined(runs, scan.schema.user_id)
 
     requests = scan_histories(store, find, lambda schema: ())
-    tables, start = list[pa.Table](), 0
-    while not tables or start < len(requests):
-        part = requests.slice(start, start + at_once)
-        _, examples = make_examples(store, part, part.cutoff)
-        if tables and examples.schema != tables[0].schema:  # the store's has changed: all are made by the new one
-            tables, start = [], 0
-            continue
+    tables = list[pa.Table]()
+    for is_first, _, _, examples in make_in_parts(store, requests, at_once):
+        if is_first:
+            tables.clear()
         tables.append(examples)
-        start += at_once
     return pa.concat_tables(tables)
 
 

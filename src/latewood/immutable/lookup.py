@@ -11,7 +11,7 @@ from numba import int64, uint64
 
 from latewood.kernels import kernel
 from latewood.stripes.addresses import load_u64, prefetch
-from latewood.stripes.entries import table_field, user_events, user_record
+from latewood.stripes.entries import forget_checks, table_field, user_events, user_record
 from latewood.stripes.layout import USER_CHECK, USER_COUNT, USER_HASH
 from latewood.stripes.stripe import table_at
 
@@ -91,3 +91,11 @@ def event_counts(tables: Any, shard: Any, user: Any, counts: Any) -> None:
         counts[i] = 0
         if user[i] >= 0:
             counts[i] = user_events(table_at(tables, shard[i]), uint64(user[i]))
+
+
+@kernel
+def forget_all_checks(tables: Any, shard: Any, user: Any) -> None:
+    """Of all blocks of some users, of whom -1 is nobody."""
+    for i in range(len(user)):
+        if user[i] >= 0:
+            forget_checks(table_at(tables, shard[i]), uint64(user[i]))

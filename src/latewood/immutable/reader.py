@@ -93,6 +93,13 @@ class GenerationReader:
         lookup.event_counts(self.tables.rows, *located, counts)
         return counts
 
+    def forget_checks(self, keys: UserKeys) -> None:
+        """Take no block of some users for verified: each is, once more, before it is next decoded.
+
+        What another thread is about to verify may still count.
+        """
+        lookup.forget_all_checks(self.tables.rows, *self.locate(keys))
+
     def history_lengths(self) -> NDArray[np.int64]:
         """How many events each user of this generation has."""
         shards = [self.shard(number) for number in range(len(self.generation.shards))]

@@ -18,7 +18,7 @@ from latewood.loading.state import LoaderState
 from latewood.loading.stats import COPY, LoaderStats, Meter
 from latewood.loading.steps import Share, SizedSteps, Steps, at_least_one, whole
 from latewood.loading.tokens import TokenSteps, tokens_of
-from latewood.materialize import Materializer, MaterializeStore, schema_for
+from latewood.materialize import Materializer, MaterializeStore, Verify, schema_for
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
 
@@ -56,6 +56,8 @@ class Loader:
         prefetch: batches made ahead, in a thread; 0 for none. Large ones are made ahead only as far as they fit 32 MiB, at
             least one: a trainer that is slower than the loader holds two of them in memory, and not all.
         on_missing: "raise", or "mask": an example whose history cannot be had keeps its place, empty, with weight 0.
+        verify: check blocks of the store once (True), never (False), or whenever they are decoded ("always"), as
+            `Materializer` does.
         remainder: "pad" fills the last step up with examples of weight 0; "drop" leaves an incomplete step out.
         window: so many examples are mixed with each other by "shuffle", and read at a time. However they are mixed, what
             they share is decoded once, as far as it fits 512 MiB: a smaller window needs less memory, a larger one makes
@@ -80,6 +82,7 @@ class Loader:
         world_size: int = 1,
         prefetch: int = 4,
         on_missing: Literal["raise", "mask"] = "raise",
+        verify: Verify = True,
         remainder: str = "pad",
         window: int = WINDOW,
         transform: Callable[[Any], Any] | None = None,
@@ -104,8 +107,8 @@ class Loader:
         self.source.require(["user_id", "uih", "recent", "cutoff"])
         self._order = order_of(order, self.source.offsets, self._request_times, seed, window)
         self._settings = LoaderState(0, 0, seed, order, window, len(self.source), "")
-        self.materializer = Materializer(store, projection, on_missing=on_missing, unread=unread)
-        self._made_of = store, examples, projection, {"on_missing": on_missing}
+        self.materializer = Materializer(store, projection, on_missing=on_missing, verify=verify, unread=unread)
+        self._made_of = store, examples, projection, {"on_missing": on_missing, "verify": verify}
         self._tokens = np.empty(0, np.int64)  # of each example
         if batch_tokens is not None:
             self._tokens = tokens_of(self.source.event_counts(), projection, batch_tokens)

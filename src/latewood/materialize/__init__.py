@@ -17,16 +17,18 @@
     straight          all of that in two calls, where an example is one run of stored rows and nothing else
     window            histories that are decoded once for many batches
     ids               integers instead of their codes, where they are wanted
+    checks            how often checksums are checked
     buffers           memory that is used again
     materializer      all of it, in order
 
 Never imports the mutable tier: an example carries its recent events.
 """
 
+from latewood.materialize.checks import Verify
 from latewood.materialize.materializer import Materializer
 from latewood.materialize.resolved import Resolved, Shown
 from latewood.materialize.statistics import Statistics
 from latewood.materialize.store import MaterializeStore, schema_for
 from latewood.materialize.window import Window
 
-__all__ = ["MaterializeStore", "Materializer", "Resolved", "Shown", "Statistics", "Window", "schema_for"]
+__all__ = ["MaterializeStore", "Materializer", "Resolved", "Shown", "Statistics", "Verify", "Window", "schema_for"]

@@ -10,6 +10,10 @@ from latewood.errors import CorruptionError
 from latewood.materialize.buffers import BufferPool
 
 
+class UnknownCodeError(CorruptionError):
+    """A code without a value: damage, unless the values were collected since, with the trait or the generation."""
+
+
 def ids_of_codes(
     name: str,
     codes: NDArray[np.int32],
@@ -24,7 +28,7 @@ def ids_of_codes(
     Args:
         codes: of any shape. mask: True where null, as long as the codes.
         all_used: whether every code is of an event; else some are left from something else, and mean nothing.
-    Raises: CorruptionError: an event has a code that has no value.
+    Raises: UnknownCodeError: an event has a code that has no value.
     """
     dtype = np.dtype(words.type.to_pandas_dtype())
     ids = pool.empty(codes.size, dtype).reshape(codes.shape)
@@ -36,7 +40,7 @@ def ids_of_codes(
     if mask is not None:
         ids[mask] = 0
     if all_used and codes.size and not _are_known(codes, mask, len(words)):
-        raise CorruptionError(f"trait {name!r} has a code beyond its {len(words)} values")
+        raise UnknownCodeError(f"trait {name!r} has a code beyond its {len(words)} values")
     return ids
 
 

@@ -14,6 +14,7 @@ from latewood.clock import EARLIEST_TS
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader
 from latewood.immutable.resolve import Resolution, Status
+from latewood.materialize.checks import Checks
 from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
@@ -33,12 +34,14 @@ class ChangedTraitError(SchemaError):
 class Lookup:
     """Looks examples up, as one model wants them. Thread-safe.
 
-    Args: unread: labels of traits that the examples' recent events come without, though they may have been logged.
+    Args:
+        unread: labels of traits that the examples' recent events come without, though they may have been logged.
+        checks: how often checksums are checked.
     Raises: SchemaError: a trait that the store does not have, or one of the unread.
     """
 
-    def __init__(self, store: MaterializeStore, projection: Projection, unread: frozenset[str]) -> None:
-        self._store, self._projection, self.unread = store, projection, unread
+    def __init__(self, store: MaterializeStore, projection: Projection, unread: frozenset[str], checks: Checks) -> None:
+        self._store, self._projection, self.unread, self._checks = store, projection, unread, checks
         self._latest_view = self._view_of(schema_for(store, projection))
 
     def __call__(self, examples: Any) -> Resolved:
@@ -109,6 +112,7 @@ class Lookup:
             reader = store.refresh()
         while True:
             try:
+                self._checks.begin(reader, keys)
                 return reader, reader.resolve(keys, pointers)
             except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
                 later = store.refresh()

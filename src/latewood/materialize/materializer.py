@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -16,10 +17,11 @@ from latewood.immutable.resolve import Status
 from latewood.lists import offsets_of
 from latewood.materialize.assemble import NOTHING, Segments, assemble
 from latewood.materialize.buffers import BufferPool
+from latewood.materialize.checks import Checks, Verify
 from latewood.materialize.choose import Candidates, choose
 from latewood.materialize.decode import StoredColumns, WantedColumn, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
-from latewood.materialize.ids import ids_of_codes
+from latewood.materialize.ids import UnknownCodeError, ids_of_codes
 from latewood.materialize.logged import Logged
 from latewood.materialize.look_up import ChangedTraitError, Lookup
 from latewood.materialize.merge import merge_places
@@ -29,7 +31,7 @@ from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
 from latewood.materialize.store import MaterializeStore
 from latewood.materialize.straight import decode_straight, lay_out, lay_out_shared
-from latewood.materialize.streams import LookedAt, Streams, UnknownCodeError, pick_found
+from latewood.materialize.streams import LookedAt, Streams, pick_found
 from latewood.materialize.view import View
 from latewood.materialize.window import Window, plan_window
 from latewood.projection import STREAM, Projection
@@ -49,7 +51,9 @@ class Materializer:
         on_missing: what to do with an example whose events are gone, be it that retention took them or that the user was
             scrubbed: "raise", or "mask": it keeps its place, empty, with weight 0. Damage, leaks and pointers from
             elsewhere are errors either way.
-        verify: check the checksum of every block that is decoded, once.
+        verify: check the checksum of every block that is decoded: once (True), never (False), or in every batch anew
+            ("always"), for storage whose files may change while they are mapped. What is read to find a request's place is
+            checked at least once in any case.
         unread: labels of traits that the examples' recent events come without, though they may have been logged.
     Raises, now and when the schema has changed: SchemaError: a trait that the store does not have, or one of the unread.
     """
@@ -59,15 +63,16 @@ class Materializer:
         store: MaterializeStore,
         projection: Projection,
         on_missing: Literal["raise", "mask"] = "raise",
-        verify: bool = True,
+        verify: Verify = True,
         unread: Collection[str] = (),
     ) -> None:
         if on_missing not in ("raise", "mask"):
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
         self.projection = projection
-        self._store, self._mask_missing, self._verify = store, on_missing == "mask", verify
+        self._store, self._mask_missing, self._checks = store, on_missing == "mask", Checks(verify)
+        self._verify = self._checks.are_on
         self._streams = Streams(projection) if projection.kinds else None
-        self._lookup = Lookup(store, projection, frozenset(unread))
+        self._lookup = Lookup(store, projection, frozenset(unread), self._checks)
         self._vocabulary_as_of = -1  # a generation
         self._known_newest = -1, 0  # the generation that was the newest when so many blankings were known
         self._lock = threading.Lock()
@@ -77,7 +82,7 @@ class Materializer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process makes one of its own."""
         on_missing = "mask" if self._mask_missing else "raise"
-        return Materializer, (self._store, self.projection, on_missing, self._verify, self._lookup.unread)
+        return Materializer, (self._store, self.projection, on_missing, self._checks.verify, self._lookup.unread)
 
     def __call__(self, examples: Any) -> Batch:
         """Materialize examples, one row each, in order.
@@ -135,6 +140,7 @@ class Materializer:
 
         What cannot be resolved is not an error before its batch is made. Raises: CorruptionError: damaged bytes.
         """
+        self._checks.begin(resolved.reader, resolved.logged.keys)
         recents = resolved.logged.recents
         candidates = choose(resolved.resolution, resolved.hits, recents, self.projection.max_len)
         places = merge_places(resolved.reader, candidates, recents, self._verify)
@@ -149,10 +155,13 @@ class Materializer:
         if (now := self._as_of_now(resolved)) is resolved:
             self._require(resolved)
             offsets, columns = window.lay_out(start, stop, _POOL)
-            batch = self._batch(resolved, resolved.view, offsets, columns)
-            if self._knows_all_values(resolved):
-                self._count(Statistics(1, len(batch), int(offsets[-1])))
-                return batch
+            with suppress(
+                UnknownCodeError
+            ):  # decoding finds it again, and tells damage from values that were collected
+                batch = self._batch(resolved, resolved.view, offsets, columns)
+                if self._knows_all_values(resolved):
+                    self._count(Statistics(1, len(batch), int(offsets[-1])))
+                    return batch
         return self._finish(now, self._decode)
 
     def _as_of_now(self, resolved: Resolved) -> Resolved:
@@ -165,6 +174,7 @@ class Materializer:
     def _finish(self, resolved: Resolved, decode: Callable[[Resolved], B]) -> B:
         """Decode; again, from a newer generation, as long as codes may not mean any more what they meant."""
         while True:
+            self._checks.begin(resolved.reader, resolved.logged.keys)
             try:
                 batch = decode(resolved)
             except UnknownCodeError:
@@ -259,7 +269,7 @@ class Materializer:
         """Find the events that streams hold, and decode what is shown of those alone."""
         view, reader = resolved.view, resolved.reader
         looked_at, shown, tables = view.part(view.looked_at, by_code=True), view.part(view.shown), fetch(reader)
-        candidates, places = self._choose(resolved, self.projection.scan)
+        candidates, places = self._choose(resolved, self.projection.reach)
         words = self._dictionaries(resolved, looked_at)
         conditions = [
             LookedAt(want, _recents_of(resolved.logged, want), looked_at.types[want.name], words.get(want.name))

@@ -4,7 +4,7 @@ So are most batches of examples whose histories are clean, and of them nothing h
 where an example's rows begin and where they go is a sum. One kernel finds out whether a batch is so, and lays it out on the
 way; the columns are decoded straight into the output. It gives what the general way gives (choose, split, plan, decode),
 with a tenth of its calls: each of those finds the processor's caches full of the batch before
-(docs/decisions/0037-what-a-batch-costs-whatever-its-size.md).
+(docs/decisions/0039-batches-that-need-no-plan.md).
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 
 # While only one example in so many is of a user who came before, its history is decoded again: what sharing saves, finding
-# out what is shared and copying it takes (docs/decisions/0039-batches-that-need-no-plan.md).
+# out what is shared and copying it takes.
 _FEW = 4
 
 

@@ -14,22 +14,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.columns import Column, Lists, TraitColumn, column_to_arrow, concat_columns
-from latewood.errors import CorruptionError
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import Candidates
 from latewood.materialize.compile import compile_conditions
 from latewood.materialize.decode import WantedColumn
 from latewood.materialize.find import BeyondError, Found, find_events
+from latewood.materialize.ids import UnknownCodeError
 from latewood.projection import Projection
 from latewood.stripes.decode import Output
 from latewood.stripes.lists import decode_list_column
 from latewood.stripes.pick import Picks, group_rows, pick_columns
 from latewood.stripes.search import Search
 from latewood.stripes.shard import Tables
-
-
-class UnknownCodeError(CorruptionError):
-    """A code without a value: damage, unless the values were collected since, with the trait or the generation."""
 
 
 class LookedAt(NamedTuple):

@@ -11,6 +11,7 @@ A shard file holds users in key order; of each user, column by column, stripes o
     lists       stripes of lists → columns     items             their items ↔ bytes
     gather      items from a pool, compact     search            which rows meet conditions
     pick        values of single rows          running           sums of steps, for pick
+    unroll      whole stripes, fast            widths            code for every width
     match       values in an interval, for search
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 from numba import types, uint64
 
 from latewood.kernels import intrinsic, kernel
-from latewood.stripes.addresses import I64, load_i64, load_u64, pointer
+from latewood.stripes.addresses import I64, load_i64, load_u64, pointer, zero_bytes
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
     COLUMN_COUNT,
@@ -37,6 +37,7 @@ from latewood.stripes.layout import (
     USER_FIRST_EVENT,
     USER_FIRST_STRIPE,
     USERS,
+    VERIFIED,
     WIDTH_BITS,
     WIDTH_SHIFT,
 )
@@ -197,6 +198,15 @@ def block_index(table: Any, user: Any, column: Any, stripe: Any) -> Any:
     first = load_u64(record + uint64(USER_FIRST_BLOCK))
     blocks = load_u64(record + uint64(USER_BYTES + USER_FIRST_BLOCK)) - first
     return first * table_field(table, COLUMN_COUNT) + column * blocks + stripe // uint64(BLOCK_STRIPES)
+
+
+@kernel
+def forget_checks(table: Any, user: Any) -> None:
+    """Take a user's blocks for not verified: their marks lie side by side, in all columns."""
+    record, columns = user_record(table, user), table_field(table, COLUMN_COUNT)
+    first = load_u64(record + uint64(USER_FIRST_BLOCK))
+    blocks = load_u64(record + uint64(USER_BYTES + USER_FIRST_BLOCK)) - first
+    zero_bytes(table_field(table, VERIFIED) + first * columns, blocks * columns)
 
 
 @kernel

@@ -12,59 +12,31 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from latewood.kernels import address, intrinsic, typed_kernel
 from latewood.stripes.addresses import I32, I64, pointer
-from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.unpack import ROW_BYTES, splat
+from latewood.stripes.widths import call_by_address, each_row, in_each_lane, switch_widths
 
 SUMMED_BITS = 27  # the widest steps of which the sum of 32 rows fits into 32 bits
 _LANES = 8
 _ROW = ir.VectorType(I32, _LANES)
-_ARGUMENTS = [types.uint64] * 3  # packed, width, out
-_SIGNATURE = types.void(*_ARGUMENTS)
-
-
-def _each(value: int) -> Any:
-    return ir.Constant(_ROW, [value] * _LANES)
-
-
-def _sum_width(builder: Any, width: int, packed: Any, out: Any) -> None:
-    words: dict[int, Any] = {}
-
-    def word(k: int) -> Any:
-        if k not in words:
-            words[k] = builder.load(pointer(builder, builder.add(packed, I64(k * ROW_BYTES)), _ROW), align=1)
-        return words[k]
-
-    total = _each(0)
-    for row in range(STRIPE_EVENTS // _LANES):
-        k, shift = divmod(row * width, 32)
-        value = word(k) if width else _each(0)
-        if shift:
-            value = builder.lshr(value, _each(shift))
-        if shift + width > 32:  # it straddles two words
-            value = builder.or_(value, builder.shl(word(k + 1), _each(32 - shift)))
-        if shift + width != 32:
-            value = builder.and_(value, _each((1 << width) - 1))
-        total = builder.add(total, value)
-        builder.store(total, pointer(builder, builder.add(out, I64(row * ROW_BYTES)), _ROW), align=1)
+_SIGNATURE = types.void(*[types.uint64] * 3)  # packed, width, out
 
 
 @intrinsic
 def _sum_all(typing_context: Any, packed: Any, width: Any, out: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         packed, width, out = arguments
-        done = builder.append_basic_block("done")
-        choice = builder.switch(width, done)
-        for possible in range(SUMMED_BITS + 1):
-            block = builder.append_basic_block(f"width_{possible}")
-            choice.add_case(I64(possible), block)
-            builder.position_at_end(block)
-            _sum_width(builder, possible, packed, out)
-            builder.branch(done)
-        builder.position_at_end(done)
+
+        def sum_width(possible: int) -> None:
+            total = in_each_lane(_ROW, 0)
+            for row, value in each_row(builder, packed, 32, possible):
+                total = builder.add(total, value)
+                place = builder.add(out, I64(row * ROW_BYTES))
+                builder.store(total, pointer(builder, place, _ROW), align=1)
+
+        switch_widths(builder, width, SUMMED_BITS, sum_width)
         return context.get_dummy_value()
 
     return _SIGNATURE, generate
@@ -90,9 +62,7 @@ def call_run_sums(typing_context: Any, function: Any, packed: Any, width: Any, o
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function, *rest = arguments
-        type_ = context.call_conv.get_function_type(types.none, _ARGUMENTS)
-        returned, failure = (cgutils.alloca_once(builder, part.pointee, zfill=True) for part in type_.args[:2])
-        builder.call(pointer(builder, function, type_), [returned, failure, *rest])
+        call_by_address(context, builder, function, rest)
         return context.get_dummy_value()
 
     return types.void(*[types.uint64] * 4), generate

@@ -39,11 +39,11 @@ from latewood.users import UserKeys, user_keys
 
 
 class Shard:
-    """One opened, validated shard file. Thread-safe: everything is read-only, but for `verified`, which only grows.
+    """One opened, validated shard file. Thread-safe: everything is read-only, but for `verified`.
 
     Attributes:
         table: (TABLE_FIELDS,) uint64, this shard's row of an address table; valid while the shard is alive.
-        verified: (blocks * columns,) uint8, 1 once a block's checksum was found right.
+        verified: (blocks * columns,) uint8, 1 once a block's checksum was found right, until that is forgotten.
         has_nulls: (columns,) bool, whether any event has a null there.
         latest_until: (stripes,) int64, the largest of the user's `latest_ingests` up to and including each stripe.
     """

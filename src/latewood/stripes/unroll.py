@@ -16,45 +16,21 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types, uint64
-from numba.core import cgutils
 
 from latewood.kernels import address, intrinsic, kernel, typed_kernel
 from latewood.stripes.addresses import I32, I64, load_u64, pointer
 from latewood.stripes.entries import table_field
-from latewood.stripes.layout import STRIPE_EVENTS, UNPACKERS
+from latewood.stripes.layout import UNPACKERS
 from latewood.stripes.unpack import ROW_BYTES, narrow, splat
+from latewood.stripes.widths import call_by_address, each_row, switch_widths
 
-_ARGUMENTS = [types.uint64] * 5  # packed, width, out, reference, factor
-_SIGNATURE = types.void(*_ARGUMENTS)
+_SIGNATURE = types.void(*[types.uint64] * 5)  # packed, width, out, reference, factor
 
 
 def _unroller(bits: int, out_bits: int, scaled: bool = False) -> Any:
     """An instruction that unpacks the values of a stripe, and the rows' code for every width up to `bits`."""
     lanes = 8 * ROW_BYTES // bits
-    row_type, out_type = (ir.VectorType(ir.IntType(size), lanes) for size in (bits, out_bits))
-
-    def each(value: int) -> Any:
-        return ir.Constant(row_type, [value] * lanes)
-
-    def unpack_width(builder: Any, width: int, packed: Any, store: Any) -> None:
-        words: dict[int, Any] = {}
-
-        def word(k: int) -> Any:
-            if k not in words:
-                at = builder.add(packed, I64(k * ROW_BYTES))
-                words[k] = builder.load(pointer(builder, at, row_type), align=1)
-            return words[k]
-
-        for row in range(STRIPE_EVENTS // lanes):
-            k, shift = divmod(row * width, bits)
-            value = word(k) if width else each(0)
-            if shift:
-                value = builder.lshr(value, each(shift))
-            if shift + width > bits:  # it straddles two words
-                value = builder.or_(value, builder.shl(word(k + 1), each(bits - shift)))
-            if shift + width != bits:
-                value = builder.and_(value, each((1 << width) - 1))
-            store(row, value)
+    out_type = ir.VectorType(ir.IntType(out_bits), lanes)
 
     @intrinsic
     def unpack_all(typing_context: Any, packed: Any, width: Any, out: Any, reference: Any, factor: Any) -> Any:
@@ -64,23 +40,16 @@ def _unroller(bits: int, out_bits: int, scaled: bool = False) -> Any:
             # known to have 32 bits, the product is one instruction; of 64 bits it would be eight
             times = splat(builder, builder.zext(builder.trunc(factor, I32), I64), out_type) if scaled else None
 
-            def store(row: int, value: Any) -> None:
-                if out_bits > bits:
-                    value = builder.zext(value, out_type)
-                if times is not None:
-                    value = builder.mul(value, times)
-                place = builder.add(out, I64(row * lanes * out_bits // 8))
-                builder.store(builder.add(value, plus), pointer(builder, place, out_type), align=1)
+            def unpack_width(possible: int) -> None:
+                for row, value in each_row(builder, packed, bits, possible):
+                    if out_bits > bits:
+                        value = builder.zext(value, out_type)
+                    if times is not None:
+                        value = builder.mul(value, times)
+                    place = builder.add(out, I64(row * lanes * out_bits // 8))
+                    builder.store(builder.add(value, plus), pointer(builder, place, out_type), align=1)
 
-            done = builder.append_basic_block("done")
-            choice = builder.switch(width, done)
-            for possible in range(bits + 1):
-                block = builder.append_basic_block(f"width_{possible}")
-                choice.add_case(I64(possible), block)
-                builder.position_at_end(block)
-                unpack_width(builder, possible, packed, store)
-                builder.branch(done)
-            builder.position_at_end(done)
+            switch_widths(builder, width, bits, unpack_width)
             return context.get_dummy_value()
 
         return _SIGNATURE, generate
@@ -129,9 +98,7 @@ def _call(typing_context: Any, function: Any, packed: Any, width: Any, out: Any,
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function, *rest = arguments
-        type_ = context.call_conv.get_function_type(types.none, _ARGUMENTS)
-        returned, failure = (cgutils.alloca_once(builder, part.pointee, zfill=True) for part in type_.args[:2])
-        builder.call(pointer(builder, function, type_), [returned, failure, *rest])
+        call_by_address(context, builder, function, rest)
         return context.get_dummy_value()
 
     return types.void(*[types.uint64] * 6), generate

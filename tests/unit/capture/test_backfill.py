@@ -1,6 +1,5 @@
 """Backfill: every request as of its own time, the same whenever it is asked (docs/protocol.md R8)."""
 
-import sys
 import warnings
 from typing import Any
 
@@ -9,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from latewood.capture import backfill
+from latewood.capture import examples as examples_module
 from latewood.errors import ConflictError
 from latewood.store import Store
 
-backfilling = sys.modules[backfill.__module__]  # its name in the package is the function's
 SECOND, HOUR = 1_000_000, 3_600_000_000
 START = 1_700_000_000_000_000
 USERS = ["ada", "bob", "çelik", "dan"]
@@ -231,16 +230,16 @@ def test_a_schema_that_changes_between_two_parts_is_that_of_all(world: Any, monk
     world.append(["ada"] * 3, [START + s * SECOND for s in range(3)])
     world.clock.advance(5 * SECOND)
     asked = requests(["ada"] * 3, [START + s * SECOND for s in range(1, 4)])
-    make = backfilling.make_examples
+    make = examples_module.make_examples
 
     def change_after(*args: Any) -> Any:
         made = make(*args)
-        monkeypatch.setattr(backfilling, "make_examples", make)
+        monkeypatch.setattr(examples_module, "make_examples", make)
         world.store.alter(add=pa.schema([("city", pa.string())]))
         world.store.compact()
         return made
 
-    monkeypatch.setattr(backfilling, "make_examples", change_after)
+    monkeypatch.setattr(examples_module, "make_examples", change_after)
     examples = backfill(world.store, asked, complete=True, at_once=1)
     assert "city" in {field.name for field in examples.schema.field("recent").type}
     check(world, examples, [None] * 3)

@@ -10,6 +10,7 @@ import pytest
 
 import latewood as lw
 from corrected_events import BEGINS, ENDS, SCHEMA, Made
+from latewood.capture import examples as examples_module
 from latewood.testing import ManualClock
 
 
@@ -115,6 +116,32 @@ def test_a_scrubbed_user_has_no_sequence(tmp_path: Path) -> None:
     made = Made(tmp_path, 5)
     made.store.scrub(user_ids=[2])
     assert 2 not in lw.sequences(made.store, (BEGINS, ENDS))["user_id"].to_pylist()
+    made.store.close()
+
+
+def test_so_many_at_a_time_make_no_difference(made: Made) -> None:
+    whole = lw.sequences(made.store, (BEGINS, ENDS), chunk=7)
+    assert len(whole) > 20
+    assert lw.sequences(made.store, (BEGINS, ENDS), chunk=7, at_once=3).equals(whole.combine_chunks())
+
+
+def test_a_schema_that_changes_between_two_parts_is_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no sequence comes twice."""
+    made, make = Made(tmp_path, 5), examples_module.make_examples
+
+    def change_after(*args: Any) -> Any:
+        examples = make(*args)
+        monkeypatch.setattr(examples_module, "make_examples", make)
+        made.store.alter(add=pa.schema([("city", pa.string())]))
+        made.store.compact()
+        return examples
+
+    monkeypatch.setattr(examples_module, "make_examples", change_after)
+    examples = lw.sequences(made.store, (BEGINS, ENDS), chunk=7, at_once=3)
+    assert "city" in {field.name for field in examples.schema.field("recent").type}
+    assert examples.equals(lw.sequences(made.store, (BEGINS, ENDS), chunk=7).combine_chunks())
     made.store.close()
 
 

@@ -1,5 +1,6 @@
 """Ids instead of codes, on request."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,14 @@ import pytest
 import latewood as lw
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.ids import ids_of_codes
+from latewood.storage import keys
 from latewood.testing import ManualClock
 
 IDS = pa.dictionary(pa.int32(), pa.uint64())
-SCHEMA = lw.Schema(
-    user_id=pa.int64(),
-    traits=pa.schema(
-        [
-            ("item", IDS),
-            ("shop", pa.string()),
-            ("tags", pa.list_(IDS)),
-            ("pair", pa.list_(IDS, 2)),
-            ("price", pa.int32()),
-        ]
-    ),
+TRAITS = pa.schema(
+    [("item", IDS), ("shop", pa.string()), ("tags", pa.list_(IDS)), ("pair", pa.list_(IDS, 2)), ("price", pa.int32())]
 )
+SCHEMA = lw.Schema(user_id=pa.int64(), traits=TRAITS)
 ITEMS = [2**64 - 1, 7, None, 7]
 TAGS = [[7, 2**63], [], None, [9]]
 PAIRS = [[1, 2], [2, 1], None, [3, 3]]
@@ -71,6 +65,75 @@ def test_a_loader_hands_them_out(examples: tuple[lw.Store, pa.Table]) -> None:
     store, logged = examples
     [batch] = lw.Loader(store, logged, lw.Projection(max_len=1, traits=["item"], ids=["item"]), order="time")
     assert batch.values["item"].tolist() == [7, 7]
+
+
+Make = Callable[[lw.Materializer, pa.Table], lw.Batch]
+
+
+def in_a_window(materializer: lw.Materializer, examples: pa.Table) -> lw.Batch:
+    return materializer.window_batch(materializer.window(materializer.resolve(examples)), 0, len(examples))
+
+
+def in_halves(materializer: lw.Materializer, examples: pa.Table) -> lw.Batch:
+    return materializer.batch(materializer.resolve(examples))
+
+
+def shared(materializer: lw.Materializer, examples: pa.Table) -> lw.Batch:
+    return materializer.shared(examples).expand()
+
+
+def behind(tmp_path: Path, left: int, trait: str, **change: Any) -> tuple[lw.Store, pa.Table]:
+    """A store and examples, where a trait was dropped since: its values are gone, but so many chunks of them."""
+    clock = ManualClock(1_000)
+    store = lw.Store.create(tmp_path / "store", SCHEMA, shards=1, clock=clock)
+    for item in (5, 6):  # a chunk each
+        clock.advance(10)
+        row = {"item": [item], "shop": ["a"], "tags": [[item]], "pair": [[item, 1]], "price": [item]}
+        arrays = {name: pa.array(values, SCHEMA[name].value_type) for name, values in row.items()}
+        store.append(pa.table({"user_id": [1], "event_ts": [item], **arrays}))
+    store.compact()
+    examples = store.capture(pa.table({"user_id": [1], "request_ts": [500]})).columns
+    reader = lw.Store.open(store.path, read_only=True)
+    assert reader.reader().shard(0) is not None
+    chunks = [keys.vocabulary_chunk(SCHEMA[trait].id, number) for number in range(left)]
+    kept = {key: store.storage.read(key) for key in chunks}
+    store.alter(drop=[trait], **change)
+    store.compact(keep=1)
+    for key, data in kept.items():  # as if the collection were not done yet
+        store.storage.write(key, data)
+    return reader, examples
+
+
+@pytest.mark.parametrize("make", [lw.Materializer.__call__, shared])
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("trait", EVERY)
+def test_ids_are_of_the_trait_that_has_the_name_now(tmp_path: Path, trait: str, left: int, make: Make) -> None:
+    """A reader that is behind has codes whose values were collected."""
+    store, examples = behind(tmp_path, left, trait, add=pa.schema([TRAITS.field(trait)]))
+    batch = make(lw.Materializer(store, lw.Projection(traits=[trait, "price"], ids=[trait])), examples)
+    assert batch.values["price"].tolist() == [5, 6]
+    assert batch.to_arrow()["history"].to_pylist() == [{trait: [None, None], "price": [5, 6]}]
+    assert not batch.values[trait].any()
+
+
+@pytest.mark.parametrize("make", [in_halves, in_a_window])
+@pytest.mark.parametrize("left", [0, 1])
+def test_examples_that_were_read_before_their_trait_became_another_are_refused(
+    tmp_path: Path, left: int, make: Make
+) -> None:
+    store, examples = behind(tmp_path, left, "item", add=pa.schema([TRAITS.field("item")]))
+    with pytest.raises(lw.SchemaError, match="a trait has become another one"):
+        make(lw.Materializer(store, lw.Projection(traits=["item"], ids=["item"])), examples)
+
+
+@pytest.mark.parametrize("make", [lw.Materializer.__call__, shared, in_halves, in_a_window])
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("trait", EVERY)
+def test_ids_of_a_trait_that_is_no_more_are_refused(tmp_path: Path, trait: str, left: int, make: Make) -> None:
+    store, examples = behind(tmp_path, left, trait)
+    materializer = lw.Materializer(store, lw.Projection(traits=[trait, "price"], ids=[trait]))
+    with pytest.raises(lw.SchemaError, match=f"unknown trait '{trait}'"):
+        make(materializer, examples)
 
 
 @pytest.mark.parametrize(
