@@ -4,6 +4,9 @@ Every user has a history of the longest length, of which 2 % are likes, scattere
 some 50,000 events, and every stripe holds a few. So nothing can be passed over: what is measured is how little of a stripe
 has to be touched for the five of its 256 events that are wanted. Beside it run the whole histories, and the whole
 histories of which numpy then takes the same events; and a kind that is told by a code instead of a flag.
+
+*The lines alone* is the limit: the cache lines that hold the wanted values, whose addresses are known beforehand, each asked
+for ahead and touched, and nothing else. Whatever finds and gives the values has to read them.
 """
 
 from collections.abc import Iterable
@@ -19,14 +22,17 @@ import latewood as lw
 from bench import sources
 from bench.digests import digest, require_equal
 from bench.histories import LONGEST, TRAITS, Histories, Requests
+from bench.lines import lines_of, read_lines
 from bench.report import Line, Results, at_least, speed_lines
 from bench.session import Session
 from bench.timing import Amount, Contender, interleave
+from latewood.stripes import EVENT_TS
+from latewood.users import user_keys
 
 USERS, TINY_USERS = 256, 8
 COUNT = 1_000
 TARGET = at_least(10.0)  # times as fast as decoding whole histories
-WHOLE, FILTERED, STREAM = "whole", "whole, then numpy", "stream"
+WHOLE, FILTERED, STREAM, LIMIT = "whole", "whole, then numpy", "stream", "the lines alone"
 # what is shown: with times, which are sums of all steps before them, and without; and everything
 SHOWN: dict[str, tuple[str, ...]] = {
     "3 traits": ("event_ts", "item_id", "like"),
@@ -102,9 +108,34 @@ def _cell(
         STREAM: lambda: _amount(stream(examples)),
     }
     assert contenders[STREAM]() == contenders[FILTERED]() == amount
+    lines = _lines(store, histories, wanted, traits)
+
+    def touch() -> Amount:
+        read_lines(lines)
+        return amount
+
+    contenders[LIMIT] = touch
     measured = interleave(contenders, passes)
     targets = {STREAM: TARGET} if (kind, name) == (LIKES, "3 traits") else {}
     return speed_lines(f"last {COUNT:,} {kind.name}, {name}", measured, "examples/s", WHOLE, targets=targets)
+
+
+def _lines(
+    store: lw.Store, histories: Histories, wanted: list[NDArray[np.int64]], traits: tuple[str, ...]
+) -> NDArray[np.uint64]:
+    """The addresses of the lines that hold what is shown. Args: wanted: rows among all users' events."""
+    reader = store.reader()
+    located = reader.locate(user_keys(pa.array(np.arange(histories.user_count))))
+    rows = [of - histories.offsets[user] for user, of in enumerate(wanted)]
+    columns = [(EVENT_TS, 8) if name == "event_ts" else _stored(store, name) for name in traits]
+    return lines_of(reader, located, rows, columns)
+
+
+def _stored(store: lw.Store, name: str) -> tuple[int, int]:
+    trait = store.schema[name]
+    column = store.reader().column(trait)
+    assert column is not None
+    return column, trait.dtype.itemsize
 
 
 def _taken(
