@@ -5,8 +5,8 @@ some 50,000 events, and every stripe holds a few. So nothing can be passed over:
 has to be touched for the five of its 256 events that are wanted. Beside it run the whole histories, and the whole
 histories of which numpy then takes the same events; and a kind that is told by a code instead of a flag.
 
-*The lines alone* is the limit: the cache lines that hold the wanted values, whose addresses are known beforehand, each asked
-for ahead and touched, and nothing else. Whatever finds and gives the values has to read them.
+*The lines alone* is the limit: the cache lines that hold the wanted values, whose addresses are known beforehand, each
+asked for ahead and touched, and nothing else. Whatever finds and gives the values has to read them.
 """
 
 from collections.abc import Iterable
