@@ -120,7 +120,8 @@ def _enter(
     if ids is not None and content is not None:
         ids, content = ids[rows], content[rows]
     batch = EventBatch(chosen.stamped(entry.ingest_ts[rows], np.zeros(len(rows), np.int32)), ids, content)
-    entry.ordinal[rows] = arena.add(batch, users, place_ties=True)
+    # what is stamped ties with nothing: it is later than all that is here, and each of a user's rows than the one above
+    entry.ordinal[rows] = arena.add(batch, users, place_ties=appending.explicit)
     batch.events.ordinal[:] = entry.ordinal[rows]
     if targets is None or not len(targets):
         return batch
