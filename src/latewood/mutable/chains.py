@@ -17,6 +17,7 @@ _IN_I64 = types.Array(int64, 1, "C", readonly=True)
 _IN_I32 = types.Array(int32, 1, "C", readonly=True)
 _IN_U64 = types.Array(uint64, 1, "C", readonly=True)
 _IN_BOOL = types.Array(boolean, 1, "C", readonly=True)
+_AHEAD = 64  # rows that are looked for at once
 
 
 @typed_kernel(int64(_IN_U64, _IN_U64, _I64, _U64, _U64, int64, _I64, _I64))
@@ -123,20 +124,47 @@ def _tied_place(row, ties, users, event_ts, ingest_ts):  # type: ignore[no-untyp
     return int64(place)
 
 
-@typed_kernel(types.void(int64, int64, _I64, _I64, _I64, _I64))
+@typed_kernel(int64(int64, int64, _I64, _I64, _I64, _I64))
+def _look_ahead(start, stop, ties, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
+    """Look where rows [start, stop) will go: a table of millions is in no cache, and so it is asked for all at once.
+
+    Returns: nothing that means anything, lest it be left out.
+    """
+    mask = uint64(len(ties) - 1)
+    looked = int64(0)
+    for row in range(start, stop):
+        entry = ties[tie_hash(users[row], event_ts[row], ingest_ts[row]) & mask]
+        looked ^= users[max(entry - 1, 0)]
+    return looked
+
+
+@typed_kernel(int64(int64, int64, _I64, _I64, _I64, _I64))
 def enter_ties(start, stop, ties, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
-    """Enter rows [start, stop), the next ones, in the table of tied groups: it has each group's newest row."""
-    for row in range(start, stop):
-        ties[_tied_place(row, ties, users, event_ts, ingest_ts)] = row + 1
+    """Enter rows [start, stop), the next ones, in the table of tied groups: it has each group's newest row.
+
+    Returns: see `_look_ahead`.
+    """
+    looked = int64(0)
+    for first in range(start, stop, _AHEAD):
+        last = min(first + _AHEAD, stop)
+        looked ^= _look_ahead(first, last, ties, users, event_ts, ingest_ts)
+        for row in range(first, last):
+            ties[_tied_place(row, ties, users, event_ts, ingest_ts)] = row + 1
+    return looked
 
 
-@typed_kernel(types.void(int64, int64, _I64, _I64, _I64, _I64, _I32))
+@typed_kernel(int64(int64, int64, _I64, _I64, _I64, _I64, _I32))
 def place_ties(start, stop, ties, users, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
-    """Enter rows [start, stop), and give each its place by arrival among equal (user, event_ts, ingest_ts) (R1)."""
-    for row in range(start, stop):
-        place = _tied_place(row, ties, users, event_ts, ingest_ts)
-        ordinal[row] = ordinal[ties[place] - 1] + 1 if ties[place] != 0 else 0
-        ties[place] = row + 1
+    """Like `enter_ties`; and give each row its place by arrival among equal (user, event_ts, ingest_ts) (R1)."""
+    looked = int64(0)
+    for first in range(start, stop, _AHEAD):
+        last = min(first + _AHEAD, stop)
+        looked ^= _look_ahead(first, last, ties, users, event_ts, ingest_ts)
+        for row in range(first, last):
+            place = _tied_place(row, ties, users, event_ts, ingest_ts)
+            ordinal[row] = ordinal[ties[place] - 1] + 1 if ties[place] != 0 else 0
+            ties[place] = row + 1
+    return looked
 
 
 @typed_kernel(boolean(int64, int64, _I64, _I64, _I32))
