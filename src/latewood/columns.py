@@ -315,6 +315,9 @@ def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
     Accepted are the same type, any width of integer whose values fit, and float32 for float64; timestamps of any unit
     without remainder; lists of such, in any layout. Nothing that would change a value.
     """
+    array = one_array(array)
+    if array.type == trait.value_type and not trait.is_list and (trait.nullable or not array.null_count):
+        return array  # as it comes, as a rule
     array = plain_array(array)
     if array.null_count and not trait.nullable:
         raise SchemaError(f"column {trait.name!r} has a null in row {first_row(pc.is_null(array))}; it is not nullable")
