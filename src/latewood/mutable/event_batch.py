@@ -123,7 +123,7 @@ def _version_columns(versions: Versions | None) -> list[NDArray[Any]]:
 
 
 def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
-    """The inverse; columns are views of `blob`.
+    """The inverse; columns that were not written narrow are views of `blob`.
 
     Raises: CorruptionError: the bytes are not those that were written; the message says `where`.
         SchemaError: written by a newer version.
@@ -166,9 +166,9 @@ def _take_trait(reader: Unpacker, n: int, dtype: str, masked: bool, lists: bool)
 
 def _take_users(reader: Unpacker, n: int, text_bytes: int | None) -> tuple[pa.Array, UserKeys]:
     user_ids = _take_user_ids(reader, n, text_bytes)
-    return user_ids, user_keys(user_ids) if text_bytes is None else UserKeys(
-        reader.take("<u8", n), reader.take("<u8", n)
-    )
+    if text_bytes is None:
+        return user_ids, user_keys(user_ids)
+    return user_ids, UserKeys(reader.take("<u8", n), reader.take("<u8", n))
 
 
 def _take_user_ids(reader: Unpacker, n: int, text_bytes: int | None) -> pa.Array:
