@@ -20,6 +20,7 @@ from latewood.lists import LIST_ITEMS_MAX, ListParts, is_list, join_lists, offse
 from latewood.schema import TIME_TYPE, Trait, is_text
 
 _INT64 = pa.int64()
+_FEW = 16  # rows: requests come one by one
 
 
 class Column(NamedTuple):
@@ -272,12 +273,19 @@ def times_from_arrow(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[np
     if array.type != _INT64:
         array = _us_from_arrow(array, name)
     times: NDArray[np.int64] = array.to_numpy()
-    if len(times) and (times.min() < EARLIEST_TS or times.max() > LATEST_TS):
+    if not _are_within(times, EARLIEST_TS, LATEST_TS):
         row = int(np.argmax((times < EARLIEST_TS) | (times > LATEST_TS)))
         raise SchemaError(
             f"column {name!r}, row {row}: {times[row]} µs is outside the years 1 to 9999; is the unit µs?"
         )
     return times
+
+
+def _are_within(times: NDArray[np.int64], earliest: int, latest: int) -> bool:
+    """Whether no time lies outside. numpy finds the extremes of one as slowly as those of a thousand."""
+    if len(times) <= _FEW:
+        return all(earliest <= time <= latest for time in times.tolist())
+    return bool(times.min() >= earliest and times.max() <= latest)
 
 
 def _us_from_arrow(array: pa.Array, name: str) -> pa.Array:
@@ -307,6 +315,9 @@ def conform(array: pa.Array | pa.ChunkedArray, trait: Trait) -> pa.Array:
     Accepted are the same type, any width of integer whose values fit, and float32 for float64; timestamps of any unit
     without remainder; lists of such, in any layout. Nothing that would change a value.
     """
+    array = one_array(array)
+    if array.type == trait.value_type and not trait.is_list and (trait.nullable or not array.null_count):
+        return array  # as it comes, as a rule
     array = plain_array(array)
     if array.null_count and not trait.nullable:
         raise SchemaError(f"column {trait.name!r} has a null in row {first_row(pc.is_null(array))}; it is not nullable")
@@ -392,9 +403,16 @@ def plain_from_arrow(array: pa.Array) -> Column:
 
 
 def _values(array: pa.Array) -> NDArray[Any]:
-    if pa.types.is_boolean(array.type):
-        return array.cast(pa.uint8()).to_numpy().view(np.bool_)
-    return array.to_numpy()
+    return _flags(array) if pa.types.is_boolean(array.type) else array.to_numpy()
+
+
+def _flags(array: pa.BooleanArray) -> NDArray[np.bool_]:
+    """Arrow's bits as bytes, in a tenth of the time that a cast takes."""
+    if not len(array):
+        return np.zeros(0, np.bool_)
+    skipped = array.offset % 8
+    bits = np.frombuffer(array.buffers()[1], np.uint8, offset=array.offset // 8)
+    return np.unpackbits(bits, count=skipped + len(array), bitorder="little")[skipped:].view(np.bool_)
 
 
 def column_to_arrow(column: TraitColumn, type_: pa.DataType) -> pa.Array:

@@ -19,6 +19,7 @@ from latewood.columns import (
     first_row,
     one_array,
     plain_array,
+    plain_from_arrow,
     read_table,
     times_from_arrow,
     with_nulls,
@@ -76,7 +77,7 @@ def read_events(
     table = read_table(data)
     if not corrections and "supersedes" in table.column_names:
         raise SchemaError("column 'supersedes': corrections and deletions go through append, not into a load in bulk")
-    traits = _find_traits(table, schema)
+    traits = _traits.of(table.column_names, schema)
     users = read_user_ids(table["user_id"], schema)
     supersedes = _read_supersedes(table)
     event_ts = _read_event_ts(table, supersedes)
@@ -86,7 +87,7 @@ def read_events(
     arrays = {trait: _conform(table, name, trait, supersedes) for trait, name in traits.items()}
     ids = hash_ids(table["event_id"]) if "event_id" in table.column_names else None
     keys, ordinal = user_keys(users), np.zeros(len(event_ts), np.int32)
-    plain = {trait.id: column_from_arrow(array) for trait, array in arrays.items() if not trait.coded}
+    plain = {trait.id: _to_column(trait, array) for trait, array in arrays.items() if not trait.coded}
     events = Events(users, keys, event_ts, ingest_ts, ordinal, plain)
     coded = {trait: array for trait, array in arrays.items() if trait.coded}
     content = None
@@ -101,6 +102,10 @@ def read_events(
     columns = plain | {trait.id: encode(trait, array) for trait, array in coded.items()}
     events = replace(events, traits={trait.id: columns[trait.id] for trait in arrays})
     return replace(intake, events=events, uncoded=uncoded)
+
+
+def _to_column(trait: Trait, array: pa.Array) -> TraitColumn:
+    return column_from_arrow(array) if trait.is_list else plain_from_arrow(array)
 
 
 def read_user_ids(array: pa.Array | pa.ChunkedArray, schema: Schema) -> pa.Array:
@@ -130,9 +135,25 @@ def check_text(array: pa.Array, name: str) -> None:
         raise SchemaError(f"column {name!r} holds text that is not UTF-8: {error}") from None
 
 
-def _find_traits(table: pa.Table, schema: Schema) -> dict[Trait, str | None]:
+class _KnownTraits:
+    """Looks traits up by name, and remembers the latest columns: the tables that one writer appends are all alike."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[list[str], Schema, dict[Trait, str | None]] | None = None
+
+    def of(self, names: list[str], schema: Schema) -> dict[Trait, str | None]:
+        """Each trait's column; not to be changed. Raises: SchemaError: see `_find_traits`."""
+        latest = self._latest
+        if latest is None or latest[1] is not schema or latest[0] != names:
+            latest = self._latest = names, schema, _find_traits(names, schema)
+        return latest[2]
+
+
+_traits = _KnownTraits()
+
+
+def _find_traits(names: list[str], schema: Schema) -> dict[Trait, str | None]:
     """Each trait's column; None where it is left out, as may be. Raises: SchemaError: missing, extra, repeated columns."""
-    names = table.column_names
     if repeated := {name for name in names if names.count(name) > 1}:
         raise SchemaError(f"the table has two columns {min(repeated)!r}")
     found: dict[Trait, str | None] = {}

@@ -12,6 +12,7 @@ that label, the name with its id: no two traits share a label, ever.
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ TIME_TYPE = pa.timestamp("us", "UTC")
 DEFAULT_GROUP = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trait:
-    """One column of an event."""
+    """One column of an event. What follows from its type is worked out once: appends and captures ask at every turn."""
 
     id: int
     name: str
@@ -47,34 +48,37 @@ class Trait:
     former: tuple[str, ...] = ()  # names it had before
     added: bool = False  # after the store was created: a table of events may leave it out, which is null
 
-    @property
+    def __hash__(self) -> int:
+        return hash((self.id, self.name))  # of all fields it takes long: Arrow spells out a type to hash it
+
+    @cached_property
     def is_list(self) -> bool:
         """Whether each value is a list of items."""
         return is_list(self.type)
 
-    @property
+    @cached_property
     def list_size(self) -> int | None:
         """How many items every list has; None for a list of any length, and for a trait that is no list."""
         return self.type.list_size if pa.types.is_fixed_size_list(self.type) else None
 
-    @property
+    @cached_property
     def coded(self) -> bool:
         """Whether values, of a list the items, are stored as int32 codes of the store's vocabulary."""
         type_ = self._element_type
         return pa.types.is_dictionary(type_) or pa.types.is_string(type_)
 
-    @property
+    @cached_property
     def item_type(self) -> pa.DataType:
         """The Arrow type of the items of a list themselves; of a trait that is no list, of its values."""
         type_ = self._element_type
         return type_.value_type if pa.types.is_dictionary(type_) else type_
 
-    @property
+    @cached_property
     def value_type(self) -> pa.DataType:
         """The Arrow type of the values themselves: what `Batch.to_arrow` gives back."""
         return _list_of(self.item_type, self.list_size) if self.is_list else self.item_type
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of `Batch.values`: of a list, of its items."""
         type_ = self._element_type

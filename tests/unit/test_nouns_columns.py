@@ -63,6 +63,16 @@ def bits(array: pa.Array) -> list[Any]:
     return array.to_pylist()
 
 
+def test_a_slice_of_flags_is_of_its_rows() -> None:
+    flags = [i % 3 == 0 or i % 7 == 0 for i in range(70)]
+    array = pa.array(flags)
+    for start in range(20):
+        for count in (0, 1, 7, 8, 9, 50):
+            found = plain_from_arrow(array.slice(start, count)).values
+            assert found.dtype == np.bool_
+            assert found.tolist() == flags[start : start + count]
+
+
 def test_a_nan_s_payload_survives() -> None:
     raw = np.array([0x7FF8_0000_0000_0001, 0xFFF0_0000_0000_0001, 0x8000_0000_0000_0000], np.uint64)
     for mask in (None, np.array([False, False, False]), np.array([False, False, True])):

@@ -7,7 +7,7 @@ admission      an append, row by row         supersedes      which rows are newe
 once           ... and that they are the only ones
 replica        the log's copy for reading    arena           ... its columns: chains, id_table, suppressed
 view           ... as a read leaves with them
-event_batch    what the log holds, as bytes  event_ids       ids that outlive their events
+event_batch    what the log holds, as bytes (packing)  event_ids  ids that outlive their events
 rules          of time, as functions         book            the scrubs, which lie elsewhere
 """
 

@@ -49,6 +49,20 @@ class _Entry:
     ordinal: NDArray[np.int32]
     skipped: NDArray[np.bool_]
 
+    def put(
+        self,
+        rows: NDArray[np.int64],
+        *,
+        ingest_ts: NDArray[np.int64] | None = None,
+        ordinal: NDArray[np.int32] | None = None,
+    ) -> None:
+        """What became of these rows."""
+        at = slice(None) if len(rows) == len(self.skipped) else rows  # all, as a rule: that needs no looking up
+        if ingest_ts is not None:
+            self.ingest_ts[at] = ingest_ts
+        if ordinal is not None:
+            self.ordinal[at] = ordinal
+
 
 def admit(appending: Appending, known: Known) -> tuple[EventBatch | None, AppendReceipt]:
     """Enter the new rows of an append in the arena, pending.
@@ -109,19 +123,22 @@ def _enter(
     events, arena = appending.events, known.arena
     chosen = events if len(rows) == len(events) else events.take(rows)
     users = arena.assign(chosen.keys, chosen.user_ids)
-    entry.ingest_ts[rows] = _stamp(appending, chosen, users, rows, known)
+    ingest_ts = _stamp(appending, chosen, users, rows, known)
+    entry.put(rows, ingest_ts=ingest_ts)
     ids, content = appending.ids, appending.content
     if targets is not None and appending.supersedes is not None:
         _check_earlier(targets, events, entry)
         is_event = ~appending.supersedes.deletions[rows]
         if not is_event.all():
-            rows, users = rows[is_event], users[is_event]
+            rows, users, ingest_ts = rows[is_event], users[is_event], ingest_ts[is_event]
             chosen = events.take(rows)
-    if ids is not None and content is not None:
+    if ids is not None and content is not None and len(rows) < len(events):
         ids, content = ids[rows], content[rows]
-    batch = EventBatch(chosen.stamped(entry.ingest_ts[rows], np.zeros(len(rows), np.int32)), ids, content)
-    entry.ordinal[rows] = arena.add(batch, users, place_ties=True)
-    batch.events.ordinal[:] = entry.ordinal[rows]
+    batch = EventBatch(chosen.stamped(ingest_ts, np.zeros(len(rows), np.int32)), ids, content)
+    # what is stamped ties with nothing: it is later than all that is here, and each of a user's rows than the one above
+    ordinal = arena.add(batch, users, place_ties=appending.explicit)
+    batch.events.ordinal[:] = ordinal
+    entry.put(rows, ordinal=ordinal)
     if targets is None or not len(targets):
         return batch
     versions = _versions(appending, targets, entry)
@@ -134,13 +151,15 @@ def _stamp(
 ) -> NDArray[np.int64]:
     """The ingest times of the new rows."""
     n, now, state = len(rows), appending.now, known.state.tier
-    if appending.explicit:
-        ingest_ts = chosen.ingest_ts.copy()
-        stamped = rules.late_rows(state, ingest_ts, appending.late, rows)
-        rules.check_not_ahead(ingest_ts[~stamped], now, appending.max_ahead_us, rows[~stamped])
-    else:
-        ingest_ts, stamped = np.empty(n, np.int64), np.ones(n, np.bool_)
+    if not appending.explicit:
+        ingest_ts = known.arena.rank(users, np.ones(n, np.bool_))
+        ingest_ts += rules.first_stamp(state, now, ingest_ts[:0])
+        rules.check_not_ahead(ingest_ts, now, appending.max_ahead_us, rows)
+        return ingest_ts
+    ingest_ts = chosen.ingest_ts.copy()
+    stamped = rules.late_rows(state, ingest_ts, appending.late, rows)
     kept = ingest_ts[~stamped]
+    rules.check_not_ahead(kept, now, appending.max_ahead_us, rows[~stamped])
     if len(kept) < n:
         ranks = known.arena.rank(users, stamped)
         ingest_ts[stamped] = rules.first_stamp(state, now, kept) + ranks[stamped]

@@ -24,6 +24,7 @@ from latewood.mutable.view import View
 from latewood.users import UserKeys
 
 _NO_SUPPRESSIONS = no_suppressions()
+_Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 class _Counts(NamedTuple):
@@ -57,6 +58,7 @@ class Arena:
         self._event_ts, self._ingest_ts, self._ordinal = Growable(np.int64), Growable(np.int64), Growable(np.int32)
         self._traits = Traits()
         self._ties = np.zeros(2048, np.int64)
+        self._tied = 0  # the rows before it are in that table, which is filled only when somebody asks it
         self.ids = IdTable()
         self._superseded = SuppressionTable()
         self._superseded_at = Growable(np.int64, fill=NEVER)  # by row; only as long as it need be
@@ -108,7 +110,8 @@ class Arena:
         """Enter the next batch as pending rows; returns the ordinals, given here if `place_ties` (R1)."""
         events, start = batch.events, self.rows
         stop = start + len(events)
-        self._reserve_rows(stop)
+        self._previous.reserve(stop)
+        self._latest.reserve(stop)
         for column, values in (
             (self._users, users),
             (self._event_ts, events.event_ts),
@@ -117,9 +120,12 @@ class Arena:
         ):
             column.put(start, values)
         self._traits.put(start, len(events), events.traits)
-        columns = self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array
-        links = self._previous.array, self._latest.array, self._head.array, self._ties
-        chains.link_rows(start, stop, place_ties, *columns, *links)
+        links = self._previous.array, self._latest.array, self._head.array
+        chains.link_rows(start, stop, self._users.array, self._ingest_ts.array, *links)
+        if place_ties:
+            self._enter_ties(start)
+            chains.place_ties(start, stop, *self._ties_for(stop), self._ordinal.array)
+            self._tied = stop
         self._starts.append(self._counts())
         self.next_batch += 1
         self.rows = stop
@@ -156,12 +162,20 @@ class Arena:
     def _counts(self) -> _Counts:
         return _Counts(self.rows, self.ids.count, self._superseded.count)
 
-    def _reserve_rows(self, count: int) -> None:
-        self._previous.reserve(count)
-        self._latest.reserve(count)
+    def _enter_ties(self, stop: int) -> None:
+        """Let the table of tied groups have all rows before `stop`."""
+        if self._tied < stop:
+            columns = self._ties_for(stop)
+            chains.enter_ties(self._tied, stop, *columns)
+            self._tied = stop
+
+    def _ties_for(self, count: int) -> _Ties:
+        """The table, with room for so many rows, and the columns that tell its groups apart."""
+        columns = self._users.array, self._event_ts.array, self._ingest_ts.array
         if 2 * count > len(self._ties):
             self._ties = _table(count)
-            chains.rehash_ties(self._ties, self.rows, self._users.array, self._event_ts.array, self._ingest_ts.array)
+            chains.enter_ties(0, self._tied, self._ties, *columns)
+        return self._ties, *columns
 
     def commit(self) -> None:
         """What is pending is durable: let readers see it."""
@@ -184,8 +198,9 @@ class Arena:
         rows = np.empty(len(users), np.int64)
         event_ts, ingest_ts = np.ascontiguousarray(places.event_ts), np.ascontiguousarray(places.ingest_ts)
         asked = np.ascontiguousarray(users), event_ts, ingest_ts, np.ascontiguousarray(places.ordinal)
-        columns = self._users.array, self._event_ts.array, self._ingest_ts.array, self._ordinal.array
-        chains.find_rows(*asked, self._ties, *columns, self._previous.array, rows)
+        if len(users):
+            self._enter_ties(self.rows)
+        chains.find_rows(*asked, *self._ties_for(self._tied), self._ordinal.array, self._previous.array, rows)
         return rows
 
     def newer(self, keys: UserKeys, places: Places) -> Newer:

@@ -17,6 +17,7 @@ _IN_I64 = types.Array(int64, 1, "C", readonly=True)
 _IN_I32 = types.Array(int32, 1, "C", readonly=True)
 _IN_U64 = types.Array(uint64, 1, "C", readonly=True)
 _IN_BOOL = types.Array(boolean, 1, "C", readonly=True)
+_AHEAD = 64  # rows that are looked for at once
 
 
 @typed_kernel(int64(_IN_U64, _IN_U64, _I64, _U64, _U64, int64, _I64, _I64))
@@ -96,14 +97,9 @@ def tie_hash(user, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
     return h ^ (h >> uint64(32))
 
 
-@typed_kernel(types.void(int64, int64, boolean, _I64, _I64, _I64, _I32, _I64, _I64, _I64, _I64))
-def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, previous, latest, head, ties):  # type: ignore[no-untyped-def]
-    """Thread rows [start, stop) into their users' chains and the table of tied groups.
-
-    With `place_ties` each gets its ordinal, the place by arrival among equal (user, event_ts, ingest_ts) (R1); without,
-    it already has it.
-    """
-    mask = uint64(len(ties) - 1)
+@typed_kernel(types.void(int64, int64, _I64, _I64, _I64, _I64, _I64))
+def link_rows(start, stop, users, ingest_ts, previous, latest, head):  # type: ignore[no-untyped-def]
+    """Thread rows [start, stop) into their users' chains."""
     for row in range(start, stop):
         user = users[row]
         before = head[user]
@@ -112,31 +108,63 @@ def link_rows(start, stop, place_ties, users, event_ts, ingest_ts, ordinal, prev
         if before >= 0 and latest[before] > latest[row]:
             latest[row] = latest[before]
         head[user] = row
-        place = tie_hash(user, event_ts[row], ingest_ts[row]) & mask
-        newest = -1
-        while ties[place] != 0:
-            other = ties[place] - 1
-            if users[other] == user and event_ts[other] == event_ts[row] and ingest_ts[other] == ingest_ts[row]:
-                newest = other
-                break
-            place = (place + uint64(1)) & mask
-        if place_ties:
-            ordinal[row] = ordinal[newest] + 1 if newest >= 0 else 0
-        ties[place] = row + 1
 
 
-@typed_kernel(types.void(_I64, int64, _I64, _I64, _I64))
-def rehash_ties(ties, rows, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
-    """Fill an empty table of tied groups with each group's newest row."""
+@typed_kernel(int64(int64, _I64, _I64, _I64, _I64))
+def _tied_place(row, ties, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
+    """The place of a row's tied group in the table, or of the group that it is the first of."""
     mask = uint64(len(ties) - 1)
-    for row in range(rows):
-        place = tie_hash(users[row], event_ts[row], ingest_ts[row]) & mask
-        while ties[place] != 0:
-            other = ties[place] - 1
-            if users[other] == users[row] and event_ts[other] == event_ts[row] and ingest_ts[other] == ingest_ts[row]:
-                break
-            place = (place + uint64(1)) & mask
-        ties[place] = row + 1
+    user, time, learned = users[row], event_ts[row], ingest_ts[row]
+    place = tie_hash(user, time, learned) & mask
+    while ties[place] != 0:
+        other = ties[place] - 1
+        if users[other] == user and event_ts[other] == time and ingest_ts[other] == learned:
+            break
+        place = (place + uint64(1)) & mask
+    return int64(place)
+
+
+@typed_kernel(int64(int64, int64, _I64, _I64, _I64, _I64))
+def _look_ahead(start, stop, ties, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
+    """Look where rows [start, stop) will go: a table of millions is in no cache, and so it is asked for all at once.
+
+    Returns: nothing that means anything, lest it be left out.
+    """
+    mask = uint64(len(ties) - 1)
+    looked = int64(0)
+    for row in range(start, stop):
+        entry = ties[tie_hash(users[row], event_ts[row], ingest_ts[row]) & mask]
+        looked ^= users[max(entry - 1, 0)]
+    return looked
+
+
+@typed_kernel(int64(int64, int64, _I64, _I64, _I64, _I64))
+def enter_ties(start, stop, ties, users, event_ts, ingest_ts):  # type: ignore[no-untyped-def]
+    """Enter rows [start, stop), the next ones, in the table of tied groups: it has each group's newest row.
+
+    Returns: see `_look_ahead`.
+    """
+    looked = int64(0)
+    for first in range(start, stop, _AHEAD):
+        last = min(first + _AHEAD, stop)
+        looked ^= _look_ahead(first, last, ties, users, event_ts, ingest_ts)
+        for row in range(first, last):
+            ties[_tied_place(row, ties, users, event_ts, ingest_ts)] = row + 1
+    return looked
+
+
+@typed_kernel(int64(int64, int64, _I64, _I64, _I64, _I64, _I32))
+def place_ties(start, stop, ties, users, event_ts, ingest_ts, ordinal):  # type: ignore[no-untyped-def]
+    """Like `enter_ties`; and give each row its place by arrival among equal (user, event_ts, ingest_ts) (R1)."""
+    looked = int64(0)
+    for first in range(start, stop, _AHEAD):
+        last = min(first + _AHEAD, stop)
+        looked ^= _look_ahead(first, last, ties, users, event_ts, ingest_ts)
+        for row in range(first, last):
+            place = _tied_place(row, ties, users, event_ts, ingest_ts)
+            ordinal[row] = ordinal[ties[place] - 1] + 1 if ties[place] != 0 else 0
+            ties[place] = row + 1
+    return looked
 
 
 @typed_kernel(boolean(int64, int64, _I64, _I64, _I32))

@@ -1,11 +1,13 @@
 """Between events and the checksummed bytes of one batch in the log.
 
-A batch is a header, a table of its traits, and the columns back to back, each padded to 8 bytes, all little-endian; the
-last 8 bytes are the xxh3_64 of the rest, seeded with the batch's number, so that a batch that turns up in another's
-place is found out as well as a flipped bit. A batch with corrections or deletions is of version 2: behind the columns come
-the count of what it supersedes, the bytes of text of their user ids, and those columns. A batch with lists is of version 3,
-and has all that too, if of nothing: a list trait has its lengths, a mask if its entry says so, and its items. Any other is
-of version 1.
+A batch is a header, a table of its traits, and the columns back to back, all little-endian and wide integers written
+narrow (see `packing`); the last 8 bytes are the xxh3_64 of the rest, seeded with the batch's number, so that a batch that
+turns up in another's place is found out as well as a flipped bit. A list trait has its lengths, a mask if its entry says
+so, and its items. Behind the columns come the count of what corrections and deletions supersede, the bytes of text of their
+user ids and, if there are any, those columns. Keys that follow from integer user ids are left out.
+
+Before version 4 nothing was narrow or left out. Only batches with corrections or deletions, of version 2, or with lists, of
+version 3, had what they supersede; any other was of version 1.
 """
 
 import struct
@@ -19,11 +21,12 @@ from numpy.typing import NDArray
 
 from latewood.columns import Column, Lists, TraitColumn, compact_lists
 from latewood.errors import CorruptionError, SchemaError
-from latewood.events import Events, Suppressions, no_suppressions
-from latewood.users import UserKeys
+from latewood.events import Events, Suppressions
+from latewood.mutable.packing import Packer, Unpacker
+from latewood.users import UserKeys, user_keys
 
-VERSION = 3
-_PLAIN, _CORRECTED, _WITH_LISTS = 1, 2, VERSION
+VERSION = 4
+_PLAIN, _NARROW = 1, 4
 _HEADER = struct.Struct("<4sHBBQII")  # magic, version, text users, ids, events, traits, bytes of text
 _TRAIT = struct.Struct("<i2sBB")  # id, dtype, whether a mask follows, whether lists
 _CHECKSUM = struct.Struct("<Q")
@@ -64,30 +67,42 @@ class EventBatch(NamedTuple):
         return max(int(times.max()) for times in given if len(times))
 
 
-def encode_batch(batch: EventBatch, number: int) -> bytes:
+def encode_batch(batch: EventBatch, number: int) -> memoryview:
     """The bytes of batch `number`."""
     events, versions = batch.events, batch.versions
-    lists = any(isinstance(column, Lists) for column in events.traits.values())
-    if lists and versions is None:
-        versions = _no_versions(events.user_ids.type)
-    version = _WITH_LISTS if lists else _PLAIN if versions is None else _CORRECTED
     text = pa.types.is_string(events.user_ids.type)
-    offsets, data = text_parts(events.user_ids) if text else (None, b"")
-    header = _HEADER.pack(_MAGIC, version, text, batch.ids is not None, len(events), len(events.traits), len(data))
+    users = _user_columns(events.user_ids, events.keys)
+    columns = [*users, events.event_ts, events.ingest_ts, events.ordinal]
+    columns += [] if batch.ids is None or batch.content is None else [batch.ids, batch.content]
+    for of in events.traits.values():
+        columns += _trait_columns(of)
+    columns += _version_columns(versions)
+    header = _HEADER.pack(
+        _MAGIC, VERSION, text, batch.ids is not None, len(events), len(events.traits), _text_bytes(users)
+    )
     table = [
         _TRAIT.pack(trait, column.dtype.str[1:].encode(), column.mask is not None, isinstance(column, Lists))
         for trait, column in events.traits.items()
     ]
-    columns: list[Any] = [*events.keys, events.event_ts, events.ingest_ts, events.ordinal]
-    columns += [offsets, data] if text else [events.user_ids.to_numpy()]
-    if batch.ids is not None:
-        columns += [batch.ids, batch.content]
-    for of in events.traits.values():
-        columns += _trait_columns(of)
-    if versions is not None:
-        columns += _version_columns(versions, text)
-    body = b"".join([header, *table, *(part for column in columns for part in _padded(column))])
-    return body + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(body, seed=number))
+    head = b"".join([header, *table])
+    packer = Packer(len(head) + sum(column.nbytes for column in columns) + _CHECKSUM.size, 1 + len(columns))
+    packer.put(head)
+    for column in columns:
+        packer.put_narrow(column)
+    packer.put(_CHECKSUM.pack(xxhash.xxh3_64_intdigest(packer.packed, seed=number)))
+    return packer.packed
+
+
+def _user_columns(user_ids: pa.Array, keys: UserKeys) -> list[NDArray[Any]]:
+    if not pa.types.is_string(user_ids.type):
+        return [user_ids.to_numpy()]
+    offsets, data = text_parts(user_ids)
+    return [offsets, np.frombuffer(data, np.uint8), *keys]
+
+
+def _text_bytes(users: list[NDArray[Any]]) -> int:
+    """Of the columns of users: integers have one."""
+    return len(users[1]) if len(users) > 1 else 0
 
 
 def _trait_columns(column: TraitColumn) -> list[NDArray[Any]]:
@@ -98,26 +113,17 @@ def _trait_columns(column: TraitColumn) -> list[NDArray[Any]]:
     return [compact.lengths, *mask, compact.items]
 
 
-def _no_versions(user_type: pa.DataType) -> Versions:
-    nothing = np.zeros(0, np.uint64)
-    return Versions(pa.array([], user_type), no_suppressions(), nothing.reshape(0, 2), nothing)
-
-
-def _version_columns(versions: Versions, text: bool) -> list[Any]:
+def _version_columns(versions: Versions | None) -> list[NDArray[Any]]:
+    if versions is None or not len(versions):
+        return [np.zeros(2, np.int64)]
     of = versions.suppressions
-    offsets, data = text_parts(versions.user_ids) if text else (None, b"")
-    users = [offsets, data] if text else [versions.user_ids.to_numpy()]
-    count = np.array([len(of), len(data)], "<i8")
-    return [count, *of.keys, of.event_ts, of.ingest_ts, of.ordinal, of.at, *users, versions.ids, versions.content]
-
-
-def _padded(column: Any) -> tuple[bytes, bytes]:
-    data = column if isinstance(column, bytes) else column.tobytes()
-    return data, bytes(-len(data) % 8)
+    users = _user_columns(versions.user_ids, of.keys)
+    places: list[NDArray[Any]] = [of.event_ts, of.ingest_ts, of.ordinal, of.at]
+    return [np.array([len(of), _text_bytes(users)], np.int64), *users, *places, versions.ids, versions.content]
 
 
 def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
-    """The inverse; columns are views of `blob`.
+    """The inverse; columns that were not written narrow are views of `blob`.
 
     Raises: CorruptionError: the bytes are not those that were written; the message says `where`.
         SchemaError: written by a newer version.
@@ -130,52 +136,65 @@ def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
     if magic != _MAGIC or version > VERSION:
         raise SchemaError(f"{where}: batch {number} has format version {version}; this code reads {VERSION}")
     table = [_TRAIT.unpack_from(body, _HEADER.size + i * _TRAIT.size) for i in range(traits)]
-    reader = _Reader(body, _HEADER.size + traits * _TRAIT.size)
-    keys = UserKeys(reader.take("<u8", n), reader.take("<u8", n))
-    times = reader.take("<i8", n), reader.take("<i8", n), reader.take("<i4", n)
-    user_ids = _take_users(reader, n, text_bytes if text else None)
-    ids = reader.take("<u8", 2 * n).reshape(n, 2) if has_ids else None
-    content = reader.take("<u8", n) if has_ids else None
+    reader = Unpacker(body, _HEADER.size + traits * _TRAIT.size, narrow=version >= _NARROW)
+    take = reader.take_narrow
+    if version >= _NARROW:
+        user_ids, keys = _take_users(reader, n, text_bytes if text else None)
+        times = take("<i8", n), take("<i8", n), take("<i4", n)
+    else:
+        keys = UserKeys(take("<u8", n), take("<u8", n))
+        times = take("<i8", n), take("<i8", n), take("<i4", n)
+        user_ids = _take_user_ids(reader, n, text_bytes if text else None)
+    ids = take("<u8", 2 * n).reshape(n, 2) if has_ids else None
+    content = take("<u8", n) if has_ids else None
     columns = {trait: _take_trait(reader, n, dtype.decode(), masked, lists) for trait, dtype, masked, lists in table}
-    versions = None if version == _PLAIN else _take_versions(reader, bool(text))
-    if version == _WITH_LISTS and not versions:
-        versions = None
+    versions = None
+    if version >= _NARROW:
+        versions = _take_versions(reader, bool(text))
+    elif version != _PLAIN:
+        versions = _take_wide_versions(reader, bool(text)) or None
     return EventBatch(Events(user_ids, keys, *times, columns), ids, content, versions)
 
 
-def _take_trait(reader: "_Reader", n: int, dtype: str, masked: bool, lists: bool) -> TraitColumn:
-    values = reader.take("<i4" if lists else dtype, n)
+def _take_trait(reader: Unpacker, n: int, dtype: str, masked: bool, lists: bool) -> TraitColumn:
+    values = reader.take_narrow("<i4" if lists else dtype, n)
     mask = reader.take("?", n) if masked else None
     if not lists:
         return Column(values, mask)
-    return compact_lists(reader.take(dtype, int(values.sum(dtype=np.int64))), values, mask)
+    return compact_lists(reader.take_narrow(dtype, int(values.sum(dtype=np.int64))), values, mask)
 
 
-def _take_users(reader: "_Reader", n: int, text_bytes: int | None) -> pa.Array:
+def _take_users(reader: Unpacker, n: int, text_bytes: int | None) -> tuple[pa.Array, UserKeys]:
+    user_ids = _take_user_ids(reader, n, text_bytes)
     if text_bytes is None:
-        return pa.array(reader.take("<i8", n))
-    return text_array(reader.take("<i4", n + 1), reader.take("<u1", text_bytes), pa.string())
+        return user_ids, user_keys(user_ids)
+    return user_ids, UserKeys(reader.take("<u8", n), reader.take("<u8", n))
 
 
-def _take_versions(reader: "_Reader", text: bool) -> Versions:
+def _take_user_ids(reader: Unpacker, n: int, text_bytes: int | None) -> pa.Array:
+    if text_bytes is None:
+        return pa.array(reader.take_narrow("<i8", n))
+    return text_array(reader.take_narrow("<i4", n + 1), reader.take("<u1", text_bytes), pa.string())
+
+
+def _take_versions(reader: Unpacker, text: bool) -> Versions | None:
+    m, text_bytes = reader.take_narrow("<i8", 2).tolist()
+    if not m:
+        return None
+    user_ids, keys = _take_users(reader, m, text_bytes if text else None)
+    take = reader.take_narrow
+    suppressions = Suppressions(keys, take("<i8", m), take("<i8", m), take("<i4", m), take("<i8", m))
+    return Versions(user_ids, suppressions, take("<u8", 2 * m).reshape(m, 2), take("<u8", m))
+
+
+def _take_wide_versions(reader: Unpacker, text: bool) -> Versions:
+    """As before version 4."""
     m, text_bytes = reader.take("<i8", 2).tolist()
     keys = UserKeys(reader.take("<u8", m), reader.take("<u8", m))
     place = reader.take("<i8", m), reader.take("<i8", m), reader.take("<i4", m)
     suppressions = Suppressions(keys, *place, reader.take("<i8", m))
-    user_ids = _take_users(reader, m, text_bytes if text else None)
+    user_ids = _take_user_ids(reader, m, text_bytes if text else None)
     return Versions(user_ids, suppressions, reader.take("<u8", 2 * m).reshape(m, 2), reader.take("<u8", m))
-
-
-class _Reader:
-    """Takes padded columns off the front of a buffer."""
-
-    def __init__(self, body: memoryview, offset: int) -> None:
-        self._body, self._offset = body, offset
-
-    def take(self, dtype: str, count: int) -> NDArray[Any]:
-        array = np.frombuffer(self._body, np.dtype(dtype), count, self._offset)
-        self._offset += array.nbytes + -array.nbytes % 8
-        return array
 
 
 def text_parts(array: pa.Array) -> tuple[NDArray[np.int32], bytes]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from latewood.columns import Column, Lists, TraitColumn, nulls_like
 from latewood.mutable.event_batch import text_array, text_parts
 
+_SHORT = 1 << 20  # elements
+
 
 def power_of_two(size: int) -> int:
     """The smallest one that is not below `size`."""
@@ -35,7 +37,9 @@ class Growable:
         old = self.array
         if size <= len(old):
             return
-        self.array = np.empty(max(size, 2 * len(old)), old.dtype)
+        # memory that nobody has touched costs nothing, so that a short column may be given much more than it needs
+        ahead = 4 if self._fill is None and len(old) < _SHORT else 2
+        self.array = np.empty(max(size, ahead * len(old)), old.dtype)
         self.array[: len(old)] = old
         if self._fill is not None:
             self.array[len(old) :] = self._fill

@@ -6,17 +6,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
+from numba import boolean, types, uint64
 from numpy.typing import NDArray
 
 from latewood.columns import Column, Lists, TraitColumn, lists_from_arrow, plain_array
 from latewood.errors import SchemaError
 from latewood.events import Events
+from latewood.kernels import kernel, typed_kernel
 from latewood.lists import is_list, positions
+from latewood.mutable.id_hash import hash_pieces
 from latewood.mutable.supersedes import Supersedes
 from latewood.schema import is_text
 from latewood.users import splitmix
 
 _PHI = np.uint64(0x9E3779B97F4A7C15)
+_IN_U64S = types.Array(uint64, 1, "C", readonly=True)
+_IN_FLAGS = types.Array(boolean, 1, "C", readonly=True)
 
 
 def hash_ids(event_ids: pa.Array | pa.ChunkedArray, name: str = "event_id") -> NDArray[np.uint64]:
@@ -31,29 +36,32 @@ def hash_ids(event_ids: pa.Array | pa.ChunkedArray, name: str = "event_id") -> N
     array = plain_array(event_ids)
     if pa.types.is_null(array.type):
         return np.zeros((len(array), 2), np.uint64)
-    values = _canonical(array, name)
-    digests = b"".join(map(xxhash.xxh3_128_digest, values))
-    ids = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(len(array), 2)
+    ids = hash_pieces(*_canonical(array, name))
     if array.null_count:
         ids[pc.is_null(array).to_numpy(zero_copy_only=False)] = 0
     return ids
 
 
-def _canonical(array: pa.Array, name: str) -> list[bytes]:
+def _canonical(array: pa.Array, name: str) -> tuple[bytes, NDArray[np.int64], NDArray[np.uint8]]:
+    """The tag, and the bytes of each id behind it: see `hash_pieces`."""
     if pa.types.is_integer(array.type):
         filled = array.fill_null(0) if array.null_count else array
         numbers = filled.to_numpy()
         words = np.empty((len(numbers), 2), "<u8")
         words[:, 0] = numbers.astype(np.int64 if pa.types.is_signed_integer(array.type) else np.uint64).view(np.uint64)
         words[:, 1] = np.where(numbers < 0, np.uint64(2**64 - 1), np.uint64(0))
-        raw = words.tobytes()
-        return [raw[i : i + 16] for i in range(0, len(raw), 16)]
+        return b"", np.arange(0, words.nbytes + 1, 16), words.reshape(-1).view(np.uint8)
     text = is_text(array.type)
     binary = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
     if not (text or binary or pa.types.is_fixed_size_binary(array.type)):
         raise SchemaError(f"column {name!r} is {array.type}; an id is an integer, a string or bytes")
     tag = b"s" if text else b"b"
-    return [tag + (value or b"") for value in array.cast(pa.large_binary()).to_pylist()]
+    if not len(array):
+        return tag, np.zeros(1, np.int64), np.zeros(0, np.uint8)
+    plain = array.cast(pa.large_binary())
+    _, offsets, data = plain.buffers()
+    pieces = np.frombuffer(offsets, np.int64, len(plain) + 1, plain.offset * 8)
+    return tag, pieces, np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
 
 
 def hash_content(
@@ -70,12 +78,22 @@ def hash_content(
     said = dict(events.traits) | {trait: _hash_values(array) for trait, array in (coded or {}).items()}
     for trait, said_of in said.items():
         column = _in_one(said_of)
-        seed = np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64)
-        hashes = splitmix(splitmix(_bits(column.values) + seed) ^ seed)
-        total = total + (hashes if column.mask is None else np.where(column.mask, np.uint64(0), hashes))
+        mask = np.zeros(0, np.bool_) if column.mask is None else np.ascontiguousarray(column.mask)
+        _add_said(_bits(column.values), mask, np.uint64((trait * 0xD6E8FEB86659FD93 + 1) % 2**64), total)
     if supersedes is not None:
         total = total + np.where(supersedes.chosen, _superseded(supersedes), np.uint64(0))
     return splitmix(total)
+
+
+_splitmix = kernel(splitmix)
+
+
+@typed_kernel(types.void(_IN_U64S, _IN_FLAGS, uint64, types.Array(uint64, 1, "C")))
+def _add_said(values, mask, seed, total):  # type: ignore[no-untyped-def]
+    """Add to each event's hash that of what one trait says, where it is not null. An empty mask is none."""
+    for i in range(len(values)):
+        if len(mask) == 0 or not mask[i]:
+            total[i] += _splitmix(_splitmix(values[i] + seed) ^ seed)
 
 
 def _in_one(column: TraitColumn) -> Column:

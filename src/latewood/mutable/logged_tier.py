@@ -218,7 +218,8 @@ class LoggedTier:
         def read(log_state: LogState) -> Recent:
             state, arena = log_state.tier, self._replica.arena
             rules.check_no_load(state)
-            earliest = self._earliest(keys, np.maximum(np.full(len(end_ts), min_ingest, np.int64), state.floor))
+            wanted = min_ingest if isinstance(min_ingest, np.ndarray) else filled(len(end_ts), min_ingest)
+            earliest = self._earliest(keys, np.maximum(wanted, state.floor))
             cutoffs = filled(len(end_ts), state.closed) if cutoff is None else np.ascontiguousarray(cutoff, np.int64)
             offsets, rows = arena.gather(keys, end_ts, earliest, cutoffs, tie_ingest, tie_ordinal)
             suppressed = arena.suppressed(keys, end_ts, min_ingest, earliest, cutoffs)

@@ -121,6 +121,8 @@ class SegmentFile:
             )
             _open_files.add(self)
             self.env.reader_check()  # a reader that was killed keeps pages from being reused
+        self._page_bytes = int(self.env.stat()["psize"])
+        self._known_bytes = 0  # how long the file is at least: it never gets shorter
         self._check_size()
 
     def _check_size(self) -> None:
@@ -133,7 +135,7 @@ class SegmentFile:
 
     def _used(self) -> int:
         """Bytes of the pages up to the last one in use, as of the last commit."""
-        return int((self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"])
+        return int(self.env.info()["last_pgno"] + 1) * self._page_bytes
 
     def make_room(self, size: int) -> None:
         """Before a commit of `size` bytes: let the file end past its last page.
@@ -142,8 +144,12 @@ class SegmentFile:
         then no longer a sign of damage, which it should stay.
         """
         needed = self._used() + 2 * size + _HEADROOM
-        if self.path.stat().st_size < needed:
-            os.truncate(self.path, -(-(needed + needed // 8) // 4096) * 4096)
+        if self._known_bytes < needed:
+            self._known_bytes = self.path.stat().st_size
+        if self._known_bytes < needed:
+            longer = -(-(needed + needed // 8) // 4096) * 4096
+            os.truncate(self.path, longer)
+            self._known_bytes = longer
 
     @contextmanager
     def reading(self) -> Iterator["lmdb.Transaction[bytes]"]:

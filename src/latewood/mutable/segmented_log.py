@@ -202,9 +202,14 @@ class SegmentedLog:
         return self._current.state()
 
     def _decode(self, data: bytes | None) -> LogState:
-        if data != self._known[0] or data is None:
-            self._known = data or b"", self._current.decode_state(data)
-        return self._known[1]
+        return self.decode(data, self._current)
+
+    def decode(self, data: bytes | None, file: SegmentFile) -> LogState:
+        """The state that a segment has, which is parsed once for all who ask."""
+        with self._mapping:
+            if data != self._known[0] or data is None:
+                self._known = data or b"", file.decode_state(data)
+            return self._known[1]
 
     def read(self, first_batch: int, state: LogState) -> Iterator[EventBatch]:
         stops = [*(segment.first_batch for segment in state.segments[1:]), state.next_batch]
@@ -384,7 +389,7 @@ class SegmentTransaction:
         self._log, self._file, self._raw = log, file, raw
         self._open, self._bytes = True, 0
         try:
-            self.state = file.decode_state(raw.get(STATE))
+            self.state = log.decode(raw.get(STATE), file)
         except BaseException:
             self.abort()
             raise

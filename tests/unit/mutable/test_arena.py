@@ -1,5 +1,6 @@
 """The arena against plain Python: long chains, many users, colliding keys, and rebuilding."""
 
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from latewood.errors import CorruptionError
 from latewood.events import Events, Suppressions
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_batch import EventBatch, Versions, decode_batch, encode_batch
+from latewood.mutable.supersedes import Places
 from latewood.testing.recent_events import make_events, places_of, rows_of
 from latewood.users import UserKeys, user_keys
 
@@ -50,6 +52,29 @@ def test_long_chains_come_out_sorted(seed: int) -> None:
     expected = sorted(everything, key=lambda row: row[1:4])
     for user, rows in enumerate(gathered(arena, user_keys(pa.array([0, 1, 2])), end_ts=25)):
         assert rows == [row for row in expected if row[0] == user and row[1] < 25]
+
+
+def test_rows_that_came_with_their_ordinals_count_as_ties() -> None:
+    """Of those nothing is entered in the table of tied groups until someone asks for places."""
+    rng = np.random.default_rng(7)
+    arena, arrived = Arena(pa.int64()), Counter[tuple[int, ...]]()
+    for with_ordinals in [True, True, False, True, True, False, False, True]:
+        n = int(rng.integers(500, 3_000))
+        users, times, ingest = rng.integers(0, 20, n), rng.integers(0, 9, n), rng.integers(0, 9, n)
+        expected = []
+        for place in zip(users.tolist(), times.tolist(), ingest.tolist(), strict=True):
+            expected.append(arrived[place])
+            arrived[place] += 1
+        events = make_events(users.tolist(), times.tolist(), ingest.tolist())
+        if with_ordinals:
+            events = events.stamped(events.ingest_ts, np.array(expected, np.int32))
+        assert add(arena, events, place_ties=not with_ordinals) == expected
+    asked = np.array([[*place, count - 1] for place, count in arrived.items()])
+    keys, places = user_keys(pa.array(asked[:, 0])), Places(asked[:, 1], asked[:, 2], asked[:, 3].astype(np.int32))
+    rows = arena.rows_at(arena.find_users(keys), places)
+    found = arena.view().take(rows)
+    assert np.array_equal(np.stack([found.event_ts, found.ingest_ts, found.ordinal], 1), asked[:, 1:])
+    assert found.user_ids.to_pylist() == asked[:, 0].tolist()
 
 
 def test_many_users_and_tables_that_grow() -> None:
@@ -155,12 +180,7 @@ def test_what_a_batch_supersedes_survives_as_bytes(users: list[Any]) -> None:
         assert again.versions.content.tolist() == ids[:, 1].tolist()
         assert again.latest_ingest == 7
         with pytest.raises(CorruptionError):
-            decode_batch(blob[:-20] + b"x" + blob[-19:], 7, "here")
-
-
-def test_a_batch_that_supersedes_nothing_is_as_in_the_first_version() -> None:
-    blob = encode_batch(EventBatch(make_events([1], [5]), None, None), 0)
-    assert int.from_bytes(blob[4:6], "little") == 1
+            decode_batch(bytes(blob[:-20]) + b"x" + blob[-19:], 7, "here")
 
 
 def test_rebuilding_keeps_what_was_superseded() -> None:

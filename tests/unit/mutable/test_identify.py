@@ -20,6 +20,18 @@ def test_ids_are_the_hash_of_canonical_bytes() -> None:
     assert as_int(hash_ids(pa.array([-2]))[0]) == xxhash.xxh3_128_intdigest((-2).to_bytes(16, "little", signed=True))
 
 
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), pa.binary(9)])
+def test_ids_of_any_length_and_of_a_slice_are_those_hashes(type_: pa.DataType) -> None:
+    lengths = [9] * 40 if pa.types.is_fixed_size_binary(type_) else [*range(40), 127, 128, 129, 5_000, 0, 3]
+    values = [bytes(33 + (7 * i + k) % 90 for k in range(length)) for i, length in enumerate(lengths)]
+    values[4] = None
+    array = pa.array(values, type_ if pa.types.is_fixed_size_binary(type_) else pa.binary()).cast(type_)
+    tag = b"b" if "binary" in str(type_) else b"s"
+    expected = [0 if value is None else xxhash.xxh3_128_intdigest(tag + value) for value in values]
+    for start, stop in ((0, len(values)), (3, 30), (5, 5)):
+        assert [as_int(halves) for halves in hash_ids(array.slice(start, stop - start))] == expected[start:stop]
+
+
 def test_the_width_of_an_integer_does_not_matter_but_its_sign_does() -> None:
     same = [pa.array([7], type_) for type_ in (pa.int8(), pa.uint8(), pa.int64(), pa.uint64())]
     assert len({as_int(hash_ids(array)[0]) for array in same}) == 1

@@ -124,7 +124,7 @@ class LogWriting:
         self._batches: dict[int, bytes] = {}
 
     def put(self, number: int, batch: EventBatch) -> None:
-        self._batches[number] = encode_batch(batch, number)
+        self._batches[number] = bytes(encode_batch(batch, number))
 
     def commit(self, state: LogState) -> None:
         host, log, before = self._host, self._log, self.state
