@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 import latewood as lw
 from bench import sources
+from bench.cache_lines import cache_lines_of, touch_cache_lines
 from bench.digests import digest, require_equal
 from bench.histories import LONGEST, TRAITS, Histories, Requests
-from bench.lines import lines_of, read_lines
 from bench.report import Line, Results, at_least, speed_lines
 from bench.session import Session
 from bench.timing import Amount, Contender, interleave
@@ -108,10 +108,10 @@ def _cell(
         STREAM: lambda: _amount(stream(examples)),
     }
     assert contenders[STREAM]() == contenders[FILTERED]() == amount
-    lines = _lines(store, histories, wanted, traits)
+    cache_lines = _cache_lines(store, histories, wanted, traits)
 
     def touch() -> Amount:
-        read_lines(lines)
+        touch_cache_lines(cache_lines)
         return amount
 
     contenders[LIMIT] = touch
@@ -120,7 +120,7 @@ def _cell(
     return speed_lines(f"last {COUNT:,} {kind.name}, {name}", measured, "examples/s", WHOLE, targets=targets)
 
 
-def _lines(
+def _cache_lines(
     store: lw.Store, histories: Histories, wanted: list[NDArray[np.int64]], traits: tuple[str, ...]
 ) -> NDArray[np.uint64]:
     """The addresses of the lines that hold what is shown. Args: wanted: rows among all users' events."""
@@ -128,7 +128,7 @@ def _lines(
     located = reader.locate(user_keys(pa.array(np.arange(histories.user_count))))
     rows = [of - histories.offsets[user] for user, of in enumerate(wanted)]
     columns = [(EVENT_TS, 8) if name == "event_ts" else _stored(store, name) for name in traits]
-    return lines_of(reader, located, rows, columns)
+    return cache_lines_of(reader, located, rows, columns)
 
 
 def _stored(store: lw.Store, name: str) -> tuple[int, int]:

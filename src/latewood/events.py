@@ -109,15 +109,6 @@ def no_suppressions() -> Suppressions:
     return Suppressions(no_keys(), times, times, np.zeros(0, np.int32), times)
 
 
-def concat_suppressions(parts: Sequence[Suppressions]) -> Suppressions:
-    """Several as one, in the order given."""
-    if not parts:
-        return no_suppressions()
-    keys = UserKeys(*(np.concatenate(halves) for halves in zip(*(part.keys for part in parts), strict=True)))
-    columns = zip(*((part.event_ts, part.ingest_ts, part.ordinal, part.at) for part in parts), strict=True)
-    return Suppressions(keys, *(np.concatenate(column) for column in columns))
-
-
 def _matches(events: Events, suppressions: Suppressions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which events (rows) are named by which suppressions. Suppressions are few, and few events share their times."""
     nothing = np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -95,7 +95,7 @@ def event_counts(tables: Any, shard: Any, user: Any, counts: Any) -> None:
 
 @kernel
 def forget_all_checks(tables: Any, shard: Any, user: Any) -> None:
-    """Of all blocks of some users, of whom -1 is nobody."""
+    """Take no block of some users for verified; -1 is nobody."""
     for i in range(len(user)):
         if user[i] >= 0:
             forget_checks(table_at(tables, shard[i]), uint64(user[i]))

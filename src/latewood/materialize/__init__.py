@@ -1,7 +1,7 @@
 """Materialize: examples + projection → the exact sequences that the requests saw.
 
     store             what is needed of one
-    look_up           the examples' pointers, in the generation that answers them: the first half
+    look_up           the examples' pointers, in the generation that answers them: the first half ▸ resolved
     view              the projection, as the store's schema of now understands it
     logged, recents   what the examples say: pointers and recent events, checked
     regular           the same of examples as capture writes them, in one go
@@ -15,10 +15,12 @@
     assemble          what is copied to complete each output
     decode            trait by trait, straight into the output
     straight          all of that in two calls, where an example is one run of stored rows and nothing else
+    streams           instead, where conditions choose: compile ▸ find the events that meet them ▸ pick their columns
     window            histories that are decoded once for many batches
     ids               integers instead of their codes, where they are wanted
     checks            how often checksums are checked
     buffers           memory that is used again
+    statistics        what it cost
     materializer      all of it, in order
 
 Never imports the mutable tier: an example carries its recent events.

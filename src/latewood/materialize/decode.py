@@ -71,6 +71,34 @@ class StoredColumns(NamedTuple):
         )
 
 
+class Wanted(NamedTuple):
+    """The columns of a projection in one generation."""
+
+    columns: list[WantedColumn]
+    stored: StoredColumns  # those of them that are there and no lists
+
+    @classmethod
+    def of(cls, columns: list[WantedColumn]) -> "Wanted":
+        return cls(columns, StoredColumns.among(columns))
+
+    @property
+    def are_stored(self) -> bool:
+        """Whether all are there, and none is a list."""
+        return len(self.stored.names) == len(self.columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What is decoded from where, and where to. Every column gives its first `events` elements."""
+
+    tables: Tables
+    plan: Plan
+    segments: Segments
+    events: int
+    pool: BufferPool
+    verify: bool
+
+
 class DecodedArrays(NamedTuple):
     """Stored columns, decoded. Shapes: values (size,) each; masks (size,)."""
 
@@ -114,47 +142,26 @@ def decode_stored(
     return DecodedArrays([array for array, _ in arrays], met, described, *touched)
 
 
-def decode(
-    tables: Tables,
-    plan: Plan,
-    segments: Segments,
-    wanted: Sequence[WantedColumn],
-    stored: StoredColumns,
-    recents: Sequence[TraitColumn],
-    events: int,
-    pool: BufferPool,
-    verify: bool,
-) -> DecodedColumns:
-    """All columns of the batch. Shapes: recents (r,) → values (events,), mask (events,) or None.
+def decode(work: Work, wanted: Wanted, recents: Sequence[TraitColumn]) -> DecodedColumns:
+    """All columns of the batch. Args: recents: the recent events, column by column.
 
+    Shapes: recents (r,) → values (events,), mask (events,) or None.
     Raises: CorruptionError: a damaged block; the message names the file and the place in it.
     """
-    work = _Work(tables, plan, segments, events, pool, verify)
-    by_name = {want.name: recent for want, recent in zip(wanted, recents, strict=True) if isinstance(recent, Column)}
-    columns, *touched = _decode_plain(work, stored, by_name)
-    for want, recent in zip(wanted, recents, strict=True):
+    pairs = list(zip(wanted.columns, recents, strict=True))
+    by_name = {want.name: recent for want, recent in pairs if isinstance(recent, Column)}
+    columns, *touched = _decode_plain(work, wanted.stored, by_name)
+    for want, recent in pairs:
         if isinstance(recent, Lists):
             columns[want.name], *cost = _decode_lists(work, want, recent)
             touched = [a + b for a, b in zip(touched, cost, strict=True)]
         elif want.column is None:
             columns[want.name] = _nulls(work, want, recent)
-    return DecodedColumns({want.name: columns[want.name] for want in wanted}, *touched)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Work:
-    """What is decoded from where, and where to."""
-
-    tables: Tables
-    plan: Plan
-    segments: Segments
-    events: int
-    pool: BufferPool
-    verify: bool
+    return DecodedColumns({want.name: columns[want.name] for want in wanted.columns}, *touched)
 
 
 def _decode_plain(
-    work: _Work, stored: StoredColumns, recents: Mapping[str, Column]
+    work: Work, stored: StoredColumns, recents: Mapping[str, Column]
 ) -> tuple[dict[str, TraitColumn], int, int]:
     """The stored columns that are no lists, and stripes and bytes touched."""
     plan, columns = work.plan, [recents[name] for name in stored.names]
@@ -175,7 +182,7 @@ def _decode_plain(
     return made, decoded.stripe_count, decoded.size_bytes
 
 
-def _nulls(work: _Work, want: WantedColumn, recent: Column) -> Column:
+def _nulls(work: Work, want: WantedColumn, recent: Column) -> Column:
     """A column that the generation is older than: null, but for recent events."""
     size = work.plan.size
     values, mask = work.pool.empty(size, want.dtype), np.ones(size, np.bool_)
@@ -184,7 +191,7 @@ def _nulls(work: _Work, want: WantedColumn, recent: Column) -> Column:
     return Column(values[: work.events], _if_any(mask[: work.events]))
 
 
-def _decode_lists(work: _Work, want: WantedColumn, recent: Lists) -> tuple[Lists, int, int]:
+def _decode_lists(work: Work, want: WantedColumn, recent: Lists) -> tuple[Lists, int, int]:
     """One list trait, and stripes and bytes touched. An element that is nothing's has a list of no items."""
     recent, size, pool = recent.compact(), work.plan.size, work.pool
     starts, lengths = pool.empty(size, np.int64), pool.empty(size, np.int32)
@@ -219,7 +226,7 @@ class _Items(NamedTuple):
 
 
 def _decode_items(
-    work: _Work,
+    work: Work,
     want: WantedColumn,
     recent: Lists,
     starts: NDArray[np.int64],

@@ -34,9 +34,6 @@ from latewood.users import UserKeys, user_keys
 from latewood.vocabulary import Vocabulary
 
 USER_ID, UIH, CUTOFF = "user_id", "uih", "cutoff"
-_latest_layout: dict[
-    str, tuple[pa.Schema, Schema, bytes, tuple[Trait, ...], Layout | None]
-] = {}  # one: tables come in rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,12 +161,25 @@ def read_heads(examples: Any, schema: Schema, epoch: bytes, traits: Sequence[Tra
     return Heads(user_ids, user_keys(user_ids), pointers, cutoff, table, features, newest)
 
 
+class _KnownLayout:
+    """Finds out where columns are, and remembers it of the latest: one table after another is laid out alike."""
+
+    def __init__(self) -> None:
+        self._latest: tuple[pa.Schema, tuple[Any, ...], Layout | None] | None = None
+
+    def of(self, columns: pa.Schema, schema: Schema, epoch: bytes, traits: tuple[Trait, ...]) -> Layout | None:
+        """See `layout_of`."""
+        latest, wanted = self._latest, (schema, epoch, traits)
+        if latest is None or latest[1] != wanted or not latest[0].equals(columns):
+            latest = self._latest = columns, wanted, layout_of(columns, schema, epoch, traits)
+        return latest[2]
+
+
+_layout = _KnownLayout()
+
+
 def _read_regular(table: pa.Table, schema: Schema, epoch: bytes, traits: tuple[Trait, ...]) -> Heads | None:
-    columns = table.schema
-    known = _latest_layout.get("known")
-    if known is None or known[1:4] != (schema, epoch, traits) or not known[0].equals(columns):
-        known = _latest_layout["known"] = (columns, schema, epoch, traits, layout_of(columns, schema, epoch, traits))
-    layout = known[4]
+    layout = _layout.of(table.schema, schema, epoch, traits)
     regular = None if layout is None else read_regular(table, layout, epoch)
     if layout is None or regular is None:
         return None

@@ -19,7 +19,7 @@ from latewood.materialize.assemble import NOTHING, Segments, assemble
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.checks import Checks, Verify
 from latewood.materialize.choose import Candidates, choose
-from latewood.materialize.decode import StoredColumns, WantedColumn, decode, gathered, lists_among
+from latewood.materialize.decode import StoredColumns, WantedColumn, Work, decode, gathered, lists_among
 from latewood.materialize.fetch import fetch
 from latewood.materialize.ids import UnknownCodeError, ids_of_codes
 from latewood.materialize.logged import Logged
@@ -344,9 +344,8 @@ class Materializer:
     ) -> tuple[dict[str, TraitColumn], Statistics]:
         """The columns, up to `size` elements, in which the examples have `events`, and what they cost."""
         logged, reader = resolved.logged, resolved.reader
-        wanted, stored = view.wanted(reader)
-        recents = [_recents_of(logged, want) for want in wanted]
-        columns, *touched = decode(fetch(reader), planned, segments, wanted, stored, recents, size, _POOL, self._verify)
+        wanted, work = view.wanted(reader), Work(fetch(reader), planned, segments, size, _POOL, self._verify)
+        columns, *touched = decode(work, wanted, [_recents_of(logged, want) for want in wanted.columns])
         decoded = int((planned.ranges.stop - planned.ranges.start).sum())
         return columns, Statistics(1, len(logged), events, decoded, *touched)
 

@@ -61,7 +61,7 @@ class Layout(NamedTuple):
     user_id: int
     is_number: bool  # what users are called
     features: list[int]  # the columns that are the examples' own
-    kernel: NDArray[np.int64]  # the places of uih, recent and cutoff, then those of lists in recent
+    places: NDArray[np.int64]  # of uih, recent and cutoff, then those of lists in recent
     epoch: NDArray[np.uint64]  # that all pointers have
     traits: tuple[tuple[int, np.dtype[Any], int], ...]  # of plain ones: the id, the dtype, and where the list is
     none: dict[int, TraitColumn]  # the traits of no events
@@ -143,7 +143,7 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
     try:
         count, newest = _read_heads(
             room.place,
-            layout.kernel,
+            layout.places,
             layout.has_supersedes,
             layout.epoch,
             layout.user_id if layout.is_number else -1,
@@ -165,7 +165,7 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
                 ],
                 np.uint64,
             ).reshape(-1, 3)
-            if not _read_recents(room.place, layout.kernel, order, outputs):
+            if not _read_recents(room.place, layout.places, order, outputs):
                 return None
     finally:
         _release(room.place)

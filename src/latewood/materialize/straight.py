@@ -71,7 +71,7 @@ class SharedRows(NamedTuple):
 
 
 def lay_out_shared(resolution: Resolution, max_len: int | None) -> SharedRows | None:
-    """The same of examples that are only looked at, of which several may be of one user."""
+    """Likewise where rows are only looked at, and shared; None if an example is not one run of them, or did not resolve."""
     n, runs = len(resolution.status), resolution.runs
     if len(runs.start) != n:
         return None
@@ -79,10 +79,10 @@ def lay_out_shared(resolution: Resolution, max_len: int | None) -> SharedRows | 
     limit = int(NO_LIMIT) if max_len is None else max_len
     if not _cut(resolution.status, runs.start, runs.length, limit, cut):
         return None
-    start, stop, lengths, order, place = cut
+    start, stop, lengths, by_start, place = cut
     rows = resolution.shard, resolution.user, start, stop
     slots = np.empty(slot_count(n), np.int64)
-    count, size = share(order.argsort(), rows, place, n, 0, slots, ranges, starts)
+    count, size = share(by_start.argsort(), rows, place, n, 0, slots, ranges, starts)
     return SharedRows(starts, lengths, np.ascontiguousarray(ranges[:, :count]), size)
 
 

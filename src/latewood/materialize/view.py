@@ -5,7 +5,6 @@ when examples are read, not once for all. Columns are called what the projection
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,22 +12,10 @@ import pyarrow as pa
 from latewood.batch import value_types
 from latewood.errors import SchemaError
 from latewood.immutable import GenerationReader
-from latewood.materialize.decode import StoredColumns, WantedColumn
+from latewood.materialize.decode import Wanted, WantedColumn
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS, Schema, Trait
 from latewood.stripes.layout import EVENT_TS as EVENT_TS_COLUMN
-
-
-class Wanted(NamedTuple):
-    """The columns of a view in one generation."""
-
-    columns: list[WantedColumn]
-    stored: StoredColumns  # those of them that are there and no lists
-
-    @property
-    def are_stored(self) -> bool:
-        """Whether all are."""
-        return len(self.stored.names) == len(self.columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +76,7 @@ class View:
         wanted = self._wanted.get(generation)
         if wanted is None:
             columns = [_wanted(name, reader, trait) for name, trait in self.traits.items()]
-            wanted = Wanted(columns, StoredColumns.among(columns))
+            wanted = Wanted.of(columns)
             self._wanted.clear()
             self._wanted[generation] = wanted
         return wanted

@@ -4,11 +4,12 @@ tier           what is promised              log             the seam below: bat
 logged_tier    the rules, over any log       segmented_log   a log in a directory, one segment_file after another
 lmdb_tier      ... over a segmented log      memory_tier     ... over a log without files
 admission      an append, row by row         supersedes      which rows are newer versions of others ▸ targets: which
-once           ... and that they are the only ones
-replica        the log's copy for reading    arena           ... its columns: chains, id_table, suppressed
-view           ... as a read leaves with them
-event_batch    what the log holds, as bytes (packing)  event_ids  ids that outlive their events
-rules          of time, as functions         book            the scrubs, which lie elsewhere
+identify       ids and contents as hashes    superseded_once ... and that they are the only ones
+id_hash        ... of ids, by a kernel       event_ids       ids that outlive their events
+replica        the log's copy for reading    arena           ... its columns: growable; chains, id_table, suppression_table
+event_batch    what the log holds, as bytes  view            ... as a read leaves with them
+packing        ... column by column          book            the scrubs, which lie elsewhere
+rules          of time, as functions
 """
 
 from latewood.mutable.identify import hash_content, hash_ids

@@ -33,7 +33,7 @@ _P1, _P2, _P3, _P4 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9,
 _MX1, _MX2 = 0x165667919E3779F9, 0x9FB21C651E98DF25
 _FLIP_3_LOW, _FLIP_3_HIGH = (int(word & _LOW) ^ int(word >> np.uint64(32)) for word in _SECRET[:2])
 _FLIP_8, _FLIP_16_LOW, _FLIP_16_HIGH = _flip(2), _flip(4), _flip(6)
-_U8S, _U64S = types.Array(uint8, 1, "C"), types.Array(uint64, 2, "C")
+_U64S = types.Array(uint64, 2, "C")
 _IN_U8S, _IN_I64S = types.Array(uint8, 1, "C", readonly=True), types.Array(int64, 1, "C", readonly=True)
 
 

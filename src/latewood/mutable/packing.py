@@ -94,9 +94,9 @@ def _write_narrow(values, out):  # type: ignore[no-untyped-def]
         high = max(high, int64(values[i]))
     most = uint64(high) - uint64(low)
     width = 0 if most == 0 else 1 if most < 1 << 8 else 2 if most < 1 << 16 else 4 if most < 1 << 32 else 8
-    head = out[:16].view(np.int64)
+    head = out[:_HEAD].view(np.int64)
     head[0], head[1] = low, width
-    body = out[16 : 16 + width * len(values)]
+    body = out[_HEAD : _HEAD + width * len(values)]
     if width == 1:
         _write_excess(values, low, body)
     elif width == 2:
@@ -105,7 +105,7 @@ def _write_narrow(values, out):  # type: ignore[no-untyped-def]
         _write_excess(values, low, body.view(np.uint32))
     elif width == 8:
         _write_excess(values, low, body.view(np.uint64))
-    return 16 + len(body)
+    return _HEAD + len(body)
 
 
 @kernel

@@ -166,7 +166,7 @@ class SegmentedLog:
     def _advance(self) -> None:
         """Go on to the segment that is current now: this or another process cut."""
         with self._files():
-            while (number := self._decode(self._read_state()).segment.number) != self._current.number:
+            while (number := self._current_state().segment.number) != self._current.number:
                 self._swap(self._successor(number))
         self._close_retired()
 
@@ -192,19 +192,16 @@ class SegmentedLog:
     def head(self) -> LogState:
         with self._mapping:
             while True:
-                state = self._decode(self._read_state())
+                state = self._current_state()
                 if state.segment.number == self._current.number:
                     return state
                 self._advance()
 
-    def _read_state(self) -> bytes | None:
+    def _current_state(self) -> LogState:
         self.check_process()
-        return self._current.state()
+        return self.decode_state(self._current.state(), self._current)
 
-    def _decode(self, data: bytes | None) -> LogState:
-        return self.decode(data, self._current)
-
-    def decode(self, data: bytes | None, file: SegmentFile) -> LogState:
+    def decode_state(self, data: bytes | None, file: SegmentFile) -> LogState:
         """The state that a segment has, which is parsed once for all who ask."""
         with self._mapping:
             if data != self._known[0] or data is None:
@@ -389,7 +386,7 @@ class SegmentTransaction:
         self._log, self._file, self._raw = log, file, raw
         self._open, self._bytes = True, 0
         try:
-            self.state = log.decode(raw.get(STATE), file)
+            self.state = log.decode_state(raw.get(STATE), file)
         except BaseException:
             self.abort()
             raise

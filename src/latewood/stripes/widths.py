@@ -1,6 +1,6 @@
-"""Code of its own for every width of packed values, without loops, and called by its address: of unroll.py and running.py.
+"""How code is written for every width of packed values, without loops, and called by its address.
 
-It is Python that runs while a kernel compiles, and writes instructions.
+So do unroll.py and running.py. What is here is Python that runs while a kernel compiles, and writes instructions.
 """
 
 from collections.abc import Callable, Iterator

@@ -34,10 +34,10 @@ _AHEAD = 24  # lines
 _LINES_PER_STRIPE = 40  # more than any column of a stripe takes
 
 
-def lines_of(
+def cache_lines_of(
     reader: GenerationReader, located: Located, rows: list[NDArray[np.int64]], columns: list[tuple[int, int]]
 ) -> NDArray[np.uint64]:
-    """The addresses of the lines, user by user, column by column. Each once per stripe.
+    """The addresses of the lines, user by user, column by column, of which each is there once.
 
     Args: rows: of each user, ascending. columns: their numbers, and bytes per value.
     """
@@ -47,13 +47,13 @@ def lines_of(
             stripes = len(np.unique(wanted // STRIPE_EVENTS))
             lines = np.empty(stripes * _LINES_PER_STRIPE + len(wanted), np.uint64)
             count = _find(reader.tables.rows, int(shard), int(user), column, itemsize, wanted, lines)
-            found.append(lines[:count])
+            found.append(np.unique(lines[:count]))  # words that cross a line are met more than once
     return np.concatenate(found)
 
 
 @kernel
-def read_lines(lines: Any) -> Any:
-    """Touch every line, each asked for ahead. Returns: a sum, so that it is done."""
+def touch_cache_lines(lines: Any) -> Any:
+    """Read a word of every line, each asked for ahead. Returns: a sum, so that it is done."""
     total = uint64(0)
     for i in range(len(lines)):
         if i + _AHEAD < len(lines):
@@ -64,6 +64,7 @@ def read_lines(lines: Any) -> Any:
 
 @kernel
 def _find(tables: Any, shard: Any, user: Any, column: Any, itemsize: Any, rows: Any, lines: Any) -> Any:
+    """The lines of a column of one user. Returns: how many there are."""
     table = table_at(tables, shard)
     entries, payload = first_entry(table, uint64(user), uint64(column)), table_field(table, PAYLOAD)
     count, i = 0, 0
