@@ -57,8 +57,10 @@ def runs_of(
     """What to materialize together of a window, from the step `first` on.
 
     Args: sizes: examples of each step. shown, users: of the n examples, users as numbers from 0. Shapes: users (n,).
-        event_bytes: what an event takes. may_be_once: whether histories may be decoded before their batches.
+        event_bytes: what an event takes; nothing, where no column is wanted. may_be_once: whether histories may be decoded
+        before their batches.
     """
+    event_bytes = max(event_bytes, 1)
     bounds = [0, *accumulate(sizes)]
     before = np.concatenate([[0], np.cumsum(shown.lengths)])[bounds]
     runs = _direct(bounds, before, max(int(BYTES_AT_ONCE / event_bytes), 1), first)

@@ -138,7 +138,10 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
         return None
     else:
         keys = user_keys(user_ids)
-    room = _rooms.pop() if _rooms else _Room()
+    try:
+        room = _rooms.pop()
+    except IndexError:  # not asked before: another thread may take the last one in between
+        room = _Room()
     batch._export_to_c(room.address)
     try:
         count, newest = _read_heads(

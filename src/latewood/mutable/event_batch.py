@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from latewood.columns import Column, Lists, TraitColumn, compact_lists
 from latewood.errors import CorruptionError, SchemaError
 from latewood.events import Events, Suppressions
+from latewood.lists import LIST_ITEMS_MAX
 from latewood.mutable.packing import Packer, Unpacker
 from latewood.users import UserKeys, user_keys
 
@@ -29,6 +30,7 @@ VERSION = 4
 _PLAIN, _NARROW = 1, 4
 _HEADER = struct.Struct("<4sHBBQII")  # magic, version, text users, ids, events, traits, bytes of text
 _TRAIT = struct.Struct("<i2sBB")  # id, dtype, whether a mask follows, whether lists
+_DTYPES = frozenset(["b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8"])
 _CHECKSUM = struct.Struct("<Q")
 _MAGIC = b"LWmt"
 
@@ -132,9 +134,19 @@ def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
     body = view[:-8]
     if len(view) < _HEADER.size + 8 or _CHECKSUM.unpack(view[-8:])[0] != xxhash.xxh3_64_intdigest(body, seed=number):
         raise CorruptionError(f"{where}: the checksum of batch {number} differs ({len(view)} bytes)")
-    magic, version, text, has_ids, n, traits, text_bytes = _HEADER.unpack_from(body)
+    magic, version = _HEADER.unpack_from(body)[:2]
     if magic != _MAGIC or version > VERSION:
         raise SchemaError(f"{where}: batch {number} has format version {version}; this code reads {VERSION}")
+    try:
+        return _take_batch(body)
+    except (struct.error, ValueError, TypeError, OverflowError) as error:  # of numpy, or of Arrow, too
+        raise CorruptionError(f"{where}: batch {number} is not as a batch is written: {error}") from None
+
+
+def _take_batch(body: memoryview) -> EventBatch:
+    """Raises: ValueError, TypeError, OverflowError, struct.error: it cannot have been written so."""
+    _, version, text, has_ids, n, traits, text_bytes = _HEADER.unpack_from(body)
+    _check_count(n, body)  # no two events have one place, so that not all that tells them apart can take no room
     table = [_TRAIT.unpack_from(body, _HEADER.size + i * _TRAIT.size) for i in range(traits)]
     reader = Unpacker(body, _HEADER.size + traits * _TRAIT.size, narrow=version >= _NARROW)
     take = reader.take_narrow
@@ -150,17 +162,27 @@ def decode_batch(blob: Any, number: int, where: str) -> EventBatch:
     columns = {trait: _take_trait(reader, n, dtype.decode(), masked, lists) for trait, dtype, masked, lists in table}
     versions = None
     if version >= _NARROW:
-        versions = _take_versions(reader, bool(text))
+        versions = _take_versions(reader, bool(text), body)
     elif version != _PLAIN:
-        versions = _take_wide_versions(reader, bool(text)) or None
+        versions = _take_wide_versions(reader, bool(text), body) or None
+    reader.require_end()
     return EventBatch(Events(user_ids, keys, *times, columns), ids, content, versions)
 
 
+def _check_count(count: int, body: memoryview) -> None:
+    if not 0 <= count <= len(body):
+        raise ValueError(f"{count} rows in {len(body)} bytes")
+
+
 def _take_trait(reader: Unpacker, n: int, dtype: str, masked: bool, lists: bool) -> TraitColumn:
+    if dtype not in _DTYPES:
+        raise ValueError(f"values of type {dtype!r}")
     values = reader.take_narrow("<i4" if lists else dtype, n)
     mask = reader.take("?", n) if masked else None
     if not lists:
         return Column(values, mask)
+    if n and not 0 <= values.min() <= values.max() <= LIST_ITEMS_MAX:
+        raise ValueError("lists of impossible lengths")
     return compact_lists(reader.take_narrow(dtype, int(values.sum(dtype=np.int64))), values, mask)
 
 
@@ -174,11 +196,14 @@ def _take_users(reader: Unpacker, n: int, text_bytes: int | None) -> tuple[pa.Ar
 def _take_user_ids(reader: Unpacker, n: int, text_bytes: int | None) -> pa.Array:
     if text_bytes is None:
         return pa.array(reader.take_narrow("<i8", n))
-    return text_array(reader.take_narrow("<i4", n + 1), reader.take("<u1", text_bytes), pa.string())
+    user_ids = text_array(reader.take_narrow("<i4", n + 1), reader.take("<u1", text_bytes), pa.string())
+    user_ids.validate(full=True)
+    return user_ids
 
 
-def _take_versions(reader: Unpacker, text: bool) -> Versions | None:
+def _take_versions(reader: Unpacker, text: bool, body: memoryview) -> Versions | None:
     m, text_bytes = reader.take_narrow("<i8", 2).tolist()
+    _check_count(m, body)
     if not m:
         return None
     user_ids, keys = _take_users(reader, m, text_bytes if text else None)
@@ -187,9 +212,10 @@ def _take_versions(reader: Unpacker, text: bool) -> Versions | None:
     return Versions(user_ids, suppressions, take("<u8", 2 * m).reshape(m, 2), take("<u8", m))
 
 
-def _take_wide_versions(reader: Unpacker, text: bool) -> Versions:
+def _take_wide_versions(reader: Unpacker, text: bool, body: memoryview) -> Versions:
     """As before version 4."""
     m, text_bytes = reader.take("<i8", 2).tolist()
+    _check_count(m, body)
     keys = UserKeys(reader.take("<u8", m), reader.take("<u8", m))
     place = reader.take("<i8", m), reader.take("<i8", m), reader.take("<i4", m)
     suppressions = Suppressions(keys, *place, reader.take("<i8", m))

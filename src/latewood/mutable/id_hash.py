@@ -42,7 +42,10 @@ def hash_pieces(tag: bytes, offsets: NDArray[np.int64], data: NDArray[np.uint8])
 
     Args: tag: one byte or none. offsets: piece i is data[offsets[i] : offsets[i + 1]].
     Shapes: (n + 1,) → (n, 2): high half, low half.
+    Raises: ValueError: offsets that fall, or lie outside the data.
     """
+    if offsets[0] < 0 or offsets[-1] > len(data) or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError("the pieces do not lie one behind the other in the data")
     hashes, long = np.empty((len(offsets) - 1, 2), np.uint64), np.zeros(len(offsets) - 1, np.bool_)
     _hash_short(np.frombuffer(tag, np.uint8), offsets, data, hashes, long)
     for piece in np.flatnonzero(long).tolist():

@@ -9,7 +9,7 @@ import xxhash
 from numba import boolean, types, uint64
 from numpy.typing import NDArray
 
-from latewood.columns import Column, Lists, TraitColumn, lists_from_arrow, plain_array
+from latewood.columns import Column, Lists, TraitColumn, lists_from_arrow, plain_array, require_valid
 from latewood.errors import SchemaError
 from latewood.events import Events
 from latewood.kernels import kernel, typed_kernel
@@ -31,12 +31,17 @@ def hash_ids(event_ids: pa.Array | pa.ChunkedArray, name: str = "event_id") -> N
     a string's are a tag byte and its UTF-8, so that "1" is not 1.
 
     Shapes: (n,) → (n, 2): high half, low half.
-    Raises: SchemaError: neither integers, strings nor bytes; it says `name`.
+    Raises: SchemaError: neither integers, strings nor bytes, or memory that is not as the type says; it says `name`.
     """
+    require_valid(event_ids, name)
     array = plain_array(event_ids)
     if pa.types.is_null(array.type):
         return np.zeros((len(array), 2), np.uint64)
-    ids = hash_pieces(*_canonical(array, name))
+    pieces = _canonical(array, name)
+    try:
+        ids = hash_pieces(*pieces)
+    except ValueError as error:
+        raise SchemaError(f"column {name!r} is not as Arrow has it: {error}") from None
     if array.null_count:
         ids[pc.is_null(array).to_numpy(zero_copy_only=False)] = 0
     return ids

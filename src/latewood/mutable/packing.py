@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from latewood.kernels import kernel, typed_kernel
 
 _HEAD = 16  # bytes before the values of a narrow column
+_WIDTHS = (0, 1, 2, 4, 8)
 _SIGNED: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<i8")}
 
 
@@ -63,6 +64,7 @@ class Unpacker:
     """Takes columns off the front of a buffer.
 
     Args: narrow: whether wide integers were written narrow; else they stand as they are in memory.
+    Raises, whatever is taken: ValueError: the buffer does not hold it.
     """
 
     def __init__(self, body: memoryview, offset: int, *, narrow: bool) -> None:
@@ -70,6 +72,8 @@ class Unpacker:
 
     def take(self, dtype: str, count: int) -> NDArray[Any]:
         """What `put` was given: a view of the buffer."""
+        if count < 0:  # to numpy that is all there is
+            raise ValueError(f"a column of {count} values")
         array = np.frombuffer(self._body, np.dtype(dtype), count, self._offset)
         self._offset += array.nbytes + -array.nbytes % 8
         return array
@@ -80,10 +84,17 @@ class Unpacker:
         if not self._narrow or not _is_wide(wanted):
             return self.take(dtype, count)
         smallest, width = self.take("<i8", 2).tolist()
+        if width not in _WIDTHS:
+            raise ValueError(f"values of {width} bytes")
         signed = np.full(count, smallest, np.int64)
         if width:
             signed += self.take("<i8" if width == 8 else f"<u{width}", count)
         return signed.astype(_SIGNED[wanted.itemsize], copy=False).view(wanted)
+
+    def require_end(self) -> None:
+        """Raises: ValueError: something is left."""
+        if self._offset != len(self._body):
+            raise ValueError(f"its columns end at byte {self._offset} of {len(self._body)}")
 
 
 def _write_narrow(values, out):  # type: ignore[no-untyped-def]

@@ -88,6 +88,11 @@ def test_histories_are_decoded_once_where_they_are_scattered(monkeypatch: pytest
     assert ways(by_halves, recents=30) == [False] * 20
 
 
+def test_events_of_no_columns_take_no_room() -> None:
+    runs = runs_of([2] * 20, shown(np.full(40, 50)), np.arange(40), 0)
+    assert [(run.first, run.last) for run in runs] == [(0, 20)]
+
+
 @pytest.mark.parametrize("ids", [pa.array([5, 5, None, 7]), pa.chunked_array([["b"], ["b", None, "a"]])])
 def test_users_are_numbered(ids: Any) -> None:
     assert number_users(ids).tolist() == [0, 0, 2, 1]
@@ -172,6 +177,13 @@ def test_batches_are_the_same_and_each_history_is_decoded_once(data: tuple[lw.St
     assert loader.stats().made_events == loader.stats().events == by_user.stats().events
     assert loader.materializer.stats.examples == len(data[1])
     assert 1 < loader.stats().users_per_batch <= 8
+
+
+def test_batches_of_features_alone_are_loaded(data: tuple[lw.Store, pa.Table]) -> None:
+    batches = list(make_loader(*data, traits=[]))
+    assert len(batches) == len(data[1]) // 8
+    lengths = lw.Materializer(data[0], lw.Projection(max_len=40, traits=[]))(data[1]).lengths
+    assert sum(int(batch.lengths.sum()) for batch in batches) == lengths.sum() > 0
 
 
 WIDE = pa.schema([("item", pa.int64()), ("flag", pa.bool_()), ("pair", pa.list_(pa.int64(), 2))])

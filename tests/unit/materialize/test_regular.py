@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from latewood.errors import SchemaError
+from latewood.materialize import regular
 from latewood.materialize.logged import Logged, read_heads
 from latewood.pointer import Pointers
 from latewood.schema import TIME_TYPE, Schema
@@ -89,6 +90,16 @@ def test_regular_examples_are_the_same_read_at_once(counts: list[int], data: st.
     mine, was_read = read(table, at_once=True)
     assert was_read
     require_same(mine, read(table, at_once=False)[0])
+
+
+def test_a_room_that_another_thread_takes_first_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TakenMeanwhile(list[Any]):
+        def __bool__(self) -> bool:
+            return True
+
+    monkeypatch.setattr(regular, "_rooms", TakenMeanwhile())
+    table = table_of([2, 0, 3])
+    require_same(read(table, at_once=True)[0], read(table, at_once=False)[0])
 
 
 def changed(name: str, change: Callable[[pa.Array], pa.Array]) -> Callable[[pa.Table], pa.Table]:

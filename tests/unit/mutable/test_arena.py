@@ -1,14 +1,17 @@
 """The arena against plain Python: long chains, many users, colliding keys, and rebuilding."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 from numpy.typing import NDArray
 
+from latewood.columns import compact_lists
 from latewood.errors import CorruptionError
 from latewood.events import Events, Suppressions
 from latewood.mutable.arena import Arena
@@ -181,6 +184,61 @@ def test_what_a_batch_supersedes_survives_as_bytes(users: list[Any]) -> None:
         assert again.latest_ingest == 7
         with pytest.raises(CorruptionError):
             decode_batch(bytes(blob[:-20]) + b"x" + blob[-19:], 7, "here")
+
+
+def forged(blob: Any, place: int, put: bytes) -> bytes:
+    """A batch of number 7 with other bytes somewhere, and the checksum of those."""
+    body = bytearray(blob[:-8])
+    body[place : place + len(put)] = put
+    return bytes(body) + xxhash.xxh3_64_intdigest(bytes(body), seed=7).to_bytes(8, "little")
+
+
+N, TABLE, COLUMNS = 8, 24, 32  # where the header has the events, where the first trait is described, and what follows
+ONE = make_events([3, -1, 2**62], [1, -2, 3], [4, 5, 6])
+LISTS = replace(ONE, traits={0: compact_lists(np.array([5, 6, 7], np.int64), np.array([1, 0, 2], np.int32))})
+
+
+@pytest.mark.parametrize(
+    ("events", "place", "put"),
+    [
+        (ONE, 4, b"\0\0"),  # a version that never was
+        (ONE, N, (2**40).to_bytes(8, "little")),
+        (ONE, N, (2**64 - 1).to_bytes(8, "little")),
+        (ONE, N, (2).to_bytes(8, "little")),
+        (ONE, N + 8, (2**31).to_bytes(4, "little")),  # more traits than there are bytes
+        (ONE, TABLE + 4, b"O8"),
+        (ONE, TABLE + 4, b"S9"),
+        (ONE, TABLE + 4, b"\xff\xff"),
+        (ONE, TABLE + 4, b"i3"),
+        (ONE, TABLE + 4, b"i0"),
+        (ONE, TABLE + 4, b"08"),
+        (ONE, COLUMNS + 8, (3).to_bytes(8, "little")),  # user ids of a width that none has
+        (make_events(["ä", "", "b"], [1, 2, 3]), COLUMNS, (2**30).to_bytes(8, "little")),  # offsets that begin too late
+        (make_events(["ä", "", "b"], [1, 2, 3]), COLUMNS + 17, bytes([200])),  # and one that lies outside
+        (make_events(["ä", "", "b"], [1, 2, 3]), COLUMNS + 24, b"\xff\xff"),  # no UTF-8
+        (LISTS, -64, (-9).to_bytes(8, "little", signed=True)),  # lengths below zero
+        (LISTS, -64, (2**30).to_bytes(8, "little")),
+        (ONE, -16, (-1).to_bytes(8, "little", signed=True)),  # so many superseded events
+        (ONE, -16, (2**40).to_bytes(8, "little")),
+    ],
+)
+def test_what_cannot_have_been_written_so_is_refused_whatever_its_checksum(
+    events: Events, place: int, put: bytes
+) -> None:
+    blob = encode_batch(EventBatch(events, None, None), 7)
+    assert len(decode_batch(forged(blob, 0, b""), 7, "here").events) == 3
+    with pytest.raises(CorruptionError, match="here: batch 7"):
+        decode_batch(forged(blob, place if place > 0 else len(blob) - 8 + place, put), 7, "here")
+
+
+def test_batches_cut_short_or_with_more_behind_are_refused_whatever_their_checksum() -> None:
+    for events in (ONE, LISTS, make_events(["ä", "", "b"], [1, 2, 3])):
+        blob = encode_batch(EventBatch(events, None, None), 7)
+        for stop in range(24, len(blob) - 8):
+            with pytest.raises(CorruptionError, match="here: batch 7"):
+                decode_batch(forged(blob[: stop + 8], 0, b""), 7, "here")
+        with pytest.raises(CorruptionError, match="here: batch 7"):
+            decode_batch(forged(bytes(blob) + bytes(8), 0, b""), 7, "here")
 
 
 def test_rebuilding_keeps_what_was_superseded() -> None:

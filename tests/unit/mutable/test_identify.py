@@ -59,6 +59,16 @@ def test_other_types_are_no_ids() -> None:
         hash_ids(pa.array([1.5]))
 
 
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("offsets", [[0, 9, 4], [0, 1 << 30, 4], [0, -5, 4], [2, 1, 4]])
+def test_ids_that_lie_outside_their_memory_are_refused(type_: pa.DataType, offsets: list[int]) -> None:
+    """As of a damaged file."""
+    places = np.array(offsets, np.int64 if "large" in str(type_) else np.int32)
+    forged = pa.Array.from_buffers(type_, 2, [None, pa.py_buffer(places), pa.py_buffer(b"abcd")])
+    with pytest.raises(SchemaError, match="column 'event_id' is not as Arrow has it"):
+        hash_ids(forged)
+
+
 def test_content_is_everything_but_the_ingest_time() -> None:
     first = make_events([1, 1, 1, 1, 2], [5, 5, 6, 5, 5], [1, 2, 1, 1, 1], [3, 3, 3, None, 3])
     hashes = hash_content(first).tolist()
