@@ -1,5 +1,6 @@
 """`latewood backfill`: files of requests → an example log, with a pointer as of each request."""
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -25,6 +26,8 @@ def backfill(
     """Make examples as of each request's time."""
     output = Output(json)
     count = 0
+    if before := _count(out):  # the same command once more would train on every example twice
+        warnings.warn(f"{out} has {before:,} examples already; these are added to them", UserWarning, stacklevel=1)
     with (
         lw.Store.open(store, mutable=mutable) as opened,
         lw.ExampleLog(out) as log,

@@ -21,7 +21,7 @@ STREAMS = lw.Projection(max_len=300, streams={"flagged": lw.last(50, where=lw.co
 def warmup(json: Json = False, debug: Debug = False) -> None:
     """Compile all kernels into the cache."""
     output, began = Output(json), perf_counter()
-    with output.progress("compiling kernels, about a minute the first time", announce=True):
+    with output.progress("compiling kernels, one to three minutes the first time", announce=True):
         for user_type in (pa.int64(), pa.string()):
             _use_everything(user_type)
     output.result({"seconds": round(perf_counter() - began, 1)}, "warmup")

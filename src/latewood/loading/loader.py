@@ -18,7 +18,7 @@ from latewood.loading.state import LoaderState
 from latewood.loading.stats import COPY, LoaderStats, Meter
 from latewood.loading.steps import Share, SizedSteps, Steps, at_least_one, whole
 from latewood.loading.tokens import TokenSteps, tokens_of
-from latewood.materialize import Materializer, MaterializeStore, Verify, schema_for
+from latewood.materialize import Materializer, MaterializeStore, Verify, require_store, schema_for
 from latewood.projection import Projection
 from latewood.schema import EVENT_TS
 
@@ -91,6 +91,7 @@ class Loader:
         seed, window, prefetch = whole("seed", seed), whole("window", window), whole("prefetch", prefetch)
         if window < 1 or prefetch < 0:
             raise SchemaError(f"window={window} must be at least 1 and prefetch={prefetch} at least 0")
+        require_store(store, projection)
         store.reader()  # a store that is closed, or cannot be read, is an error now rather than in the first batch
         if batch_size is not None:
             batch_size = at_least_one("batch_size", batch_size)

@@ -30,7 +30,17 @@ from latewood.materialize.checks import Verify
 from latewood.materialize.materializer import Materializer
 from latewood.materialize.resolved import Resolved, Shown
 from latewood.materialize.statistics import Statistics
-from latewood.materialize.store import MaterializeStore, schema_for
+from latewood.materialize.store import MaterializeStore, require_store, schema_for
 from latewood.materialize.window import Window
 
-__all__ = ["MaterializeStore", "Materializer", "Resolved", "Shown", "Statistics", "Verify", "Window", "schema_for"]
+__all__ = [
+    "MaterializeStore",
+    "Materializer",
+    "Resolved",
+    "Shown",
+    "Statistics",
+    "Verify",
+    "Window",
+    "require_store",
+    "schema_for",
+]

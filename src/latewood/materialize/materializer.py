@@ -29,7 +29,7 @@ from latewood.materialize.plan import Plan, plan
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.split import NOWHERE, are_views, split
 from latewood.materialize.statistics import Statistics
-from latewood.materialize.store import MaterializeStore
+from latewood.materialize.store import MaterializeStore, require_store
 from latewood.materialize.straight import decode_straight, lay_out, lay_out_shared
 from latewood.materialize.streams import LookedAt, Streams, pick_found
 from latewood.materialize.view import View
@@ -66,6 +66,7 @@ class Materializer:
         verify: Verify = True,
         unread: Collection[str] = (),
     ) -> None:
+        require_store(store, projection)
         if on_missing not in ("raise", "mask"):
             raise SchemaError(f'on_missing is "raise" or "mask", not {on_missing!r}')
         self.projection = projection

@@ -1,5 +1,6 @@
 """What a materializer needs of a store."""
 
+import os
 from typing import Protocol
 
 from latewood.errors import SchemaError
@@ -35,3 +36,11 @@ def schema_for(store: MaterializeStore, projection: Projection) -> Schema:
     except SchemaError:
         return store.refresh().generation.schema
     return known
+
+
+def require_store(store: object, projection: object) -> None:
+    """Raises: SchemaError: one of the two is something else, such as the path of a store."""
+    if isinstance(store, str | os.PathLike):
+        raise SchemaError(f"a path is no store; open it first: lw.Store.open({str(store)!r}, read_only=True)")
+    if not isinstance(projection, Projection):
+        raise SchemaError(f"what to see of a history is an lw.Projection, not {projection!r}")
