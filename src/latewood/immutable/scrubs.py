@@ -64,11 +64,13 @@ class Scrubs:
     def refresh(self) -> int:
         """Read the records that were added; how many there are. Costs one read of a key that is not there."""
         with self._lock:
+            if (record := self._records.read_if_any(len(self._known), _from_document)) is None:
+                return len(self._known)
             records = list(self._known)
-            while (record := self._records.read_if_any(len(records), _from_document)) is not None:
+            while record is not None:
                 records.append(record)
-            if len(records) > len(self._known):
-                self._known, self._latest = tuple(records), _LatestScrubs.of(records)
+                record = self._records.read_if_any(len(records), _from_document)
+            self._known, self._latest = tuple(records), _LatestScrubs.of(records)
             return len(records)
 
     def as_of_now(self) -> "Scrubs":

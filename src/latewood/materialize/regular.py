@@ -171,7 +171,8 @@ def read_regular(table: pa.Table, layout: Layout, epoch: bytes) -> Regular | Non
             if not _read_recents(room.place, layout.places, order, outputs):
                 return None
     finally:
-        _release(room.place)
+        if room.array[_RELEASE // 8]:  # the kernel did not, for there was more to read
+            _release(room.place)
         _rooms.append(room)
     watermark, start_ts, end_ts, length, cutoff = times
     pointers = Pointers(epoch, watermark, start_ts, end_ts, end_ties, length, checksum)
@@ -241,6 +242,26 @@ def _is_possible(time: Any) -> Any:
 
 @kernel
 def _read_heads(
+    batch: Any,
+    layout: Any,
+    has_supersedes: Any,
+    epoch: Any,
+    user_id: Any,
+    hashes: Any,
+    times: Any,
+    end_ties: Any,
+    checksum: Any,
+    offsets: Any,
+) -> Any:
+    """`_read_all_heads`, and give the batch back where nothing more is to be read."""
+    found = _read_all_heads(batch, layout, has_supersedes, epoch, user_id, hashes, times, end_ties, checksum, offsets)
+    if found[0] <= 0:
+        _release(batch)
+    return found
+
+
+@kernel
+def _read_all_heads(
     batch: Any,
     layout: Any,
     has_supersedes: Any,
