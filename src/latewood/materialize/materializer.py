@@ -239,8 +239,8 @@ class Materializer:
             return None
         if (shared := lay_out_shared(resolved.resolution, self.projection.max_len)) is None:
             return None
-        starts, lengths, ranges, size = shared
-        fields = self._fields_straight(resolved, stored, ranges, size, int(lengths.sum()), all_used=False)
+        starts, lengths, ranges, size, events = shared
+        fields = self._fields_straight(resolved, stored, ranges, size, events, all_used=False)
         fields["masks"] = {name: mask for name, mask in fields["masks"].items() if _shows(mask, starts, lengths)}
         return SharedBatch(starts=starts, lengths=lengths, lists={}, **fields)
 
@@ -264,7 +264,8 @@ class Materializer:
         tables = fetch(resolved.reader)
         values, masks, *touched = decode_straight(tables, ranges, size, stored, _POOL, self._verify)
         self._count(Statistics(1, len(resolved), events, size, *touched))
-        return self._fields(resolved, resolved.view, values, masks, all_used=all_used)
+        weights = np.ones(len(resolved), np.float32)
+        return self._fields(resolved, resolved.view, values, masks, all_used=all_used, weights=weights)
 
     def _decode_streams(self, resolved: Resolved, streams: Streams) -> Batch:
         """Find the events that streams hold, and decode what is shown of those alone."""
@@ -368,12 +369,15 @@ class Materializer:
         lists: Collection[str] = (),
         *,
         all_used: bool = True,
+        weights: NDArray[np.float32] | None = None,
     ) -> dict[str, Any]:
         """What a batch says, however its examples lie in the columns. Codes that ids are wanted of become such.
 
         Args: values: of lists their items. lists: the columns that are lists of any length. all_used: whether the columns
-            hold nothing but the examples' events.
+            hold nothing but the examples' events. weights: by the statuses, unless they are known.
         """
+        if weights is None:
+            weights = (resolved.resolution.status == Status.OK).astype(np.float32)
         dictionaries = self._dictionaries(resolved, view)
         for name in view.ids:
             mask = None if name in lists else masks.get(name)
@@ -382,7 +386,7 @@ class Materializer:
             "values": values,
             "masks": masks,
             "dictionaries": dictionaries,
-            "weights": (resolved.resolution.status == Status.OK).astype(np.float32),
+            "weights": weights,
             "features": resolved.logged.features,
             "types": view.types,
         }

@@ -68,6 +68,7 @@ class SharedRows(NamedTuple):
     lengths: NDArray[np.int64]
     ranges: NDArray[np.int64]  # as the matrix of `Ranges`
     size: int  # of the memory, in events
+    events: int  # of all examples
 
 
 def lay_out_shared(resolution: Resolution, max_len: int | None) -> SharedRows | None:
@@ -75,15 +76,15 @@ def lay_out_shared(resolution: Resolution, max_len: int | None) -> SharedRows | 
     n, runs = len(resolution.status), resolution.runs
     if len(runs.start) != n:
         return None
-    cut, ranges, starts = np.empty((5, n), np.int64), np.empty((5, n), np.int64), np.zeros(n, np.int64)
-    limit = int(NO_LIMIT) if max_len is None else max_len
-    if not _cut(resolution.status, runs.start, runs.length, limit, cut):
+    cut, ranges = np.empty((6, n), np.int64), np.empty((5, n), np.int64)
+    events = _cut(resolution.status, runs.start, runs.length, int(NO_LIMIT) if max_len is None else max_len, cut)
+    if events < 0:
         return None
-    start, stop, lengths, by_start, place = cut
+    start, stop, lengths, by_start, place, starts = cut
     rows = resolution.shard, resolution.user, start, stop
     slots = np.empty(slot_count(n), np.int64)
     count, size = share(by_start.argsort(), rows, place, n, 0, slots, ranges, starts)
-    return SharedRows(starts, lengths, np.ascontiguousarray(ranges[:, :count]), size)
+    return SharedRows(starts, lengths, np.ascontiguousarray(ranges[:, :count]), size, events)
 
 
 def decode_straight(
@@ -137,16 +138,18 @@ def _lay_out(
 
 
 @kernel
-def _cut(status: Any, start: Any, length: Any, limit: int, cut: Any) -> bool:
-    """Where each example's rows start and stop, how many they are, by what to sort them, and that they have no place yet.
+def _cut(status: Any, start: Any, length: Any, limit: int, cut: Any) -> int:
+    """Where each example's rows start and stop, how many they are, by what to sort them, that they have no place yet, and 0.
 
-    Returns: whether all did resolve, and can be sorted so. Shapes: cut (5, n).
+    Returns: how many all are; -1 where some did not resolve, or cannot be sorted so. Shapes: cut (6, n).
     """
+    events = 0
     for i in range(len(status)):
         stop = start[i] + length[i]
         if status[i] != 0 or stop >= 1 << ROW_BITS:
-            return False
+            return -1
         shown = min(length[i], limit)
+        events += shown
         cut[0, i], cut[1, i], cut[2, i] = stop - shown, stop, shown
-        cut[3, i], cut[4, i] = ((stop - shown) << ROW_BITS) - stop, NOWHERE
-    return True
+        cut[3, i], cut[4, i], cut[5, i] = ((stop - shown) << ROW_BITS) - stop, NOWHERE, 0
+    return events
