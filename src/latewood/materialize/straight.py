@@ -139,7 +139,7 @@ def _lay_out(
 
 @kernel
 def _cut(status: Any, start: Any, length: Any, limit: int, cut: Any) -> int:
-    """Where each example's rows start and stop, how many they are, by what to sort them, that they have no place yet, and 0.
+    """Where each example's rows start and stop, how many they are, by what to sort them, that they have no place, and 0.
 
     Returns: how many all are; -1 where some did not resolve, or cannot be sorted so. Shapes: cut (6, n).
     """
