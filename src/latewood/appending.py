@@ -51,7 +51,7 @@ def append(store: AppendStore, tier: MutableTier, table: pa.Table, late: Late) -
     while True:
         blanked = store.vocabulary.blanked  # before anything is coded
         generation, intake = _read(store, tier, table)
-        if not looked_at:
+        if not looked_at and intake.supersedes is None:  # a deletion has no time of its own
             warn_of_unit("event_ts", intake.events.event_ts, store.clock.now())
             looked_at = True
         try:
