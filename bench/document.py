@@ -114,7 +114,7 @@ How to read it:
 - Speeds are of one thread and its processor time, unless the suite says otherwise under its description. A **spread** of
   ±10 % or more of the passes around their median is shown: such a figure is from a noisy machine.
 
-`make benchmarks` runs everything again and writes this page (hours; `RESUME=1` goes on where it was cut off);
+`make benchmarks` runs everything again and writes this page (most of an hour; `RESUME=1` goes on where it was cut off);
 `make bench` is the quick part, and `python -m bench SUITE` one suite."""
 
 

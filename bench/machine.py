@@ -16,7 +16,7 @@ def describe(scratch: Path) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "filesystem": _filesystem(scratch),
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
