@@ -80,7 +80,10 @@ def doubt_of_unit(report: IngestReport) -> str | None:
     """What to say of integer times without a unit that all lie where seconds and milliseconds end up."""
     if report.first_ts is None or report.last_ts is None or report.first_ts < 0 or report.last_ts >= SPRING_1970:
         return None
-    return "all times lie in early 1970: were they meant as unit='s' or unit='ms'?"
+    return (
+        "all times lie in early 1970: were they meant as unit='s' or unit='ms'? "
+        "Then delete this store before you load them again, or it holds every event twice"
+    )
 
 
 def show(console: Console, store: Store, report: IngestReport) -> None:
