@@ -416,7 +416,7 @@ def test_a_second_init_is_a_conflict(run: Run) -> None:
 
 def test_an_error_says_which_file_and_what_has_been_done(run: Run) -> None:
     run("init", "store", "--trait", "item:int64")
-    pq.write_table(pa.table({"user_id": [1], "event_ts": [5], "item": [7]}), "a.parquet")
+    pq.write_table(pa.table({"user_id": [1], "event_ts": [FIRST_S * 10**6], "item": [7]}), "a.parquet")
     pq.write_table(pa.table({"user_id": [1, None], "event_ts": [5, 6], "item": [7, 8]}), "b.parquet")
     said = run("append", "store", "a.parquet", "b.parquet")
     assert said.code == 1

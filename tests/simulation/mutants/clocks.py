@@ -162,7 +162,7 @@ def backfill_of_the_future() -> Patches:
     return [patch("latewood.capture.backfill.fix_the_past", fix)]
 
 
-@mutant("R8", within=50)
+@mutant("R8", within=100)
 def anchors_see_what_came_late() -> Patches:
     """An anchor's cutoff is past the later of its two times, not the earlier."""
 
