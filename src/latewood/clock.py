@@ -16,8 +16,6 @@ EARLIEST_TS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 LATEST_TS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
-# Milliseconds that are taken for microseconds stay below it until 2298, seconds for ever.
-SPRING_1970 = 120 * DAY_US
 
 
 class Clock(Protocol):
