@@ -450,6 +450,15 @@ def test_a_backfill_past_what_is_known_needs_a_word(run: Run, tmp_path: Path) ->
     assert not (tmp_path / "log").exists()
 
 
+def test_the_same_backfill_once_more_is_doubted(run: Run) -> None:
+    run(*TWO_CLOCKS)
+    first, second = run(*BACKFILL, "--json"), run(*BACKFILL, "--json")
+    assert "already" not in first.err
+    count = first.json["log_examples"]
+    assert f"log has {count} examples already; these are added to them" in second.err
+    assert second.json["log_examples"] == 2 * count
+
+
 def test_a_warning_is_one_line(run: Run) -> None:
     run(*TWO_CLOCKS)
     finer = pa.table({"user_id": [1], "request_ts": [(FIRST_S + 3 * 86_400) * 10**6 + 1]})
