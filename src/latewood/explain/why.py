@@ -121,8 +121,12 @@ class Evidence:
     @cached_property
     def before(self) -> NDArray[np.bool_]:
         """Which events sort before the request's end."""
-        known = (self.events.ingest_ts < self.watermark) & (self.superseded_at >= self.watermark)
-        return self.request.before(self.events, known)
+        return self.request.before(self.events, self._known_by_pointer)
+
+    @cached_property
+    def _known_by_pointer(self) -> NDArray[np.bool_]:
+        """Which events a pointer of this watermark is made of, wherever they lie."""
+        return (self.events.ingest_ts < self.watermark) & (self.superseded_at >= self.watermark)
 
     @cached_property
     def forgotten(self) -> NDArray[np.bool_]:
@@ -133,11 +137,21 @@ class Evidence:
         return taken | held | (self.request.cutoff <= self.scrubbed_at)
 
     @cached_property
+    def missing_then(self) -> NDArray[np.bool_]:
+        """Which stored events the example was made without, though they are older than those that its pointer counts:
+        retention had taken them, and a rollback has brought them back."""
+        missing = np.zeros(len(self.events), np.bool_)
+        if self.request.length is not None:
+            meant = np.flatnonzero(self._known_by_pointer & self.before)
+            missing[meant[: max(0, len(meant) - self.request.length)]] = True
+        return missing
+
+    @cached_property
     def seen(self) -> NDArray[np.int64]:
         """The rows of the sequence, before it is cut."""
         cutoff = self.request.cutoff
         known = (self.events.ingest_ts < cutoff) & (self.superseded_at >= cutoff)
-        return np.flatnonzero(known & self.before & ~self.forgotten)
+        return np.flatnonzero(known & self.before & ~self.forgotten & ~self.missing_then)
 
     @property
     def sequence(self) -> NDArray[np.int64]:
@@ -166,6 +180,9 @@ class Evidence:
             return replace(facts, kind="late", message=self._late(ingest_ts), late_by=ingest_ts - cutoff)
         if facts.superseded_at is not None and facts.superseded_at < cutoff:
             return replace(facts, kind="superseded", message=f"{self._superseded(i)}, before the cutoff")
+        if self.missing_then[i]:
+            message = "retention had taken it when the example was made; a rollback has brought it back since"
+            return replace(facts, kind="expired", message=message)
         return self._seen(i, facts)
 
     def _seen(self, i: int, facts: Verdict) -> Verdict:

@@ -135,6 +135,16 @@ class TestRetention:
         assert "it is still stored, but others are not" in refused.message
         assert world.one(9, example=example, max_len=2).kind == "in"
 
+    def test_what_a_rollback_brought_back_was_not_there_for_an_example_made_meanwhile(self, world: World) -> None:
+        """Found by the simulation."""
+        self.kept(world, lw.Retention(max_events=4))
+        example = world.capture(250)
+        world.store.alter(retention=None)
+        world.store.rollback(1)
+        assert [world.one(s, 250).kind for s in (2, 8)] == ["in", "in"]
+        assert [world.one(s, example=example).kind for s in (2, 6, 8, 199)] == ["expired", "expired", "in", "in"]
+        assert "when the example was made" in world.one(2, example=example).message
+
     def test_an_event_between_those_that_are_kept_was_never_there(self, world: World) -> None:
         self.kept(world, lw.Retention(max_events=4))
         assert world.one(50, 250).kind == "unknown"
