@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from latewood.clock import Clock
+from latewood.clock import Clock, warn_of_unit
 from latewood.columns import TraitColumn
 from latewood.corrections import CorrectedStore, look_up_targets
 from latewood.errors import CorruptionError, SchemaError
@@ -47,10 +47,13 @@ class AppendStore(CorrectedStore, Protocol):
 
 def append(store: AppendStore, tier: MutableTier, table: pa.Table, late: Late) -> AppendReceipt:
     """See `Store.append`."""
-    stored = StoredTargets.unseen()
+    stored, looked_at = StoredTargets.unseen(), False
     while True:
         blanked = store.vocabulary.blanked  # before anything is coded
         generation, intake = _read(store, tier, table)
+        if not looked_at and intake.supersedes is None:  # a deletion has no time of its own
+            warn_of_unit("event_ts", intake.events.event_ts, store.clock)
+            looked_at = True
         try:
             return tier.append(
                 intake.events,

@@ -4,10 +4,14 @@ A clock is anything that tells the time in microseconds: a callable that returns
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from numbers import Integral
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latewood.errors import SchemaError
 
@@ -16,6 +20,8 @@ EARLIEST_TS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 LATEST_TS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
+# Milliseconds that are taken for microseconds stay below the first until 2298, seconds for ever.
+_SPRING_1970, _A_YEAR_ON = 120 * DAY_US, 365 * DAY_US
 
 
 class Clock(Protocol):
@@ -49,6 +55,20 @@ def as_clock(clock: "Clock | Callable[[], int | datetime] | None") -> Clock:
     if not callable(function):
         raise SchemaError(f"a clock is a function that tells the time, or an object with now(), not {clock!r}")
     return CallableClock(function)
+
+
+def are_in_another_unit(first: int, last: int) -> bool:
+    """Whether times between these lie where seconds and milliseconds end up that are taken for microseconds."""
+    return 0 <= first <= last < _SPRING_1970
+
+
+def warn_of_unit(name: str, times: NDArray[np.int64], clock: Clock) -> None:
+    """Warn if all times look like those of another unit, and the clock does not."""
+    if not len(times) or not 0 <= times[0] < _SPRING_1970:  # nearly always this look is enough
+        return
+    if are_in_another_unit(int(times.min()), int(times.max())) and clock.now() >= _A_YEAR_ON:
+        message = f"all of {name} lie in early 1970: are they seconds or milliseconds? Integers are µs since epoch"
+        warnings.warn(message, UserWarning, stacklevel=4)
 
 
 def to_us(moment: int | datetime) -> int:

@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from latewood.clock import DAY_US, HOUR_US, show_ts
+from latewood.clock import DAY_US, HOUR_US, are_in_another_unit, show_ts
 from latewood.events import Events
 from latewood.immutable import GenerationReader, read_newest
 from latewood.store import Store
-
-_SPRING_1970 = 120 * DAY_US  # milliseconds taken for microseconds stay below it until 2298, seconds for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Tally:
 
 def doubt_of_unit(report: IngestReport) -> str | None:
     """What to say of integer times without a unit that all lie where seconds and milliseconds end up."""
-    if report.first_ts is None or report.last_ts is None or report.first_ts < 0 or report.last_ts >= _SPRING_1970:
+    if report.first_ts is None or report.last_ts is None or not are_in_another_unit(report.first_ts, report.last_ts):
         return None
     return (
         "all times lie in early 1970: were they meant as unit='s' or unit='ms'? "
