@@ -23,8 +23,11 @@ class CheckedParquet(pq.ParquetFile):
         self._file, self._name = file, name
         self._hashes: NDArray[np.uint64] | None = check_footer(file, name)
         super().__init__(file, page_checksum_verification=True)
+        schema = self.metadata.schema
+        self._paths = [schema.column(number).path for number in range(len(schema))]
         self._ranges = list(chunk_ranges(self.metadata))
         self._checked = np.zeros(len(self._ranges), np.bool_)
+        self._newest: tuple[Sequence[str] | None, list[int]] = None, list(range(len(self._paths)))
         if self._hashes is not None and len(self._hashes) != len(self._ranges):
             raise CorruptionError(f"{name}: the checksums are of other column chunks than the footer's")
 
@@ -39,16 +42,29 @@ class CheckedParquet(pq.ParquetFile):
     def _check(self, groups: range, columns: Sequence[str] | None) -> None:
         if self._hashes is None:
             return
-        paths = [self.metadata.schema.column(number).path for number in range(self.metadata.num_columns)]
-        for number, path in enumerate(paths):
-            if columns is None or any(path == name or path.startswith(f"{name}.") for name in columns):
-                for group in groups:
-                    self._check_chunk(group * len(paths) + number, f"{path!r} in row group {group}")
+        for number in self._leaves(columns):
+            for group in groups:
+                self._check_chunk(group * len(self._paths) + number, group, number)
 
-    def _check_chunk(self, chunk: int, what: str) -> None:
+    def _leaves(self, columns: Sequence[str] | None) -> list[int]:
+        """The numbers of the leaves that are read of some columns: mostly of the same as before."""
+        if columns != self._newest[0]:
+            names = () if columns is None else columns
+            within = tuple(f"{name}." for name in names)
+            numbers = [
+                number
+                for number, path in enumerate(self._paths)
+                if columns is None or path in names or path.startswith(within)
+            ]
+            self._newest = columns, numbers
+        return self._newest[1]
+
+    def _check_chunk(self, chunk: int, group: int, number: int) -> None:
         if self._hashes is None or self._checked[chunk]:
             return
         start, stop = self._ranges[chunk]
         if xxhash.xxh3_64_intdigest(self._file.read_at(stop - start, start)) != self._hashes[chunk]:
-            raise CorruptionError(f"{self._name}: the bytes of {what} are not those written")
+            raise CorruptionError(
+                f"{self._name}: the bytes of {self._paths[number]!r} in row group {group} are not those written"
+            )
         self._checked[chunk] = True

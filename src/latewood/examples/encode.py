@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 from latewood.examples.footer import with_checksums
 from latewood.examples.leaves import leaves
 
+_DIFFERENT = "user_id", "request_ts", "uih.length"  # numbers that hardly ever repeat
+
 
 def encode(groups: Iterable[pa.Table], schema: pa.Schema) -> pa.Buffer:
     """One Parquet file in memory, of one row group per table: files are bounded, and storages write them atomically."""
@@ -29,6 +31,6 @@ def encode(groups: Iterable[pa.Table], schema: pa.Schema) -> pa.Buffer:
 
 def _encoding(path: str, type_: pa.DataType) -> str | None:
     """None where a dictionary is tried first: it suits labels, categories and whatever repeats."""
-    if pa.types.is_timestamp(type_) or (path in ("user_id", "request_ts") and pa.types.is_integer(type_)):
+    if pa.types.is_timestamp(type_) or (path in _DIFFERENT and pa.types.is_integer(type_)):
         return "DELTA_BINARY_PACKED"
     return "PLAIN" if path == "uih.checksum" else None

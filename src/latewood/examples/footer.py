@@ -48,9 +48,8 @@ def with_checksums(file: pa.Buffer) -> pa.Buffer:
 
 def chunk_ranges(metadata: pq.FileMetaData) -> Iterator[tuple[int, int]]:
     """Where each column chunk begins and ends, in the order of the footer."""
-    for group in range(metadata.num_row_groups):
-        for number in range(metadata.num_columns):
-            column = metadata.row_group(group).column(number)
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(metadata.num_columns)):
             start = column.dictionary_page_offset or column.data_page_offset
             yield start, start + column.total_compressed_size
 

@@ -84,8 +84,10 @@ class BatchMaker:
         for steps, table, places in self._meter.time_each(EXAMPLES, windows):
             window = self._resolve(table, places)
             users = number_users(window["user_id"] if isinstance(window, pa.Table) else window.logged.user_ids)
-            for run in self._runs(window, users, [len(step) for step in steps]):
-                yield from self._run(run, steps[run.first : run.last], window, users)
+            sizes = [len(step) for step in steps]
+            counts = count_users(users, np.array([0, *accumulate(sizes)])).tolist()
+            for run in self._runs(window, users, sizes):
+                yield from self._run(run, steps[run.first : run.last], window, counts[run.first : run.last])
 
     def _resolve(self, table: pa.Table, places: NDArray[np.int64]) -> Resolved | pa.Table:
         """A window in order, its pointers looked up at once; or not, if some example is bad: then only its batch fails."""
@@ -110,12 +112,11 @@ class BatchMaker:
         yield from runs
 
     def _run(
-        self, run: Run, steps: list[Step], window: Resolved | pa.Table, users: NDArray[np.int64]
+        self, run: Run, steps: list[Step], window: Resolved | pa.Table, user_counts: list[int]
     ) -> Iterator[MadeBatch]:
         cut, is_shared = self._cut_of(run, window)
         start = run.start
-        bounds = np.array(list(accumulate((len(step) for step in steps), initial=start)))
-        for step, user_count in zip(steps, count_users(users, bounds).tolist(), strict=True):
+        for step, user_count in zip(steps, user_counts, strict=True):
             stop = start + len(step)
             # of columns that all of a run share, each batch counts a part
             part = (stop - start) / (run.stop - run.start) if is_shared else 1.0
@@ -169,15 +170,17 @@ class BatchMaker:
         if step.pad:
             real = np.arange(len(batch)) < len(batch) - step.pad
             batch = replace(batch, weights=batch.weights * real.astype(np.float32))
-        events = int(batch.lengths.sum())
+        events = int(batch.offsets[-1]) if isinstance(batch, Batch) else int(batch.lengths.sum())
         self._meter.made(events=events)
         if events and batch.lists:
             items = sum(batch.values[name].nbytes for name in batch.lists)
             self._item_bytes = max(self._item_bytes or 0.0, items / events)
-        with self._meter.time(TRANSFORM):
-            item = batch if self._transform is None else self._transform(batch)
-            if self._delivery is not None:
-                item = self._delivery.prepare(item)
+        item: Any = batch
+        if self._transform is not None or self._delivery is not None:
+            with self._meter.time(TRANSFORM):
+                item = batch if self._transform is None else self._transform(batch)
+                if self._delivery is not None:
+                    item = self._delivery.prepare(item)
         if self._delivery is not None:
             with self._meter.time(COPY):
                 item = self._delivery.send(item)

@@ -26,7 +26,7 @@ BYTES_AT_ONCE = 6 << 20
 # what a trainer who holds one or two of them expects (decision 32).
 WINDOW_BYTES = 512 << 20
 _BATCHES_BESIDE = 5
-_COPYING = 0.3  # of an event, as a share of decoding it
+_COPYING = 0.6  # of an event, as a share of decoding it (decision 32)
 
 
 class Run(NamedTuple):

@@ -26,7 +26,12 @@ class Checks:
         """Whether a block is checked that was not yet."""
         return self.verify is not False
 
+    @property
+    def are_repeated(self) -> bool:
+        """Whether a block is checked that was before."""
+        return self.verify == _ALWAYS
+
     def begin(self, reader: GenerationReader, users: UserKeys) -> None:
         """To be called before anything of these users is read: what was checked before may not count any more."""
-        if self.verify == _ALWAYS:
+        if self.are_repeated:
             reader.forget_checks(users)

@@ -21,7 +21,6 @@ from latewood.materialize.plan import Plan
 from latewood.stripes.decode import HAS_NULLS, MASK, VALUES, decode_described
 from latewood.stripes.gather import gather_lists, gather_rows
 from latewood.stripes.lists import ListsOutput, decode_lists
-from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 
 _BOOL = [np.dtype(np.bool_)]
@@ -119,19 +118,21 @@ class DecodedColumns(NamedTuple):
 
 def decode_stored(
     tables: Tables,
-    ranges: Ranges,
+    ranges: NDArray[np.int64],
     size: int,
     stored: StoredColumns,
     pool: BufferPool,
     verify: bool,
     masked: Collection[int] = (),
 ) -> DecodedArrays:
-    """Decode ranges of all stored columns into arrays of one size. Args: masked: places of columns that get nulls later.
+    """Decode ranges of all stored columns into arrays of one size.
 
+    Args: ranges: the matrix of `Ranges`. masked: places of columns that get nulls later.
     Raises: CorruptionError: a damaged block.
     """
     arrays, described = pool.empties(size, stored.dtypes), stored.described.copy()
-    described[:, VALUES] = [address for _, address in arrays]
+    for place, (_, address) in enumerate(arrays):
+        described[place, VALUES] = address
     masks, has_nulls = dict[int, NDArray[np.bool_]](), tables.has_nulls
     for place in stored.nullable:  # most columns that may have nulls have none: then no mask is written
         column = stored.columns[place]
@@ -166,7 +167,7 @@ def _decode_plain(
     """The stored columns that are no lists, and stripes and bytes touched."""
     plan, columns = work.plan, [recents[name] for name in stored.names]
     masked = [place for place, recent in enumerate(columns) if recent.mask is not None]
-    decoded = decode_stored(work.tables, plan.ranges, plan.size, stored, work.pool, work.verify, masked)
+    decoded = decode_stored(work.tables, plan.ranges.matrix, plan.size, stored, work.pool, work.verify, masked)
     if len(work.segments):
         copied = [
             (target, recent.values.ctypes.data if len(recent.values) else 0, recent.values.itemsize)

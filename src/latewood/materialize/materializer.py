@@ -175,7 +175,8 @@ class Materializer:
     def _finish(self, resolved: Resolved, decode: Callable[[Resolved], B]) -> B:
         """Decode; again, from a newer generation, as long as codes may not mean any more what they meant."""
         while True:
-            self._checks.begin(resolved.reader, resolved.logged.keys)
+            if self._checks.are_repeated:
+                self._checks.begin(resolved.reader, resolved.logged.keys)
             try:
                 batch = decode(resolved)
             except UnknownCodeError:
@@ -226,7 +227,8 @@ class Materializer:
         """A batch of which everything is stored in one piece; None if it is not."""
         if (stored := self._stored_straight(resolved)) is None:
             return None
-        if (laid_out := lay_out(resolved.resolution, self.projection.max_len)) is None:
+        whole, max_len = resolved.whole.resolution, self.projection.max_len
+        if (laid_out := lay_out(whole, resolved.start, resolved.stop, max_len)) is None:
             return None
         offsets, ranges = laid_out
         events = int(offsets[-1])
@@ -248,8 +250,7 @@ class Materializer:
     def _stored_straight(resolved: Resolved) -> StoredColumns | None:
         """The columns, if nothing but stored values can be wanted."""
         wanted = resolved.view.wanted(resolved.reader)
-        is_plain = wanted.are_stored and resolved.hits is None and not len(resolved.logged.recents)
-        return wanted.stored if is_plain else None
+        return wanted.stored if wanted.are_stored and resolved.are_stored_alone else None
 
     def _fields_straight(
         self,
@@ -387,7 +388,7 @@ class Materializer:
             "masks": masks,
             "dictionaries": dictionaries,
             "weights": weights,
-            "features": resolved.logged.features,
+            "features": resolved.features,
             "types": view.types,
         }
 

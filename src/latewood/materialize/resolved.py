@@ -1,9 +1,10 @@
 """Examples whose pointers were looked up: what stands between the two halves of materializing."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.immutable import GenerationReader
@@ -23,20 +24,80 @@ class Shown(NamedTuple):
     recents: NDArray[np.int64]  # its recent events, shown or not
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Resolved:
-    """Examples whose pointers were looked up: as many as one likes at once, to be materialized in parts."""
+    """n examples whose pointers were looked up: as many as one likes at once, to be materialized in parts.
 
-    logged: Logged
-    resolution: Resolution
-    hits: Hits | None  # the rows that the recents suppress; None where they suppress none
-    scrub_ts: NDArray[np.int64] | None  # (n,) when the users were last scrubbed; None where nobody was
-    scrubs: int  # how many scrubs were known then
-    reader: GenerationReader  # of the generation that the resolution is of
-    view: View
+    A part is cut out of the whole when someone asks for what it has: of most parts nobody does, and to cut twenty columns
+    takes as long as a kernel (docs/decisions/0039-batches-that-need-no-plan.md).
+    """
+
+    __slots__ = ("_hits", "_logged", "_resolution", "_scrub_ts", "_whole", "reader", "scrubs", "start", "stop", "view")
+
+    def __init__(
+        self,
+        logged: Logged,
+        resolution: Resolution,
+        hits: Hits | None,
+        scrub_ts: NDArray[np.int64] | None,
+        scrubs: int,
+        reader: GenerationReader,
+        view: View,
+    ) -> None:
+        self._logged: Logged | None = logged
+        self._resolution: Resolution | None = resolution
+        self._hits = hits  # the rows that the recents suppress; None where they suppress none
+        self._scrub_ts = scrub_ts  # (n,) when the users were last scrubbed; None where nobody was
+        self.scrubs = scrubs  # how many scrubs were known then
+        self.reader = reader  # of the generation that the resolution is of
+        self.view = view
+        # Which examples of the whole it has, and what that is; None, and not itself, for it is let go of when the last one
+        # who needs it does, and not whenever Python looks for cycles.
+        self.start, self.stop = 0, len(logged)
+        self._whole: Resolved | None = None
 
     def __len__(self) -> int:
-        return len(self.logged)
+        return self.stop - self.start
+
+    @property
+    def whole(self) -> "Resolved":
+        """What it is a part of, or itself."""
+        return self if self._whole is None else self._whole
+
+    @property
+    def logged(self) -> Logged:
+        if self._logged is None:
+            self._logged = self.whole.logged.slice(self.start, self.stop)
+        return self._logged
+
+    @property
+    def resolution(self) -> Resolution:
+        if self._resolution is None:
+            self._resolution = self.whole.resolution.take(slice(self.start, self.stop))
+        return self._resolution
+
+    @property
+    def hits(self) -> Hits | None:
+        """The rows that the recents suppress; None where they suppress none."""
+        if self._hits is None and self.whole._hits is not None:
+            self._hits = self.whole._hits.slice(self.start, self.stop)
+        return self._hits
+
+    @property
+    def scrub_ts(self) -> NDArray[np.int64] | None:
+        """When the users were last scrubbed; None where nobody was. Shapes: (n,)."""
+        if self._scrub_ts is None and self.whole._scrub_ts is not None:
+            self._scrub_ts = self.whole._scrub_ts[self.start : self.stop]
+        return self._scrub_ts
+
+    @property
+    def are_stored_alone(self) -> bool:
+        """Whether the examples have no recent events, and suppress nothing."""
+        offsets = self.whole.logged.recents.offsets
+        return self.whole._hits is None and bool(offsets[self.start] == offsets[self.stop])
+
+    @property
+    def features(self) -> pa.Table:
+        return self.whole.logged.features.slice(self.start, len(self))
 
     @property
     def event_bytes(self) -> int:
@@ -59,7 +120,7 @@ class Resolved:
         gone = self.logged.cutoff <= scrub_ts
         status = np.where(gone, np.uint8(Status.SCRUBBED), self.resolution.status)
         resolution = replace(self.resolution, status=status)
-        return replace(self, resolution=resolution, scrub_ts=scrub_ts, scrubs=scrubs)
+        return Resolved(self.logged, resolution, self.hits, scrub_ts, scrubs, self.reader, self.view)
 
     def take(self, rows: NDArray[np.int64]) -> "Resolved":
         """The examples at these rows, in this order."""
@@ -75,12 +136,8 @@ class Resolved:
 
     def slice(self, start: int, stop: int) -> "Resolved":
         """The examples from `start` to `stop`."""
-        return Resolved(
-            self.logged.slice(start, stop),
-            self.resolution.take(slice(start, stop)),
-            None if self.hits is None else self.hits.slice(start, stop),
-            None if self.scrub_ts is None else self.scrub_ts[start:stop],
-            self.scrubs,
-            self.reader,
-            self.view,
-        )
+        part: Resolved = object.__new__(Resolved)
+        part._logged = part._resolution = part._hits = part._scrub_ts = None
+        part.scrubs, part.reader, part.view, part._whole = self.scrubs, self.reader, self.view, self.whole
+        part.start, part.stop = self.start + start, self.start + stop
+        return part

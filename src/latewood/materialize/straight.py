@@ -19,7 +19,6 @@ from latewood.materialize.choose import NO_LIMIT
 from latewood.materialize.decode import StoredColumns, decode_stored
 from latewood.materialize.plan import ROW_BITS, share, slot_count, slot_of
 from latewood.materialize.split import NOWHERE
-from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 
 # While only one example in so many is of a user who came before, its history is decoded again: what sharing saves, finding
@@ -34,25 +33,24 @@ class LaidOut(NamedTuple):
     ranges: NDArray[np.int64]  # as the matrix of `Ranges`
 
 
-def lay_out(resolution: Resolution, max_len: int | None) -> LaidOut | None:
-    """Where everything goes; None if it pays to share, or if some example is not one run of rows, or did not resolve.
+def lay_out(resolution: Resolution, start: int, stop: int, max_len: int | None) -> LaidOut | None:
+    """Where everything of the examples from `start` to `stop` goes.
 
-    For examples without recent events.
+    None if it pays to share, or if some example is not one run of rows, or did not resolve. For examples without recent
+    events.
     """
-    n = len(resolution.status)
-    runs = resolution.runs
-    if len(runs.start) != n:
-        return None
+    n = stop - start
     offsets, ranges = np.empty(n + 1, np.int64), np.empty((5, n), np.int64)
-    slots = np.empty(slot_count(n), np.int64)
     count = _lay_out(
         resolution.status,
         resolution.shard,
         resolution.user,
-        runs.start,
-        runs.length,
+        resolution.runs.offsets,
+        resolution.runs.start,
+        resolution.runs.length,
+        start,
         int(NO_LIMIT) if max_len is None else max_len,
-        slots,
+        np.empty(slot_count(n), np.int64),
         offsets,
         ranges,
     )
@@ -94,7 +92,7 @@ def decode_straight(
 
     Raises: CorruptionError: a damaged block.
     """
-    decoded = decode_stored(tables, Ranges.of(ranges), size, stored, pool, verify)
+    decoded = decode_stored(tables, ranges, size, stored, pool, verify)
     values = dict(zip(stored.names, decoded.values, strict=True))
     masks = {stored.names[place]: mask for place, mask in decoded.masks.items() if mask.any()}
     return values, masks, decoded.stripe_count, decoded.size_bytes
@@ -105,31 +103,35 @@ def _lay_out(
     status: Any,
     shard: Any,
     user: Any,
-    start: Any,
-    length: Any,
+    run_offsets: Any,
+    run_start: Any,
+    run_length: Any,
+    first: int,
     limit: int,
     slots: Any,
     offsets: Any,
     ranges: Any,
 ) -> int:
     """`lay_out`. Returns: how many ranges there are, or -1 where it is not so simple."""
+    n, count, size, repeated = ranges.shape[1], 0, 0, 0
+    if run_offsets[first + n] - run_offsets[first] != n:
+        return -1
     slots[:] = -1
-    n, count, size = len(status), 0, 0
-    repeated = 0
     offsets[0] = 0
     for i in range(n):
-        if status[i] != 0:
+        example, run = first + i, run_offsets[first] + i
+        if status[example] != 0:
             return -1
-        shown = min(length[i], limit)
+        shown = min(run_length[run], limit)
         if shown > 0:
-            slot = slot_of(slots, shard, user, n, i)
+            slot = slot_of(slots, shard, user, len(user), example)
             if slots[slot] >= 0:
                 repeated += 1
                 if repeated * _FEW > n:
                     return -1
-            slots[slot] = i
-            stop = start[i] + length[i]
-            ranges[0, count], ranges[1, count] = shard[i], user[i]
+            slots[slot] = example
+            stop = run_start[run] + run_length[run]
+            ranges[0, count], ranges[1, count] = shard[example], user[example]
             ranges[2, count], ranges[3, count], ranges[4, count] = stop - shown, stop, size
             size += shown
             count += 1

@@ -96,27 +96,25 @@ def decode_columns(tables: Tables, ranges: Ranges, outputs: Sequence[Output], ve
         return Decoded([False] * len(outputs), 0, 0)
     size = len(outputs[0].values)
     described = np.array([_describe(tables, output, size) for output in outputs], np.uint64)
-    touched = decode_described(tables, ranges, described, size, verify)
+    touched = decode_described(tables, ranges.matrix, described, size, verify)
     return Decoded((described[:, HAS_NULLS] != 0).tolist(), *touched)
 
 
 def decode_described(
-    tables: Tables, ranges: Ranges, described: NDArray[np.uint64], size: int, verify: bool = True
+    tables: Tables, ranges: NDArray[np.int64], described: NDArray[np.uint64], size: int, verify: bool = True
 ) -> tuple[int, int]:
     """Decode ranges into outputs that are there and of one size, as kernels see them: nobody checks that they are.
 
-    Shapes: described (columns, 5): COLUMN, ITEMSIZE, VALUES, MASK and, which is filled in, HAS_NULLS. Returns: how many
-    stripes were read, and their bytes. Raises: as `decode_columns`.
+    Shapes: ranges (5, n): the matrix of `Ranges`; described (columns, 5): COLUMN, ITEMSIZE, VALUES, MASK and, which is
+    filled in, HAS_NULLS. Returns: how many stripes were read, and their bytes. Raises: as `decode_columns`.
     """
-    matrix = ranges.matrix
-    work = np.empty(_PLACES + _PLACE_WORDS * matrix.shape[1], np.uint64)
-    work[:_SCRATCH] = 0
-    found = _decode_all(tables.rows, matrix, described, size, verify, work)
+    work = np.empty(_PLACES + _PLACE_WORDS * ranges.shape[1], np.uint64)
+    found = _decode_all(tables.rows, ranges, described, size, verify, work)
     if found:
         row, stripe, column = (int(work[field]) for field in (_RANGE, _STRIPE, _OUTPUT))
         if found == _OUTSIDE:
             raise IndexError(f"range {row} lies outside its user's events, the shards or the output")
-        raise tables.damage(int(ranges.shard[row]), int(ranges.user[row]), int(described[column, COLUMN]), stripe)
+        raise tables.damage(int(ranges[0, row]), int(ranges[1, row]), int(described[column, COLUMN]), stripe)
     return int(work[_STRIPES]), int(work[_BYTES])
 
 
@@ -159,6 +157,8 @@ def is_inside(tables: Any, shard: Any, user: Any, start: Any, stop: Any, target:
 def _decode_all(tables: Any, ranges: Any, outputs: Any, size: Any, verify: Any, work: Any) -> Any:
     """Decode all columns. Returns: 0, or what went wrong, and in `work` where: the range, the stripe, the output."""
     room, columns, count = address_of(work), address_of(ranges), uint64(ranges.shape[1])
+    for field in range(_SCRATCH):
+        work[field] = 0
     if _note_places(tables, ranges, uint64(size), work):
         return _OUTSIDE
     for k in range(len(outputs)):

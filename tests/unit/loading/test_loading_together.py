@@ -142,8 +142,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[lw.Store, p
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a few hundred events are as much as does not fit together."""
+    """So that a few hundred events are as much as does not fit together, and windows pay off where little is shared."""
     monkeypatch.setattr(together, "BYTES_AT_ONCE", 200)
+    monkeypatch.setattr(together, "_COPYING", 0.3)
 
 
 def make_loader(store: Any, examples: pa.Table, traits: Any = None, **options: Any) -> lw.Loader:
