@@ -127,18 +127,18 @@ def test_a_loader_tells_what_it_gave(tmp_path: Path, prefetch: int) -> None:
         times = pa.array([10, 20, 30])
         store.append(pa.table({"user_id": [1, 1, 2], "event_ts": times, "ingest_ts": times, "item": [1, 2, 3]}))
         store.compact()
-        requests = pa.table({"user_id": [1, 2, 1], "request_ts": [45, 45, 45]})
+        requests = pa.table({"user_id": [1, 2, *[1] * 8], "request_ts": [45] * 10})
         examples = lw.backfill(store, requests, complete=True)
         loader = lw.Loader(
-            store, examples, lw.Projection(), batch_size=2, order="user", prefetch=prefetch, transform=len
+            store, examples, lw.Projection(), batch_size=5, order="user", prefetch=prefetch, transform=len
         )
         assert loader.stats().batches == 0
-        assert list(loader) == [2, 1]
+        assert list(loader) == [5, 5]
         found = loader.stats()
-        assert (found.batches, found.examples, found.events, found.users) == (2, 3, 5, 3)
-        # user 1's events are seen twice, in one run of steps
-        assert (found.made_events, found.decoded_events) == (5, 3)
-        assert (found.reuse, found.users_per_batch) == (5 / 3, 1.5)
+        assert (found.batches, found.examples, found.events, found.users) == (2, 10, 19, 3)
+        # user 1's events are seen nine times, in one run of steps
+        assert (found.made_events, found.decoded_events) == (19, 3)
+        assert (found.reuse, found.users_per_batch) == (19 / 3, 1.5)
         assert list(found.stages) == list(STAGES)
         assert {stage for stage, seconds in found.stages.items() if not seconds} == {"copy"}  # there is no device
         assert 0 <= found.starvation <= 1
