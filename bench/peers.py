@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import latewood as lw
+from bench.histories import TRAITS
 from bench.timing import Amount
 
 
@@ -55,6 +56,17 @@ def read_bare(path: Path, traits: tuple[str, ...], batch_size: int) -> Amount:
             values = lists.flatten().to_numpy(zero_copy_only=False)
         count, examples, events = count + 1, examples + len(rows), events + len(values)
     return Amount(count, examples, events)
+
+
+def read_log(folder: Path, traits: tuple[str, ...]) -> None:
+    """What a loader needs of an example log, with pyarrow alone: nothing checked, nothing put in order."""
+    for path in folder.rglob("*.parquet"):
+        file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+        unread = {f"recent.{trait}.list.element" for trait in TRAITS if trait not in traits}
+        leaves = [file.schema.column(number).path for number in range(len(file.schema))]
+        wanted = [leaf for leaf in leaves if leaf not in unread]
+        for group in range(file.num_row_groups):
+            file.read_row_group(group, columns=wanted, use_threads=False)
 
 
 class LanceLists:

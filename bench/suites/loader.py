@@ -7,7 +7,8 @@ the loader works without prefetching, and pyarrow has one processor. Beside both
 Fat Rows could do: pyarrow alone, no features, nothing checked.
 
 With `--yardstick PATH` its C++ stripes run, too: histories in memory, searched and decoded without a log, a loader or a
-check. No loader can be faster than they are.
+check. No loader can be faster than they are. And once more together with pyarrow, which reads what a loader needs of the
+log: the least that a loader of such stripes takes.
 
 Fat Rows in *user order* are the strong peer: a user's copies lie beside each other, and zstd makes almost nothing of
 them. They are written twice, with the encodings that are best for one history and plain, where copies are equal byte
@@ -31,7 +32,7 @@ from bench.digests import Digests, collect, digest, require_equal
 from bench.histories import PROJECTIONS, TRAITS, Histories, Requests, draw_requests, draw_shared
 from bench.report import Bound, Line, Results, absent, at_least, at_most, compare, speed_lines
 from bench.session import Session
-from bench.timing import Contender, drain, interleave
+from bench.timing import Amount, Contender, drain, interleave
 
 BATCH_SIZE = 512
 LENGTHS, QUICK_LENGTHS = (256, 4096, 65_536), (256, 4096)
@@ -44,6 +45,7 @@ LOGGED_LENGTH, LOGGED_TARGET = 4096, at_most(0.01)  # bytes logged per example, 
 PER_USER = 16
 OURS, AHEAD, PEER, BARE = "Loader", "Loader, prefetch 2", "Fat Rows", "Fat Rows, bare"
 SHARED = "Loader, shared buffers"
+LEAST = f"{CXX}, log read"
 LANCE, TORCH, OURS_TORCH = "Lance lists", "torch DataLoader, Fat Rows", "Loader, to_torch"
 ENCODED, PLAIN = "Fat Rows, user order", "Fat Rows, user order, plain"
 Reader = Callable[[tuple[str, ...]], Iterable[Any]]  # traits → batches
@@ -160,12 +162,21 @@ def _request_order(session: Session, data: Data) -> tuple[list[Line], int]:
         contenders = drains(others, traits) | {BARE: partial(peers.read_bare, fat.path, traits, BATCH_SIZE)}
         if session.cxx is not None:
             contenders[CXX] = partial(session.cxx.of(data.requests, BATCH_SIZE).drain, data.max_len, traits)
+            contenders[LEAST] = _reading_first(data.examples, traits, contenders[CXX])
         targets = {OURS: at_least(TARGETS[data.max_len][i])} if data.max_len in TARGETS else {}
         floors = {OURS: at_least(FLOORS[data.max_len])} if data.max_len in FLOORS else {}
         measured = interleave(contenders, session.settings.passes)
         lines += speed_lines(cell, measured, "M events/s", PEER, targets=targets, floors=floors)
         lines += [absent(cell, name, why) for name, why in missing.items()]
     return lines + _storage(data, fat), compared
+
+
+def _reading_first(log: Path, traits: tuple[str, ...], drain_rest: Contender) -> Contender:
+    def read() -> Amount:
+        peers.read_log(log, traits)
+        return drain_rest()
+
+    return read
 
 
 def _add_optional(data: Data, fat: lw.FatRows, others: dict[str, Reader]) -> dict[str, str]:
