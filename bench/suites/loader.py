@@ -162,7 +162,7 @@ def _request_order(session: Session, data: Data) -> tuple[list[Line], int]:
         contenders = drains(others, traits) | {BARE: partial(peers.read_bare, fat.path, traits, BATCH_SIZE)}
         if session.cxx is not None:
             contenders[CXX] = partial(session.cxx.of(data.requests, BATCH_SIZE).drain, data.max_len, traits)
-            contenders[LEAST] = _reading_first(data.examples, traits, contenders[CXX])
+            contenders[LEAST] = reading_first(data.examples, traits, contenders[CXX])
         targets = {OURS: at_least(TARGETS[data.max_len][i])} if data.max_len in TARGETS else {}
         floors = {OURS: at_least(FLOORS[data.max_len])} if data.max_len in FLOORS else {}
         measured = interleave(contenders, session.settings.passes)
@@ -171,7 +171,9 @@ def _request_order(session: Session, data: Data) -> tuple[list[Line], int]:
     return lines + _storage(data, fat), compared
 
 
-def _reading_first(log: Path, traits: tuple[str, ...], drain_rest: Contender) -> Contender:
+def reading_first(log: Path, traits: tuple[str, ...], drain_rest: Contender) -> Contender:
+    """What a loader needs of an example log, read, and then the rest."""
+
     def read() -> Amount:
         peers.read_log(log, traits)
         return drain_rest()

@@ -10,7 +10,8 @@ peer: Fat Rows in Parquet behind `torch.utils.data.DataLoader`, in the order in 
 would: an iterable data set that reads only the columns asked for, batch by batch from row groups that are whole batches;
 each worker has every so-manieth row group; a batch is made of whole arrays, never of rows; workers stay from epoch to
 epoch. Of 0, 1 and 2 workers the fastest counts. Beside them stands what most data sets do, which give examples one by one,
-that the DataLoader then makes batches of, in the trainer's process.
+that the DataLoader then makes batches of, in the trainer's process. With `--yardstick PATH` so does the least that a loader
+of its C++ stripes takes: to read the log, search and decode, and make no tensor.
 """
 
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from bench import peers, sources
 from bench.histories import PROJECTIONS, draw_requests, draw_shared
 from bench.report import Line, Results, absent, at_least, at_most, speed_lines
 from bench.session import Session
-from bench.suites.loader import BATCH_SIZE, PER_USER, Data, Reader, drains, prepare, verify
+from bench.suites.loader import BATCH_SIZE, LEAST, PER_USER, Data, Reader, drains, prepare, reading_first, verify
 from bench.timing import interleave, wall_clock
 
 LENGTHS = (256, 4096)
@@ -87,7 +88,11 @@ def _tensors(session: Session, folder: Path, max_len: int) -> tuple[list[Line], 
         compared, lines = verify(data, sides), list[Line]()
         for traits, cell in cells.items():
             session.tell(f"training: measuring {cell}")
-            measured = interleave(drains(sides, traits), settings.passes, wall_clock)
+            contenders = drains(sides, traits)
+            if session.cxx is not None:
+                drain_cxx = partial(session.cxx.of(data.requests, BATCH_SIZE).drain, max_len, traits)
+                contenders[LEAST] = reading_first(data.examples, traits, drain_cxx)
+            measured = interleave(contenders, settings.passes, wall_clock)
             best = min(theirs, key=lambda name: measured.speeds[name].seconds)
             targets = {OURS: TENSOR_TARGETS[max_len]} if max_len in TENSOR_TARGETS else {}
             lines += speed_lines(cell, measured, "examples/s", best, targets=targets)

@@ -50,6 +50,7 @@ class BufferPool:
     def empties(self, length: int, dtypes: Sequence[np.dtype[Any]]) -> list[tuple[NDArray[Any], int]]:
         """Several such arrays, and the address of each, which an array itself takes long to tell."""
         arrays = list[tuple[NDArray[Any], int]]()
+        latest: dict[int, int] = {}  # by size, where the latest block lies: those before it are taken, or were not idle
         with self._lock:
             for dtype in dtypes:
                 size_bytes = length * dtype.itemsize
@@ -57,9 +58,11 @@ class BufferPool:
                     array = np.empty(length, dtype)
                     arrays.append((array, array.ctypes.data))
                     continue
-                place = self._idle(size_bytes)
+                place = self._idle(size_bytes, latest.get(size_bytes, -1) + 1)
                 if place is None:
                     place = self._allocate(size_bytes)
+                    latest.clear()  # others lie elsewhere now
+                latest[size_bytes] = place
                 # A view taken inside the lock: from here on the block is not alone.
                 arrays.append((np.ndarray(length, dtype, self._blocks[place]), self._addresses[place]))
         return arrays
@@ -69,9 +72,9 @@ class BufferPool:
         """The memory of all blocks, idle or not."""
         return sum(self._sizes)
 
-    def _idle(self, size_bytes: int) -> int | None:
-        """Which is the smallest one that is idle and large enough, but not far too large."""
-        for i in range(bisect_left(self._sizes, size_bytes), len(self._sizes)):
+    def _idle(self, size_bytes: int, first: int) -> int | None:
+        """Which is the smallest one, from the first on, that is idle and large enough, but not far too large."""
+        for i in range(max(first, bisect_left(self._sizes, size_bytes)), len(self._sizes)):
             if self._sizes[i] > _WASTE * size_bytes:
                 break
             if self._references(self._blocks, i) == self._alone:

@@ -154,7 +154,8 @@ class Materializer:
         """The examples of a window from `start` to `stop`; decoded anew if they changed since. Raises: as `batch`."""
         resolved = window.resolved.slice(start, stop)
         if (now := self._as_of_now(resolved)) is resolved:
-            self._require(resolved)
+            if resolved.status.any():
+                self._require(resolved)
             offsets, columns = window.lay_out(start, stop, _POOL)
             with suppress(
                 UnknownCodeError
@@ -378,7 +379,7 @@ class Materializer:
             hold nothing but the examples' events. weights: by the statuses, unless they are known.
         """
         if weights is None:
-            weights = (resolved.resolution.status == Status.OK).astype(np.float32)
+            weights = (resolved.status == Status.OK).astype(np.float32)
         dictionaries = self._dictionaries(resolved, view)
         for name in view.ids:
             mask = None if name in lists else masks.get(name)

@@ -96,6 +96,11 @@ class Resolved:
         return self.whole._hits is None and bool(offsets[self.start] == offsets[self.stop])
 
     @property
+    def status(self) -> NDArray[np.uint8]:
+        """What became of the pointers. Shapes: (n,)."""
+        return self.whole.resolution.status[self.start : self.stop]
+
+    @property
     def features(self) -> pa.Table:
         return self.whole.logged.features.slice(self.start, len(self))
 
