@@ -1,5 +1,6 @@
 """The oracle against a still duller one: Python loops over rows."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -170,15 +171,16 @@ def test_it_equals_a_loop_over_rows(data: st.DataObject) -> None:
 
 
 def bits(array: pa.Array) -> list[Any]:
-    """Values so that NaN equals NaN and -0.0 is not 0.0."""
-    if pa.types.is_floating(array.type):
-        return [
-            None if value is None else np.dtype(array.type.to_pandas_dtype()).type(value).tobytes()
-            for value in array.to_pylist()
-        ]
-    if pa.types.is_timestamp(array.type):
-        array = array.cast(pa.int64())
-    return array.to_pylist()
+    """Values, and the items of lists, so that NaN equals NaN and -0.0 is not 0.0."""
+    return [
+        _bits(value) for value in (array.cast(pa.int64()) if pa.types.is_timestamp(array.type) else array).to_pylist()
+    ]
+
+
+def _bits(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_bits(item) for item in value]
+    return struct.pack("<d", value) if isinstance(value, float) else value
 
 
 def superseded(rows: list[tuple[Any, int, int, int, int | None]]) -> pa.Table:
