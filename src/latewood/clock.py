@@ -71,6 +71,13 @@ def warn_of_unit(name: str, times: NDArray[np.int64], clock: Clock) -> None:
         warnings.warn(message, UserWarning, stacklevel=4)
 
 
+def doubt_of_unit(name: str, *moments: int) -> str:
+    """What to add to a message that nothing was found at these moments; mostly nothing."""
+    if any(are_in_another_unit(moment, moment) for moment in moments):
+        return f"; is {name} in seconds or milliseconds? Integers are µs since epoch"
+    return ""
+
+
 def to_us(moment: int | datetime) -> int:
     """One moment as µs since epoch; a naive datetime is UTC.
 

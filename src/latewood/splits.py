@@ -4,13 +4,14 @@ By time is what serving does: train on the past, be judged on the future. The hi
 is fixed by its own time. By user, some users are never trained on at all.
 """
 
+import warnings
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from latewood.clock import to_us
+from latewood.clock import are_in_another_unit, doubt_of_unit, show_ts, to_us
 from latewood.columns import plain_array, read_table, table_without_views, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.schema import is_text
@@ -31,6 +32,7 @@ def split_by_time(requests: Any, *, test: int | datetime, validation: int | date
     Args:
         requests: any table with `request_ts`, examples too.
         test: when the test set begins; validation: when the validation set does, which ends there. None: there is none.
+    Warns: UserWarning: a moment that looks like one in another unit than the requests' times.
     Raises: SchemaError: no such column, or validation after test.
     """
     table = _table(requests, "request_ts")
@@ -39,6 +41,12 @@ def split_by_time(requests: Any, *, test: int | datetime, validation: int | date
     if first > last:
         raise SchemaError(f"validation={validation!r} begins after test={test!r}")
     times = times_from_arrow(table["request_ts"], "request_ts")
+    if len(times) and not are_in_another_unit(int(times.min()), int(times.max())):
+        for name, moment in (("test", last), ("validation", first)):
+            if doubt := doubt_of_unit(name, moment):
+                message = f"all requests are after {name}={show_ts(moment)}{doubt}"
+                warnings.warn(message, UserWarning, stacklevel=2)
+                break
     return _split(table, times < first, times >= last)
 
 

@@ -376,6 +376,7 @@ class Store:
             until: count what had happened, was known and was not superseded before this; None: all there is. With the
                 start of the test period, nothing of it leaks into what is trained.
             min_count: values in fewer events than this are unknown. Of a list trait, items are counted.
+        Warns: UserWarning: no value is left, before `until`.
         Raises: SchemaError: the store has no such trait, or min_count below 1.
         """
         return count_values(self, trait, until, min_count)

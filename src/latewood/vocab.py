@@ -1,5 +1,6 @@
 """The values of a trait as dense ids: a row of an embedding table for each that was seen often enough."""
 
+import warnings
 from datetime import datetime
 from numbers import Integral
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.batch import Batch, SharedBatch
-from latewood.clock import to_us
+from latewood.clock import doubt_of_unit, show_ts, to_us
 from latewood.columns import one_array, plain_array, table_without_views
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events
@@ -97,6 +98,9 @@ def count_values(store: HistoryStore, name: str, until: int | datetime | None, m
     counts = scan_histories(store, count, traits)
     counts = counts.filter(pc.greater_equal(counts["count"], min_count))
     order = pc.sort_indices(counts, [("count", "descending"), ("value", "ascending")])
+    if not len(counts) and until is not None:
+        message = f"no value of {name!r} is in {min_count:,} or more events before until={show_ts(before)}"
+        warnings.warn(message + doubt_of_unit("until", before), UserWarning, stacklevel=3)
     values, seen = (one_array(counts[column].take(order)) for column in ("value", "count"))
     return Vocab(name, values, seen.to_numpy())
 

@@ -1,5 +1,6 @@
 """Mistakes that everyone makes once: seconds for microseconds, a path for a store, the same command once more."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,44 @@ def test_other_times_are_not(store: lw.Store, tmp_path: Path) -> None:
     store.capture(pa.table({"user_id": [1], "request_ts": [NOW_S * 10**6]}))
     with lw.Store.create(tmp_path / "early", SCHEMA, shards=1, clock=ManualClock(10**6)) as early:
         early.append(event(1000))  # its clock, too, is in 1970
+
+
+NOW = NOW_S * 10**6
+IN_SECONDS = "in seconds or milliseconds"
+
+
+def test_moments_in_another_unit_find_nothing_and_are_doubted(store: lw.Store) -> None:
+    store.append(event(NOW))
+    requests = pa.table({"user_id": [1, 1], "request_ts": [NOW, NOW + 1]})
+    with pytest.warns(UserWarning, match=f"all requests are after test=1970-01-01T00:28:20Z; is test {IN_SECONDS}"):
+        assert lw.split_by_time(requests, test=NOW_S).train.num_rows == 0
+    with pytest.warns(UserWarning, match=f"before until=1970-01-01T00:28:20Z; is until {IN_SECONDS}"):
+        assert len(store.vocab("item", until=NOW_S).values) == 0
+    with pytest.warns(UserWarning, match=f"among the targets, .*; is targets {IN_SECONDS}"):
+        assert lw.sequences(store, targets=(0, NOW_S)).num_rows == 0
+
+
+def test_moments_that_find_something_are_not(store: lw.Store) -> None:
+    store.append(event(NOW - 2))
+    requests = pa.table({"user_id": [1, 1], "request_ts": [NOW, NOW + 1]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lw.split_by_time(requests, test=NOW + 1).train.num_rows == 1
+        assert lw.split_by_time(requests, test=NOW + 2).test.num_rows == 0
+        assert lw.split_by_time(requests.slice(0, 0), test=NOW_S).train.num_rows == 0
+        early = pa.table({"user_id": [1], "request_ts": [5]})
+        assert lw.split_by_time(early, test=7).train.num_rows == 1
+        assert len(store.vocab("item").values) == len(store.vocab("item", until=NOW + 1).values) == 1
+
+
+def test_anchors_that_were_stamped_with_the_time_of_their_import_have_no_history(store: lw.Store) -> None:
+    store.append(pa.table({"user_id": [1, 1], "event_ts": [NOW - 9, NOW - 8], "item": [1, 2]}))
+    with pytest.warns(UserWarning, match="none of 2 events sees 1 event before it that was known by then"):
+        assert lw.anchors(store).num_rows == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lw.anchors(store, min_history=0).num_rows == 2
+        assert lw.anchors(store, where=lw.col("item") == 7).num_rows == 0
 
 
 @pytest.mark.parametrize("make", [lw.Materializer, lambda *of: lw.Loader(of[0], "nowhere", of[1])])

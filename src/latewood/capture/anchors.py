@@ -8,11 +8,14 @@ An event that was corrected is an anchor as it is now. Its earlier versions may 
 history; so that ends at the first of them that was known by then (R2).
 """
 
+import warnings
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from latewood.batch import count_of
 from latewood.capture.counting import seen_before
 from latewood.capture.places import ANCHOR_TYPE
 from latewood.capture.store import CaptureStore
@@ -35,34 +38,45 @@ def anchors(store: CaptureStore, where: Condition | None = None, min_history: in
     Returns: user_id, request_ts (the event's own time), its traits, and `anchor`, which tells `lw.backfill` which event
         it is, and where its history ends if that is not at the event itself; sorted by time, then user, then place among
         ties. Events that a correction or deletion took the place of are left out, and so are those of scrubbed users.
+    Warns: UserWarning: events meet the condition, and none has a history.
     Raises: SchemaError: the condition does not fit the store's schema, or min_history is negative.
     """
     if min_history < 0:
         raise SchemaError(f"min_history is {min_history}; it counts events")
 
-    def find(scan: Scan) -> pa.Table:
+    def find(scan: Scan) -> tuple[int, pa.Table]:
         if where is not None:
             check_condition(where, scan.schema)
         histories = (events for events in scan.events if len(events))
-        tables = [_anchors_among(store, scan.schema, events, where, min_history) for events in histories]
-        return _sorted(pa.concat_tables([_empty(scan.schema), *tables]))
+        found = [_anchors_among(store, scan.schema, events, where, min_history) for events in histories]
+        tables = [requests for _, requests in found]
+        return sum(chosen for chosen, _ in found), _sorted(pa.concat_tables([_empty(scan.schema), *tables]))
 
-    return scan_histories(store, find)
+    chosen, requests = scan_histories(store, find)
+    if chosen and not len(requests):
+        warnings.warn(
+            f"none of {chosen:,} events sees {count_of(min_history, 'event')} before it that was known by then: were they "
+            "imported without their ingest times, and so stamped with the time of the import?",
+            UserWarning,
+            stacklevel=2,
+        )
+    return requests
 
 
 def _anchors_among(
     store: CaptureStore, schema: Schema, events: Events, where: Condition | None, min_history: int
-) -> pa.Table:
-    """The anchors among whole histories."""
+) -> tuple[int, pa.Table]:
+    """How many events among whole histories would be anchors, were all of them long enough; and those that are."""
     first, cutoff = first_of_users(events), np.minimum(events.event_ts, events.ingest_ts) + 1
     end = ends_of(events, first, cutoff)
     chosen = _matching(store, schema, events, where) & (store.scrubs.scrubbed_at(events.keys) < cutoff)
     if events.superseded_at is not None:
         chosen &= events.superseded_at == NEVER
+    count = int(chosen.sum())
     if min_history:
         chosen &= seen_before(first, end, cutoff, events.ingest_ts, events.superseded_at) >= min_history
     rows = np.flatnonzero(chosen)
-    return _as_requests(store, schema, events, rows, end[rows])
+    return count, _as_requests(store, schema, events, rows, end[rows])
 
 
 def _matching(store: CaptureStore, schema: Schema, events: Events, where: Condition | None) -> NDArray[np.bool_]:

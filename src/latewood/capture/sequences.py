@@ -6,6 +6,7 @@ seen (docs/protocol.md R8): what arrived late, or was corrected later, lies befo
 events before a target are not exactly those that an anchor there sees, it is no target, and is counted.
 """
 
+import warnings
 from datetime import datetime
 from numbers import Integral
 
@@ -20,7 +21,7 @@ from latewood.capture.counting import seen_before
 from latewood.capture.examples import make_in_parts
 from latewood.capture.requests import Requests
 from latewood.capture.store import CaptureStore
-from latewood.clock import show_ts, to_us
+from latewood.clock import doubt_of_unit, show_ts, to_us
 from latewood.columns import one_array, times_to_arrow
 from latewood.errors import SchemaError
 from latewood.events import NO_TIE, Events
@@ -53,6 +54,7 @@ def sequences(
     Returns: user_id, request_ts (where the example's history ends), `uih`, `recent`, `cutoff`, and of the example's last
         events, those of the period: `targets`, list<bool>, whether each is a target, and `unfit`, how many are none since
         what precedes them is not what a request in their place had seen. `lw.target_mask(batch)` tells them in a batch.
+    Warns: UserWarning: no event is in the period.
     Raises: SchemaError: a period that ends before it begins, a chunk that is none. ConflictError: as `lw.backfill`.
     """
     begins, ends = (to_us(moment) for moment in targets)
@@ -73,6 +75,9 @@ def sequences(
         if is_first:
             tables.clear()
         tables.append(examples)
+    if not any(map(len, tables)):
+        message = f"no event is among the targets, from {show_ts(begins)} until before {show_ts(ends)}"
+        warnings.warn(message + doubt_of_unit("targets", begins, ends), UserWarning, stacklevel=2)
     return pa.concat_tables(tables)
 
 
