@@ -52,12 +52,12 @@ def assemble(
     stored = (candidates.stored_count, runs.offsets, runs.start, candidates.before)
     decoded = (parts.split, parts.heads.start, base, tail_start, tail_base)
     recent = (candidates.recent_stop, candidates.recent_count, place_offsets, places)
-    count = _segments(candidates.offsets, stored, decoded, recent, segments)
+    count = walk_segments(candidates.offsets, stored, decoded, recent, segments)
     return segments[:count]
 
 
 @kernel
-def _segments(offsets: Any, stored: Any, decoded: Any, recent: Any, segments: Any) -> int:
+def walk_segments(offsets: Any, stored: Any, decoded: Any, recent: Any, segments: Any) -> int:
     """Walk every example's candidates in order, skip the oldest until the rest fits, and note the pieces."""
     stored_count, run_offsets, run_start, run_before = stored
     recent_stop, recent_count, place_offsets, places = recent

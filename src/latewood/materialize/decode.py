@@ -21,6 +21,7 @@ from latewood.materialize.plan import Plan
 from latewood.stripes.decode import HAS_NULLS, MASK, VALUES, decode_described
 from latewood.stripes.gather import gather_lists, gather_rows
 from latewood.stripes.lists import ListsOutput, decode_lists
+from latewood.stripes.runs import WHOLE, Pieces
 from latewood.stripes.shard import Tables
 
 _BOOL = [np.dtype(np.bool_)]
@@ -81,6 +82,10 @@ class Wanted(NamedTuple):
         return cls(columns, StoredColumns.among(columns))
 
     @property
+    def has_lists(self) -> bool:
+        return any(want.is_list for want in self.columns)
+
+    @property
     def are_stored(self) -> bool:
         """Whether all are there, and none is a list."""
         return len(self.stored.names) == len(self.columns)
@@ -124,10 +129,11 @@ def decode_stored(
     pool: BufferPool,
     verify: bool,
     masked: Collection[int] = (),
+    pieces: Pieces = WHOLE,
 ) -> DecodedArrays:
     """Decode ranges of all stored columns into arrays of one size.
 
-    Args: ranges: the matrix of `Ranges`. masked: places of columns that get nulls later.
+    Args: ranges: the matrix of `Ranges`. masked: places of columns that get nulls later. pieces: of the ranges.
     Raises: CorruptionError: a damaged block.
     """
     arrays, described = pool.empties(size, stored.dtypes), stored.described.copy()
@@ -138,7 +144,7 @@ def decode_stored(
         column = stored.columns[place]
         if place in masked or (column < len(has_nulls) and has_nulls.item(column)):
             [(masks[place], described[place, MASK])] = pool.empties(size, _BOOL)
-    touched = decode_described(tables, ranges, described, size, verify)
+    touched = decode_described(tables, ranges, described, size, verify, pieces)
     met = {place: mask for place, mask in masks.items() if described[place, HAS_NULLS] or place in masked}
     return DecodedArrays([array for array, _ in arrays], met, described, *touched)
 
@@ -167,7 +173,8 @@ def _decode_plain(
     """The stored columns that are no lists, and stripes and bytes touched."""
     plan, columns = work.plan, [recents[name] for name in stored.names]
     masked = [place for place, recent in enumerate(columns) if recent.mask is not None]
-    decoded = decode_stored(work.tables, plan.ranges.matrix, plan.size, stored, work.pool, work.verify, masked)
+    ranges = plan.ranges.matrix
+    decoded = decode_stored(work.tables, ranges, plan.size, stored, work.pool, work.verify, masked, plan.pieces)
     if len(work.segments):
         copied = [
             (target, recent.values.ctypes.data if len(recent.values) else 0, recent.values.itemsize)

@@ -25,6 +25,7 @@ from latewood.materialize.ids import UnknownCodeError, ids_of_codes
 from latewood.materialize.logged import Logged
 from latewood.materialize.look_up import ChangedTraitError, Lookup
 from latewood.materialize.merge import merge_places
+from latewood.materialize.pieces import plan_pieces
 from latewood.materialize.plan import Plan, plan
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.split import NOWHERE, are_views, split
@@ -216,10 +217,14 @@ class Materializer:
         if (batch := self._decode_straight(resolved)) is not None:
             return batch
         candidates, places = self._choose(resolved, self.projection.max_len)
-        parts, events = split(candidates, *places), int(candidates.offsets[-1])
-        planned = plan(parts, events)
-        in_place = planned.is_in_place and candidates.are_plain
-        segments = NOTHING if in_place else assemble(candidates, parts, planned.base, *places)
+        events, has_lists = int(candidates.offsets[-1]), view.wanted(resolved.reader).has_lists
+        if not has_lists and (in_pieces := plan_pieces(candidates, *places)) is not None:
+            planned, segments = in_pieces
+        else:
+            parts = split(candidates, *places)
+            planned = plan(parts, events)
+            in_place = planned.is_in_place and candidates.are_plain
+            segments = NOTHING if in_place else assemble(candidates, parts, planned.base, *places)
         columns, cost = self._columns(resolved, view, planned, segments, events, events)
         self._count(cost)
         return self._batch(resolved, view, candidates.offsets, columns)

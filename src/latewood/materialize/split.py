@@ -1,5 +1,7 @@
 """Split: which part of an example is decoded straight to where it belongs, and which has to be copied there.
 
+For batches that share, and for lists; others are decoded in pieces, each to its place (pieces.py).
+
 An output begins with stored events, back to back, up to the first one that is not to be seen or that a recent event sorts
 before. Both are near the end: late events are late by hours or days, and recent ones are recent. So the *head* of a
 history, nearly all of it, is decoded in place, and only its *tail* is decoded aside and copied run by run.

@@ -13,6 +13,7 @@ A shard file holds users in key order; of each user, column by column, stripes o
     pick        values of single rows          running           sums of steps, for pick
     unroll      whole stripes, fast            widths            code for every width
     match       values in an interval, for search
+    located     where ranges lie, for decode
 """
 
 from latewood.stripes.decode import Output, decode_column, decode_columns

@@ -6,6 +6,9 @@ that it leads to, once it has arrived, a little less far ahead, and the payload 
 The records are read once, in a pass of their own that also checks the ranges, and where a range's parts lie is noted for
 all columns. Then ranges are taken a few at a time, and of those one column after the other: a user's columns lie near
 each other, in pages that the processor has just looked up.
+
+Of a range some pieces may be wanted, each at a place of its own. A stripe with several of them is decoded once, aside, and
+they are copied from there while the nearest cache holds it.
 """
 
 from collections.abc import Sequence
@@ -16,16 +19,11 @@ from numba import uint64
 from numpy.typing import NDArray
 
 from latewood.kernels import kernel
-from latewood.stripes.addresses import address_of, load_u8, load_u64, prefetch, store_u64, zero_bytes
+from latewood.stripes.addresses import address_of, copy_bytes, load_u8, load_u64, prefetch, store_u64, zero_bytes
 from latewood.stripes.entries import (
-    block_index,
     entry_has_nulls,
     entry_offset,
-    first_entry,
-    stripe_record,
     table_field,
-    user_events,
-    user_record,
 )
 from latewood.stripes.layout import (
     BLOCK_STRIPES,
@@ -34,24 +32,36 @@ from latewood.stripes.layout import (
     STRIPE_BYTES,
     STRIPE_EVENTS,
     STRIPE_FIRST_TS,
-    USER_BYTES,
-    USER_COUNT,
-    VERIFIED,
 )
-from latewood.stripes.runs import Ranges
+from latewood.stripes.located import (
+    BLOCKS,
+    ENTRIES,
+    ENTRY,
+    EVENTS,
+    LOCATION_WORDS,
+    RECORD,
+    TABLE,
+    VERIFIED_AT,
+    ask_for_payload,
+    ask_for_stripe,
+    field,
+    location_of,
+    note_locations,
+)
+from latewood.stripes.runs import WHOLE, Pieces, Ranges
 from latewood.stripes.shard import Tables
-from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, table_at, verify_block
+from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, verify_block
 
-_RECORDS_AHEAD, _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 16, 10, 5  # ranges
+_ENTRIES_AHEAD, _PAYLOAD_AHEAD = 10, 5  # ranges
 _TOGETHER = 64  # ranges of which one column is decoded before the next
-_MOST_AHEAD = 1536  # bytes
 _NULLS, _OUTSIDE, _DAMAGED = 1, 2, 3  # what the kernel says
-# A kernel's room: where something is wrong, what was read, scratch for a stripe, and the place of every range.
+# Its room: where something is wrong, what was read, scratch for a stripe, a stripe that is decoded aside, its mask; then
+# the locations of all ranges.
 _RANGE, _STRIPE, _OUTPUT, _STRIPES, _BYTES = range(5)
-_SCRATCH, _PLACES = 8, 8 + STRIPE_EVENTS
-# A range's place: its shard's table; of its first stripe the record, the entry of the first column and how many bytes
-# further that of the next one is, the byte of the block of the first column and how many further that of the next; events.
-_TABLE, _RECORD, _ENTRY, _ENTRIES, _VERIFIED, _BLOCKS, _EVENTS, _PLACE_WORDS = range(8)
+_SCRATCH, _ASIDE, _ASIDE_MASK = 8, 8 + STRIPE_EVENTS, 8 + 2 * STRIPE_EVENTS
+_LOCATED = _ASIDE_MASK + STRIPE_EVENTS // 8
+# A piece: where it begins, where it ends and where it goes, in bytes from its beginning.
+_PIECE_BYTES, _PIECE_STOP, _PIECE_TARGET = 24, 8, 16
 # An output as kernels see it; the last field is what they say of it.
 COLUMN, ITEMSIZE, VALUES, MASK, HAS_NULLS = range(5)
 
@@ -84,8 +94,10 @@ def decode_column(
     return decode_columns(tables, ranges, [Output(column, out, mask)], verify).nulls[0]
 
 
-def decode_columns(tables: Tables, ranges: Ranges, outputs: Sequence[Output], verify: bool = True) -> Decoded:
-    """Decode ranges of some columns into outputs of one size.
+def decode_columns(
+    tables: Tables, ranges: Ranges, outputs: Sequence[Output], verify: bool = True, pieces: Pieces = WHOLE
+) -> Decoded:
+    """Decode ranges of some columns, or pieces of them, into outputs of one size.
 
     Masks are written in full for every range (True where null); without one nulls are just 0. Blocks are verified when
     they are first read, so `verify=False` only saves time on the first read.
@@ -94,24 +106,31 @@ def decode_columns(tables: Tables, ranges: Ranges, outputs: Sequence[Output], ve
     """
     if not len(ranges) or not outputs:
         return Decoded([False] * len(outputs), 0, 0)
+    if pieces is not WHOLE and len(pieces.offsets) != len(ranges) + 1:
+        raise ValueError(f"pieces of {len(pieces.offsets) - 1} range, not of {len(ranges)}")
     size = len(outputs[0].values)
     described = np.array([_describe(tables, output, size) for output in outputs], np.uint64)
-    touched = decode_described(tables, ranges.matrix, described, size, verify)
+    touched = decode_described(tables, ranges.matrix, described, size, verify, pieces)
     return Decoded((described[:, HAS_NULLS] != 0).tolist(), *touched)
 
 
 def decode_described(
-    tables: Tables, ranges: NDArray[np.int64], described: NDArray[np.uint64], size: int, verify: bool = True
+    tables: Tables,
+    ranges: NDArray[np.int64],
+    described: NDArray[np.uint64],
+    size: int,
+    verify: bool = True,
+    pieces: Pieces = WHOLE,
 ) -> tuple[int, int]:
     """Decode ranges into outputs that are there and of one size, as kernels see them: nobody checks that they are.
 
     Shapes: ranges (5, n): the matrix of `Ranges`; described (columns, 5): COLUMN, ITEMSIZE, VALUES, MASK and, which is
     filled in, HAS_NULLS. Returns: how many stripes were read, and their bytes. Raises: as `decode_columns`.
     """
-    work = np.empty(_PLACES + _PLACE_WORDS * ranges.shape[1], np.uint64)
-    found = _decode_all(tables.rows, ranges, described, size, verify, work)
+    work = np.empty(_LOCATED + LOCATION_WORDS * ranges.shape[1], np.uint64)
+    found = _decode_all(tables.rows, ranges, *pieces, described, size, verify, work)
     if found:
-        row, stripe, column = (int(work[field]) for field in (_RANGE, _STRIPE, _OUTPUT))
+        row, stripe, column = (int(work[word]) for word in (_RANGE, _STRIPE, _OUTPUT))
         if found == _OUTSIDE:
             raise IndexError(f"range {row} lies outside its user's events, the shards or the output")
         raise tables.damage(int(ranges[0, row]), int(ranges[1, row]), int(described[column, COLUMN]), stripe)
@@ -143,23 +162,17 @@ def _check_output(tables: Tables, column: int, out: NDArray[Any], mask: NDArray[
 
 
 @kernel
-def is_inside(tables: Any, shard: Any, user: Any, start: Any, stop: Any, target: Any, size: Any) -> Any:
-    """Whether a range exists and its output has room; negative numbers have become huge ones."""
-    if shard >= uint64(len(tables)):
-        return False
-    table = table_at(tables, shard)
-    if table_field(table, PAYLOAD) == uint64(0) or user >= table_field(table, USER_COUNT):
-        return False
-    return start <= stop <= user_events(table, user) and target <= size and stop - start <= size - target
-
-
-@kernel
-def _decode_all(tables: Any, ranges: Any, outputs: Any, size: Any, verify: Any, work: Any) -> Any:
+def _decode_all(
+    tables: Any, ranges: Any, offsets: Any, pieces: Any, outputs: Any, size: Any, verify: Any, work: Any
+) -> Any:
     """Decode all columns. Returns: 0, or what went wrong, and in `work` where: the range, the stripe, the output."""
     room, columns, count = address_of(work), address_of(ranges), uint64(ranges.shape[1])
-    for field in range(_SCRATCH):
-        work[field] = 0
-    if _note_places(tables, ranges, uint64(size), work):
+    of_ranges, all_pieces = address_of(offsets) if len(offsets) else uint64(0), address_of(pieces)
+    for word in range(_SCRATCH):
+        work[word] = 0
+    wrong = note_locations(tables, ranges, offsets, pieces, uint64(size), work[_LOCATED:])
+    if wrong >= 0:
+        work[_RANGE] = wrong
         return _OUTSIDE
     for k in range(len(outputs)):
         outputs[k, HAS_NULLS] = 0
@@ -169,7 +182,18 @@ def _decode_all(tables: Any, ranges: Any, outputs: Any, size: Any, verify: Any, 
         for k in range(len(outputs)):
             column, itemsize = outputs[k, COLUMN], outputs[k, ITEMSIZE]
             found = _decode_ranges(
-                columns, count, first, stop, column, itemsize, outputs[k, VALUES], outputs[k, MASK], verify, room
+                columns,
+                count,
+                of_ranges,
+                all_pieces,
+                first,
+                stop,
+                column,
+                itemsize,
+                outputs[k, VALUES],
+                outputs[k, MASK],
+                verify,
+                room,
             )
             if found > _NULLS:
                 work[_OUTPUT] = k
@@ -180,43 +204,11 @@ def _decode_all(tables: Any, ranges: Any, outputs: Any, size: Any, verify: Any, 
 
 
 @kernel
-def _note_places(tables: Any, ranges: Any, size: Any, work: Any) -> Any:
-    """Check all ranges, and note where their parts lie. Returns: 0, or _OUTSIDE, and in `work` which range it is."""
-    count, at = ranges.shape[1], _PLACES
-    for i in range(min(count, _RECORDS_AHEAD)):
-        _ask_for_record(tables, ranges, i)
-    for i in range(count):
-        if i + _RECORDS_AHEAD < count:
-            _ask_for_record(tables, ranges, i + _RECORDS_AHEAD)
-        shard, user, start = uint64(ranges[0, i]), uint64(ranges[1, i]), uint64(ranges[2, i])
-        if not is_inside(tables, shard, user, start, uint64(ranges[3, i]), uint64(ranges[4, i]), size):
-            work[_RANGE] = i
-            return _OUTSIDE
-        table, stripe = table_at(tables, shard), start // uint64(STRIPE_EVENTS)
-        entry, block = first_entry(table, user, uint64(0)), block_index(table, user, uint64(0), stripe)
-        work[at + _TABLE], work[at + _RECORD] = table, stripe_record(table, user, stripe)
-        work[at + _ENTRY] = entry + (stripe << uint64(3))
-        work[at + _ENTRIES] = first_entry(table, user, uint64(1)) - entry
-        work[at + _VERIFIED] = table_field(table, VERIFIED) + block
-        work[at + _BLOCKS] = block_index(table, user, uint64(1), stripe) - block
-        work[at + _EVENTS] = user_events(table, user)
-        at += _PLACE_WORDS
-    return 0
-
-
-@kernel
-def _ask_for_record(tables: Any, ranges: Any, i: Any) -> None:
-    """Prefetch the record of a range's user, and the next one's, with which it is read."""
-    if uint64(ranges[0, i]) < uint64(len(tables)):
-        record = user_record(table_at(tables, ranges[0, i]), uint64(ranges[1, i]))
-        prefetch(record)
-        prefetch(record + uint64(2 * USER_BYTES - 1))
-
-
-@kernel
 def _decode_ranges(
     ranges: Any,
     count: Any,
+    offsets: Any,
+    pieces: Any,
     first: Any,
     stop: Any,
     column: Any,
@@ -226,28 +218,42 @@ def _decode_ranges(
     verify: Any,
     work: Any,
 ) -> Any:
-    """Decode ranges [first, stop) of a column. Returns: 0, _NULLS, or _DAMAGED. Args: ranges, work: where they are."""
-    nulls, i, asked = uint64(0), first, first
+    """Decode ranges [first, stop) of a column. Returns: 0, _NULLS, or _DAMAGED.
+
+    Args: ranges, offsets, pieces, work: where they are; offsets is 0 where ranges are wanted as they are.
+    """
+    nulls, i, asked, located = uint64(0), first, first, work + uint64(8 * _LOCATED)
     while i < stop:
         while asked < min(stop, i + uint64(_ENTRIES_AHEAD + 1)):
-            place = _place_of(work, asked)
-            prefetch(_field(place, _ENTRY) + column * _field(place, _ENTRIES))
-            prefetch(_field(place, _VERIFIED) + column * _field(place, _BLOCKS))
+            location = location_of(located, asked)
+            prefetch(field(location, ENTRY) + column * field(location, ENTRIES))
+            prefetch(field(location, VERIFIED_AT) + column * field(location, BLOCKS))
             if column == uint64(EVENT_TS):
-                prefetch(_field(place, _RECORD))
+                prefetch(field(location, RECORD))
             asked += uint64(1)
         if i == first:
             for near in range(first + uint64(1), min(stop, first + uint64(_PAYLOAD_AHEAD))):
-                _ask_for_payload(_place_of(work, near), column)
+                ask_for_payload(location_of(located, near), column)
         if i + uint64(_PAYLOAD_AHEAD) < stop:
-            _ask_for_payload(_place_of(work, i + uint64(_PAYLOAD_AHEAD)), column)
+            ask_for_payload(location_of(located, i + uint64(_PAYLOAD_AHEAD)), column)
         at = ranges + (i << uint64(3))
         start, end = load_u64(at + uint64(16) * count), load_u64(at + uint64(24) * count)
-        target = load_u64(at + uint64(32) * count)
-        user, mask_to = load_u64(at + uint64(8) * count), mask_at + target if mask_at else mask_at
-        status = _decode_range(
-            _place_of(work, i), user, column, itemsize, start, end, out_at + target * itemsize, mask_to, verify, work
-        )
+        user, target, piece, last = load_u64(at + uint64(8) * count), uint64(0), uint64(0), uint64(0)
+        if offsets:
+            piece = pieces + load_u64(offsets + (i << uint64(3))) * uint64(_PIECE_BYTES)
+            last = pieces + load_u64(offsets + (i << uint64(3)) + uint64(8)) * uint64(_PIECE_BYTES)
+            target = load_u64(piece + uint64(_PIECE_TARGET))
+        else:
+            target = load_u64(at + uint64(32) * count)
+        if last - piece <= uint64(_PIECE_BYTES):  # one piece, or none but the range
+            to, mask_to = out_at + target * itemsize, mask_at + target if mask_at else mask_at
+            status = _decode_range(
+                location_of(located, i), user, column, itemsize, start, end, to, mask_to, verify, work
+            )
+        else:
+            status = _decode_pieces(
+                location_of(located, i), user, column, itemsize, start, piece, last, out_at, mask_at, verify, work
+            )
         if status == _DAMAGED:
             store_u64(work + uint64(8 * _RANGE), i)
             return _DAMAGED
@@ -257,35 +263,8 @@ def _decode_ranges(
 
 
 @kernel
-def _place_of(work: Any, i: Any) -> Any:
-    """Where the place of a range is noted."""
-    return work + uint64(8 * _PLACES) + uint64(i) * uint64(8 * _PLACE_WORDS)
-
-
-@kernel
-def _field(place: Any, field: Any) -> Any:
-    return load_u64(place + uint64(8) * uint64(field))
-
-
-@kernel
-def _ask_for_payload(place: Any, column: Any) -> None:
-    """Prefetch the beginning of a range of a column, twice as much as its first stripe: what follows it is like it."""
-    payload = table_field(_field(place, _TABLE), PAYLOAD)
-    _ask_for_stripe(payload, _field(place, _ENTRY) + column * _field(place, _ENTRIES), uint64(2))
-
-
-@kernel
-def _ask_for_stripe(payload: Any, place: Any, times: Any) -> None:
-    """Prefetch from the stripe on whose entry is at `place`, some `times` its length."""
-    start = entry_offset(load_u64(place))
-    size = min(times * (entry_offset(load_u64(place + uint64(8))) - start), uint64(_MOST_AHEAD))
-    for line in range((size + uint64(63)) >> uint64(6)):
-        prefetch(payload + start + (uint64(line) << uint64(6)))
-
-
-@kernel
 def _decode_range(
-    place: Any,
+    location: Any,
     user: Any,
     column: Any,
     itemsize: Any,
@@ -297,39 +276,29 @@ def _decode_range(
     work: Any,
 ) -> Any:
     """Decode rows [start, stop) of one user. Returns: 0, _NULLS, or _DAMAGED."""
-    table, total, nulls = _field(place, _TABLE), _field(place, _EVENTS), uint64(0)
+    table, total, nulls = field(location, TABLE), field(location, EVENTS), uint64(0)
     payload, scratch = table_field(table, PAYLOAD), work + uint64(8 * _SCRATCH)
     stripe = start // uint64(STRIPE_EVENTS)
-    at = _field(place, _ENTRY) + column * _field(place, _ENTRIES)
-    verified = _field(place, _VERIFIED) + column * _field(place, _BLOCKS) - stripe // uint64(BLOCK_STRIPES)
-    first, record = stripe * uint64(STRIPE_EVENTS), _field(place, _RECORD)
-    if start < stop:  # stripes lie back to back: each ends where the next begins, even past this user and column
-        count = (stop + uint64(STRIPE_EVENTS - 1)) // uint64(STRIPE_EVENTS) - stripe
-        size = entry_offset(load_u64(at + (count << uint64(3)))) - entry_offset(load_u64(at))
-        _add(work, _STRIPES, count)
-        _add(work, _BYTES, size)
+    at = field(location, ENTRY) + column * field(location, ENTRIES)
+    verified = field(location, VERIFIED_AT) + column * field(location, BLOCKS) - stripe // uint64(BLOCK_STRIPES)
+    first, record = stripe * uint64(STRIPE_EVENTS), field(location, RECORD)
+    if start < stop:
+        _count_bytes(at, start, stop, work)
     while start < stop:
         entry = load_u64(at)
         at += uint64(8)
         last = min(stop, first + uint64(STRIPE_EVENTS))
         if last < stop:
-            _ask_for_stripe(payload, at, uint64(1))
+            ask_for_stripe(payload, at, uint64(1))
         checked = not verify or load_u8(verified + stripe // uint64(BLOCK_STRIPES))
         if not checked and verify_block(table, user, column, stripe):
             store_u64(work + uint64(8 * _STRIPE), stripe)
             return _DAMAGED
         events, count = min(total - first, uint64(STRIPE_EVENTS)), last - start
-        if column == uint64(EVENT_TS):
-            time = load_u64(record + uint64(STRIPE_FIRST_TS))
-            sum_steps(table, entry, events, time, start - first, last - first, scratch, out)
-            record += uint64(STRIPE_BYTES)
-        else:
-            decode_part(table, entry, events, itemsize, start - first, last - first, out, scratch)
-        if entry_has_nulls(entry):
-            nulls = uint64(1)
-            mark_nulls(payload, entry, start - first, last - first, itemsize, out, mask)
-        elif mask:
-            zero_bytes(mask, count)
+        nulls |= _decode_rows(
+            table, payload, entry, events, column, itemsize, record, start - first, last - first, out, mask, scratch
+        )
+        record += uint64(STRIPE_BYTES)
         out += count * itemsize
         if mask:
             mask += count
@@ -337,6 +306,117 @@ def _decode_range(
         first += uint64(STRIPE_EVENTS)
         start = last
     return _NULLS if nulls else 0
+
+
+@kernel
+def _decode_rows(
+    table: Any,
+    payload: Any,
+    entry: Any,
+    events: Any,
+    column: Any,
+    itemsize: Any,
+    record: Any,
+    start: Any,
+    stop: Any,
+    out: Any,
+    mask: Any,
+    scratch: Any,
+) -> Any:
+    """Decode values [start, stop) of a stripe. Returns: 1 if the stripe has nulls, or 0. Args: mask: 0 for none."""
+    if column == uint64(EVENT_TS):
+        sum_steps(table, entry, events, load_u64(record + uint64(STRIPE_FIRST_TS)), start, stop, scratch, out)
+    else:
+        decode_part(table, entry, events, itemsize, start, stop, out, scratch)
+    if entry_has_nulls(entry):
+        mark_nulls(payload, entry, start, stop, itemsize, out, mask)
+        return uint64(1)
+    if mask:
+        zero_bytes(mask, stop - start)
+    return uint64(0)
+
+
+@kernel
+def _count_bytes(at: Any, start: Any, stop: Any, work: Any) -> None:
+    """Count the stripes of rows [start, stop), of which the first one's entry is at `at`, and their bytes.
+
+    Stripes lie back to back: each ends where the next begins, even past this user and column.
+    """
+    count = (stop + uint64(STRIPE_EVENTS - 1)) // uint64(STRIPE_EVENTS) - start // uint64(STRIPE_EVENTS)
+    _add(work, _STRIPES, count)
+    _add(work, _BYTES, entry_offset(load_u64(at + (count << uint64(3)))) - entry_offset(load_u64(at)))
+
+
+@kernel
+def _decode_pieces(
+    location: Any,
+    user: Any,
+    column: Any,
+    itemsize: Any,
+    start: Any,
+    piece: Any,
+    end: Any,
+    out_at: Any,
+    mask_at: Any,
+    verify: Any,
+    work: Any,
+) -> Any:
+    """Decode the pieces at [piece, end), which ascend, of a range that begins at `start`. Returns: as `_decode_range`."""
+    table, total, nulls = field(location, TABLE), field(location, EVENTS), uint64(0)
+    payload, scratch = table_field(table, PAYLOAD), work + uint64(8 * _SCRATCH)
+    aside, aside_mask = work + uint64(8 * _ASIDE), work + uint64(8 * _ASIDE_MASK)
+    from_stripe, stop = start // uint64(STRIPE_EVENTS), load_u64(end - uint64(_PIECE_BYTES - _PIECE_STOP))
+    entries = field(location, ENTRY) + column * field(location, ENTRIES) - (from_stripe << uint64(3))
+    verified = field(location, VERIFIED_AT) + column * field(location, BLOCKS) - from_stripe // uint64(BLOCK_STRIPES)
+    records = field(location, RECORD) - from_stripe * uint64(STRIPE_BYTES)
+    _count_bytes(entries + (from_stripe << uint64(3)), start, stop, work)
+    row = start
+    while piece < end:
+        stripe = row // uint64(STRIPE_EVENTS)
+        first, at, record = stripe * uint64(STRIPE_EVENTS), entries + (stripe << uint64(3)), records
+        record += stripe * uint64(STRIPE_BYTES)
+        events = min(total - first, uint64(STRIPE_EVENTS))
+        limit = first + events
+        if limit < stop:
+            ask_for_stripe(payload, at + uint64(8), uint64(1))
+        checked = not verify or load_u8(verified + stripe // uint64(BLOCK_STRIPES))
+        if not checked and verify_block(table, user, column, stripe):
+            store_u64(work + uint64(8 * _STRIPE), stripe)
+            return _DAMAGED
+        beyond = piece + uint64(_PIECE_BYTES)  # the first piece that begins after this stripe
+        while beyond < end and load_u64(beyond) < limit:
+            beyond += uint64(_PIECE_BYTES)
+        newest = beyond - uint64(_PIECE_BYTES)
+        last, entry = min(load_u64(newest + uint64(_PIECE_STOP)), limit), load_u64(at)
+        if newest == piece:  # the only one that has rows of this stripe: straight to its place
+            target = load_u64(piece + uint64(_PIECE_TARGET)) + row - load_u64(piece)
+            to, mask_to = out_at + target * itemsize, mask_at + target if mask_at else mask_at
+        else:
+            to, mask_to = aside, aside_mask if mask_at else mask_at
+        nulls |= _decode_rows(
+            table, payload, entry, events, column, itemsize, record, row - first, last - first, to, mask_to, scratch
+        )
+        if newest != piece:
+            _hand_out(piece, beyond, row, last, itemsize, aside, aside_mask, out_at, mask_at)
+        if load_u64(newest + uint64(_PIECE_STOP)) > limit:
+            piece, row = newest, limit
+        else:
+            piece, row = beyond, load_u64(beyond) if beyond < end else limit
+    return _NULLS if nulls else 0
+
+
+@kernel
+def _hand_out(
+    piece: Any, end: Any, row: Any, last: Any, itemsize: Any, aside: Any, aside_mask: Any, out_at: Any, mask_at: Any
+) -> None:
+    """Copy what pieces at [piece, end) have of the rows [row, last), which lie aside, to their places."""
+    while piece < end:
+        start, stop = max(load_u64(piece), row), min(load_u64(piece + uint64(_PIECE_STOP)), last)
+        target = load_u64(piece + uint64(_PIECE_TARGET)) + start - load_u64(piece)
+        copy_bytes(out_at + target * itemsize, aside + (start - row) * itemsize, (stop - start) * itemsize)
+        if mask_at:
+            copy_bytes(mask_at + target, aside_mask + (start - row), stop - start)
+        piece += uint64(_PIECE_BYTES)
 
 
 @kernel

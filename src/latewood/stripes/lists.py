@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from latewood.columns import Lists
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_u64, prefetch
-from latewood.stripes.decode import Output, decode_columns, is_inside
+from latewood.stripes.decode import Output, decode_columns
 from latewood.stripes.encode import kind_of
 from latewood.stripes.entries import entry_offset, first_entry, stripe_events, table_field, user_events
 from latewood.stripes.items import decode_items, is_counted, is_whole
 from latewood.stripes.layout import PAYLOAD, STRIPE_EVENTS
+from latewood.stripes.located import is_inside
 from latewood.stripes.runs import Ranges
 from latewood.stripes.shard import Tables
 from latewood.stripes.stripe import table_at, verify_block

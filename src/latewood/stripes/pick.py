@@ -27,7 +27,7 @@ from latewood.stripes.addresses import (
     store_u64,
     zero_bytes,
 )
-from latewood.stripes.decode import Decoded, Output, is_inside
+from latewood.stripes.decode import Decoded, Output
 from latewood.stripes.entries import (
     bitmap_bytes,
     block_index,
@@ -47,6 +47,7 @@ from latewood.stripes.entries import (
     word_bits,
 )
 from latewood.stripes.layout import BLOCK_STRIPES, DELTA, NULLS, PACKED, PAYLOAD, SCALED, STRIPE_EVENTS, VERIFIED
+from latewood.stripes.located import is_inside
 from latewood.stripes.places import ascend, count_until
 from latewood.stripes.running import RUN_SUMS, SUMMED_BITS, call_run_sums, sum_until
 from latewood.stripes.runs import Ranges

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -99,3 +99,17 @@ class ShardSummary:
     stripe_count: int
     latest_ingest: int | None  # the largest ingest_ts; None without events
     footer_xxh3: int
+
+
+class Pieces(NamedTuple):
+    """The pieces that are wanted of each range: rows [start, stop) go to out[target : target + stop - start].
+
+    Shapes: offsets (ranges + 1,): whose pieces are which; pieces (m, 3): start, stop, target. They ascend, none is empty,
+    the first begins where its range does and the last ends there. The target of a range means nothing then.
+    """
+
+    offsets: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+
+
+WHOLE = Pieces(np.zeros(0, np.int64), np.zeros((0, 3), np.int64))  # ranges as they are

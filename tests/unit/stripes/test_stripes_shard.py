@@ -9,6 +9,7 @@ from latewood.errors import CorruptionError
 from latewood.stripes import Ranges, ShardWriter, Tables, UserRun, decode_column, identities
 from latewood.stripes.decode import Output, decode_columns
 from latewood.stripes.layout import BUILT_IN
+from latewood.stripes.runs import Pieces
 from latewood.users import UserKeys, user_keys
 from made_shards import (
     EPOCH,
@@ -130,6 +131,59 @@ def test_nothing_but_the_targets_is_written(users, shard) -> None:
         assert (out[untouched] == 1).all()
         assert mask[untouched].all()
         assert same(Column(out[10:290], mask[10:290]), *(None if a is None else a[250:530] for a in users[14][column]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pieces_of_ranges_go_to_places_of_their_own(users, shard, seed: int) -> None:
+    """Of 1 to 40 pieces, few or many in a stripe, over many stripes, in any order of targets; the rest is left alone."""
+    rng, ids, picked = np.random.default_rng(seed), shard.user_ids.to_pylist(), []
+    for u in rng.integers(0, len(ids), 70).tolist():
+        length = LENGTHS[ids[u]]
+        reach = max(2, int(length * rng.choice([0.05, 0.3, 1])))
+        cuts = np.unique(rng.integers(max(0, length - reach), length + 1, int(rng.choice([2, 6, 80]))))
+        pieces = [(a, b) for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True) if rng.random() < 0.8]
+        picked += [(u, pieces)] if pieces else []
+    flat = [(u, *piece) for u, pieces in picked for piece in pieces]
+    lengths = np.array([b - a for _, a, b in flat])
+    order, size = rng.permutation(len(flat)), int(lengths.sum()) + len(flat)
+    target = np.empty(len(flat), np.int64)
+    target[order] = np.cumsum(lengths[order] + 1) - lengths[order] - 1  # an element between any two
+    offsets = np.append(0, np.cumsum([len(pieces) for _, pieces in picked]))
+    of_ranges = Pieces(offsets, np.array([(a, b, t) for (_, a, b), t in zip(flat, target.tolist(), strict=True)]))
+    ranges = ranges_of(*((0, u, pieces[0][0], pieces[-1][1]) for u, pieces in picked))
+    outputs = [
+        Output(c, np.full(size, 7).astype(of.dtype), np.full(size, 2, np.uint8).view(np.bool_))
+        for c, of in enumerate(COLUMNS)
+    ]
+    decode_columns(tables_of(shard), ranges, outputs, pieces=of_ranges)
+    untouched = np.ones(size, np.bool_)
+    for (u, a, b), at in zip(flat, target.tolist(), strict=True):
+        untouched[at : at + b - a] = False
+        for column, values, mask in outputs:
+            expected = users[ids[u]][column].slice(a, b)
+            assert same(Column(values[at : at + b - a], mask[at : at + b - a]), *expected), (u, a, b, column)
+    for _, values, mask in outputs:
+        assert (values[untouched] == np.array(7).astype(values.dtype)).all()
+        assert (mask.view(np.uint8)[untouched] == 2).all()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(0, 10, 0), (5, 20, 10)], [(5, 10, 0), (10, 20, 5)], [(0, 10, 0), (10, 19, 10)], [(0, 10, 0), (10, 21, 10)],
+        [(0, 10, 0), (10, 10, 10), (10, 20, 10)], [(0, 10, 91), (10, 20, 0)], [(0, 10, -1), (10, 20, 10)], [],
+    ],
+)  # fmt: skip
+def test_pieces_that_do_not_fit_are_refused(shard, pieces: list[tuple[int, int, int]]) -> None:
+    """That overlap, do not begin or end with their range, hold nothing, or find no room."""
+    user = shard.user_ids.to_pylist().index(12)
+    good = [(0, 20, 0)]
+    each = Pieces(np.array([0, 1, 1 + len(pieces)]), np.array(good + pieces))
+    ranges, outputs = ranges_of((0, user, 0, 20), (0, user, 0, 20)), [Output(0, np.zeros(100, np.int64))]
+    with pytest.raises(IndexError, match="range 1"):
+        decode_columns(tables_of(shard), ranges, outputs, pieces=each)
+    with pytest.raises(ValueError, match="pieces of 1 range, not of 2"):
+        decode_columns(tables_of(shard), ranges, outputs, pieces=Pieces(np.array([0, 1]), each.pieces))
 
 
 def test_one_call_reads_many_shards() -> None:
