@@ -295,10 +295,18 @@ def _decode_range(
             store_u64(work + uint64(8 * _STRIPE), stripe)
             return _DAMAGED
         events, count = min(total - first, uint64(STRIPE_EVENTS)), last - start
-        nulls |= _decode_rows(
-            table, payload, entry, events, column, itemsize, record, start - first, last - first, out, mask, scratch
-        )
-        record += uint64(STRIPE_BYTES)
+        # as `_decode_rows`, which is called for every stripe of pieces: here that would take a twentieth longer
+        if column == uint64(EVENT_TS):
+            time = load_u64(record + uint64(STRIPE_FIRST_TS))
+            sum_steps(table, entry, events, time, start - first, last - first, scratch, out)
+            record += uint64(STRIPE_BYTES)
+        else:
+            decode_part(table, entry, events, itemsize, start - first, last - first, out, scratch)
+        if entry_has_nulls(entry):
+            nulls = uint64(1)
+            mark_nulls(payload, entry, start - first, last - first, itemsize, out, mask)
+        elif mask:
+            zero_bytes(mask, count)
         out += count * itemsize
         if mask:
             mask += count
