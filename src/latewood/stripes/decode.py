@@ -295,7 +295,7 @@ def _decode_range(
             store_u64(work + uint64(8 * _STRIPE), stripe)
             return _DAMAGED
         events, count = min(total - first, uint64(STRIPE_EVENTS)), last - start
-        # as `_decode_rows`, which is called for every stripe of pieces: here that would take a twentieth longer
+        # spelled out here and for pieces: a call for every stripe would take a twentieth longer
         if column == uint64(EVENT_TS):
             time = load_u64(record + uint64(STRIPE_FIRST_TS))
             sum_steps(table, entry, events, time, start - first, last - first, scratch, out)
@@ -314,34 +314,6 @@ def _decode_range(
         first += uint64(STRIPE_EVENTS)
         start = last
     return _NULLS if nulls else 0
-
-
-@kernel
-def _decode_rows(
-    table: Any,
-    payload: Any,
-    entry: Any,
-    events: Any,
-    column: Any,
-    itemsize: Any,
-    record: Any,
-    start: Any,
-    stop: Any,
-    out: Any,
-    mask: Any,
-    scratch: Any,
-) -> Any:
-    """Decode values [start, stop) of a stripe. Returns: 1 if the stripe has nulls, or 0. Args: mask: 0 for none."""
-    if column == uint64(EVENT_TS):
-        sum_steps(table, entry, events, load_u64(record + uint64(STRIPE_FIRST_TS)), start, stop, scratch, out)
-    else:
-        decode_part(table, entry, events, itemsize, start, stop, out, scratch)
-    if entry_has_nulls(entry):
-        mark_nulls(payload, entry, start, stop, itemsize, out, mask)
-        return uint64(1)
-    if mask:
-        zero_bytes(mask, stop - start)
-    return uint64(0)
 
 
 @kernel
@@ -381,8 +353,7 @@ def _decode_pieces(
     row = start
     while piece < end:
         stripe = row // uint64(STRIPE_EVENTS)
-        first, at, record = stripe * uint64(STRIPE_EVENTS), entries + (stripe << uint64(3)), records
-        record += stripe * uint64(STRIPE_BYTES)
+        first, at = stripe * uint64(STRIPE_EVENTS), entries + (stripe << uint64(3))
         events = min(total - first, uint64(STRIPE_EVENTS))
         limit = first + events
         if limit < stop:
@@ -401,9 +372,16 @@ def _decode_pieces(
             to, mask_to = out_at + target * itemsize, mask_at + target if mask_at else mask_at
         else:
             to, mask_to = aside, aside_mask if mask_at else mask_at
-        nulls |= _decode_rows(
-            table, payload, entry, events, column, itemsize, record, row - first, last - first, to, mask_to, scratch
-        )
+        if column == uint64(EVENT_TS):
+            time = load_u64(records + stripe * uint64(STRIPE_BYTES) + uint64(STRIPE_FIRST_TS))
+            sum_steps(table, entry, events, time, row - first, last - first, scratch, to)
+        else:
+            decode_part(table, entry, events, itemsize, row - first, last - first, to, scratch)
+        if entry_has_nulls(entry):
+            nulls = uint64(1)
+            mark_nulls(payload, entry, row - first, last - first, itemsize, to, mask_to)
+        elif mask_to:
+            zero_bytes(mask_to, last - row)
         if newest != piece:
             _hand_out(piece, beyond, row, last, itemsize, aside, aside_mask, out_at, mask_at)
         if load_u64(newest + uint64(_PIECE_STOP)) > limit:
