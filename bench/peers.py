@@ -60,9 +60,9 @@ def read_bare(path: Path, traits: tuple[str, ...], batch_size: int) -> Amount:
 
 def read_log(folder: Path, traits: tuple[str, ...]) -> None:
     """What a loader needs of an example log, with pyarrow alone: nothing checked, nothing put in order."""
+    unread = {f"recent.{trait}.list.element" for trait in TRAITS if trait not in traits}
     for path in folder.rglob("*.parquet"):
         file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
-        unread = {f"recent.{trait}.list.element" for trait in TRAITS if trait not in traits}
         leaves = [file.schema.column(number).path for number in range(len(file.schema))]
         wanted = [leaf for leaf in leaves if leaf not in unread]
         for group in range(file.num_row_groups):
@@ -101,8 +101,8 @@ def _numbers(array: pa.Array) -> Any:
 class TorchFatRows:
     """Fat Rows as a careful team feeds them to torch: an iterable data set over row groups, in a DataLoader.
 
-    Workers have every so-manieth row group, and stay until the traits change or it is closed, so that no epoch begins with
-    starting processes. What they make goes to the trainer through shared memory, as torch does it.
+    Each of n workers has every n-th row group. They stay until the traits change or it is closed, so that no epoch begins
+    with starting processes. What they make goes to the trainer through shared memory, as torch does it.
 
     Args: one_by_one: the data set gives examples, as most do, and the DataLoader makes batches of them; else whole batches.
     """

@@ -7,8 +7,8 @@ the loader works without prefetching, and pyarrow has one processor. Beside both
 Fat Rows could do: pyarrow alone, no features, nothing checked.
 
 With `--yardstick PATH` its C++ stripes run, too: histories in memory, searched and decoded without a log, a loader or a
-check. No loader can be faster than they are. And once more together with pyarrow, which reads what a loader needs of the
-log: the least that a loader of such stripes takes.
+check. No loader can be faster than they are. They run once more after pyarrow has read what a loader needs of the log: the
+least that a loader of such stripes can take.
 
 Fat Rows in *user order* are the strong peer: a user's copies lie beside each other, and zstd makes almost nothing of
 them. They are written twice, with the encodings that are best for one history and plain, where copies are equal byte

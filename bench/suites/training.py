@@ -8,7 +8,7 @@ Independent batches are what models want, so that shuffling may cost little: the
 in the trainer's own thread (prefetch 0, which is judged) and in one thread ahead of it (prefetch 4, the default). The
 peer: Fat Rows in Parquet behind `torch.utils.data.DataLoader`, in the order in which they lie, written as a careful team
 would: an iterable data set that reads only the columns asked for, batch by batch from row groups that are whole batches;
-each worker has every so-manieth row group; a batch is made of whole arrays, never of rows; workers stay from epoch to
+each of n workers has every n-th row group; a batch is made of whole arrays, never of rows; workers stay from epoch to
 epoch. Of 0, 1 and 2 workers the fastest counts. Beside them stands what most data sets do, which give examples one by one,
 that the DataLoader then makes batches of, in the trainer's process. With `--yardstick PATH` so does the least that a loader
 of its C++ stripes takes: to read the log, search and decode, and make no tensor.

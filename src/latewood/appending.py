@@ -47,13 +47,13 @@ class AppendStore(CorrectedStore, Protocol):
 
 def append(store: AppendStore, tier: MutableTier, table: pa.Table, late: Late) -> AppendReceipt:
     """See `Store.append`."""
-    stored, looked_at = StoredTargets.unseen(), False
+    stored, unit_checked = StoredTargets.unseen(), False
     while True:
         blanked = store.vocabulary.blanked  # before anything is coded
         generation, intake = _read(store, tier, table)
-        if not looked_at and intake.supersedes is None:  # a deletion has no time of its own
+        if not unit_checked and intake.supersedes is None:  # a deletion has no time of its own
             warn_of_unit("event_ts", intake.events.event_ts, store.clock)
-            looked_at = True
+            unit_checked = True
         try:
             return tier.append(
                 intake.events,

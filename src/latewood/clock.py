@@ -57,8 +57,8 @@ def as_clock(clock: "Clock | Callable[[], int | datetime] | None") -> Clock:
     return CallableClock(function)
 
 
-def are_in_another_unit(first: int, last: int) -> bool:
-    """Whether times between these lie where seconds and milliseconds end up that are taken for microseconds."""
+def look_like_another_unit(first: int, last: int) -> bool:
+    """Whether all times lie where seconds and milliseconds end up that are taken for microseconds. Units: µs."""
     return 0 <= first <= last < _SPRING_1970
 
 
@@ -66,22 +66,23 @@ def warn_of_unit(name: str, times: NDArray[np.int64], clock: Clock) -> None:
     """Warn if all times look like those of another unit, and the clock does not."""
     if not len(times) or not 0 <= times[0] < _SPRING_1970:  # nearly always this look is enough
         return
-    if are_in_another_unit(int(times.min()), int(times.max())) and clock.now() >= _A_YEAR_ON:
+    if look_like_another_unit(int(times.min()), int(times.max())) and clock.now() >= _A_YEAR_ON:
         message = f"all of {name} lie in early 1970: are they seconds or milliseconds? Integers are µs since epoch"
         warnings.warn(message, UserWarning, stacklevel=4)
 
 
-def doubt_of_unit(name: str, *moments: int) -> str:
-    """What to add to a message that nothing was found at these moments; mostly nothing."""
-    if any(are_in_another_unit(moment, moment) for moment in moments):
-        return f"; is {name} in seconds or milliseconds? Integers are µs since epoch"
+def doubt_of_unit(name: str, *moments: int | datetime) -> str:
+    """What to add to a message that nothing was found at these moments, as they were given; mostly nothing."""
+    for moment in moments:  # a datetime has no unit, and 0 is 0 in all of them
+        if isinstance(moment, Integral) and moment and look_like_another_unit(int(moment), int(moment)):
+            return f"; was {name} given in seconds or milliseconds? Integers are µs since epoch"
     return ""
 
 
 def to_us(moment: int | datetime) -> int:
     """One moment as µs since epoch; a naive datetime is UTC.
 
-    Raises: SchemaError: neither a datetime nor an integer, or one that int64 cannot hold.
+    Raises: SchemaError: neither a datetime nor an integer, or one outside of the years 1 to 9999.
     """
     if isinstance(moment, datetime):
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -89,8 +90,10 @@ def to_us(moment: int | datetime) -> int:
         return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     if not isinstance(moment, Integral):
         raise SchemaError(f"a moment is a datetime, or an integer of µs since epoch, not {moment!r}")
-    if not -(2**63) <= moment < 2**63:
-        raise SchemaError(f"a moment is in µs since epoch, and {moment} are beyond all years: is the unit right?")
+    if not EARLIEST_TS <= moment <= LATEST_TS + 1:  # what is before the latter is all there can be
+        raise SchemaError(
+            f"a moment is in µs since epoch, and {moment} is outside of the years 1 to 9999: was it given in nanoseconds?"
+        )
     return int(moment)
 
 

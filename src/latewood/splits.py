@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from latewood.clock import are_in_another_unit, doubt_of_unit, show_ts, to_us
+from latewood.clock import doubt_of_unit, look_like_another_unit, show_ts, to_us
 from latewood.columns import plain_array, read_table, table_without_views, times_from_arrow
 from latewood.errors import SchemaError
 from latewood.schema import is_text
@@ -41,10 +41,10 @@ def split_by_time(requests: Any, *, test: int | datetime, validation: int | date
     if first > last:
         raise SchemaError(f"validation={validation!r} begins after test={test!r}")
     times = times_from_arrow(table["request_ts"], "request_ts")
-    if len(times) and not are_in_another_unit(int(times.min()), int(times.max())):
-        for name, moment in (("test", last), ("validation", first)):
-            if doubt := doubt_of_unit(name, moment):
-                message = f"all requests are after {name}={show_ts(moment)}{doubt}"
+    if len(times) and not look_like_another_unit(int(times.min()), int(times.max())):
+        for name, moment in (("test", test), ("validation", validation)):
+            if moment is not None and times.min() >= to_us(moment) and (doubt := doubt_of_unit(name, moment)):
+                message = f"all requests are at or after {name}={show_ts(to_us(moment))}{doubt}"
                 warnings.warn(message, UserWarning, stacklevel=2)
                 break
     return _split(table, times < first, times >= last)

@@ -209,6 +209,7 @@ class Store:
                 supersedes is all deletions. Corrections hold from their ingest time on: what was logged before stays.
             late: what to do with a given ingest_ts that the store has already passed: "raise", or "stamp" it as of now.
         Returns: how many were new, how many were duplicates, and per row its ingest_ts and ordinal.
+        Warns: UserWarning: all times lie in early 1970, as they do in a wrong unit.
         Raises: SchemaError: the table does not fit. ConflictError: an ingest_ts below what has been seen (R7), an
             event_id with other content, or a row that supersedes what the store does not have, or what was superseded
             before: name the newest version.
@@ -345,6 +346,7 @@ class Store:
         """Read what the store knows now about each request's user: what the model is fed, and what to log.
 
         Args: requests: user_id, request_ts and any columns of your own (features, labels).
+        Warns: UserWarning: all times lie in early 1970, as they do in a wrong unit.
         Raises: SchemaError: a column that is missing, reserved or of the wrong type.
         """
         self._writable()

@@ -100,7 +100,7 @@ def count_values(store: HistoryStore, name: str, until: int | datetime | None, m
     order = pc.sort_indices(counts, [("count", "descending"), ("value", "ascending")])
     if not len(counts) and until is not None:
         message = f"no value of {name!r} is in {min_count:,} or more events before until={show_ts(before)}"
-        warnings.warn(message + doubt_of_unit("until", before), UserWarning, stacklevel=3)
+        warnings.warn(message + doubt_of_unit("until", until), UserWarning, stacklevel=3)
     values, seen = (one_array(counts[column].take(order)) for column in ("value", "count"))
     return Vocab(name, values, seen.to_numpy())
 

@@ -1,6 +1,7 @@
 """Mistakes that everyone makes once: seconds for microseconds, a path for a store, the same command once more."""
 
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,20 @@ def test_other_times_are_not(store: lw.Store, tmp_path: Path) -> None:
         early.append(event(1000))  # its clock, too, is in 1970
 
 
-NOW = NOW_S * 10**6
-IN_SECONDS = "in seconds or milliseconds"
+NOW, DAY = NOW_S * 10**6, 86_400_000_000
+IN_SECONDS = "given in seconds or milliseconds"
 
 
 def test_moments_in_another_unit_find_nothing_and_are_doubted(store: lw.Store) -> None:
     store.append(event(NOW))
     requests = pa.table({"user_id": [1, 1], "request_ts": [NOW, NOW + 1]})
-    with pytest.warns(UserWarning, match=f"all requests are after test=1970-01-01T00:28:20Z; is test {IN_SECONDS}"):
+    with pytest.warns(
+        UserWarning, match=f"all requests are at or after test=1970-01-01T00:28:20Z; was test {IN_SECONDS}"
+    ):
         assert lw.split_by_time(requests, test=NOW_S).train.num_rows == 0
-    with pytest.warns(UserWarning, match=f"before until=1970-01-01T00:28:20Z; is until {IN_SECONDS}"):
+    with pytest.warns(UserWarning, match=f"before until=1970-01-01T00:28:20Z; was until {IN_SECONDS}"):
         assert len(store.vocab("item", until=NOW_S).values) == 0
-    with pytest.warns(UserWarning, match=f"among the targets, .*; is targets {IN_SECONDS}"):
+    with pytest.warns(UserWarning, match=f"among the targets, .*; was targets {IN_SECONDS}"):
         assert lw.sequences(store, targets=(0, NOW_S)).num_rows == 0
 
 
@@ -65,7 +68,19 @@ def test_moments_that_find_something_are_not(store: lw.Store) -> None:
         assert lw.split_by_time(requests.slice(0, 0), test=NOW_S).train.num_rows == 0
         early = pa.table({"user_id": [1], "request_ts": [5]})
         assert lw.split_by_time(early, test=7).train.num_rows == 1
+        spread = pa.table({"user_id": [1, 1], "request_ts": [DAY, 400 * DAY]})
+        assert lw.split_by_time(spread, test=60 * DAY).test.num_rows == 1
+        assert lw.split_by_time(requests, test=datetime(1970, 3, 2, tzinfo=UTC)).train.num_rows == 0
+        assert lw.split_by_time(requests, test=NOW + 2, validation=0).validation.num_rows == 2
         assert len(store.vocab("item").values) == len(store.vocab("item", until=NOW + 1).values) == 1
+
+
+def test_nanoseconds_are_refused(store: lw.Store) -> None:
+    """As a moment that is taken they would let all of the future in."""
+    requests = pa.table({"user_id": [1], "request_ts": [NOW]})
+    for ask in (lambda ns: store.vocab("item", until=ns), lambda ns: lw.split_by_time(requests, test=ns)):
+        with pytest.raises(lw.SchemaError, match="outside of the years 1 to 9999: was it given in nanoseconds"):
+            ask(NOW * 1000)
 
 
 def test_anchors_that_were_stamped_with_the_time_of_their_import_have_no_history(store: lw.Store) -> None:

@@ -38,7 +38,7 @@ def anchors(store: CaptureStore, where: Condition | None = None, min_history: in
     Returns: user_id, request_ts (the event's own time), its traits, and `anchor`, which tells `lw.backfill` which event
         it is, and where its history ends if that is not at the event itself; sorted by time, then user, then place among
         ties. Events that a correction or deletion took the place of are left out, and so are those of scrubbed users.
-    Warns: UserWarning: events meet the condition, and none has a history.
+    Warns: UserWarning: events meet the condition, and none sees `min_history` events.
     Raises: SchemaError: the condition does not fit the store's schema, or min_history is negative.
     """
     if min_history < 0:

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from latewood.capture.examples import Reading
 from latewood.capture.requests import Requests
-from latewood.clock import DAY_US, EARLIEST_TS, LATEST_TS, show_ts
+from latewood.clock import DAY_US, EARLIEST_TS, LATEST_TS, look_like_another_unit, show_ts
 from latewood.errors import ConflictError
 from latewood.mutable import MutableTier
 from latewood.users import UserKeys
 
 _SAMPLE_USERS, _SAMPLE_EVENTS = 256, 16
 _USERS_AT_ONCE = 1 << 12
-_JANUARY_US = 31 * DAY_US  # of 1970, where seconds and milliseconds that are taken for microseconds lie
 # Clocks that people date events by, coarsest first, in µs, and how many event times must fit to believe it.
 _GRIDS = (("whole days", 86_400_000_000, 4), ("whole seconds", 1_000_000, 2), ("whole milliseconds", 1_000, 2))
 
@@ -93,10 +92,10 @@ class HistoryCounts:
         """Warn if no request has a history, unless ingest time is the reason, which `require_few` is for."""
         if not self._count or self._found or self._earlier:
             return
-        if self._first >= 0 and self._last < _JANUARY_US:
+        if look_like_another_unit(self._first, self._last):
             # seconds stay within the first day until the year 4707
             unit = "seconds" if self._last < DAY_US else "milliseconds"
-            why = f"all times lie in January 1970: are they {unit}? request_ts is a timestamp, or int64 µs since epoch"
+            why = f"all times lie in early 1970: are they {unit}? request_ts is a timestamp, or int64 µs since epoch"
         elif not self._knows_a_user:
             why = "no user of these is in the store. Are their ids of the same kind?"
         else:

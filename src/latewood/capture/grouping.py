@@ -60,7 +60,7 @@ def groups(
         complete, allow_empty: see `lw.backfill`.
         at_once: how many requests to answer at a time, and of how many, about, to hold whole histories.
     Returns: a row per example: user_id, request_ts (of its last request), `requests`, a list of structs of request_ts, all
-        other columns of the requests, `seen` and `behind`; and `part`, 0, or the how-manieth it is of those that were
+        other columns of the requests, `seen` and `behind`; and `part`, 0, or which one it is of those that were
         split off since what they saw does not nest; `uih`, `recent`, `cutoff`. Every request is in one of them.
     Raises: SchemaError: the requests do not fit, or have a column that examples get; a group or chunk that is none.
         ConflictError: as `lw.backfill`.

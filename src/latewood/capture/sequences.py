@@ -77,7 +77,7 @@ def sequences(
         tables.append(examples)
     if not any(map(len, tables)):
         message = f"no event is among the targets, from {show_ts(begins)} until before {show_ts(ends)}"
-        warnings.warn(message + doubt_of_unit("targets", begins, ends), UserWarning, stacklevel=2)
+        warnings.warn(message + doubt_of_unit("targets", *targets), UserWarning, stacklevel=2)
     return pa.concat_tables(tables)
 
 

@@ -48,7 +48,7 @@ class CheckedParquet(pq.ParquetFile):
 
     def _leaves(self, columns: Sequence[str] | None) -> list[int]:
         """The numbers of the leaves that are read of some columns: mostly of the same as before."""
-        if columns != self._newest[0]:
+        if (None if columns is None else tuple(columns)) != self._newest[0]:
             names = () if columns is None else columns
             within = tuple(f"{name}." for name in names)
             numbers = [
@@ -56,7 +56,8 @@ class CheckedParquet(pq.ParquetFile):
                 for number, path in enumerate(self._paths)
                 if columns is None or path in names or path.startswith(within)
             ]
-            self._newest = columns, numbers
+            self._newest = None if columns is None else tuple(columns), numbers
+            return numbers
         return self._newest[1]
 
     def _check_chunk(self, chunk: int, group: int, number: int) -> None:

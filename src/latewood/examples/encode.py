@@ -1,5 +1,6 @@
 """Examples as the bytes of one Parquet file: encodings that suit them, checksums on all of it."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -8,12 +9,15 @@ import pyarrow.parquet as pq
 from latewood.examples.footer import with_checksums
 from latewood.examples.leaves import leaves
 
-_DIFFERENT = "user_id", "request_ts", "uih.length"  # numbers that hardly ever repeat
+_DELTA_CODED = "user_id", "request_ts", "uih.length"  # many values, so that a dictionary saves nothing
 
 
 def encode(groups: Iterable[pa.Table], schema: pa.Schema) -> pa.Buffer:
     """One Parquet file in memory, of one row group per table: files are bounded, and storages write them atomically."""
-    encodings = {path: encoding for path, type_ in leaves(schema) if (encoding := _encoding(path, type_))}
+    paths = Counter(path for path, _ in leaves(schema))  # one's own column may be called as a leaf of a pointer is
+    encodings = {
+        path: encoding for path, type_ in leaves(schema) if paths[path] == 1 and (encoding := _encoding(path, type_))
+    }
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -31,6 +35,6 @@ def encode(groups: Iterable[pa.Table], schema: pa.Schema) -> pa.Buffer:
 
 def _encoding(path: str, type_: pa.DataType) -> str | None:
     """None where a dictionary is tried first: it suits labels, categories and whatever repeats."""
-    if pa.types.is_timestamp(type_) or (path in _DIFFERENT and pa.types.is_integer(type_)):
+    if pa.types.is_timestamp(type_) or (path in _DELTA_CODED and pa.types.is_integer(type_)):
         return "DELTA_BINARY_PACKED"
     return "PLAIN" if path == "uih.checksum" else None

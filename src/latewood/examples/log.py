@@ -7,9 +7,11 @@ checksums are written, because Parquet without them gives back flipped bits as v
 durable, or not at all.
 """
 
+import atexit
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +34,9 @@ BUFFER_BYTES = 256 << 20
 
 class ExampleLog:
     """Writes examples; use it as a context manager, or call `flush`.
+
+    What was appended waits in memory until then: a process that is killed loses it. One that ends, or lets go of the log,
+    writes it first.
 
     Args:
         path: a directory, or any URI that a storage can be opened at.
@@ -61,6 +66,8 @@ class ExampleLog:
         self._size_bytes = self._flushes = 0
         self._schema: pa.Schema | None = None
         self._lock = threading.RLock()  # a serving process captures, and so appends, from several threads
+        self._process = os.getpid()
+        atexit.register(_write_rest, weakref.ref(self))
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._buffer))
@@ -118,6 +125,21 @@ class ExampleLog:
     ) -> None:
         if error is None:
             self.close()
+        else:
+            self._drop()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_process"):  # it was made
+            self._write_own()
+
+    def _write_own(self) -> None:
+        """What a fork finds waiting is its parent's."""
+        if self._buffer and self._process == os.getpid():
+            self.flush()
+
+    def _drop(self) -> None:
+        with self._lock:
+            self._buffer, self._size_bytes = [], 0
 
     def _groups(self, part: pa.Table) -> Iterator[pa.Table]:
         return (part.slice(start, self._row_group_size) for start in range(0, len(part), self._row_group_size))
@@ -140,6 +162,12 @@ class ExampleLog:
         raise SchemaError(
             f"the columns of this log are {self._schema.names}, in this order; now they are {schema.names}"
         )
+
+
+def _write_rest(log: "weakref.ref[ExampleLog]") -> None:
+    """As the process ends."""
+    if (left := log()) is not None:
+        left._write_own()
 
 
 def _check_writable(schema: pa.Schema) -> None:

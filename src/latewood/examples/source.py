@@ -31,7 +31,7 @@ from latewood.lists import offsets_of
 CACHE_BYTES = 256 << 20
 _GROUP_SIZE = 4096  # of a table in memory
 _OPEN_FILES = 64
-_NEAR = 4  # rows lie among so many times as many
+_NEAR = 4  # rows are near each other if their range is at most so many times their number
 _IPC = (".arrow", ".feather", ".ipc")
 
 
@@ -153,7 +153,7 @@ class ExampleSource(ABC):
 
 
 def _by_row(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What sorts rows. Those of a window lie near each other and differ, mostly: then nothing has to be compared."""
+    """The stable permutation that sorts rows: by counting, where they are near each other and differ. Shapes: (n,)."""
     first = int(rows.min())
     span = int(rows.max()) + 1 - first
     if span <= _NEAR * len(rows):

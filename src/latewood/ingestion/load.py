@@ -25,7 +25,7 @@ from latewood.errors import ConflictError, SchemaError, StoreNotFoundError
 from latewood.events import Events
 from latewood.ingestion.blame import blame, check
 from latewood.ingestion.mapping import EventMapping, check_times, csv_types
-from latewood.ingestion.report import IngestReport, Tally, doubt_of_unit, show
+from latewood.ingestion.report import IngestReport, Tally, doubt_of_report, show
 from latewood.ingestion.source import Source
 from latewood.intake import read_events
 from latewood.mutable import TierState
@@ -135,7 +135,7 @@ def ingest_with_report(
         undo.pop_all()
     report = tally.report(store)
     guessed = unit is None and any(pa.types.is_integer(source.schema.field(name).type) for name in mapping.times)
-    doubt = doubt_of_unit(report) if guessed else None
+    doubt = doubt_of_report(report) if guessed else None
     show(console, store, report)
     if doubt:
         warnings.warn(doubt, UserWarning, stacklevel=stacklevel)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from latewood.clock import DAY_US, HOUR_US, are_in_another_unit, show_ts
+from latewood.clock import DAY_US, HOUR_US, look_like_another_unit, show_ts
 from latewood.events import Events
 from latewood.immutable import GenerationReader, read_newest
 from latewood.store import Store
@@ -76,9 +76,9 @@ class Tally:
         )
 
 
-def doubt_of_unit(report: IngestReport) -> str | None:
+def doubt_of_report(report: IngestReport) -> str | None:
     """What to say of integer times without a unit that all lie where seconds and milliseconds end up."""
-    if report.first_ts is None or report.last_ts is None or not are_in_another_unit(report.first_ts, report.last_ts):
+    if report.first_ts is None or report.last_ts is None or not look_like_another_unit(report.first_ts, report.last_ts):
         return None
     return (
         "all times lie in early 1970: were they meant as unit='s' or unit='ms'? "

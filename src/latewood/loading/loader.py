@@ -59,9 +59,9 @@ class Loader:
         verify: check blocks of the store once (True), never (False), or whenever they are decoded ("always"), as
             `Materializer` does.
         remainder: "pad" fills the last step up with examples of weight 0; "drop" leaves an incomplete step out.
-        window: so many examples are mixed with each other by "shuffle", and read at a time. However they are mixed, what
-            they share is decoded once, as far as it and five batches fit 512 MiB: a smaller window needs less memory, a
-            larger one makes batches more independent.
+        window: so many examples are mixed with each other by "shuffle", and read at a time. Where that is less work, what
+            they share is decoded once, however they are mixed, as far as it and five batches fit 512 MiB: a smaller window
+            needs less memory, a larger one makes batches more independent.
         transform: applied to every batch, in the thread; what it returns is what the loader gives.
         shared: give `SharedBatch`es, in which what several examples see is there once: for many examples per user.
     Raises: SchemaError: an argument that makes no sense, no examples, or ones that lack a column. ConflictError: the

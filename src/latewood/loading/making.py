@@ -1,8 +1,8 @@
 """How batches are made: read the examples of a window, look their pointers up at once, materialize, cut into steps.
 
-What is materialized together is a run of steps: short histories gain by it, and what several examples of a user see is
-decoded once. Where the order scatters a user's examples over the whole window, all of it is decoded first, and batches are
-copied out of it.
+What is materialized together is a run of steps: short histories gain by it, and where most of its examples are of the same
+users, what they see is decoded once. Where the order scatters a user's examples over the whole window, all of it may be
+decoded first, and batches are copied out of it, if that is less work.
 """
 
 from collections.abc import Callable, Iterator
@@ -176,12 +176,12 @@ class BatchMaker:
             items = sum(batch.values[name].nbytes for name in batch.lists)
             self._item_bytes = max(self._item_bytes or 0.0, items / events)
         item: Any = batch
-        if self._transform is not None or self._delivery is not None:
+        if self._transform is not None:
             with self._meter.time(TRANSFORM):
-                item = batch if self._transform is None else self._transform(batch)
-                if self._delivery is not None:
-                    item = self._delivery.prepare(item)
+                item = self._transform(batch)
         if self._delivery is not None:
+            with self._meter.time(TRANSFORM):
+                item = self._delivery.prepare(item)
             with self._meter.time(COPY):
                 item = self._delivery.send(item)
             self._meter.add(COPY, self._delivery.copied_s())

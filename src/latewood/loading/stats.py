@@ -67,7 +67,7 @@ class LoaderStats:
 
 
 class _Timing:
-    """Times a block. Not a generator made a context manager, which would take several times as long."""
+    """Times a block. A class, since to enter a `contextlib.contextmanager` takes several times as long."""
 
     __slots__ = ("_began", "_stage", "_stages")
 

@@ -57,7 +57,7 @@ class Share:
 
     Args: remainder: what to do where too few examples are left for a full step. "pad": all ranks get a part, some of it of
         weight 0 where it must be, so that no example is lost and none counts twice. "drop": leave them out.
-        stride: take only every so-manieth step, for one of as many workers.
+        stride: take every `stride`-th step only, as one of so many workers.
     """
 
     rank: int = 0

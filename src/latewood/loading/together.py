@@ -1,9 +1,9 @@
 """How much of a window is materialized together: as little work as memory allows.
 
 Steps lie in runs. Usually a run is so many steps that what a batch costs whatever its size does not count; its batches are
-decoded straight to their places, and what two of its examples share is decoded once. Where an order scatters each user's
-examples over the window, runs share little: then it is less work to decode every history of the window once, keep that,
-and copy the batches out of it.
+decoded straight to their places, and what its examples share is decoded once only where most of them share. Where an order
+scatters each user's examples over the window, runs share little: then it may be less work to decode every history of the
+window once, keep that, and copy the batches out of it.
 """
 
 from itertools import accumulate
@@ -132,6 +132,9 @@ def _decoded(
     shown: Shown, users: NDArray[np.int64], order: NDArray[np.int64], start: int, stretch: NDArray[np.int64]
 ) -> int:
     """How many stored events are decoded, about, if each stretch shares what its own examples have in common.
+
+    So much is decoded where most examples share. Where fewer do, each history is decoded again, which takes no longer than
+    to copy it; `_COPYING` was measured beside this estimate, not beside what is decoded then.
 
     Args: stretch: of each example from `start` on, in which it lies. order: of the same examples.
     """

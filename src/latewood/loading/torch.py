@@ -183,7 +183,7 @@ def _gathered(starts: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor
 class LoaderDataset(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
     """A loader as a dataset for `torch.utils.data.DataLoader(dataset, batch_size=None)`; it batches and shuffles by itself.
 
-    It yields tensors, or what the loader's `transform` made. With workers, each makes every so-manieth step, and the order
+    It yields tensors, or what the loader's `transform` made. With workers, each of n makes every n-th step, and the order
     is the same as without. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks for: a state
     belongs to as many workers as made it.
 

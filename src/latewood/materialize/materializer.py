@@ -155,12 +155,10 @@ class Materializer:
         """The examples of a window from `start` to `stop`; decoded anew if they changed since. Raises: as `batch`."""
         resolved = window.resolved.slice(start, stop)
         if (now := self._as_of_now(resolved)) is resolved:
-            if resolved.status.any():
-                self._require(resolved)
+            self._require(resolved)
             offsets, columns = window.lay_out(start, stop, _POOL)
-            with suppress(
-                UnknownCodeError
-            ):  # decoding finds it again, and tells damage from values that were collected
+            # should it be raised, decoding finds it again, and tells damage from values that were collected
+            with suppress(UnknownCodeError):
                 batch = self._batch(resolved, resolved.view, offsets, columns)
                 if self._knows_all_values(resolved):
                     self._count(Statistics(1, len(batch), int(offsets[-1])))
@@ -177,7 +175,7 @@ class Materializer:
     def _finish(self, resolved: Resolved, decode: Callable[[Resolved], B]) -> B:
         """Decode; again, from a newer generation, as long as codes may not mean any more what they meant."""
         while True:
-            if self._checks.are_repeated:
+            if self._checks.are_repeated:  # asked here, too: the users of a part are cut out only for this
                 self._checks.begin(resolved.reader, resolved.logged.keys)
             try:
                 batch = decode(resolved)
@@ -359,9 +357,9 @@ class Materializer:
         return columns, Statistics(1, len(logged), events, decoded, *touched)
 
     def _require(self, resolved: Resolved) -> None:
-        resolution, logged = resolved.resolution, resolved.logged
-        if not resolution.status.any():
+        if not resolved.status.any():
             return
+        resolution, logged = resolved.resolution, resolved.logged
         if self._mask_missing:
             forgiven = np.isin(resolution.status, _FORGIVABLE)
             resolution = replace(resolution, status=np.where(forgiven, np.uint8(Status.OK), resolution.status))

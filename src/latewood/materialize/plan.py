@@ -7,9 +7,8 @@ in pieces, and the plan is two lists: *ranges*, the rows to decode and where in 
 copy afterwards, out of scratch or out of the recent events. An example that shares nothing, lacks nothing and has no
 recent events has no segment.
 
-Stretches are shared only where that saves more decoding than the copying costs: they must overlap, in stripes, by a
-third of the later one (copying costs about a third of decoding). Hence short windows far apart in a long history stay
-apart.
+Stretches are shared only where they overlap, in stripes, by a third of the later one: then the copying costs less than the
+decoding that it saves, while what is copied is in the caches. Hence short windows far apart in a long history stay apart.
 
 Nothing here reads a byte of the store: the plan is a pure function of resolved pointers and recents.
 """

@@ -45,14 +45,13 @@ class Resolved:
     ) -> None:
         self._logged: Logged | None = logged
         self._resolution: Resolution | None = resolution
-        self._hits = hits  # the rows that the recents suppress; None where they suppress none
-        self._scrub_ts = scrub_ts  # (n,) when the users were last scrubbed; None where nobody was
+        self._hits = hits
+        self._scrub_ts = scrub_ts
         self.scrubs = scrubs  # how many scrubs were known then
         self.reader = reader  # of the generation that the resolution is of
         self.view = view
-        # Which examples of the whole it has, and what that is; None, and not itself, for it is let go of when the last one
-        # who needs it does, and not whenever Python looks for cycles.
-        self.start, self.stop = 0, len(logged)
+        self.start, self.stop = 0, len(logged)  # which examples of the whole it has
+        # None for a whole, and not itself: a cycle keeps its memory until Python looks for cycles
         self._whole: Resolved | None = None
 
     def __len__(self) -> int:
@@ -65,12 +64,14 @@ class Resolved:
 
     @property
     def logged(self) -> Logged:
+        """What the examples say."""
         if self._logged is None:
             self._logged = self.whole.logged.slice(self.start, self.stop)
         return self._logged
 
     @property
     def resolution(self) -> Resolution:
+        """The rows that their pointers mean."""
         if self._resolution is None:
             self._resolution = self.whole.resolution.take(slice(self.start, self.stop))
         return self._resolution
@@ -102,6 +103,7 @@ class Resolved:
 
     @property
     def features(self) -> pa.Table:
+        """The examples' own columns."""
         return self.whole.logged.features.slice(self.start, len(self))
 
     @property

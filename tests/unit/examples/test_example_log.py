@@ -1,5 +1,7 @@
 """The example log: where examples go, in which order, and that damage is noticed."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -235,3 +237,31 @@ def test_recents_may_gain_and_lose_traits_while_a_log_is_open(tmp_path: Path, re
     assert logged.slice(0, 40).equals(before.combine_chunks())
     name = recent.type[recent.type.num_fields - 1].name
     assert not any(value for lists in logged.slice(40)["recent"].to_pylist() for value in lists[name])
+
+
+def test_a_column_may_be_called_as_a_leaf_of_the_pointer_is(tmp_path: Path, recent_examples: Examples) -> None:
+    named = {"uih.length": pa.string(), "uih.start_ts": pa.string(), "recent.event_ts.list.element": pa.float64()}
+    examples = recent_examples(50)
+    for name, type_ in named.items():
+        examples = examples.append_column(name, pa.array(map(str, range(len(examples)))).cast(type_))
+    with ExampleLog(tmp_path / "log", days=10**5) as log:
+        log.append(examples)
+    read = open_examples(tmp_path / "log").take(np.arange(len(examples)))
+    assert sorted(read["uih.length"].to_pylist()) == sorted(examples["uih.length"].to_pylist())
+    assert set(read["recent.event_ts.list.element"].to_pylist()) == set(map(float, range(len(examples))))
+
+
+@pytest.mark.parametrize(
+    "end", ["", "log.close()", "del log", "import os\nif not os.fork():\n    sys.exit()\nos.wait()"]
+)
+def test_what_waits_is_written_once_as_its_process_ends(tmp_path: Path, end: str) -> None:
+    code = f"""
+import sys, pyarrow as pa
+from latewood.examples import ExampleLog
+log = ExampleLog({str(tmp_path / "log")!r})
+log.append(pa.table({{"user_id": [1, 2], "request_ts": [5, 6]}}))
+{end}
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+    [file] = (tmp_path / "log").rglob("*.parquet")
+    assert pq.read_table(file)["request_ts"].cast(pa.int64()).to_pylist() == [5, 6]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 import latewood as lw
+from latewood.clock import EARLIEST_TS
 from latewood.users import user_keys
 from moments import START
 from small_world import SECOND, World
@@ -165,7 +166,7 @@ def test_an_anchor_is_an_ingest_time_and_an_ordinal(anchor: Any, world: World) -
 
 
 def test_before_all_years_nobody_was_scrubbed(world: World) -> None:
-    assert lw.why(world.store, 7, START, -(2**62))[0].kind == "unknown"
+    assert lw.why(world.store, 7, START, EARLIEST_TS)[0].kind == "unknown"
 
 
 def test_moments_are_datetimes_too(world: World) -> None:
