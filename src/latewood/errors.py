@@ -13,6 +13,7 @@
 A full disk stays an `OSError`. `kind` is a stable word for logs, metrics and `--json`.
 """
 
+import os
 from typing import ClassVar
 
 
@@ -68,3 +69,10 @@ class ConflictError(LatewoodError):
     """Another writer was first, or the write would change what has already been seen."""
 
     kind = "conflict"
+
+
+def refuse_path(store: object, *, read_only: bool = False) -> None:
+    """Raises: SchemaError: the path of a store stands for the store. Args: read_only: whether one opened so will do."""
+    if isinstance(store, str | os.PathLike):
+        how = ", read_only=True" if read_only else ""
+        raise SchemaError(f"a path is no store; open it first: lw.Store.open({str(store)!r}{how})")

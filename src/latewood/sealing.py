@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.columns import one_array, read_table, struct_fields, take_rows
-from latewood.errors import SchemaError
+from latewood.errors import SchemaError, refuse_path
 from latewood.examples import rewrite_log
 from latewood.immutable import GenerationReader, read_newest
 from latewood.immutable.resolve import Resolution, Status
@@ -60,6 +60,7 @@ def seal(store: MaterializeStore, examples: Any) -> Any:
     Returns: of a table, the table with `uih` and `recent` changed; of a log, a SealReport.
     Raises: SchemaError, PointerError, LeakageError: not examples of this store, as when they are materialized.
     """
+    refuse_path(store, read_only=True)
     if not isinstance(examples, (str, os.PathLike)) and not _are_paths(examples):
         return seal_with_report(store, examples)[0]
     return seal_log(store, examples)

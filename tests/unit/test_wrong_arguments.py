@@ -75,6 +75,27 @@ def test_moments_that_find_something_are_not(store: lw.Store) -> None:
         assert len(store.vocab("item").values) == len(store.vocab("item", until=NOW + 1).values) == 1
 
 
+def test_whole_sequences_that_keep_few_targets_say_what_does(store: lw.Store) -> None:
+    late = {"event_ts": [NOW - 90, *range(NOW - 80, NOW - 70)], "ingest_ts": [NOW - 1, *range(NOW - 80, NOW - 70)]}
+    store.append(pa.table({"user_id": [1] * 11, "item": [1] * 11} | late))
+    with pytest.warns(UserWarning, match="10 of 10 events of the period are no targets.*lw.groups of lw.anchors"):
+        assert lw.sequences(store, targets=(NOW - 85, NOW)).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: lw.anchors("stores/a"), lambda: lw.sequences("stores/a", targets=(0, 1)),  # type: ignore[arg-type]
+        lambda: lw.groups("stores/a", pa.table({}), group="user"), lambda: lw.why("stores/a", 1, 2, 3),  # type: ignore
+        lambda: lw.backfill("stores/a", pa.table({})), lambda: lw.verify("stores/a"),  # type: ignore[arg-type]
+        lambda: lw.seal("stores/a", pa.table({})),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_a_path_is_no_store_to_any_function(call: Any) -> None:
+    with pytest.raises(lw.SchemaError, match=r"a path is no store; open it first: lw.Store.open\('stores/a'"):
+        call()
+
+
 def test_nanoseconds_are_refused(store: lw.Store) -> None:
     """As a moment that is taken they would let all of the future in."""
     requests = pa.table({"user_id": [1], "request_ts": [NOW]})

@@ -21,7 +21,7 @@ from latewood.capture.places import ANCHOR_TYPE
 from latewood.capture.store import CaptureStore
 from latewood.columns import plain_array, times_to_arrow
 from latewood.conditions import Condition, check_condition
-from latewood.errors import SchemaError
+from latewood.errors import SchemaError, refuse_path
 from latewood.events import NEVER, Events
 from latewood.histories import Scan, scan_histories
 from latewood.pointer import places_to_arrow
@@ -41,6 +41,7 @@ def anchors(store: CaptureStore, where: Condition | None = None, min_history: in
     Warns: UserWarning: events meet the condition, and none sees `min_history` events.
     Raises: SchemaError: the condition does not fit the store's schema, or min_history is negative.
     """
+    refuse_path(store, read_only=True)
     if min_history < 0:
         raise SchemaError(f"min_history is {min_history}; it counts events")
 

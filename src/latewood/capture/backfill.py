@@ -20,7 +20,7 @@ from latewood.capture.examples import make_in_parts
 from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import show_ts
-from latewood.errors import ConflictError, SchemaError
+from latewood.errors import ConflictError, SchemaError, refuse_path
 from latewood.mutable import MutableTier
 
 
@@ -41,6 +41,7 @@ def backfill(
     Raises: SchemaError: the requests do not fit. ConflictError: a request past what the store knows to be complete, or
         most requests would lose their history to ingest time. TypeError: not a store.
     """
+    refuse_path(store)
     if not hasattr(store, "tier"):
         raise TypeError(f"backfill(store, requests): a {type(store).__name__} is no store; are the two swapped?")
     if at_once < 1:

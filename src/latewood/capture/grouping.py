@@ -24,7 +24,7 @@ from latewood.capture.requests import Requests, read_requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import DAY_US, HOUR_US
 from latewood.columns import one_array, times_from_arrow
-from latewood.errors import SchemaError
+from latewood.errors import SchemaError, refuse_path
 from latewood.events import Events
 from latewood.histories import distinct_users, read_histories
 from latewood.lists import offsets_of
@@ -65,6 +65,7 @@ def groups(
     Raises: SchemaError: the requests do not fit, or have a column that examples get; a group or chunk that is none.
         ConflictError: as `lw.backfill`.
     """
+    refuse_path(store)
     period = _period(group)
     for name, count in (("chunk", chunk), ("at_once", at_once)):
         if count is not None and (not isinstance(count, Integral) or count < 1):

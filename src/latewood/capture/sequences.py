@@ -12,6 +12,7 @@ from numbers import Integral
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from latewood.batch import Batch
@@ -23,7 +24,7 @@ from latewood.capture.requests import Requests
 from latewood.capture.store import CaptureStore
 from latewood.clock import doubt_of_unit, show_ts, to_us
 from latewood.columns import one_array, times_to_arrow
-from latewood.errors import SchemaError
+from latewood.errors import SchemaError, refuse_path
 from latewood.events import NO_TIE, Events
 from latewood.histories import Scan, scan_histories, superseded
 from latewood.lists import offsets_of, positions
@@ -54,9 +55,10 @@ def sequences(
     Returns: user_id, request_ts (where the example's history ends), `uih`, `recent`, `cutoff`, and of the example's last
         events, those of the period: `targets`, list<bool>, whether each is a target, and `unfit`, how many are none since
         what precedes them is not what a request in their place had seen. `lw.target_mask(batch)` tells them in a batch.
-    Warns: UserWarning: no event is in the period.
+    Warns: UserWarning: no event is in the period, or most of those that are are no targets.
     Raises: SchemaError: a period that ends before it begins, a chunk that is none. ConflictError: as `lw.backfill`.
     """
+    refuse_path(store)
     begins, ends = (to_us(moment) for moment in targets)
     if begins > ends:
         raise SchemaError(f"the period of targets ends, at {show_ts(ends)}, before it begins, at {show_ts(begins)}")
@@ -75,6 +77,14 @@ def sequences(
         if is_first:
             tables.clear()
         tables.append(examples)
+    unfit = sum(pc.sum(table[UNFIT]).as_py() or 0 for table in tables)
+    fit = sum(pc.sum(pc.list_flatten(table[TARGETS])).as_py() or 0 for table in tables)
+    if unfit > fit:
+        message = (
+            f"{unfit:,} of {unfit + fit:,} events of the period are no targets, since what precedes them is not what a "
+            "request in their place had seen: late events lie before them. lw.groups of lw.anchors gives each its own past"
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
     if not any(map(len, tables)):
         message = f"no event is among the targets, from {show_ts(begins)} until before {show_ts(ends)}"
         warnings.warn(message + doubt_of_unit("targets", *targets), UserWarning, stacklevel=2)

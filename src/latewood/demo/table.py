@@ -21,6 +21,8 @@ def show(console: Console, result: dict[str, Any]) -> None:
         f"stored: latewood {_mb(stored['latewood'])} (histories {_mb(stored['store'])}, examples "
         f"{_mb(stored['examples'])}), Fat Rows {_mb(stored['fat_row'])}: {stored['fat_row'] / stored['latewood']:.1f}x"
     )
+    if stored["fat_row"] < stored["latewood"]:
+        console.print("So few days make short histories, whose copies cost little; the year shows more.")
 
 
 def _tenant_table(name: str, tenant: dict[str, Any]) -> Table:

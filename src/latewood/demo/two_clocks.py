@@ -15,6 +15,7 @@ from rich.console import Console
 
 from latewood.capture import backfill
 from latewood.clock import to_us
+from latewood.errors import SchemaError
 from latewood.ingestion import ingest_with_report
 from latewood.materialize import Materializer
 from latewood.projection import Projection
@@ -63,7 +64,14 @@ def compare_two_clocks(
 
 
 def read_two_clocks(table: pa.Table, *, user: str, time: str, ingest_time: str, unit: str) -> pa.Table:
-    """The events as the store and the oracle take them: user_id, both clocks in µs, traits."""
+    """The events as the store and the oracle take them: user_id, both clocks in µs, traits.
+
+    Raises: SchemaError: a column is missing.
+    """
+    for option, name in (("user", user), ("time", time), ("ingest-time", ingest_time)):
+        if name not in table.column_names:
+            columns = ", ".join(table.column_names)
+            raise SchemaError(f"there is no column {name!r}; there are: {columns}. Name yours with --{option}")
     return pa.table(
         {"user_id": table[user].cast(pa.int64())}
         | {"event_ts": _scaled(table[time], UNITS[unit]), "ingest_ts": _scaled(table[ingest_time], UNITS[unit])}

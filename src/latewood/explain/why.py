@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from latewood.clock import show_span, show_ts, to_us
 from latewood.consistency import read_consistently
-from latewood.errors import CorruptionError, ExpiredError, LatewoodError, SchemaError, ScrubbedError
+from latewood.errors import CorruptionError, ExpiredError, LatewoodError, SchemaError, ScrubbedError, refuse_path
 from latewood.events import NEVER, Events, concat_events
 from latewood.explain.request import Request, as_asked, as_logged
 from latewood.explain.verdict import Verdict
@@ -58,6 +58,7 @@ def why(
         generations are replaced too fast. CorruptionError: damaged bytes, or the rows say one thing and the materializer
         gives another, which would be a mistake of latewood's: please report it.
     """
+    refuse_path(store, read_only=True)
     if event_ts is None:
         raise SchemaError("say which event: event_ts, when it happened")
     if example is not None and (user_id, request_ts, anchor, cutoff) != (None,) * 4:

@@ -1,9 +1,8 @@
 """What a materializer needs of a store."""
 
-import os
 from typing import Protocol
 
-from latewood.errors import SchemaError
+from latewood.errors import SchemaError, refuse_path
 from latewood.immutable import GenerationReader, Scrubs
 from latewood.projection import Projection
 from latewood.schema import Schema
@@ -40,7 +39,6 @@ def schema_for(store: MaterializeStore, projection: Projection) -> Schema:
 
 def require_store(store: object, projection: object) -> None:
     """Raises: SchemaError: one of the two is something else, such as the path of a store."""
-    if isinstance(store, str | os.PathLike):
-        raise SchemaError(f"a path is no store; open it first: lw.Store.open({str(store)!r}, read_only=True)")
+    refuse_path(store, read_only=True)
     if not isinstance(projection, Projection):
         raise SchemaError(f"what to see of a history is an lw.Projection, not {projection!r}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from latewood.batch import Batch
 from latewood.consistency import read_consistently
-from latewood.errors import ConflictError, LatewoodError, SchemaError
+from latewood.errors import ConflictError, LatewoodError, SchemaError, refuse_path
 from latewood.examples import ExampleSource, open_examples
 from latewood.histories import distinct_users, read_histories
 from latewood.immutable import GenerationReader
@@ -52,6 +52,7 @@ def verify(
     Returns: what was looked at, and all that is wrong: `report.ok` is whether nothing is.
     Raises: SchemaError: not examples at all. ConflictError: a live store whose generations are replaced too fast.
     """
+    refuse_path(store, read_only=True)
     if sample is not None and sample < 0:
         raise SchemaError(f"sample is {sample}; it counts examples")
     rng, report = np.random.default_rng(seed), VerifyReport(store.refresh().generation.id)
