@@ -89,7 +89,10 @@ class Pointers:
                 raise PointerError(f"column 'uih.{name}' has a null in row {first_row(column.is_null())}")
         if (row := _first_of_another(fields["epoch"], epoch)) >= 0:
             other = fields["epoch"][row].as_py().hex()
-            raise PointerError(f"row {row}: the pointer is of epoch {other}, the store is {epoch.hex()}")
+            raise PointerError(
+                f"row {row}: the pointer is of epoch {other}, the store is {epoch.hex()}: these examples were made for "
+                "another store, or for this one before it was deleted and made anew"
+            )
         pointers = cls(
             epoch,
             times_from_arrow(fields["watermark"], "uih.watermark"),

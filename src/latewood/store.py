@@ -243,7 +243,8 @@ class Store:
     def rollback(self, generation_id: int, *, keep: int = 2, workers: int = 0) -> Generation:
         """Build the next generation anew from an older one and the mutable tier, as if those between had not been.
 
-        For a generation that turned out bad. Pointers made since stay valid: what they mean is built again.
+        For a generation that turned out bad. Pointers made since stay valid: what they mean is built again. Changes of the
+        schema are not undone, and those that wait are applied: a dropped trait's values do not come back.
 
         Args: generation_id: one whose files are still kept, and that the mutable tier reaches back to.
         Raises: ConflictError: events between it and now are in the mutable tier no more, or never were.

@@ -196,7 +196,8 @@ def _refuse_old(store: Store, batches: Iterator[Events]) -> Iterator[Events]:
             raise ConflictError(
                 f"{store.path} exists and has been read up to {until}, and some of these events were learned of before, "
                 f"such as at {show_ts(int(events.ingest_ts.min()))}. If they are in it already, open it with "
-                f"lw.Store.open({store.path!r}); if not, load into another path"
+                f"lw.Store.open({store.path!r}); if not, load into another path, or make a store of all feeds with "
+                "lw.rebuild. Feeds that follow each other are split by when events were learned of, not when they happened"
             )
         yield events
 

@@ -6,7 +6,6 @@ for examples whose oldest recent is not past the last stored event, only from th
 all but their times only where those are equal.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ from numba import uint64
 from numpy.typing import NDArray
 
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Rows
 from latewood.kernels import kernel
-from latewood.lists import offsets_of
 from latewood.materialize.choose import Candidates
 from latewood.materialize.recents import Recents
-from latewood.stripes.decode import decode_column
+from latewood.stripes.decode import decode_column, decode_described
 from latewood.stripes.entries import first_ts
 from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
@@ -33,71 +30,75 @@ def merge_places(
 
     Returns: offsets (n + 1,), with an empty stretch for examples that do not merge, and places (offsets[-1],).
     """
-    merging, counts = candidates.merging, np.zeros(len(candidates.stored_count), np.int64)
+    merging, offsets = candidates.merging, np.zeros(len(candidates.stored_count) + 1, np.int64)
     if not len(merging):
-        return np.zeros(len(counts) + 1, np.int64), np.zeros(0, np.int64)
-    counts[merging] = candidates.recent_count[merging]
-    offsets = offsets_of(counts)
-    oldest = recents.order[0, candidates.recent_stop[merging] - candidates.recent_count[merging]]
-    rows = Rows(*(column[merging] for column in candidates.rows))
-    known_start = np.empty(len(merging), np.int64)
-    _rows_from(reader.tables.rows, rows.shard, rows.user, rows.start, rows.stop, oldest, known_start)
-    stored = _Stored.of(reader, rows._replace(start=known_start), verify)
-    examples = (
-        (merging, candidates.stored_count, candidates.runs.offsets, candidates.runs.start, candidates.before),
-        (candidates.recent_stop, candidates.recent_count, recents.order),
-    )
+        return offsets, np.zeros(0, np.int64)
+    ranges, known_offsets = np.empty((5, len(merging)), np.int64), np.empty(len(merging) + 1, np.int64)
+    of_recents = (candidates.recent_stop, candidates.recent_count, recents.order)
+    _lay_out(reader.tables.rows, tuple(candidates.rows), merging, of_recents, offsets, known_offsets, ranges)
+    known = np.empty((3, known_offsets[-1]), np.int64)
+    times = np.array([(EVENT_TS, known.itemsize, known.ctypes.data, 0, 0)], np.uint64)
+    decode_described(reader.tables, ranges, times, known.shape[1], verify)
+    stored = (candidates.stored_count, candidates.runs.offsets, candidates.runs.start, candidates.before)
     places, tied = np.empty(offsets[-1], np.int64), np.zeros(len(merging), np.bool_)
-    _places(*examples, (known_start, stored.offsets, stored.order), places, tied, False)
+    examples, of_stored = (merging, *stored), (ranges[2], known_offsets, known)
+    _places(examples, of_recents, of_stored, places, tied, False)
     if tied.any():  # else their times alone say which comes first
-        stored.decode_rest(np.flatnonzero(tied))
-        _places(*examples, (known_start, stored.offsets, stored.order), places, tied, True)
+        _decode_rest(reader, ranges[:, tied], known, verify)
+        _places(examples, of_recents, of_stored, places, tied, True)
     return offsets, places
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stored:
-    """The total order of k runs of rows, back to back. Shapes: ranges, offsets (k + 1,), order (3, t)."""
+def _decode_rest(reader: GenerationReader, matrix: NDArray[np.int64], known: NDArray[np.int64], verify: bool) -> None:
+    """Complete the order of some rows, of which the times are known; that of the others comes to mean nothing.
 
-    reader: GenerationReader
-    verify: bool
-    ranges: Ranges
-    offsets: NDArray[np.int64]
-    order: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, reader: GenerationReader, rows: Rows, verify: bool) -> "_Stored":
-        """Their times; the rest of the order is to be decoded."""
-        offsets = offsets_of(rows.stop - rows.start)
-        ranges, order = Ranges(*rows, offsets[:-1]), np.empty((3, offsets[-1]), np.int64)
-        decode_column(reader.tables, ranges, EVENT_TS, order[0], None, verify)
-        return cls(reader, verify, ranges, offsets, order)
-
-    def decode_rest(self, some: NDArray[np.int64]) -> None:
-        """Ingest times and ordinals of some of the runs; those of the others come to mean nothing."""
-        ranges, ordinals = Ranges.of(self.ranges.matrix[:, some]), np.zeros(self.order.shape[1], np.int32)
-        decode_column(self.reader.tables, ranges, DELAY, self.order[1], None, self.verify)
-        decode_column(self.reader.tables, ranges, ORDINAL, ordinals, None, self.verify)
-        self.order[1] += self.order[0]
-        self.order[2] = ordinals
+    Shapes: matrix (5, ranges), as of `Ranges`; known (3, rows): event_ts, and then ingest_ts and ordinal.
+    """
+    ranges, ordinals = Ranges.of(matrix), np.zeros(known.shape[1], np.int32)
+    decode_column(reader.tables, ranges, DELAY, known[1], None, verify)
+    decode_column(reader.tables, ranges, ORDINAL, ordinals, None, verify)
+    known[1] += known[0]
+    known[2] = ordinals
 
 
 @kernel
-def _rows_from(tables: Any, shard: Any, user: Any, start: Any, stop: Any, event_ts: Any, out: Any) -> None:
-    """The row of each stretch [start, stop) from which on a row can be of `event_ts` or later.
+def _lay_out(
+    tables: Any, rows: Any, merging: Any, recent: Any, offsets: Any, known_offsets: Any, ranges: Any
+) -> None:
+    """Which rows of the examples that merge may lie among recent events, back to back, and how many recents there are.
+
+    Rows before those sort before every recent. Shapes: offsets (n + 1,), of zeros; known_offsets (k + 1,); ranges (5, k).
+    """
+    shard, user, start, stop = rows
+    recent_stop, recent_count, order = recent
+    known_offsets[0] = 0
+    for k in range(len(merging)):
+        i = merging[k]
+        offsets[i + 1] = recent_count[i]
+        oldest = order[0, recent_stop[i] - recent_count[i]]
+        first = _row_from(tables, shard[i], user[i], start[i], stop[i], oldest)
+        ranges[0, k], ranges[1, k], ranges[2, k], ranges[3, k] = shard[i], user[i], first, stop[i]
+        ranges[4, k] = known_offsets[k]
+        known_offsets[k + 1] = known_offsets[k] + stop[i] - first
+    for i in range(len(start)):
+        offsets[i + 1] += offsets[i]
+
+
+@kernel
+def _row_from(tables: Any, shard: int, user: int, start: int, stop: int, event_ts: int) -> int:
+    """The row of a stretch [start, stop) from which on a row can be of `event_ts` or later.
 
     That is in the stripe before the first one that begins at `event_ts` or later, for equal times may cross stripes.
     """
-    for i in range(len(shard)):
-        table = table_at(tables, shard[i])
-        low, high = start[i] // STRIPE_EVENTS, (stop[i] - 1) // STRIPE_EVENTS + 1
-        while low < high:
-            middle = (low + high) // 2
-            if first_ts(table, uint64(user[i]), uint64(middle)) < event_ts[i]:
-                low = middle + 1
-            else:
-                high = middle
-        out[i] = max(start[i], (low - 1) * STRIPE_EVENTS)
+    table = table_at(tables, shard)
+    low, high = start // STRIPE_EVENTS, (stop - 1) // STRIPE_EVENTS + 1
+    while low < high:
+        middle = (low + high) // 2
+        if first_ts(table, uint64(user), uint64(middle)) < event_ts:
+            low = middle + 1
+        else:
+            high = middle
+    return int(max(start, (low - 1) * STRIPE_EVENTS))
 
 
 @kernel

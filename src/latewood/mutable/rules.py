@@ -49,7 +49,8 @@ def late_rows(state: TierState, ingest_ts: NDArray[np.int64], late: Late, rows: 
         at = int(np.argmax(old))
         raise ConflictError(
             f"row {rows[at]}: ingest time {show_ts(int(ingest_ts[at]))} is too old: {_since_when(state)}. "
-            f'Pass late="stamp" to add such events as known from now on'
+            f'Pass late="stamp" to add such events as known from now on, which no past request sees then; '
+            "or make a store of all feeds with lw.rebuild"
         )
     return old
 
