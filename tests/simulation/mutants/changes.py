@@ -235,7 +235,7 @@ def values_in_use_are_blanked() -> Patches:
     return [patch.object(LoggedTier, "_codes_in_use", lambda self, trait_id, among: np.zeros(0, np.int32))]
 
 
-@mutant("R16", within=50, story=(often(changing.scrub_users), with_lists()))
+@mutant("R16", within=150, story=(often(changing.scrub_users), with_lists()))
 def items_of_lists_stay() -> Patches:
     """Values that only forgotten events had, in a list, stay in the vocabulary."""
     return [patch.object(Lists, "known", property(lambda self: self.items[:0]))]
