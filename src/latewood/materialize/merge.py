@@ -62,9 +62,7 @@ def _decode_rest(reader: GenerationReader, matrix: NDArray[np.int64], known: NDA
 
 
 @kernel
-def _lay_out(
-    tables: Any, rows: Any, merging: Any, recent: Any, offsets: Any, known_offsets: Any, ranges: Any
-) -> None:
+def _lay_out(tables: Any, rows: Any, merging: Any, recent: Any, offsets: Any, known_offsets: Any, ranges: Any) -> None:
     """Which rows of the examples that merge may lie among recent events, back to back, and how many recents there are.
 
     Rows before those sort before every recent. Shapes: offsets (n + 1,), of zeros; known_offsets (k + 1,); ranges (5, k).
