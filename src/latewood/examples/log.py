@@ -36,7 +36,7 @@ class ExampleLog:
     """Writes examples; use it as a context manager, or call `flush`.
 
     What was appended waits in memory until then: a process that is killed loses it. One that ends, or lets go of the log,
-    writes it first.
+    writes it first; an error inside the context drops it.
 
     Args:
         path: a directory, or any URI that a storage can be opened at.

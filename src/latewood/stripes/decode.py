@@ -406,6 +406,6 @@ def _hand_out(
 
 
 @kernel
-def _add(work: Any, field: Any, value: Any) -> None:
-    at = work + uint64(8) * uint64(field)
+def _add(work: Any, word: Any, value: Any) -> None:
+    at = work + uint64(8) * uint64(word)
     store_u64(at, load_u64(at) + value)

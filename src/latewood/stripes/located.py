@@ -119,9 +119,9 @@ def ask_for_payload(location: Any, column: Any) -> None:
 
 
 @kernel
-def ask_for_stripe(payload: Any, location: Any, times: Any) -> None:
-    """Prefetch from the stripe on whose entry is at `location`, some `times` its length."""
-    start = entry_offset(load_u64(location))
-    size = min(times * (entry_offset(load_u64(location + uint64(8))) - start), uint64(_MOST_AHEAD))
+def ask_for_stripe(payload: Any, entry_at: Any, times: Any) -> None:
+    """Prefetch from the stripe on whose entry is at `entry_at`, some `times` its length."""
+    start = entry_offset(load_u64(entry_at))
+    size = min(times * (entry_offset(load_u64(entry_at + uint64(8))) - start), uint64(_MOST_AHEAD))
     for line in range((size + uint64(63)) >> uint64(6)):
         prefetch(payload + start + (uint64(line) << uint64(6)))

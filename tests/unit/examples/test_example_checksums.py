@@ -84,3 +84,14 @@ def test_a_forged_number_of_chunks_is_refused(plain: bytes) -> None:
         forged = plain[:start] + head + WORD + xxhash.xxh3_64_digest(head + plain[start:]) + plain[start:]
         with pytest.raises(CorruptionError, match=r"log\.parquet"):
             opened(forged)
+
+
+def test_a_list_of_columns_that_is_used_again_is_read_again(checked: bytes) -> None:
+    [(start, _)] = list(chunk_ranges(pq.read_metadata(pa.BufferReader(checked))))[1:2]  # of s.x in the first row group
+    damaged = bytearray(checked)
+    damaged[start + 3] ^= 1
+    file, columns = opened(bytes(damaged)), ["a"]
+    assert file.read_row_group(0, columns=columns).equals(TABLE.select(["a"]).slice(0, 40))
+    columns.append("s.x")
+    with pytest.raises(CorruptionError, match=r"'s\.x' in row group 0"):
+        file.read_row_group(0, columns=columns)
