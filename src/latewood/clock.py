@@ -20,8 +20,8 @@ EARLIEST_TS = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 LATEST_TS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
-# Milliseconds that are taken for microseconds stay below the first until 2298, seconds for ever. A clock that has not reached
-# the second is a test's.
+# Milliseconds that are taken for microseconds stay below the first until 2298, seconds for ever.
+# A clock that has not reached the second is a test's.
 _SPRING_1970, _A_YEAR_ON = 120 * DAY_US, 365 * DAY_US
 
 
