@@ -153,8 +153,9 @@ def decode_but_ordinals(place: Any, column: Any, itemsize: Any, out: Any, desk: 
 
 def _make_twin() -> Callable[..., Resolution]:
     lay_out = _twin_kernel(desks.lay_out_columns, _decode=decode_but_ordinals)
-    visible = _twin_kernel(walk.sum_visible, lay_out_columns=lay_out, sum_rows=nothing, seeded_identity=nothing)
-    back = _twin_kernel(walk.walk_back, sum_all_clean=nothing, sum_rows=nothing, sum_visible=visible)
+    holes = _twin_kernel(desks.mark_holes, lay_out_columns=lay_out)
+    sums = {"sum_all_clean": nothing, "sum_rows": nothing, "seeded_identity": nothing}
+    back = _twin_kernel(walk.walk_back, mark_holes=holes, **sums)
     meant = _twin_kernel(walk.find_meant, walk_back=back)
     kernels = vars(walk) | {"resolve": _twin_kernel(walk.resolve, seed_of=nothing, find_meant=meant)}
     twin: Callable[..., Resolution] = _twin(resolve.resolve, walk=SimpleNamespace(**kernels))

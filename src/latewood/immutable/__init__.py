@@ -4,7 +4,8 @@
 what the next is to be like, `scrubs` who was to be forgotten, and `pins` which generations runs still need.
 
 `lookup` finds users in the index; `resolve` tells which of their rows requests and pointers mean. Its kernels, in `walk`,
-note where bytes lie (`places`), ask for them `ahead` and lay them out on a `desk`. `refusals` says what did not fit.
+note where bytes lie (`places`), ask for them `ahead`, lay them out on a `desk`, and `rank` recent events among them.
+`refusals` says what did not fit.
 """
 
 from latewood.immutable.catalog import Catalog

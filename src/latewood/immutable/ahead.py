@@ -18,6 +18,8 @@ from latewood.immutable.places import (
     STRIPE,
     TABLE,
     UNTIL,
+    first_ts_of,
+    latest_until_of,
     mark_of,
     placed,
     record_of,
@@ -37,7 +39,7 @@ from latewood.stripes.layout import (
 )
 
 RECORDS = 8  # requests ahead
-_INDEX, _BYTES = 8, 3  # likewise
+_INDEX, BYTES = 8, 3  # likewise
 _LINE = 64
 _MOST = 640  # bytes of a column: of the rest the processor knows by then
 
@@ -55,7 +57,7 @@ def records(table: Any, user: Any) -> None:
 @kernel
 def ends(places: Any, i: Any, count: Any) -> None:
     """Before request i is walked: of the stripe it ends in, the index of a later one and the bytes of a nearer one."""
-    later, nearer = i + uint64(_INDEX), i + uint64(_BYTES)
+    later, nearer = i + uint64(_INDEX), i + uint64(BYTES)
     if later < count:
         place = places + later * uint64(PLACE_BYTES)
         if placed(place, IS_NEW):
@@ -63,7 +65,22 @@ def ends(places: Any, i: Any, count: Any) -> None:
     if nearer < count:
         place = places + nearer * uint64(PLACE_BYTES)
         if placed(place, IS_NEW):
-            _bytes(place)
+            _stripe(place, placed(place, ENTRY))
+
+
+@kernel
+def earlier(places: Any, i: Any, watermark: Any, oldest: Any) -> None:
+    """Likewise of a nearer request the bytes of the stripe before, if it will be looked at, too.
+
+    Args: watermark, oldest: of that request, and the time of its oldest event that is to be ranked.
+    """
+    place = places + i * uint64(PLACE_BYTES)
+    stripe = placed(place, STRIPE)
+    if stripe == uint64(0):
+        return
+    before = stripe - uint64(1)
+    if latest_until_of(place, before) >= watermark or first_ts_of(place, stripe) > oldest:
+        _stripe(place, placed(place, ENTRY) - uint64(8))
 
 
 @kernel
@@ -80,9 +97,9 @@ def _index(place: Any) -> None:
 
 
 @kernel
-def _bytes(place: Any) -> None:
-    entry, step = placed(place, ENTRY), placed(place, ENTRY_STEP)
-    payload = table_field(placed(place, TABLE), PAYLOAD)
+def _stripe(place: Any, entry: Any) -> None:
+    """The bytes of the stripe of the same user whose first entry is at `entry`."""
+    step, payload = placed(place, ENTRY_STEP), table_field(placed(place, TABLE), PAYLOAD)
     _column(payload, entry)
     _column(payload, entry + step * uint64(DELAY))
     _column(payload, entry + step * uint64(ORDINAL))

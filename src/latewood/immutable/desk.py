@@ -31,9 +31,9 @@ from latewood.immutable.places import (
     write_place,
 )
 from latewood.kernels import kernel
-from latewood.stripes.addresses import load_i32, load_i64, load_u8, load_u64, store_u64
+from latewood.stripes.addresses import bit_length, load_i32, load_i64, load_u8, load_u64, store_u8, store_u64
 from latewood.stripes.entries import entry_has_reference, entry_offset, is_constant, table_field
-from latewood.stripes.identity import run_identities, sum_identities
+from latewood.stripes.identity import mark_later, run_identities, sum_identities
 from latewood.stripes.layout import (
     DELAY,
     EVENT_TS,
@@ -117,18 +117,6 @@ def ordinal_at(desk: Any, row: Any) -> Any:
 def superseded_at(desk: Any, row: Any) -> Any:
     """When a row on the desk was superseded."""
     return load_i64(desk + uint64(SUPERSEDED_AT) + uint64(8) * row)
-
-
-@kernel
-def hole_at(desk: Any, number: Any) -> Any:
-    """A row that was found not to be visible."""
-    return uint64(load_i64(desk + uint64(HOLES) + uint64(8) * number))
-
-
-@kernel
-def write_hole(desk: Any, number: Any, row: Any) -> None:
-    """Note a row that is not visible."""
-    store_u64(desk + uint64(HOLES) + uint64(8) * number, uint64(row))
 
 
 @kernel
@@ -227,6 +215,46 @@ def lay_out(place: Any, desk: Any) -> Any:
             store_u64(out + uint64(8) * uint64(row), uint64(NEVER))
     write_note(desk, HAS_SUPERSEDED, 1)
     return events
+
+
+@kernel
+def mark_holes(place: Any, stop: Any, watermark: Any, desk: Any) -> Any:
+    """Note on the desk which of the rows [0, stop) of a stripe are not visible. Returns: 0 where all are, or if damaged."""
+    if lay_out_columns(place, desk) == uint64(0):
+        return uint64(0)
+    holes = desk + uint64(HOLES)
+    found = mark_later(desk + uint64(TIMES), desk + uint64(DELAYS), stop, watermark, holes)
+    if latest_ingest_of(place, placed(place, STRIPE)) == NEVER_CLEAN:
+        if lay_out(place, desk) == uint64(0):
+            return uint64(0)
+        for row in range(stop):
+            if superseded_at(desk, row) < watermark:
+                at = holes + (uint64(row) >> uint64(3))
+                store_u8(at, load_u8(at) | (uint64(1) << (uint64(row) & uint64(7))))
+                found = uint64(1)
+    return found
+
+
+@kernel
+def hole_before(stop: Any, desk: Any) -> Any:
+    """One more than the last of the rows [0, stop) that is not visible, as `mark_holes` found; 0 if all are."""
+    return _marked_before(stop, desk, uint64(0))
+
+
+@kernel
+def visible_before(stop: Any, desk: Any) -> Any:
+    """One more than the last of the rows [0, stop) that is visible, as `mark_holes` found; 0 if none is."""
+    return _marked_before(stop, desk, ~uint64(0))
+
+
+@kernel
+def _marked_before(stop: Any, desk: Any, flipped: Any) -> Any:
+    marks, word = desk + uint64(HOLES), stop & ~uint64(63)
+    bits = (load_u64(marks + (word >> uint64(3))) ^ flipped) & ((uint64(1) << (stop & uint64(63))) - uint64(1))
+    while bits == uint64(0) and word:
+        word -= uint64(64)
+        bits = load_u64(marks + (word >> uint64(3))) ^ flipped
+    return word + bit_length(bits) if bits else uint64(0)
 
 
 @kernel

@@ -173,10 +173,36 @@ def measure(
     return measured
 
 
-def resolve(tables: Tables, keys: UserKeys, pointers: Pointers, watermark: int, expired: bool = False) -> Resolution:
+class Unstored(NamedTuple):
+    """Events that are not stored, to be ranked among the rows that n pointers mean.
+
+    Shapes: offsets (n + 1,): whose events are which; order (3, m): event_ts, ingest_ts and ordinal, of each pointer in the
+    total order; ranks (m,): filled in, how many of the pointer's rows sort before each. Those of a pointer that means no
+    rows are not.
+    """
+
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+
+
+NOTHING = Unstored(np.zeros(0, np.int64), np.zeros((3, 0), np.int64), np.zeros(0, np.int64))
+
+
+def resolve(
+    tables: Tables,
+    keys: UserKeys,
+    pointers: Pointers,
+    watermark: int,
+    expired: bool = False,
+    unstored: Unstored = NOTHING,
+) -> Resolution:
     """The rows that pointers mean, in a generation of the given watermark, with length and checksum compared.
 
-    Args: keys: whose pointers they are. expired: whether retention ever took events from it.
+    Args:
+        keys: whose pointers they are.
+        expired: whether retention ever took events from it.
+        unstored: events to be ranked on the way.
     Raises: CorruptionError: a block on the way is damaged.
     """
     columns = (
@@ -198,6 +224,7 @@ def resolve(tables: Tables, keys: UserKeys, pointers: Pointers, watermark: int, 
             tuple(keys),
             (shard, user),
             columns,
+            unstored,
             watermark,
             expired,
             status,

@@ -23,21 +23,19 @@ from numba import uint64
 from latewood.clock import EARLIEST_TS
 from latewood.immutable import ahead
 from latewood.immutable.desk import (
-    DELAYS,
-    TIMES,
-    hole_at,
+    hole_before,
     ingest_at,
     is_damaged,
     is_visible,
     lay_out,
     lay_out_columns,
     lay_out_times,
+    mark_holes,
     ordinal_at,
     place_of,
     sum_rows,
-    superseded_at,
     time_at,
-    write_hole,
+    visible_before,
 )
 from latewood.immutable.lookup import locate
 from latewood.immutable.places import (
@@ -57,11 +55,12 @@ from latewood.immutable.places import (
     put,
     write_place,
 )
+from latewood.immutable.rank import rank_events, times_before
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i64, load_u64, store_u64
 from latewood.stripes.entries import stripe_record, user_events, user_stripes
-from latewood.stripes.identity import latest_of, seed_of, seeded_identity
-from latewood.stripes.layout import NEVER_CLEAN, STRIPE_BYTES, STRIPE_EVENTS, STRIPE_FIRST_TS, TABLE_FIELDS
+from latewood.stripes.identity import seed_of, seeded_identity
+from latewood.stripes.layout import STRIPE_BYTES, STRIPE_EVENTS, STRIPE_FIRST_TS, TABLE_FIELDS
 
 ALL = np.iinfo(np.int64).max  # as a wanted length: no limit
 
@@ -121,14 +120,7 @@ def end_before(end: Any, end_ts: Any, desk: Any) -> Any:
     """How many of a user's rows have event_ts < end_ts, given the place that was found for it."""
     if placed(end, BEFORE) == uint64(0):
         return uint64(0)
-    count, low = lay_out_times(end, desk), uint64(0)
-    # Without a branch that the processor could guess wrong: half of what is left lies before the end, or it does not.
-    while count > uint64(0):
-        half = count >> uint64(1)
-        is_before = uint64(time_at(desk, low + half) < end_ts)
-        low += is_before * (half + uint64(1))
-        count = is_before * (count - half - uint64(1)) + (uint64(1) - is_before) * half
-    return placed(end, STRIPE) * uint64(_ROWS) + low
+    return placed(end, STRIPE) * uint64(_ROWS) + times_before(desk, uint64(0), lay_out_times(end, desk), end_ts)
 
 
 @kernel
@@ -207,33 +199,6 @@ def sum_all_clean(end: Any, seed: Any, start: Any, stop: Any, desk: Any) -> Any:
 
 
 @kernel
-def sum_visible(place: Any, seed: Any, first: Any, last: Any, watermark: Any, desk: Any) -> Any:
-    """The sum of the identities of the visible ones among the rows [first, last) of a stripe that is not clean.
-
-    Where a request long past ends, most stripes are not, for what came after it, and all rows before it are visible.
-    Returns: the sum, and how many rows are not visible; which those are lies on the desk.
-    """
-    if lay_out_columns(place, desk) == uint64(0):
-        return uint64(0), uint64(0)
-    total = sum_rows(place, seed, first, last, desk)
-    is_marked = latest_ingest_of(place, placed(place, STRIPE)) == NEVER_CLEAN
-    if not is_marked:
-        from_first = desk + (first << uint64(3))
-        if latest_of(from_first + uint64(TIMES), from_first + uint64(DELAYS), last - first) < watermark:
-            return total, uint64(0)
-    elif lay_out(place, desk) == uint64(0):
-        return uint64(0), uint64(0)
-    holes = uint64(0)
-    for row in range(first, last):
-        ingest = ingest_at(desk, row)
-        if ingest >= watermark or (is_marked and superseded_at(desk, row) < watermark):
-            total -= seeded_identity(seed, time_at(desk, row), ingest, ordinal_at(desk, row))
-            write_hole(desk, holes, row)
-            holes += uint64(1)
-    return total, holes
-
-
-@kernel
 def push_run(runs: Any, room: Any, at: Any, continues: Any, start: Any, stop: Any) -> Any:
     """Add a run before those that there are, or let it continue the last one. Returns: how many there are now.
 
@@ -256,38 +221,43 @@ def walk_back(
 ) -> Any:
     """Take the newest `wanted` visible rows before `row`, stripe by stripe as far as any of the rest may be invisible.
 
-    Returns: how many there are, the sum of their identities, their hull [start, stop), and the number of runs, to which
-    theirs were added, the newest first.
+    Returns: how many there are, the sum of their identities, their hull [start, stop), the time of the last, and the number
+    of runs, to which theirs were added, the newest first.
     """
-    count, total, start, stop = uint64(0), uint64(0), row, row
+    count, total, start, stop, last_ts = uint64(0), uint64(0), row, row, EARLIEST_TS - 1
     while row > uint64(0) and count < wanted:
         stripe = (row - uint64(1)) // uint64(_ROWS)
-        base, low, holes = stripe * uint64(_ROWS), row - min(row, wanted - count), uint64(0)
-        if latest_until_of(end, stripe) < watermark:  # nearly always: all that is left is visible
-            total += sum_all_clean(end, seed, low, row, desk)
-        else:
-            low, place = max(base, low), place_of(end, stripe, desk)
-            if latest_ingest_of(end, stripe) < watermark:  # only one before it is not clean
-                total += sum_rows(place, seed, low - base, row - base, desk)
-            else:
-                part, holes = sum_visible(place, seed, low - base, row - base, watermark, desk)
-                total += part
-        if is_damaged(desk):
+        if latest_until_of(end, stripe) < watermark:  # nearly always at once: all that is left is visible
             break
-        top = row
-        for hole in range(holes + uint64(1)):  # the run above each, from the newest on, and the one below the last
-            bottom = low
-            if uint64(hole) < holes:
-                bottom = base + hole_at(desk, holes - uint64(1) - uint64(hole)) + uint64(1)
-            if bottom < top:
-                at = push_run(runs, room, at, count > uint64(0) and top == start, bottom, top)
-                stop = stop if count else top
-                start, count = bottom, count + top - bottom
-            top = bottom - uint64(1)
+        base, top, place = stripe * uint64(_ROWS), row, place_of(end, stripe, desk)
+        low = max(base, row - min(row, wanted - count))
+        # only a stripe before this one is not clean, or it itself
+        has_holes = latest_ingest_of(end, stripe) >= watermark and mark_holes(place, row - base, watermark, desk)
+        if has_holes:
+            top = max(low, base + visible_before(row - base, desk))
+        total += sum_rows(place, seed, low - base, top - base, desk)
+        if is_damaged(desk):
+            return count, total, start, stop, last_ts, at
+        if count == uint64(0) and top > low:
+            stop, last_ts = top, time_of(end, top - uint64(1), desk)
+        while top > low:
+            bottom = max(low, base + hole_before(top - base, desk)) if has_holes else low
+            at = push_run(runs, room, at, count > uint64(0) and top == start, bottom, top)
+            start, count, top = bottom, count + top - bottom, bottom
+            if bottom > low:
+                top = max(low, base + visible_before(bottom - base, desk))
+                for hole in range(top - base, bottom - base):
+                    at_hole = time_at(desk, hole), ingest_at(desk, hole), ordinal_at(desk, hole)
+                    total -= seeded_identity(seed, *at_hole)
         row = low
-    if count == uint64(0):
-        start = stop
-    return count, total, start, stop, at
+    if row > uint64(0) and count < wanted:
+        low = row - min(row, wanted - count)
+        total += sum_all_clean(end, seed, low, row, desk)
+        if count == uint64(0):
+            stop, last_ts = row, time_of(end, row - uint64(1), desk)
+        at = push_run(runs, room, at, count > uint64(0) and row == start, low, row)
+        start, count = low, count + row - low
+    return count, total, start if count else stop, stop, last_ts, at
 
 
 @kernel
@@ -319,7 +289,7 @@ def measure(tables: Any, keys: Any, located: Any, requests: Any, out: Any, place
         if tie_ingest[i] >= EARLIEST_TS:
             anchor = (tie_ingest[i], tie_ordinal[i])
             end_ties[i], row = ties_before(end, row, end_ts[i], anchor, watermark[i], desk)
-        count, total, start, _, _ = walk_back(end, seed, row, uint64(ALL), watermark[i], none, none, none, desk)
+        count, total, start, _, _, _ = walk_back(end, seed, row, uint64(ALL), watermark[i], none, none, none, desk)
         if count:
             start_ts[i] = time_of(end, start, desk)
         elif not any_unknown(end, uint64(stored_before[i]), watermark[i], desk):
@@ -335,6 +305,7 @@ def resolve(
     keys: Any,
     located: Any,
     pointers: Any,
+    unstored: Any,
     newest: Any,
     partly: Any,
     status: Any,
@@ -348,6 +319,7 @@ def resolve(
 
     Args:
         located: (n,) each, filled in: where each user is.
+        unstored: events to be ranked among those that each pointer means: see `Unstored`.
         newest: the generation's watermark; pointers with a later one are not looked up.
         partly: of pointers that find fewer events than they mean, give the rows of those found.
         status, out: (n,), (FINDINGS, n), written for every pointer.
@@ -360,10 +332,15 @@ def resolve(
     watermark, start_ts, end_ts, end_ties, length, checksum = pointers
     desk, first, at, count = address_of(desk_array), address_of(places), uint64(0), uint64(len(user))
     starts, room = address_of(runs), uint64(runs.shape[1])
+    event_offsets, order, ranks = unstored
     locate(tables, hashes, checks, shard, user)
     find_ends(tables, shard, user, end_ts, places)
     for i in range(len(user)):
         ahead.ends(first, uint64(i), count)
+        near = i + ahead.BYTES
+        if near < len(user) and user[near] >= 0:
+            oldest = order[0, event_offsets[near]] if len(event_offsets) and event_offsets[near] < len(ranks) else ALL
+            ahead.earlier(first, uint64(near), watermark[near], oldest)
         before, start, stop, found, total, last_ts = at, uint64(0), uint64(0), uint64(0), uint64(0), EARLIEST_TS - 1
         status[i], wanted = OK, uint64(max(length[i], 0))
         if watermark[i] > newest:
@@ -375,9 +352,24 @@ def resolve(
         else:
             end, seed = first + uint64(i) * uint64(PLACE_BYTES), seed_of(hashes[i], checks[i])
             meant = (watermark[i], start_ts[i], end_ts[i], uint64(end_ties[i]), wanted, checksum[i])
-            status[i], start, stop, found, total, pushed = find_meant(end, seed, meant, partly, starts, room, at, desk)
+            status[i], start, stop, last, found, total, pushed = find_meant(
+                end, seed, meant, partly, starts, room, at, desk
+            )
             if stop > start:
-                at, last_ts = pushed, time_of(end, stop - uint64(1), desk)
+                at, last_ts = pushed, last
+                if len(event_offsets) and at <= room and event_offsets[i] < event_offsets[i + 1]:
+                    rank_events(
+                        end,
+                        (start, stop, found, last),
+                        (order, ranks),
+                        event_offsets[i],
+                        event_offsets[i + 1],
+                        starts,
+                        room,
+                        before,
+                        at,
+                        desk,
+                    )
             if is_damaged(desk):
                 break
         is_given = stop > start
@@ -397,14 +389,15 @@ def resolve(
 def find_meant(end: Any, seed: Any, meant: Any, partly: Any, runs: Any, room: Any, at: Any, desk: Any) -> Any:
     """What a pointer means.
 
-    Returns: its status, the hull, empty where none is to be given, the count and checksum found, and the number of runs.
+    Returns: its status, the hull, empty where none is to be given, the time of its last row, the count and checksum
+    found, and the number of runs.
     """
     watermark, start_ts, end_ts, ties, wanted, checksum = meant
     row, status = end_before(end, end_ts, desk), OK
     if ties:
         tied = end_of_ties(end, row, ties, end_ts, watermark, desk)
         row, status = (tied, OK) if tied else (row, SHORT)
-    count, total, start, stop, at = walk_back(end, seed, row, wanted, watermark, runs, room, at, desk)
+    count, total, start, stop, last_ts, at = walk_back(end, seed, row, wanted, watermark, runs, room, at, desk)
     is_given = status == OK
     if count < wanted:
         status, is_given = SHORT, is_given and partly
@@ -412,7 +405,7 @@ def find_meant(end: Any, seed: Any, meant: Any, partly: Any, runs: Any, room: An
         status, is_given = CHECKSUM, False
     elif time_of(end, start, desk) < start_ts:
         status, is_given = SHORT, False
-    return status, start, stop if is_given else start, count, total, at
+    return status, start, stop if is_given else start, last_ts, count, total, at
 
 
 @kernel

@@ -82,10 +82,6 @@ class Wanted(NamedTuple):
         return cls(columns, StoredColumns.among(columns))
 
     @property
-    def has_lists(self) -> bool:
-        return any(want.is_list for want in self.columns)
-
-    @property
     def are_stored(self) -> bool:
         """Whether all are there, and none is a list."""
         return len(self.stored.names) == len(self.columns)
@@ -149,6 +145,24 @@ def decode_stored(
     return DecodedArrays([array for array, _ in arrays], met, described, *touched)
 
 
+def places_with_nulls(recents: Sequence[Column]) -> list[int]:
+    """Which columns get nulls from the recent events."""
+    return [place for place, recent in enumerate(recents) if recent.mask is not None]
+
+
+def copy_recents(segments: Segments, decoded: DecodedArrays, recents: Sequence[Column]) -> None:
+    """Carry out the segments for decoded columns. Args: recents: the recent events, column by column."""
+    if not len(segments):
+        return
+    copied = [
+        (target, recent.values.ctypes.data if len(recent.values) else 0, recent.values.itemsize)
+        for target, recent in zip(decoded.described[:, VALUES].tolist(), recents, strict=True)
+    ]
+    marks = {place: _mask_of(recents[place]) for place in decoded.masks}
+    copied += [(int(decoded.described[place, MASK]), mark.ctypes.data, 1) for place, mark in marks.items()]
+    copy_by_address(segments, copied)
+
+
 def decode(work: Work, wanted: Wanted, recents: Sequence[TraitColumn]) -> DecodedColumns:
     """All columns of the batch. Args: recents: the recent events, column by column.
 
@@ -172,17 +186,9 @@ def _decode_plain(
 ) -> tuple[dict[str, TraitColumn], int, int]:
     """The stored columns that are no lists, and stripes and bytes touched."""
     plan, columns = work.plan, [recents[name] for name in stored.names]
-    masked = [place for place, recent in enumerate(columns) if recent.mask is not None]
-    ranges = plan.ranges.matrix
-    decoded = decode_stored(work.tables, ranges, plan.size, stored, work.pool, work.verify, masked, plan.pieces)
-    if len(work.segments):
-        copied = [
-            (target, recent.values.ctypes.data if len(recent.values) else 0, recent.values.itemsize)
-            for target, recent in zip(decoded.described[:, VALUES].tolist(), columns, strict=True)
-        ]
-        marks = {place: _mask_of(columns[place]) for place in decoded.masks}
-        copied += [(int(decoded.described[place, MASK]), mark.ctypes.data, 1) for place, mark in marks.items()]
-        copy_by_address(work.segments, copied)
+    ranges, masked = plan.ranges.matrix, places_with_nulls(columns)
+    decoded = decode_stored(work.tables, ranges, plan.size, stored, work.pool, work.verify, masked)
+    copy_recents(work.segments, decoded, columns)
     made: dict[str, TraitColumn] = {}
     for place, (name, values) in enumerate(zip(stored.names, decoded.values, strict=True)):
         mask = decoded.masks.get(place)

@@ -8,7 +8,7 @@ the rest are the example's own features and pass through untouched.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from latewood.columns import (
     times_from_arrow,
 )
 from latewood.errors import SchemaError
-from latewood.materialize.recents import RECENT, Recents, in_order, read_recents, read_rest, refuse_leaks
+from latewood.materialize.recents import RECENT, Recents, first_refused, in_order, read_recents, read_rest, refuse_leaks
 from latewood.materialize.regular import Layout, layout_of, read_regular
 from latewood.pointer import Pointers
 from latewood.schema import Schema, Trait
@@ -47,7 +47,8 @@ class Heads:
     table: pa.Table
     features: pa.Table
     newest: int  # the latest of all pointers' watermarks
-    read: Recents | None = None  # what was read of the recent events on the way, unchecked: plain values
+    read: Recents | None = None  # what was read of the recent events on the way: plain values
+    are_fit: bool = False  # whether those are in order, and such as the examples may hold
     read_traits: tuple[Trait, ...] = ()  # the traits whose lists are known to be as long as the others
 
     def __len__(self) -> int:
@@ -67,11 +68,16 @@ class Heads:
         return any(trait.label not in names for trait in traits)
 
     def read_recents(
-        self, traits: Sequence[Trait], vocabulary: Vocabulary, scrubbed: NDArray[np.bool_] | None = None
+        self,
+        traits: Sequence[Trait],
+        vocabulary: Vocabulary,
+        scrubbed: NDArray[np.bool_] | None = None,
+        ranks: NDArray[np.int64] | None = None,
     ) -> "Logged":
         """The whole examples; those of scrubbed users without recent events.
 
-        Args: traits: those of the recent events that are wanted.
+        Args: traits: those of the recent events that are wanted. ranks: of the recent events that were read on
+            the way, if they are fit.
         Raises: SchemaError: not recent events. PointerError: a value that the store does not know, or as follows.
             LeakageError: an example that holds what its request could not have seen.
         """
@@ -80,6 +86,8 @@ class Heads:
                 recents = read_rest(self.read, self.table, traits, vocabulary)
                 if not len(recents):  # and no watermark is past its cutoff, or they would not have been read
                     return self._with(recents)
+                if self.are_fit:
+                    return self._with(replace(recents, ranks=ranks))
                 recents = in_order(recents)
             else:
                 recent = self.recent
@@ -184,6 +192,7 @@ def _read_regular(table: pa.Table, schema: Schema, epoch: bytes, traits: tuple[T
     if layout is None or regular is None:
         return None
     recents = Recents(regular.offsets, regular.order, regular.columns)
+    are_fit = len(recents) > 0 and first_refused(recents, regular.pointers, regular.cutoff) < 0
     return Heads(
         regular.user_ids,
         regular.keys,
@@ -193,6 +202,7 @@ def _read_regular(table: pa.Table, schema: Schema, epoch: bytes, traits: tuple[T
         table.select(layout.features),
         regular.newest,
         recents,
+        are_fit,
         traits,
     )
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from latewood.clock import EARLIEST_TS
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Resolution, Status
+from latewood.immutable.resolve import NOTHING, Resolution, Status, Unstored
 from latewood.materialize.checks import Checks
 from latewood.materialize.logged import Heads, Logged, read_heads
+from latewood.materialize.recents import Recents
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.retained import serve_retained
 from latewood.materialize.store import MaterializeStore, schema_for
@@ -49,14 +50,15 @@ class Lookup:
         store = self._store
         heads = read_heads(examples, store.schema, store.epoch, self._view().recent)
         while True:
-            reader, resolution = self._look_up(heads.keys, heads.pointers, heads.newest)
+            unstored = _unstored(heads.read if heads.are_fit else None)
+            reader, resolution = self._look_up(heads.keys, heads.pointers, heads.newest, unstored)
             known, scrub_ts = self._scrubbed_at(heads.keys)
             view = self._view()  # now that the store has what it is read from
             if self._was_logged_later(heads, reader, view):
                 continue
             scrubbed = None if scrub_ts is None else heads.cutoff <= scrub_ts
             try:
-                logged = heads.read_recents(view.recent, store.vocabulary, scrubbed)
+                logged = heads.read_recents(view.recent, store.vocabulary, scrubbed, unstored.ranks)
             except PointerError:  # perhaps of a trait that a newer generation does not have, and whose values are gone
                 if store.refresh().generation.id == reader.generation.id:
                     raise
@@ -67,7 +69,9 @@ class Lookup:
         """Look up once more, in a newer generation. Raises: ChangedTraitError."""
         logged, view = resolved.logged, resolved.view
         newest = int(logged.pointers.watermark.max(initial=EARLIEST_TS))
-        reader, resolution = self._look_up(logged.keys, logged.pointers, newest)
+        unstored = _unstored(logged.recents)
+        reader, resolution = self._look_up(logged.keys, logged.pointers, newest, unstored)
+        logged = replace(logged, recents=replace(logged.recents, ranks=unstored.ranks))
         if not view.lives_in(reader.generation.schema):
             view = self._view()
         scrubs, scrub_ts = self._scrubbed_at(logged.keys)
@@ -102,10 +106,12 @@ class Lookup:
         resolution = serve_retained(reader, resolution, hits, logged.recents, self._projection.reach)
         return Resolved(logged, resolution, hits, scrub_ts, scrubs, reader, view)
 
-    def _look_up(self, keys: UserKeys, pointers: Pointers, newest: int) -> tuple[GenerationReader, Resolution]:
+    def _look_up(
+        self, keys: UserKeys, pointers: Pointers, newest: int, unstored: Unstored
+    ) -> tuple[GenerationReader, Resolution]:
         """The pointers' rows in the newest generation that is known, or in a newer one if they or its files ask for it.
 
-        Args: newest: the latest of their watermarks.
+        Args: newest: the latest of their watermarks. unstored: events to be ranked on the way.
         """
         store, reader = self._store, self._store.reader()
         if newest > reader.generation.watermark:
@@ -113,7 +119,7 @@ class Lookup:
         while True:
             try:
                 self._checks.begin(reader, keys)
-                return reader, reader.resolve(keys, pointers)
+                return reader, reader.resolve(keys, pointers, unstored)
             except FileNotFoundError as error:  # collected, then: a newer generation has all that this one held
                 later = store.refresh()
                 if later.generation.id == reader.generation.id:
@@ -141,3 +147,10 @@ class Lookup:
             if trait is not None and trait.label in self.unread:  # else its recent events would come as null
                 raise SchemaError(f"trait {name!r} has become another one, which was left out when examples were read")
         return view
+
+
+def _unstored(recents: Recents | None) -> Unstored:
+    """Recent events that are known by now, to be ranked."""
+    if recents is None or not len(recents):
+        return NOTHING
+    return Unstored(recents.offsets, recents.order, np.empty(len(recents), np.int64))

@@ -24,8 +24,8 @@ from latewood.materialize.fetch import fetch
 from latewood.materialize.ids import UnknownCodeError, ids_of_codes
 from latewood.materialize.logged import Logged
 from latewood.materialize.look_up import ChangedTraitError, Lookup
-from latewood.materialize.merge import merge_places
-from latewood.materialize.pieces import plan_pieces
+from latewood.materialize.merge import Places, merge_places, ranks_of
+from latewood.materialize.pieces import decode_pieces, lay_out_pieces
 from latewood.materialize.plan import Plan, plan
 from latewood.materialize.resolved import Resolved
 from latewood.materialize.split import NOWHERE, are_views, split
@@ -144,8 +144,7 @@ class Materializer:
         """
         self._checks.begin(resolved.reader, resolved.logged.keys)
         recents = resolved.logged.recents
-        candidates = choose(resolved.resolution, resolved.hits, recents, self.projection.max_len)
-        places = merge_places(resolved.reader, candidates, recents, self._verify)
+        candidates, places = self._candidates(resolved, self.projection.max_len)
         planned, pieces, behind = plan_window(candidates, places, len(recents))
         columns, cost = self._columns(resolved, resolved.view, planned, behind, planned.size, 0)
         self._count(replace(cost, batches=0, examples=0))
@@ -214,18 +213,38 @@ class Materializer:
         view = resolved.view
         if (batch := self._decode_straight(resolved)) is not None:
             return batch
-        candidates, places = self._choose(resolved, self.projection.max_len)
-        events, has_lists = int(candidates.offsets[-1]), view.wanted(resolved.reader).has_lists
-        if not has_lists and (in_pieces := plan_pieces(candidates, *places)) is not None:
-            planned, segments = in_pieces
-        else:
-            parts = split(candidates, *places)
-            planned = plan(parts, events)
-            in_place = planned.is_in_place and candidates.are_plain
-            segments = NOTHING if in_place else assemble(candidates, parts, planned.base, *places)
+        self._require(resolved)
+        if (batch := self._decode_pieces(resolved)) is not None:
+            return batch
+        candidates, places = self._candidates(resolved, self.projection.max_len)
+        events = int(candidates.offsets[-1])
+        parts = split(candidates, *places)
+        planned = plan(parts, events)
+        in_place = planned.is_in_place and candidates.are_plain
+        segments = NOTHING if in_place else assemble(candidates, parts, planned.base, *places)
         columns, cost = self._columns(resolved, view, planned, segments, events, events)
         self._count(cost)
         return self._batch(resolved, view, candidates.offsets, columns)
+
+    def _decode_pieces(self, resolved: Resolved) -> Batch | None:
+        """A batch of which all that is stored is decoded to its place; None if there are lists, or if it pays to share."""
+        view, max_len, recents = resolved.view, self.projection.max_len, resolved.logged.recents
+        wanted = view.wanted(resolved.reader)
+        if not wanted.are_stored:
+            return None
+        (runs, stored), ranks = resolved.stored, resolved.ranks
+        if ranks is None:
+            candidates, places = self._candidates(resolved, max_len)
+            ranks = ranks_of(candidates, stored, places, len(recents))
+        laid_out = lay_out_pieces(resolved.resolution, runs, stored, recents, ranks, max_len)
+        if laid_out is None:
+            return None
+        of_recents = (_recents_of(resolved.logged, want) for want in wanted.columns)
+        columns = [column for column in of_recents if isinstance(column, Column)]  # all: none is a list
+        tables, events = fetch(resolved.reader), int(laid_out.offsets[-1])
+        values, masks, *touched = decode_pieces(tables, laid_out, wanted.stored, columns, _POOL, self._verify)
+        self._count(Statistics(1, len(resolved), events, laid_out.rows, *touched))
+        return Batch(offsets=laid_out.offsets, **self._fields(resolved, view, values, masks))
 
     def _decode_straight(self, resolved: Resolved) -> Batch | None:
         """A batch of which everything is stored in one piece; None if it is not."""
@@ -276,7 +295,8 @@ class Materializer:
         """Find the events that streams hold, and decode what is shown of those alone."""
         view, reader = resolved.view, resolved.reader
         looked_at, shown, tables = view.part(view.looked_at, by_code=True), view.part(view.shown), fetch(reader)
-        candidates, places = self._choose(resolved, self.projection.reach)
+        self._require(resolved)
+        candidates, places = self._candidates(resolved, self.projection.reach)
         words = self._dictionaries(resolved, looked_at)
         conditions = [
             LookedAt(want, _recents_of(resolved.logged, want), looked_at.types[want.name], words.get(want.name))
@@ -313,7 +333,8 @@ class Materializer:
         view = resolved.view
         if (batch := self._share_straight(resolved)) is not None:
             return batch
-        candidates, places = self._choose(resolved, self.projection.max_len)
+        self._require(resolved)
+        candidates, places = self._candidates(resolved, self.projection.max_len)
         parts, lengths = split(candidates, *places), np.diff(candidates.offsets)
         views = are_views(candidates, parts)
         # only the others have a place of their own
@@ -337,14 +358,12 @@ class Materializer:
         lists = {name: of._replace(items=values[name]) for name, of in of_any_length.items()}
         return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
-    def _choose(
-        self, resolved: Resolved, max_len: int | None
-    ) -> tuple[Candidates, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def _candidates(self, resolved: Resolved, max_len: int | None) -> tuple[Candidates, Places]:
         """What competes for the outputs, and where recent events go among stored ones."""
-        self._require(resolved)
         recents = resolved.logged.recents
         candidates = choose(resolved.resolution, resolved.hits, recents, max_len)
-        return candidates, merge_places(resolved.reader, candidates, recents, self._verify)
+        stored = resolved.stored[1]
+        return candidates, merge_places(resolved.reader, candidates, recents, stored, resolved.ranks, self._verify)
 
     def _columns(
         self, resolved: Resolved, view: View, planned: Plan, segments: Segments, size: int, events: int

@@ -1,12 +1,13 @@
 """Merge: where recent events belong among stored ones (docs/protocol.md R4), where they do not just follow.
 
-A recent event can be older than a stored one: it happened early, arrived late, and no compaction has seen it yet. To
-find its place takes the total order of stored events, three columns that nobody asked for; so they are decoded only
-for examples whose oldest recent is not past the last stored event, only from the stripe on in which it may belong, and
-all but their times only where those are equal.
+A recent event can be older than a stored one: it happened early, arrived late, and no compaction has seen it yet.
+Its place follows from its rank, which is found as the example's pointer is looked up, in a stripe that has to be decoded
+there anyway. Where nobody looked, because the recents were not read yet or because they suppress stored events, the total
+order of these is decoded here, three columns that nobody asked for: only for examples whose oldest recent is not past the
+last stored event, only from the stripe on in which it may belong, and all but their times only where those are equal.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import uint64
@@ -23,16 +24,52 @@ from latewood.stripes.runs import Ranges
 from latewood.stripes.stripe import table_at
 
 
-def merge_places(
-    reader: GenerationReader, candidates: Candidates, recents: Recents, verify: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each recent candidate of the examples that merge, how many stored candidates sort before it.
+class Places(NamedTuple):
+    """Of the recent candidates of examples that merge, how many stored candidates sort before each.
 
-    Returns: offsets (n + 1,), with an empty stretch for examples that do not merge, and places (offsets[-1],).
+    Shapes: offsets (n + 1,), with an empty stretch for examples that do not merge; places (offsets[-1],).
     """
-    merging, offsets = candidates.merging, np.zeros(len(candidates.stored_count) + 1, np.int64)
-    if not len(merging):
-        return offsets, np.zeros(0, np.int64)
+
+    offsets: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+def merge_places(
+    reader: GenerationReader,
+    candidates: Candidates,
+    recents: Recents,
+    stored: NDArray[np.int64],
+    ranks: NDArray[np.int64] | None,
+    verify: bool,
+) -> Places:
+    """Where the recent candidates of the examples that merge belong.
+
+    Args: stored, ranks: (n,), (r,): of how many stored events of an example, candidates or not, and how many of them sort
+        before each recent event; None where that is not known.
+    """
+    offsets = np.zeros(len(candidates.stored_count) + 1, np.int64)
+    if not len(candidates.merging):
+        return Places(offsets, np.zeros(0, np.int64))
+    if ranks is None:
+        return _search_places(reader, candidates, recents, offsets, verify)
+    places = np.empty(len(ranks), np.int64)
+    counts = candidates.recent_stop, candidates.recent_count, candidates.stored_count, stored
+    count = _places_of_ranks(candidates.merging, counts, ranks, offsets, places)
+    return Places(offsets, places[:count])
+
+
+def ranks_of(candidates: Candidates, stored: NDArray[np.int64], places: Places, count: int) -> NDArray[np.int64]:
+    """The ranks of `count` recent events, of which the candidates have these places."""
+    ranks = np.empty(count, np.int64)
+    _ranks_of_places(candidates.recent_stop, candidates.recent_count, candidates.stored_count, stored, *places, ranks)
+    return ranks
+
+
+def _search_places(
+    reader: GenerationReader, candidates: Candidates, recents: Recents, offsets: NDArray[np.int64], verify: bool
+) -> Places:
+    """`merge_places`, by what is stored."""
+    merging = candidates.merging
     ranges, known_offsets = np.empty((5, len(merging)), np.int64), np.empty(len(merging) + 1, np.int64)
     of_recents = (candidates.recent_stop, candidates.recent_count, recents.order)
     _lay_out(reader.tables.rows, tuple(candidates.rows), merging, of_recents, offsets, known_offsets, ranges)
@@ -46,7 +83,35 @@ def merge_places(
     if tied.any():  # else their times alone say which comes first
         _decode_rest(reader, ranges[:, tied], known, verify)
         _places(examples, of_recents, of_stored, places, tied, True)
-    return offsets, places
+    return Places(offsets, places)
+
+
+@kernel
+def _places_of_ranks(merging: Any, counts: Any, ranks: Any, offsets: Any, places: Any) -> int:
+    """Returns: how many places there are."""
+    recent_stop, recent_count, stored_count, stored = counts
+    for k in range(len(merging)):
+        offsets[merging[k] + 1] = recent_count[merging[k]]
+    for i in range(len(stored_count)):
+        at, skipped = offsets[i], stored[i] - stored_count[i]
+        offsets[i + 1] += at
+        for place in range(at, offsets[i + 1]):
+            rank = ranks[recent_stop[i] - recent_count[i] + place - at]
+            places[place] = max(rank - skipped, 0)
+    return int(offsets[len(stored_count)])
+
+
+@kernel
+def _ranks_of_places(
+    recent_stop: Any, recent_count: Any, stored_count: Any, stored: Any, offsets: Any, places: Any, ranks: Any
+) -> None:
+    """Those of recent events that are no candidates are 0: they are older."""
+    ranks[:] = 0
+    for i in range(len(stored)):
+        first, skipped = recent_stop[i] - recent_count[i], stored[i] - stored_count[i]
+        for j in range(recent_count[i]):
+            at = offsets[i] + j
+            ranks[first + j] = skipped + places[at] if at < offsets[i + 1] else stored[i]
 
 
 def _decode_rest(reader: GenerationReader, matrix: NDArray[np.int64], known: NDArray[np.int64], verify: bool) -> None:

@@ -23,7 +23,7 @@ from latewood.immutable.resolve import Rows
 from latewood.kernels import kernel
 from latewood.materialize.split import NOWHERE, Parts
 from latewood.stripes.layout import STRIPE_EVENTS
-from latewood.stripes.runs import WHOLE, Pieces, Ranges
+from latewood.stripes.runs import Ranges
 
 ROW_BITS = 31  # two row numbers of so many bits fit into one int64
 
@@ -39,7 +39,6 @@ class Plan:
     base: NDArray[np.int64]
     size: int  # elements of the decoded buffer: the output, then scratch
     is_in_place: bool  # whether every stretch is decoded where it belongs
-    pieces: Pieces = WHOLE  # of the ranges, where not all of them is wanted
 
 
 def plan(parts: Parts, size: int) -> Plan:

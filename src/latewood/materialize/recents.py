@@ -42,13 +42,16 @@ RECENT = "recent"
 class Recents:
     """The recent events of n examples, oldest first within each. Shapes: offsets (n + 1,), order (3, r), columns (r,).
 
-    `order` holds event_ts, ingest_ts and ordinal; `columns` the traits asked for, by trait id.
+    `order` holds event_ts, ingest_ts and ordinal; `columns` the traits asked for, by trait id. `ranks` (r,) says how many
+    of the stored events that the example's pointer means sort before each; None where nobody looked, and where the pointer
+    means none a rank says nothing.
     """
 
     offsets: NDArray[np.int64]
     order: NDArray[np.int64]
     columns: dict[int, TraitColumn]
     supersedes: SupersededPlaces | None = None  # the stored events that newer versions replaced; None: of no example
+    ranks: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.order.shape[1]
@@ -60,7 +63,8 @@ class Recents:
         if not len(events):
             return Recents(offsets, np.zeros((3, 0), np.int64), self._events(0, 0), supersedes)
         columns = {trait: column.take(events) for trait, column in self.columns.items()}
-        return Recents(offsets, np.ascontiguousarray(self.order[:, events]), columns, supersedes)
+        ranks = None if self.ranks is None else self.ranks[events]
+        return Recents(offsets, np.ascontiguousarray(self.order[:, events]), columns, supersedes, ranks)
 
     def _events(self, first: int, last: int) -> dict[int, TraitColumn]:
         return {trait: column.slice(first, last) for trait, column in self.columns.items()}
@@ -71,7 +75,8 @@ class Recents:
         order = np.ascontiguousarray(self.order[:, first:last])  # kernels take it whole
         columns = self._events(first, last) if len(self) else self.columns
         supersedes = None if self.supersedes is None else self.supersedes.slice(start, stop)
-        return Recents(self.offsets[start : stop + 1] - first, order, columns, supersedes)
+        ranks = None if self.ranks is None else self.ranks[first:last]
+        return Recents(self.offsets[start : stop + 1] - first, order, columns, supersedes, ranks)
 
     def spread(self, rows: NDArray[np.int64], count: int) -> "Recents":
         """As those of the examples at `rows`, ascending, among `count` of which the others have none."""
@@ -183,12 +188,19 @@ def _ordinals(array: pa.Array) -> NDArray[np.int64]:
 
 def in_order(recents: Recents) -> Recents:
     """Sort each example's recents by the total order, if they are not."""
-    if not len(recents) or _sorted(recents.offsets, recents.order):
+    if not len(recents) or _are_sorted(recents.offsets, recents.order):
         return recents
     owner = np.repeat(np.arange(len(recents.offsets) - 1), np.diff(recents.offsets))
     rows = np.lexsort((recents.order[2], recents.order[1], recents.order[0], owner))
     columns = {trait: column.take(rows) for trait, column in recents.columns.items()}
     return replace(recents, order=np.ascontiguousarray(recents.order[:, rows]), columns=columns)
+
+
+def first_refused(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]) -> int:
+    """Which recent event is the first that `refuse_leaks` refuses, or stands out of order. Returns: -1: none."""
+    limits = np.empty((3, len(cutoff)), np.int64)
+    limits[0], limits[1], limits[2] = cutoff, pointers.end_ts, pointers.watermark
+    return int(_first_refused(recents.offsets, recents.order, limits))
 
 
 def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]) -> None:
@@ -206,12 +218,7 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
         )
     if recents.supersedes is not None:
         refuse_places(recents.supersedes, pointers, cutoff)
-    if not len(recents):
-        return
-    limits = np.empty((3, len(cutoff)), np.int64)
-    limits[0], limits[1], limits[2] = cutoff, pointers.end_ts, pointers.watermark
-    j = int(_first_refused(recents.offsets, recents.order, limits))
-    if j < 0:
+    if not len(recents) or (j := first_refused(recents, pointers, cutoff)) < 0:
         return
     row = int(np.searchsorted(recents.offsets, j, "right")) - 1
     event_ts, ingest_ts = (int(ts) for ts in recents.order[:2, j])
@@ -231,22 +238,21 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
 
 
 @kernel
-def _sorted(offsets: Any, order: Any) -> bool:
+def _are_sorted(offsets: Any, order: Any) -> bool:
     for i in range(len(offsets) - 1):
         for j in range(offsets[i] + 1, offsets[i + 1]):
-            if order[0, j - 1] > order[0, j]:
+            if _is_before(order, j, j - 1):
                 return False
-            if order[0, j - 1] == order[0, j]:
-                if order[1, j - 1] > order[1, j]:
-                    return False
-                if order[1, j - 1] == order[1, j] and order[2, j - 1] > order[2, j]:
-                    return False
     return True
 
 
 @kernel
-def _equal(order: Any, i: int, j: int) -> bool:
-    return bool(order[0, i] == order[0, j] and order[1, i] == order[1, j] and order[2, i] == order[2, j])
+def _is_before(order: Any, i: int, j: int) -> bool:
+    if order[0, i] != order[0, j]:
+        return bool(order[0, i] < order[0, j])
+    if order[1, i] != order[1, j]:
+        return bool(order[1, i] < order[1, j])
+    return bool(order[2, i] < order[2, j])
 
 
 @kernel
@@ -255,6 +261,6 @@ def _first_refused(offsets: Any, order: Any, limits: Any) -> int:
         for j in range(offsets[i], offsets[i + 1]):
             if order[1, j] >= limits[0, i] or order[0, j] > limits[1, i] or order[1, j] < limits[2, i]:
                 return j
-            if j > offsets[i] and _equal(order, j - 1, j):
+            if j > offsets[i] and not _is_before(order, j - 1, j):
                 return j
     return -1

@@ -26,7 +26,18 @@ from latewood.kernels import intrinsic, kernel
 from latewood.materialize.suppress import SUPERSEDES
 from latewood.pointer import POINTER_TYPE, Pointers
 from latewood.schema import Schema, Trait
-from latewood.stripes.addresses import I8, copy_bytes, load_i32, load_i64, load_u8, load_u64, pointer, store_u8
+from latewood.stripes.addresses import (
+    I8,
+    address_of,
+    copy_bytes,
+    load_i32,
+    load_i64,
+    load_u8,
+    load_u64,
+    pointer,
+    store_u8,
+    store_u64,
+)
 from latewood.users import UserKeys, splitmix, user_keys
 
 # struct ArrowArray of the C data interface: ten words.
@@ -323,13 +334,16 @@ def _read_all_heads(
             if load_i32(at + uint64(n) * uint64(4)) != begin:
                 return int64(_IRREGULAR), int64(0)
             continue
+        if k:
+            differing = int64(0)
+            for i in range(n + 1):
+                differing |= (load_i32(at + uint64(i) * uint64(4)) - begin) ^ offsets[i]
+            if differing:
+                return int64(_IRREGULAR), int64(0)
+            continue
         for i in range(n + 1):
-            end = load_i32(at + uint64(i) * uint64(4)) - begin
-            if k == 0:
-                offsets[i] = end
-                if end < 0 or (i and end < offsets[i - 1]):
-                    return int64(_IRREGULAR), int64(0)
-            elif offsets[i] != end:
+            offsets[i] = load_i32(at + uint64(i) * uint64(4)) - begin
+            if offsets[i] < 0 or (i and offsets[i] < offsets[i - 1]):
                 return int64(_IRREGULAR), int64(0)
     return int64(offsets[n]), newest
 
@@ -357,13 +371,17 @@ def _read_recents(batch: Any, layout: Any, order: Any, outputs: Any) -> Any:
         if column == uint64(0):
             return False
         at = _buffer(column, 1)
-        for j in range(count):
-            if k == 2:
+        if k == 2:
+            for j in range(count):
                 order[k, j] = load_i32(at + (skipped + uint64(j)) * uint64(4))
-            else:
-                order[k, j] = load_i64(at + (skipped + uint64(j)) * uint64(8))
-                if not _is_possible(order[k, j]):
-                    return False
+            continue
+        size = uint64(count) * uint64(8)
+        copy_bytes(address_of(order) + uint64(k) * size, at + skipped * uint64(8), size)
+        earliest, latest = LATEST_TS, EARLIEST_TS
+        for j in range(count):
+            earliest, latest = min(earliest, order[k, j]), max(latest, order[k, j])
+        if earliest < EARLIEST_TS or latest > LATEST_TS:
+            return False
     for k in range(len(outputs)):
         column, skipped = _values(recent, outputs[k, 0], count)
         if column == uint64(0):
@@ -372,10 +390,25 @@ def _read_recents(batch: Any, layout: Any, order: Any, outputs: Any) -> Any:
         if itemsize:
             copy_bytes(out, at + skipped * itemsize, uint64(count) * itemsize)
         else:
-            for j in range(count):
-                bit = skipped + uint64(j)
-                store_u8(out + uint64(j), (load_u8(at + (bit >> uint64(3))) >> (bit & uint64(7))) & uint64(1))
+            _spread_bits(at, skipped, uint64(count), out)
     return True
+
+
+@kernel
+def _spread_bits(bits: Any, first: Any, count: Any, out: Any) -> None:
+    """Write bits as bytes, eight at a time: each byte of a word takes the bit of its number."""
+    at, skipped, done = bits + (first >> uint64(3)), first & uint64(7), uint64(0)
+    while done + uint64(8) <= count:
+        byte = load_u8(at) >> skipped
+        if skipped:  # else the last byte may be the buffer's last
+            byte |= load_u8(at + uint64(1)) << (uint64(8) - skipped)
+        chosen = ((byte & uint64(0xFF)) * uint64(0x0101010101010101)) & uint64(0x8040201008040201)
+        word = ((chosen + uint64(0x7F7F7F7F7F7F7F7F)) >> uint64(7)) & uint64(0x0101010101010101)
+        store_u64(out + done, word)
+        at, done = at + uint64(1), done + uint64(8)
+    for k in range(done, count):
+        bit = first + uint64(k)
+        store_u8(out + uint64(k), (load_u8(bits + (bit >> uint64(3))) >> (bit & uint64(7))) & uint64(1))
 
 
 @kernel

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Resolution, Status
+from latewood.immutable.resolve import Resolution, Runs, Status
 from latewood.materialize.choose import choose
 from latewood.materialize.logged import Logged
 from latewood.materialize.suppress import Hits
@@ -82,6 +82,22 @@ class Resolved:
         if self._hits is None and self.whole._hits is not None:
             self._hits = self.whole._hits.slice(self.start, self.stop)
         return self._hits
+
+    @property
+    def stored(self) -> tuple[Runs, NDArray[np.int64]]:
+        """The rows that may be shown: those that the pointers mean, less what the recents suppress; and how many."""
+        resolution, hits = self.resolution, self.hits
+        if hits is None:
+            return resolution.runs, resolution.count
+        return hits.left_out_of(resolution.runs), resolution.count - hits.counts
+
+    @property
+    def ranks(self) -> NDArray[np.int64] | None:
+        """How many of those sort before each recent event; None where that is not known."""
+        recents = self.logged.recents
+        if not len(recents):
+            return recents.order[0]
+        return recents.ranks if self.whole._hits is None else None
 
     @property
     def scrub_ts(self) -> NDArray[np.int64] | None:

@@ -50,7 +50,7 @@ from latewood.stripes.located import (
 )
 from latewood.stripes.runs import WHOLE, Pieces, Ranges
 from latewood.stripes.shard import Tables
-from latewood.stripes.stripe import decode_part, mark_nulls, sum_steps, verify_block
+from latewood.stripes.stripe import decode_part, decode_values, mark_nulls, sum_steps, verify_block
 
 _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 10, 5  # ranges
 _TOGETHER = 64  # ranges of which one column is decoded before the next
@@ -367,23 +367,26 @@ def _decode_pieces(
             beyond += uint64(_PIECE_BYTES)
         newest = beyond - uint64(_PIECE_BYTES)
         last, entry = min(load_u64(newest + uint64(_PIECE_STOP)), limit), load_u64(at)
-        if newest == piece:  # the only one that has rows of this stripe: straight to its place
+        is_alone = newest == piece  # the only one that has rows of this stripe: straight to its place
+        to, mask_to = aside, aside_mask if mask_at else mask_at
+        if is_alone:
             target = load_u64(piece + uint64(_PIECE_TARGET)) + row - load_u64(piece)
             to, mask_to = out_at + target * itemsize, mask_at + target if mask_at else mask_at
-        else:
-            to, mask_to = aside, aside_mask if mask_at else mask_at
         if column == uint64(EVENT_TS):
             time = load_u64(records + stripe * uint64(STRIPE_BYTES) + uint64(STRIPE_FIRST_TS))
             sum_steps(table, entry, events, time, row - first, last - first, scratch, to)
-        else:
+        elif is_alone:
             decode_part(table, entry, events, itemsize, row - first, last - first, to, scratch)
+        else:
+            decode_values(table, entry, events, itemsize, row - first, last - first, scratch)
+            to = scratch + (row - first) * itemsize
         if entry_has_nulls(entry):
             nulls = uint64(1)
             mark_nulls(payload, entry, row - first, last - first, itemsize, to, mask_to)
         elif mask_to:
             zero_bytes(mask_to, last - row)
-        if newest != piece:
-            _hand_out(piece, beyond, row, last, itemsize, aside, aside_mask, out_at, mask_at)
+        if not is_alone:
+            _hand_out(piece, beyond, row, last, itemsize, to, aside_mask, out_at, mask_at)
         if load_u64(newest + uint64(_PIECE_STOP)) > limit:
             piece, row = newest, limit
         else:

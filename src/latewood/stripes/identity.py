@@ -7,7 +7,6 @@ changes.
 
 # ruff: noqa: ARG001  numba looks at the number of an intrinsic's arguments
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from latewood.kernels import intrinsic, kernel
-from latewood.stripes.addresses import I32, I64, pointer
+from latewood.stripes.addresses import I8, I32, I64, pointer
 from latewood.stripes.unpack import splat
 from latewood.users import UserKeys
 
@@ -105,10 +104,6 @@ def _shifted(builder: Any, row: Any, lanes: int) -> Any:
     return builder.shuffle_vector(row, _each(0), ir.Constant(ir.VectorType(I32, _LANES), order))
 
 
-def _later(builder: Any, one: Any, other: Any) -> Any:
-    return builder.select(builder.icmp_signed(">", one, other), one, other)
-
-
 def _folded(builder: Any, row: Any, join: Any) -> Any:
     """All lanes of a row joined to one, half and half."""
     for lanes in (4, 2, 1):
@@ -166,20 +161,25 @@ def run_identities(
 
 
 @intrinsic
-def latest_of(typing_context: Any, times: Any, delays: Any, count: Any) -> Any:
-    """The latest ingest time of `count` events, -2**63 of none. Reads its columns as `sum_identities`."""
+def mark_later(typing_context: Any, times: Any, delays: Any, count: Any, since: Any, marks: Any) -> Any:
+    """Note in a bit each which of `count` events were ingested at `since` or later. Returns: how many rows of 8 have one.
+
+    Args: times, delays: as of `sum_identities`. marks: an address; up to 7 more bits are written.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        times, delays, count = arguments
-        latest = cgutils.alloca_once_value(builder, _each(-(2**63)))
+        times, delays, count, since, marks = arguments
+        earliest, found = splat(builder, since, _ROW), cgutils.alloca_once_value(builder, I64(0))
         with cgutils.for_range(builder, _row_count(builder, count)) as loop:
             ingest = builder.add(_load(builder, times, loop.index, _ROW), _load(builder, delays, loop.index, _ROW))
-            known = builder.load(latest)
-            wanted = _is_wanted(builder, count, loop.index)
-            builder.store(builder.select(wanted, _later(builder, ingest, known), known), latest)
-        return _folded(builder, builder.load(latest), partial(_later, builder))
+            is_later = builder.and_(builder.icmp_signed(">=", ingest, earliest), _is_wanted(builder, count, loop.index))
+            bits = builder.bitcast(is_later, I8)
+            builder.store(bits, pointer(builder, builder.add(marks, loop.index), I8), align=1)
+            any_is = builder.zext(builder.icmp_unsigned("!=", bits, I8(0)), I64)
+            builder.store(builder.add(builder.load(found), any_is), found)
+        return builder.load(found)
 
-    return types.int64(*[types.uint64] * 3), generate
+    return types.uint64(types.uint64, types.uint64, types.uint64, types.int64, types.uint64), generate
 
 
 def identities(

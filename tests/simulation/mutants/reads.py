@@ -5,6 +5,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latewood import sealing
 from latewood.capture import examples
@@ -14,8 +15,8 @@ from latewood.compaction import publish
 from latewood.events import NO_TIE, Events
 from latewood.immutable import Catalog, Generation
 from latewood.immutable.resolve import Status
-from latewood.materialize import materializer
 from latewood.materialize.look_up import Lookup
+from latewood.materialize.resolved import Resolved
 from latewood.mutable.arena import Arena
 from latewood.mutable.logged_tier import LoggedTier
 from latewood.store import Store
@@ -76,10 +77,10 @@ def pointers_without_a_watermark() -> Patches:
     """A pointer means what the generation holds that it is resolved in, whenever ingested."""
     resolve = Lookup._look_up
 
-    def look_up(self: Lookup, keys: Any, pointers: Any, newest: int) -> Any:
-        reader, _ = resolve(self, keys, pointers, newest)
+    def look_up(self: Lookup, keys: Any, pointers: Any, newest: int, unstored: Any) -> Any:
+        reader, _ = resolve(self, keys, pointers, newest, unstored)
         of_now = np.full(len(pointers), reader.generation.watermark)
-        return reader, reader.resolve(keys, replace(pointers, watermark=of_now))
+        return reader, reader.resolve(keys, replace(pointers, watermark=of_now), unstored)
 
     return [patch.object(Lookup, "_look_up", look_up)]
 
@@ -87,14 +88,11 @@ def pointers_without_a_watermark() -> Patches:
 @mutant("R4", within=100)
 def append_instead_of_merge() -> Patches:
     """Recent events come after the stored ones, wherever they sort."""
-    merge = materializer.merge_places
 
-    def append(reader: Any, candidates: Any, recents: Any, verify: bool) -> Any:
-        offsets, places = merge(reader, candidates, recents, verify)
-        stored = np.repeat(candidates.stored_count, np.diff(offsets))
-        return offsets, np.where(places < stored, stored, places)
+    def after_all(self: Resolved) -> NDArray[np.int64]:
+        return np.repeat(self.stored[1], np.diff(self.logged.recents.offsets))
 
-    return [patch("latewood.materialize.materializer.merge_places", append)]
+    return [patch.object(Resolved, "ranks", property(after_all))]
 
 
 @mutant("R11", within=100, story=(often(changing.compact),))
@@ -142,9 +140,9 @@ def evict_before_publishing() -> Patches:
 def readers_stay_where_they_are() -> Patches:
     """A reader looks for no newer generation, whatever a pointer asks for."""
 
-    def look_up(self: Lookup, keys: Any, pointers: Any, newest: int) -> Any:
+    def look_up(self: Lookup, keys: Any, pointers: Any, newest: int, unstored: Any) -> Any:
         reader = self._store.reader()
-        return reader, reader.resolve(keys, pointers)
+        return reader, reader.resolve(keys, pointers, unstored)
 
     return [patch.object(Lookup, "_look_up", look_up)]
 

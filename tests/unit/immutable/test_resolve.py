@@ -1,17 +1,19 @@
 """Measure and resolve against a brute-force reading of docs/protocol.md R2: every row of every user, one by one."""
 
+from bisect import bisect_left
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from plain_histories import EPOCH, Histories, keys_of, random_rows, random_versions, write_generation
+from plain_histories import EPOCH, Histories, Row, keys_of, random_rows, random_versions, write_generation
 
 from latewood.clock import EARLIEST_TS
 from latewood.errors import ExpiredError, PointerError, ScrubbedError
 from latewood.events import NEVER
-from latewood.immutable.resolve import Measured, Runs, Status
+from latewood.immutable.resolve import Measured, Runs, Status, Unstored
+from latewood.lists import offsets_of
 from latewood.pointer import Pointers
 from latewood.retention import Retention
 
@@ -139,6 +141,28 @@ def check_resolved(store: Histories, users: list[int], pointers: Pointers, ties:
         assert (resolution.start[i], resolution.stop[i]) == hull, (i, user)
         assert resolution.count[i] == len(seen)
         assert numbers[i] == seen
+    check_ranks(store, users, pointers, numbers)
+
+
+def check_ranks(store: Histories, users: list[int], pointers: Pointers, numbers: list[list[int]]) -> None:
+    """Of events that are not stored, at places near those of rows, which may be tied with hundreds. `numbers`: the rows."""
+    rng, events = np.random.default_rng(25), list[list[Row]]()
+    for i, user in enumerate(users):
+        near = store.rows.get(user) or [(0, 0, 0)]
+        chosen = [near[k] for k in rng.integers(len(near), size=rng.integers(0, 6) if i % 7 else 300)]
+        moved = [(t + dt, g + dg, o + do) for (t, g, o), (dt, dg, do) in zip(
+            chosen, rng.integers(-1, 2, (len(chosen), 3)).tolist(), strict=True)]  # fmt: skip
+        moved += [(int(pointers.end_ts[i]), int(pointers.watermark[i]), k) for k in range(2)]  # as recents mostly are
+        events.append(sorted(moved))
+    order = np.array([event for of_request in events for event in of_request], np.int64).reshape(-1, 3).T.copy()
+    unstored = Unstored(offsets_of(np.array([len(part) for part in events])), order, np.full(order.shape[1], -9))
+    resolution = store.reader.resolve(keys_of(users), pointers, unstored)
+    assert (resolution.status == Status.OK).all()
+    ranks = [part.tolist() for part in np.split(unstored.ranks, unstored.offsets[1:-1])]
+    for i, (user, seen) in enumerate(zip(users, numbers, strict=True)):
+        if seen:
+            rows = [store.rows[user][number] for number in seen]
+            assert ranks[i] == [bisect_left(rows, event) for event in events[i]], (i, user)
 
 
 @CHANGES

@@ -10,7 +10,7 @@ from numba import njit
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of
 from latewood.stripes.checksum import xxh64
-from latewood.stripes.identity import identities, identity, latest_of, run_identities, seed_of, sum_identities
+from latewood.stripes.identity import identities, identity, mark_later, run_identities, seed_of, sum_identities
 from latewood.stripes.layout import TABLE_FIELDS, UNPACKERS
 from latewood.stripes.pack import choose_width, count_bits, pack_values
 from latewood.stripes.unpack import scale_rows, sum_pairs, unpack_rows, unpack_scaled_rows
@@ -55,7 +55,14 @@ def sum_events(key: Any, times: Any, delays: Any, ordinals: Any, first: Any, cou
     columns = (address_of(times) + wide, address_of(delays) + wide, address_of(ordinals) + narrow)
     seed, n = seed_of(key[0], key[1]), np.uint64(count)
     run_identities(seed, columns[0], columns[1], columns[2], n, address_of(sums))
-    return sum_identities(seed, columns[0], columns[1], columns[2], n), latest_of(columns[0], columns[1], n)
+    return sum_identities(seed, columns[0], columns[1], columns[2], n)
+
+
+@njit(nogil=True)
+def mark_events(times: Any, delays: Any, first: Any, count: Any, since: Any, marks: Any) -> Any:
+    wide = np.uint64(first) << np.uint64(3)
+    columns = address_of(times) + wide, address_of(delays) + wide
+    return mark_later(columns[0], columns[1], np.uint64(count), since, address_of(marks))
 
 
 @pytest.mark.parametrize("size", [10**6, 2**62])
@@ -76,12 +83,30 @@ def test_sums_of_identities_are_those_of_each(size: int) -> None:
     for first in (0, 1, 5, 8):
         for count in [*range(41), 255, 256]:
             sums = np.full(room, 7, np.uint64)
-            total, latest = sum_events(key, times, delays, ordinals, first, count, sums)
+            total = sum_events(key, times, delays, ordinals, first, count, sums)
             expected = np.array([sum(each[first : first + k]) % 2**64 for k in range(count + 1)], np.uint64)
             assert int(total) == expected[-1], (first, count)
             assert (sums[: count + 1] == expected).all(), (first, count)
             assert (sums[count + 8 :] == 7).all(), "written too far"
-            assert latest == max(ingests[first : first + count].tolist(), default=-(2**63)), (first, count)
+
+
+def test_later_events_are_marked() -> None:
+    """Of any count from any place on, whatever lies behind."""
+    rng = np.random.default_rng(5)
+    room = 300
+    times, delays = rng.integers(-(10**6), 10**6, room), rng.integers(-5, 5, room)
+    ingests = times + delays
+    for first in (0, 1, 5, 8):
+        for count in [*range(41), 255, 256]:
+            of_these = ingests[first : first + count]
+            for since in (-(2**63), 2**63 - 1, int(rng.integers(-(10**6), 10**6)), int(of_these.max(initial=0))):
+                marks = np.full(40, 7, np.uint8)
+                rows = mark_events(times, delays, first, count, since, marks)
+                found = np.unpackbits(marks, count=count, bitorder="little").astype(bool)
+                expected = of_these >= since
+                assert (found == expected).all(), (first, count, since)
+                assert rows == len(np.unique(np.flatnonzero(expected) // 8)), (first, count, since)
+                assert (marks[(count + 7) // 8 :] == 7).all(), "written too far"
 
 
 @njit(nogil=True)
