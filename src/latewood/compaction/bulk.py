@@ -73,8 +73,7 @@ def bulk_load(
             _check_read_by(read_by, parent)
             _check_codes(store, tier, blanked)
             recipe = make_recipe(store, parent, target, parent.id + 1, token, watermark, "load")
-            for events in tier.scan(parent.watermark, watermark, scrubbed=True):
-                new.add(events)
+            new.hold(tier.hold(parent.watermark, watermark))
             new.finish()
             generation = write_merged(store, recipe, new, settings, progress)
         except BaseException:

@@ -81,9 +81,7 @@ def build(
     with Spill(target.schema, shards, settings.held_bytes, settings.spill_directory, settings.threads) as new:
         with attempt.race(store, number):  # rows of a newer schema do not fit, and are there once it is published
             recipe = make_recipe(store, parent, target, number, attempt.attempt_uuid(), cut, origin)
-            for events in tier_of(store).scan(parent.watermark, cut, scrubbed=True):
-                new.add(events)
-            new.finish()
+            new.hold(tier_of(store).hold(parent.watermark, cut))
         generation = write_merged(store, recipe, new, settings, progress)
     publish_written(store, generation)
     return generation

@@ -7,8 +7,10 @@ that within a bucket events keep the order in which they arrived.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,13 @@ from latewood.compaction.spill_file import SpilledRun, SpillFile
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events, concat_events
 from latewood.lists import offsets_of
+from latewood.mutable import HeldEvents, View
 from latewood.schema import Schema
 from latewood.stripes import gather_lists
 from latewood.users import shard_of
 
 BUCKETS_MIN = 2048  # so that one bucket of a thousand million events still fits into modest memory
+_SORTED_AT_ONCE = 1 << 22  # events that somebody else holds
 _FLUSH_BYTES_MAX = 1 << 30  # the offsets of an Arrow string array end at 2 GiB
 
 
@@ -34,6 +38,14 @@ class _Flush:
     run: SpilledRun
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Events that somebody else holds, by bucket. Shapes: rows (buckets + 1,), those before each bucket; order (n,)."""
+
+    rows: NDArray[np.int64]
+    order: NDArray[np.unsignedinteger[Any]]  # rows of the view
+
+
 class Spill:
     """Collects events, then gives them back by ranges of buckets.
 
@@ -42,7 +54,7 @@ class Spill:
         shards: numbers of shards; a bucket never crosses a border between shards of any of them.
         memory_bytes: how much may be held before it is written out.
         directory: where the temporary file goes; None is the system's place for such.
-        threads: that write to it.
+        threads: that put events in order, and write to it.
     """
 
     def __init__(
@@ -65,6 +77,8 @@ class Spill:
         self._held_bytes = 0
         self._file: SpillFile | None = None
         self._flushes: list[_Flush] = []
+        self._view: View | None = None  # what somebody else holds
+        self._orders: list[_Order] = []
         self._sorted: Events | None = None  # what stays in memory, by bucket, once all is added
         self._sorted_rows = np.zeros(self._buckets + 1, np.int64)  # its rows before each bucket
         self.event_count = 0
@@ -78,7 +92,7 @@ class Spill:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._held, self._sorted = [], None
+        self._held, self._sorted, self._view, self._orders = [], None, None, []
         if self._file is not None:
             self._file.close()
 
@@ -96,13 +110,32 @@ class Spill:
         low, high = int(events.ingest_ts.min()), int(events.ingest_ts.max())
         if events.superseded_at is not None:
             high = max(high, int(events.superseded_at.max(where=events.superseded_at < NEVER, initial=high)))
-        self.min_ingest = low if self.min_ingest is None else min(low, self.min_ingest)
-        self.max_ingest = high if self.max_ingest is None else max(high, self.max_ingest)
+        self._note_ingest(low, high)
         self.item_bytes += sum(_item_bytes(column) for column in events.traits.values())
         self._held.append(_alone(events))
         self._held_bytes += _size_bytes(events)
         if self._held_bytes > self._memory_bytes:
             self._flush()
+
+    def hold(self, events: HeldEvents) -> None:
+        """Take events that stay where they are, and are read from there. Once at most."""
+        if not len(events):
+            return
+        assert self._view is None
+        self._view = events.view
+        self.event_count += len(events)
+        _complete(events.view.take(np.zeros(0, np.int64)), self._schema)  # refuses what does not fit
+        buckets = self.bucket_of(events.view.user_hash)
+        small = buckets.astype(np.uint16 if self._buckets < 1 << 16 else np.int64)  # sorted by radix
+        parts = [events.slice(start, start + _SORTED_AT_ONCE) for start in range(0, len(events), _SORTED_AT_ONCE)]
+        with ThreadPoolExecutor(self._threads, "latewood-spill") as pool:
+            self._orders += pool.map(lambda part: self._in_order(part, small), parts)
+        for part in parts:
+            ingest_ts = events.view.ingest_ts[part.rows]
+            self._note_ingest(int(ingest_ts.min()), int(ingest_ts.max()))
+            for column in events.view.traits.values():
+                if isinstance(column, Lists):
+                    self.item_bytes += int(column.lengths[part.rows].sum()) * column.dtype.itemsize
 
     def finish(self) -> None:
         """Make what was added readable. Adding more and finishing again is allowed."""
@@ -117,7 +150,7 @@ class Spill:
     def counts(self, buckets: range | None = None) -> NDArray[np.int64]:
         """Events per bucket, of some or of all. Shapes: (buckets,)."""
         start, stop = (0, self._buckets) if buckets is None else (buckets.start, buckets.stop)
-        rows_before = [self._sorted_rows, *(flush.rows for flush in self._flushes)]
+        rows_before = [self._sorted_rows, *(of.rows for of in self._flushes), *(of.rows for of in self._orders)]
         return np.sum([np.diff(rows[start : stop + 1]) for rows in rows_before], axis=0)
 
     def read(self, start: int, stop: int) -> Events | None:
@@ -131,6 +164,8 @@ class Spill:
             first, last = int(flush.rows[start]), int(flush.rows[stop])
             if first < last:
                 pieces.append(self._file.read(flush.run, first, last))
+        if self._view is not None and len(rows := self._rows_of_view(start, stop)):
+            pieces.append(_complete(self._view.take(rows), self._schema))
         if self._sorted is not None:
             first, last = int(self._sorted_rows[start]), int(self._sorted_rows[stop])
             if first < last:
@@ -162,6 +197,22 @@ class Spill:
         """The first of users sorted by hash that is in this bucket or past it."""
         bound = int(self._borders[bucket]) << 32
         return int(np.searchsorted(user_hash, np.uint64(bound))) if bound < 1 << 64 else len(user_hash)
+
+    def _note_ingest(self, low: int, high: int) -> None:
+        self.min_ingest = low if self.min_ingest is None else min(low, self.min_ingest)
+        self.max_ingest = high if self.max_ingest is None else max(high, self.max_ingest)
+
+    def _in_order(self, events: HeldEvents, buckets: NDArray[Any]) -> _Order:
+        """Args: buckets: of each user of the view."""
+        of_events = buckets[events.view.users[events.rows]]
+        order = events.rows[np.argsort(of_events, kind="stable")]
+        counts = np.bincount(of_events, minlength=self._buckets)
+        return _Order(offsets_of(counts), order.astype(np.min_scalar_type(len(events.view.event_ts))))
+
+    def _rows_of_view(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The rows of some buckets, each bucket's in order of arrival, as far as they were sorted together."""
+        parts = [of.order[int(of.rows[start]) : int(of.rows[stop])] for of in self._orders]
+        return np.concatenate(parts).astype(np.int64)
 
     def _by_bucket(self) -> tuple[list[Events], NDArray[np.int64], NDArray[np.int64]]:
         """What was held, its rows in the stable order of the buckets, and the rows before each bucket."""

@@ -29,12 +29,13 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
-from latewood.mutable.view import View, WantedTrait, no_view
+from latewood.mutable.view import HeldEvents, View, WantedTrait, no_view
 
 __all__ = [
     "GONE",
     "SEVERAL",
     "AppendReceipt",
+    "HeldEvents",
     "InMemoryTier",
     "Late",
     "LmdbTier",

@@ -38,6 +38,7 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
+from latewood.mutable.view import HeldEvents
 from latewood.users import UserKeys
 
 T = TypeVar("T")
@@ -233,18 +234,20 @@ class LoggedTier:
             return min_ingest
         return np.maximum(min_ingest, self._book.scrubbed_at(keys) + 1)
 
-    def scan(self, start_ingest: int, end_ingest: int, *, scrubbed: bool = False) -> Iterator[Events]:
-        def read(state: LogState) -> Iterator[Events]:
-            return self._scan(state, start_ingest, end_ingest)
+    def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
+        return map(self._remembered, self.hold(start_ingest, end_ingest).runs(SCAN_ROWS))
 
-        runs = self._read(read)
-        return runs if scrubbed else map(self._remembered, runs)
+    def hold(self, start_ingest: int, end_ingest: int) -> HeldEvents:
+        def read(state: LogState) -> HeldEvents:
+            return self._hold(state, start_ingest, end_ingest)
 
-    def _scan(self, state: LogState, start_ingest: int, end_ingest: int) -> Iterator[Events]:
-        """The caller holds the read lock; the runs are of that state whenever they are asked for."""
+        return self._read(read)
+
+    def _hold(self, state: LogState, start_ingest: int, end_ingest: int) -> HeldEvents:
+        """The caller holds the read lock."""
         _check_there(state.tier, start_ingest)
-        rows, view = self._replica.arena.rows_between(start_ingest, end_ingest), self._replica.arena.view()
-        return (view.take(rows[start : start + SCAN_ROWS]) for start in range(0, len(rows), SCAN_ROWS))
+        arena = self._replica.arena
+        return HeldEvents(arena.view(), arena.rows_between(start_ingest, end_ingest))
 
     def _remembered(self, events: Events) -> Events:
         """Without what was scrubbed."""
@@ -261,13 +264,12 @@ class LoggedTier:
         return self._read(read)
 
     def scan_with_suppressions(self, start_ingest: int) -> tuple[Iterator[Events], Suppressions]:
-        def read(state: LogState) -> tuple[Iterator[Events], Suppressions]:
+        def read(state: LogState) -> tuple[HeldEvents, Suppressions]:
             end = state.tier.closed
-            runs = self._scan(state, start_ingest, end)
-            return runs, self._replica.arena.superseded_between(start_ingest, end)
+            return self._hold(state, start_ingest, end), self._replica.arena.superseded_between(start_ingest, end)
 
-        runs, suppressed = self._read(read)
-        return map(self._remembered, runs), suppressed
+        held, suppressed = self._read(read)
+        return map(self._remembered, held.runs(SCAN_ROWS)), suppressed
 
     # Changing the state
 

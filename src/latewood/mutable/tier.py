@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from latewood.clock import EARLIEST_TS, show_ts
 from latewood.events import Events, Suppressions
 from latewood.mutable.supersedes import Places, StoredTargets, Supersedes
-from latewood.mutable.view import View
+from latewood.mutable.view import HeldEvents, View
 from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
@@ -239,15 +239,21 @@ class MutableTier(Protocol):
         """
         ...
 
-    def scan(self, start_ingest: int, end_ingest: int, *, scrubbed: bool = False) -> Iterator[Events]:
+    def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
         """The events with `start_ingest ≤ ingest_ts < end_ingest` in arrival order, in runs of bounded size.
 
         What is yielded is the state at the call, however long the iteration takes, less what was scrubbed since.
         `superseded_at` is not set: see `suppressions`.
 
-        Args: scrubbed: also what was scrubbed and is not evicted. Only compaction asks for it, which drops these events
-            itself, by the scrubs that it goes by.
         Raises: ConflictError: `start_ingest` is below the floor, so that events of the range may be gone.
+        """
+        ...
+
+    def hold(self, start_ingest: int, end_ingest: int) -> HeldEvents:
+        """The same events where they lie, and of the state at the call likewise, but also those that were scrubbed.
+
+        Only compaction asks for them, which drops what was scrubbed itself, by the scrubs that it goes by. They keep their
+        memory: whoever is done with them lets go of them. Raises: as `scan`.
         """
         ...
 

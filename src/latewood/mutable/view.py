@@ -1,6 +1,6 @@
 """The recent events' columns at one moment: what a read leaves with, and takes events from without a lock."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -77,6 +77,25 @@ class View:
             else:
                 found.append((_address(column.values), 0 if column.mask is None else _address(column.mask)))
         return np.array(found, np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldEvents:
+    """Events of a tier, in arrival order, where they lie in memory: as of when they were asked for. Shapes: rows (n,)."""
+
+    view: View
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slice(self, start: int, stop: int) -> "HeldEvents":
+        """Those from `start` to `stop`."""
+        return HeldEvents(self.view, self.rows[start:stop])
+
+    def runs(self, most: int) -> Iterator[Events]:
+        """Copies of them, at most so many at a time."""
+        return (self.view.take(self.rows[start : start + most]) for start in range(0, len(self), most))
 
 
 def no_view(schema: Schema) -> View:

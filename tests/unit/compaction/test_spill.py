@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from latewood.columns import Column, TraitColumn, compact_lists
+from latewood.columns import Column, Lists, TraitColumn, compact_lists
 from latewood.compaction.spill import Spill
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events, concat_events
+from latewood.mutable import HeldEvents
+from latewood.mutable.arena import Arena
+from latewood.mutable.event_batch import EventBatch
 from latewood.schema import Schema
 from latewood.users import shard_of, user_keys
 from made_columns import cells, random_trait
@@ -77,6 +80,59 @@ def test_buckets_give_back_what_was_added_in_order_of_arrival(
                 if memory_bytes == 1:  # every batch was written by bucket; within one, arrival is kept
                     assert sorted(map(repr, content(read))) == sorted(map(repr, content(expected)))
                 assert by_user(read) == by_user(expected)
+
+
+@pytest.mark.parametrize("user_type", [pa.int64(), pa.string()])
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
+def test_what_somebody_else_holds_is_read_from_there(
+    user_type: pa.DataType, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what was added, and whatever is appended behind it meanwhile."""
+    monkeypatch.setattr("latewood.compaction.spill._SORTED_AT_ONCE", at_once)
+    schema, rng = Schema(user_id=user_type, traits=TRAITS), np.random.default_rng(8)
+    arena = Arena(user_type)
+    batches = [events_of(rng, schema, n) for n in (40, 30, 500)]
+    for trait in (1, 4):
+        del batches[0].traits[trait]  # they came later: null until then
+    for batch in batches[:2]:
+        arena.add(EventBatch(batch, None, None), arena.assign(batch.keys, batch.user_ids), place_ties=False)
+        arena.commit()
+    rows = np.flatnonzero(rng.random(70) < 0.8)
+    held, added = HeldEvents(arena.view(), rows), events_of(rng, schema, 60)
+    expected = concat_events([held.view.take(rows), added])
+    batch = batches[2]
+    arena.add(EventBatch(batch, None, None), arena.assign(batch.keys, batch.user_ids), place_ties=False)
+    arena.commit()
+    with Spill(schema, (3,), 10_000, threads=2) as spill:
+        spill.add(added)
+        spill.hold(held)
+        spill.finish()
+        assert spill.event_count == spill.counts().sum() == len(expected)
+        assert (spill.min_ingest, spill.max_ingest) == (expected.ingest_ts.min(), expected.ingest_ts.max())
+        lists = expected.traits[4]
+        assert isinstance(lists, Lists)
+        assert spill.item_bytes == int(lists.lengths.sum()) * lists.dtype.itemsize
+        for shard in range(3):
+            buckets, bucket = spill.buckets(shard, 3), spill.bucket_of(expected.keys.hash)
+            for start, stop in pairwise([buckets.start, buckets.start + 200, buckets.stop]):
+                read = spill.read(start, stop)
+                chosen = np.flatnonzero((bucket >= start) & (bucket < stop))
+                assert spill.counts()[start:stop].sum() == len(chosen)
+                found = {} if read is None else by_user(read)
+                theirs = by_user(expected.take(chosen))
+                assert {user: sorted(rows, key=repr) for user, rows in found.items()} == {
+                    user: sorted(rows, key=repr) for user, rows in theirs.items()
+                }
+
+
+def test_what_somebody_else_holds_has_to_fit() -> None:
+    schema = Schema(user_id=pa.int64(), traits=TRAITS)
+    events, arena = events_of(np.random.default_rng(0), schema, 10), Arena(pa.int64())
+    events.traits[9] = events.traits[0]
+    arena.add(EventBatch(events, None, None), arena.assign(events.keys, events.user_ids), place_ties=False)
+    arena.commit()
+    with Spill(schema, (1,), 1 << 20) as spill, pytest.raises(SchemaError, match="id 9"):
+        spill.hold(HeldEvents(arena.view(), np.arange(10)))
 
 
 def by_user(events: Events) -> dict[object, list[tuple[object, ...]]]:

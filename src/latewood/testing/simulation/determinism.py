@@ -10,6 +10,7 @@ from latewood.testing.simulation.chance import Chance
 PORTIONS = {
     "latewood.compaction.settings._ROWS_MAX": 3,
     "latewood.compaction.spill._FLUSH_BYTES_MAX": 400,
+    "latewood.compaction.spill._SORTED_AT_ONCE": 2,
     "latewood.compaction.forget._ROWS_AT_ONCE": 2,
     "latewood.compaction.forget._LISTS_AT_ONCE": 2,
     "latewood.mutable.logged_tier.SCAN_ROWS": 2,
