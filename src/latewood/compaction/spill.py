@@ -4,6 +4,9 @@ A sorting office: events are dropped into buckets, which are fine ranges of the 
 fit into memory they stay there. When they do not, what is held is sorted by bucket and written to one temporary file, and
 the office starts anew; reading a range of buckets collects its pieces from the file and from memory, oldest first, so
 that within a bucket events keep the order in which they arrived.
+
+Events that the mutable tier has in memory stay where they are: of them only the order is noted, and a range of buckets is
+taken from there (docs/decisions/0042-compaction-reads-recent-events-where-they-lie.md).
 """
 
 from collections.abc import Sequence
@@ -210,7 +213,7 @@ class Spill:
         return _Order(offsets_of(counts), order.astype(np.min_scalar_type(len(events.view.event_ts))))
 
     def _rows_of_view(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The rows of some buckets, each bucket's in order of arrival, as far as they were sorted together."""
+        """The rows of some buckets, each bucket's in order of arrival."""
         parts = [of.order[int(of.rows[start]) : int(of.rows[stop])] for of in self._orders]
         return np.concatenate(parts).astype(np.int64)
 
