@@ -17,13 +17,14 @@ from latewood.kernels import kernel
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import NO_LIMIT
 from latewood.materialize.decode import StoredColumns, decode_stored
-from latewood.materialize.plan import ROW_BITS, share, slot_count, slot_of
-from latewood.materialize.split import NOWHERE
+from latewood.materialize.plan import pays, slot_count, slot_of
 from latewood.stripes.shard import Tables
 
 # Of a batch's examples, those of a user who came before: up to so many of them are decoded again. That takes as long as to
 # copy them, and nothing has to be searched for (decision 39).
 MOST_REPEATED = 0.75
+_AS_THEY_COME = np.zeros(0, np.int64)  # an order
+_APART, _NOT_SIMPLE = -1, -2  # what the kernel says
 
 
 class LaidOut(NamedTuple):
@@ -74,14 +75,18 @@ def lay_out_shared(resolution: Resolution, max_len: int | None) -> SharedRows | 
     n, runs = len(resolution.status), resolution.runs
     if len(runs.start) != n:
         return None
-    cut, ranges = np.empty((6, n), np.int64), np.empty((5, n), np.int64)
-    events = _cut(resolution.status, runs.start, runs.length, int(NO_LIMIT) if max_len is None else max_len, cut)
-    if events < 0:
+    limit = int(NO_LIMIT) if max_len is None else max_len
+    examples = resolution.status, resolution.shard, resolution.user, runs.start, runs.length
+    lengths, starts, groups = np.empty((3, n), np.int64)
+    ranges, slots = np.empty((5, n), np.int64), np.empty(slot_count(n), np.int64)
+    count, size, events = _share(examples, limit, _AS_THEY_COME, slots, groups, ranges, starts, lengths)
+    if count == _APART:  # some rows of a user are far from the others: by where they begin, it is known which are near
+        shown = np.minimum(runs.length, limit)
+        stop = runs.start + runs.length
+        order = np.lexsort((-stop, stop - shown))
+        count, size, events = _share(examples, limit, order, slots, groups, ranges, starts, lengths)
+    if count < 0:
         return None
-    start, stop, lengths, by_start, place, starts = cut
-    rows = resolution.shard, resolution.user, start, stop
-    slots = np.empty(slot_count(n), np.int64)
-    count, size = share(by_start.argsort(), rows, place, n, 0, slots, ranges, starts)
     return SharedRows(starts, lengths, np.ascontiguousarray(ranges[:, :count]), size, events)
 
 
@@ -140,18 +145,50 @@ def _lay_out(
 
 
 @kernel
-def _cut(status: Any, start: Any, length: Any, limit: int, cut: Any) -> int:
-    """Where each example's rows start and stop, how many they are, by what to sort them, that they have no place, and 0.
+def _share(
+    examples: Any, limit: int, order: Any, slots: Any, groups: Any, ranges: Any, starts: Any, lengths: Any
+) -> tuple[int, int, int]:
+    """`lay_out_shared`: one range per group of examples that share.
 
-    Returns: how many all are; -1 where some did not resolve, or cannot be sorted so. Shapes: cut (6, n).
+    Args: order: of examples, by where their rows begin, the longest first; or none: as they come. groups: room.
+    Returns: how many ranges there are, how many events they have, and how many the examples; instead of ranges _APART, if
+        they would have to be in order, or _NOT_SIMPLE.
     """
-    events = 0
+    status, shard, user, run_start, run_length = examples
+    count, events, before, slot = 0, 0, -1, 0
+    slots[:] = -1
+    for k in range(len(status)):
+        i = order[k] if len(order) else k
+        if status[i] != 0:
+            return _NOT_SIMPLE, 0, 0
+        stop = run_start[i] + run_length[i]
+        lengths[i] = min(run_length[i], limit)
+        start = stop - lengths[i]
+        events += lengths[i]
+        if lengths[i] == 0:
+            groups[i] = -1
+            continue
+        if before < 0 or user[i] != user[before] or shard[i] != shard[before]:  # mostly a user's come one after another
+            slot = slot_of(slots, shard, user, len(user), i)
+        before, group = i, groups[slots[slot]] if slots[slot] >= 0 else -1
+        if group >= 0:
+            first, last = ranges[2, group], ranges[3, group]
+            if pays(last, start, stop) if start >= first else pays(stop, first, last):
+                ranges[2, group], ranges[3, group] = min(first, start), max(last, stop)
+            elif len(order) == 0:
+                return _APART, 0, 0
+            else:
+                group = -1
+        if group < 0:
+            group, count = count, count + 1
+            ranges[0, group], ranges[1, group], ranges[2, group], ranges[3, group] = shard[i], user[i], start, stop
+        slots[slot], groups[i] = i, group
+    size = 0
+    for group in range(count):
+        ranges[4, group] = size
+        size += ranges[3, group] - ranges[2, group]
     for i in range(len(status)):
-        stop = start[i] + length[i]
-        if status[i] != 0 or stop >= 1 << ROW_BITS:
-            return -1
-        shown = min(length[i], limit)
-        events += shown
-        cut[0, i], cut[1, i], cut[2, i] = stop - shown, stop, shown
-        cut[3, i], cut[4, i], cut[5, i] = ((stop - shown) << ROW_BITS) - stop, NOWHERE, 0
-    return events
+        group, starts[i] = groups[i], 0
+        if group >= 0:
+            starts[i] = ranges[4, group] + run_start[i] + run_length[i] - lengths[i] - ranges[2, group]
+    return count, size, events
