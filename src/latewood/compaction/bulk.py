@@ -61,7 +61,7 @@ def bulk_load(
     _check_read_by(read_by, current)  # before reading for long
     target = store.changes.latest(current)
     shards = (len(current.shards), target.shards)
-    with Spill(target.schema, shards, settings.held_bytes, spill_directory, settings.threads) as new:
+    with Spill(target.schema, shards, settings.added_bytes, spill_directory, settings.threads) as new:
         for events in batches:
             new.add(events.stamped(events.ingest_ts, np.full(len(events), UNPLACED, np.int32)))
         if new.min_ingest is None or new.max_ingest is None:
@@ -73,7 +73,7 @@ def bulk_load(
             _check_read_by(read_by, parent)
             _check_codes(store, tier, blanked)
             recipe = make_recipe(store, parent, target, parent.id + 1, token, watermark, "load")
-            new.hold(tier.hold(parent.watermark, watermark))
+            new.add_view(tier.view(parent.watermark, watermark))
             new.finish()
             generation = write_merged(store, recipe, new, settings, progress)
         except BaseException:

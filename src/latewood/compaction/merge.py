@@ -23,21 +23,21 @@ def arrange(events: Events) -> Events:
     if not len(events):
         return events
     placed = events.ordinal >= 0
-    rank = events.ordinal if placed.all() else np.where(placed, events.ordinal, _LAST)
-    order = _order(events, rank)
+    ordinal = events.ordinal if placed.all() else np.where(placed, events.ordinal, _LAST)
+    order = _order(events, ordinal)
     events = events if order is None else events.take(order)
     if placed.all():
         return events
     return events.stamped(events.ingest_ts, _place(events))
 
 
-def _order(events: Events, rank: NDArray[np.int32]) -> NDArray[np.int64] | None:
+def _order(events: Events, ordinal: NDArray[np.int32]) -> NDArray[np.int64] | None:
     """The rows in order, equal ones as they arrived; None where they are in order already.
 
     Sorting by fewer columns is cheaper and usually enough: data mostly arrives in order of time, so that bringing users
     together is often all there is to do, and sorting those by event time most of the rest.
     """
-    columns = (rank, events.ingest_ts, events.event_ts, events.keys.check, events.keys.hash)
+    columns = (ordinal, events.ingest_ts, events.event_ts, events.keys.check, events.keys.hash)
     if _sorted(columns):
         return None
     for chosen in ((4,), (2, 4)):

@@ -39,7 +39,6 @@ def compact(
     keep: int = 2,
     workers: int = 0,
     memory_bytes: int = MEMORY_BYTES,
-    spill_directory: str | None = None,
     progress: Progress | None = None,
 ) -> Generation:
     """Publish a generation that holds what is new in the mutable tier, and is what was asked for meanwhile.
@@ -47,14 +46,14 @@ def compact(
     Args:
         watermark: the cut, anywhere from the frontier to closed; None is closed, also where no event is new: a scrub is
             done only by a cut past it. A replay with a coarse clock holds back the open tick so (docs/protocol.md R6).
-        keep, workers, memory_bytes, spill_directory: see `Settings`.
+        keep, workers, memory_bytes: see `Settings`.
         progress: called with (events written, events in all).
     Returns: the new generation; or, where there is nothing to do, the current one: then nothing was written and no cut
         chosen. What a scrub still asks for after a crash is done in any case.
     Raises: ConflictError: someone else published first, or a bulk load is under way. Compact again.
     Units: µs since epoch, UTC.
     """
-    tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
+    tier, settings = tier_of(store), Settings(workers, memory_bytes, keep)
     parent = store.catalog.latest()
     finish_publishing(store, parent, keep)
     with attempt.race(store, parent.id + 1):
@@ -78,10 +77,10 @@ def build(
     """Merge the mutable tier's events up to the cut into `parent`, and publish that as generation `number`."""
     target = store.changes.latest(parent)
     shards = (len(parent.shards), target.shards)
-    with Spill(target.schema, shards, settings.held_bytes, settings.spill_directory, settings.threads) as new:
+    with Spill(target.schema, shards, settings.added_bytes, threads=settings.threads) as new:
         with attempt.race(store, number):  # rows of a newer schema do not fit, and are there once it is published
             recipe = make_recipe(store, parent, target, number, attempt.attempt_uuid(), cut, origin)
-            new.hold(tier_of(store).hold(parent.watermark, cut))
+            new.add_view(tier_of(store).view(parent.watermark, cut))
         generation = write_merged(store, recipe, new, settings, progress)
     publish_written(store, generation)
     return generation

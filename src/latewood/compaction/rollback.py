@@ -21,15 +21,14 @@ def rollback(
     keep: int = 2,
     workers: int = 0,
     memory_bytes: int = MEMORY_BYTES,
-    spill_directory: str | None = None,
     progress: Progress | None = None,
 ) -> Generation:
     """Publish a generation made of an older one and what the mutable tier has since.
 
-    Args: keep, workers, memory_bytes, spill_directory, progress: as for `compact`.
+    Args: keep, workers, memory_bytes, progress: as for `compact`.
     Raises: ConflictError: that cannot be done, and why; or someone else published first.
     """
-    tier, settings = tier_of(store), Settings(workers, memory_bytes, keep, spill_directory)
+    tier, settings = tier_of(store), Settings(workers, memory_bytes, keep)
     newest = store.catalog.latest()
     parent = _parent(store, newest, generation_id)
     cut = tier.cut()

@@ -27,10 +27,11 @@ class Settings:
 
     Args:
         workers: shards that are written at the same time, each by a thread; 0: one per processor.
-        memory_bytes: what all of them together may hold, about. A user's events are never split while they are merged,
-            so that one user of extreme length needs what it needs.
+        memory_bytes: what all of them together may hold, about, beside what the mutable tier has in memory. A user's
+            events are never split while they are merged, so that one user of extreme length needs what it needs.
         keep: generations whose files stay, for readers that are behind.
-        spill_directory: where events go that do not fit into memory; None is the system's place for temporary files.
+        spill_directory: where a bulk load's events go that do not fit into memory; None is the system's place for
+            temporary files.
     Raises: SchemaError: not a number of generations. Said before anything is built, since it counts only afterwards.
     """
 
@@ -49,8 +50,8 @@ class Settings:
         return self.workers if self.workers > 0 else _processors()
 
     @property
-    def held_bytes(self) -> int:
-        """New events held in memory before they are spilled."""
+    def added_bytes(self) -> int:
+        """A bulk load's events that are held in memory before they are spilled."""
         return self.memory_bytes // _READ_SHARE
 
     def rows_max(self, schema: Schema, item_bytes: int = 0) -> int:

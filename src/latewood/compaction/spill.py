@@ -1,12 +1,13 @@
-"""Spill: events of any number, held in bounded memory, and given back by ranges of the user hash.
+"""Spill: new events by ranges of the user hash, a bulk load's in bounded memory, the mutable tier's where they lie.
 
 A sorting office: events are dropped into buckets, which are fine ranges of the hash, finer than shards. As long as they
-fit into memory they stay there. When they do not, what is held is sorted by bucket and written to one temporary file, and
+fit into memory they stay there. When they do not, what was added is sorted by bucket and written to one temporary file, and
 the office starts anew; reading a range of buckets collects its pieces from the file and from memory, oldest first, so
-that within a bucket events keep the order in which they arrived.
+that within a bucket what was added keeps the order in which it arrived.
 
 Events that the mutable tier has in memory stay where they are: of them only the order is noted, and a range of buckets is
-taken from there (docs/decisions/0042-compaction-reads-recent-events-where-they-lie.md).
+taken from there (docs/decisions/0042-compaction-reads-recent-events-where-they-lie.md). They come between those of the file
+and the others, whenever they arrived: they have their ordinals.
 """
 
 from collections.abc import Sequence
@@ -23,30 +24,30 @@ from latewood.compaction.spill_file import SpilledRun, SpillFile
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events, concat_events
 from latewood.lists import offsets_of
-from latewood.mutable import HeldEvents, View
+from latewood.mutable import EventsView, View
 from latewood.schema import Schema
 from latewood.stripes import gather_lists
 from latewood.users import shard_of
 
 BUCKETS_MIN = 2048  # so that one bucket of a thousand million events still fits into modest memory
-_SORTED_AT_ONCE = 1 << 22  # events that somebody else holds
+_SORTED_AT_ONCE, _SORTED_LEAST, _SORTING_BYTES = 1 << 22, 1 << 16, 32  # events of a view, and what each takes
 _FLUSH_BYTES_MAX = 1 << 30  # the offsets of an Arrow string array end at 2 GiB
 
 
 @dataclass(frozen=True, slots=True)
 class _Flush:
-    """A run in the file, sorted by bucket. Shapes: rows (buckets + 1,), those before each bucket."""
+    """A run in the file, sorted by bucket. Shapes: before (buckets + 1,), the rows before each bucket."""
 
-    rows: NDArray[np.int64]
+    before: NDArray[np.int64]
     run: SpilledRun
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """Events that somebody else holds, by bucket. Shapes: rows (buckets + 1,), those before each bucket; order (n,)."""
+    """Some of a view's events, by bucket. Shapes: before (buckets + 1,), those before each bucket; rows (n,)."""
 
-    rows: NDArray[np.int64]
-    order: NDArray[np.unsignedinteger[Any]]  # rows of the view
+    before: NDArray[np.int64]
+    rows: NDArray[np.unsignedinteger[Any]]  # of the view's columns
 
 
 class Spill:
@@ -55,7 +56,7 @@ class Spill:
     Args:
         schema: of the events: the columns that every bucket has. Traits that it does not have are left out.
         shards: numbers of shards; a bucket never crosses a border between shards of any of them.
-        memory_bytes: how much may be held before it is written out.
+        memory_bytes: how much may be added before it is written out, and what sorting the events of a view may take.
         directory: where the temporary file goes; None is the system's place for such.
         threads: that put events in order, and write to it.
     """
@@ -76,11 +77,11 @@ class Spill:
         self._borders = np.unique(np.concatenate([_borders(count) for count in (fine, *shards)]))
         self._buckets = len(self._borders) - 1
         self._even = self._buckets == fine
-        self._held: list[Events] = []
-        self._held_bytes = 0
+        self._added: list[Events] = []
+        self._added_bytes = 0
         self._file: SpillFile | None = None
         self._flushes: list[_Flush] = []
-        self._view: View | None = None  # what somebody else holds
+        self._columns: View | None = None  # of the events that stay where they are
         self._orders: list[_Order] = []
         self._sorted: Events | None = None  # what stays in memory, by bucket, once all is added
         self._sorted_rows = np.zeros(self._buckets + 1, np.int64)  # its rows before each bucket
@@ -95,7 +96,7 @@ class Spill:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._held, self._sorted, self._view, self._orders = [], None, None, []
+        self._added, self._sorted, self._columns, self._orders = [], None, None, []
         if self._file is not None:
             self._file.close()
 
@@ -115,45 +116,45 @@ class Spill:
             high = max(high, int(events.superseded_at.max(where=events.superseded_at < NEVER, initial=high)))
         self._note_ingest(low, high)
         self.item_bytes += sum(_item_bytes(column) for column in events.traits.values())
-        self._held.append(_alone(events))
-        self._held_bytes += _size_bytes(events)
-        if self._held_bytes > self._memory_bytes:
+        self._added.append(_alone(events))
+        self._added_bytes += _size_bytes(events)
+        if self._added_bytes > self._memory_bytes:
             self._flush()
 
-    def hold(self, events: HeldEvents) -> None:
+    def add_view(self, events: EventsView) -> None:
         """Take events that stay where they are, and are read from there. Once at most."""
         if not len(events):
             return
-        assert self._view is None
-        self._view = events.view
+        assert self._columns is None
+        self._columns = events.columns
         self.event_count += len(events)
-        _complete(events.view.take(np.zeros(0, np.int64)), self._schema)  # refuses what does not fit
-        buckets = self.bucket_of(events.view.user_hash)
-        small = buckets.astype(np.uint16 if self._buckets < 1 << 16 else np.int64)  # sorted by radix
-        parts = [events.slice(start, start + _SORTED_AT_ONCE) for start in range(0, len(events), _SORTED_AT_ONCE)]
+        _complete(events.columns.take(np.zeros(0, np.int64)), self._schema)  # refuses what does not fit
+        buckets = self._narrow(self.bucket_of(events.columns.user_hash))
+        there_is_room_for = self._memory_bytes // (_SORTING_BYTES * self._threads)
+        at_once = min(_SORTED_AT_ONCE, max(_SORTED_LEAST, there_is_room_for))
+        parts = [events.slice(start, start + at_once) for start in range(0, len(events), at_once)]
         with ThreadPoolExecutor(self._threads, "latewood-spill") as pool:
-            self._orders += pool.map(lambda part: self._in_order(part, small), parts)
+            self._orders += pool.map(lambda part: self._in_order(part, buckets), parts)
         for part in parts:
-            ingest_ts = events.view.ingest_ts[part.rows]
+            ingest_ts = events.columns.ingest_ts[part.rows]
             self._note_ingest(int(ingest_ts.min()), int(ingest_ts.max()))
-            for column in events.view.traits.values():
-                if isinstance(column, Lists):
-                    self.item_bytes += int(column.lengths[part.rows].sum()) * column.dtype.itemsize
+            lists = [column.take(part.rows) for column in events.columns.traits.values() if isinstance(column, Lists)]
+            self.item_bytes += sum(map(_item_bytes, lists))
 
     def finish(self) -> None:
-        """Make what was added readable. Adding more and finishing again is allowed."""
-        if not self._held:
+        """Make what was added readable; views are at once. Adding more and finishing again is allowed."""
+        if not self._added:
             return
         parts, order, self._sorted_rows = self._by_bucket()
         events = concat_events(parts)
         del parts  # before they are copied once more
         self._sorted = _alone(events.take(order))
-        self._held = [self._sorted]
+        self._added = [self._sorted]
 
     def counts(self, buckets: range | None = None) -> NDArray[np.int64]:
         """Events per bucket, of some or of all. Shapes: (buckets,)."""
         start, stop = (0, self._buckets) if buckets is None else (buckets.start, buckets.stop)
-        rows_before = [self._sorted_rows, *(of.rows for of in self._flushes), *(of.rows for of in self._orders)]
+        rows_before = [self._sorted_rows, *(of.before for of in self._flushes), *(of.before for of in self._orders)]
         return np.sum([np.diff(rows[start : stop + 1]) for rows in rows_before], axis=0)
 
     def read(self, start: int, stop: int) -> Events | None:
@@ -164,11 +165,11 @@ class Spill:
         pieces = []
         for flush in self._flushes:
             assert self._file is not None
-            first, last = int(flush.rows[start]), int(flush.rows[stop])
+            first, last = int(flush.before[start]), int(flush.before[stop])
             if first < last:
                 pieces.append(self._file.read(flush.run, first, last))
-        if self._view is not None and len(rows := self._rows_of_view(start, stop)):
-            pieces.append(_complete(self._view.take(rows), self._schema))
+        if self._columns is not None and len(rows := self._rows_of_view(start, stop)):
+            pieces.append(_complete(self._columns.take(rows), self._schema))
         if self._sorted is not None:
             first, last = int(self._sorted_rows[start]), int(self._sorted_rows[stop])
             if first < last:
@@ -205,30 +206,34 @@ class Spill:
         self.min_ingest = low if self.min_ingest is None else min(low, self.min_ingest)
         self.max_ingest = high if self.max_ingest is None else max(high, self.max_ingest)
 
-    def _in_order(self, events: HeldEvents, buckets: NDArray[Any]) -> _Order:
+    def _in_order(self, events: EventsView, buckets: NDArray[Any]) -> _Order:
         """Args: buckets: of each user of the view."""
-        of_events = buckets[events.view.users[events.rows]]
-        order = events.rows[np.argsort(of_events, kind="stable")]
-        counts = np.bincount(of_events, minlength=self._buckets)
-        return _Order(offsets_of(counts), order.astype(np.min_scalar_type(len(events.view.event_ts))))
+        order, before = self._sorted_by(buckets[events.columns.users[events.rows]])
+        return _Order(before, events.rows[order].astype(np.min_scalar_type(len(events.columns.event_ts))))
+
+    def _narrow(self, buckets: NDArray[np.int64]) -> NDArray[Any]:
+        """In two bytes where that will do, for those are sorted by radix."""
+        return buckets.astype(np.uint16 if self._buckets < 1 << 16 else np.int64)
+
+    def _sorted_by(self, buckets: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The stable order of events by bucket, and how many come before each bucket."""
+        order = np.argsort(buckets, kind="stable").astype(np.int64, copy=False)
+        return order, offsets_of(np.bincount(buckets, minlength=self._buckets))
 
     def _rows_of_view(self, start: int, stop: int) -> NDArray[np.int64]:
         """The rows of some buckets, each bucket's in order of arrival."""
-        parts = [of.order[int(of.rows[start]) : int(of.rows[stop])] for of in self._orders]
+        parts = [of.rows[int(of.before[start]) : int(of.before[stop])] for of in self._orders]
         return np.concatenate(parts).astype(np.int64)
 
     def _by_bucket(self) -> tuple[list[Events], NDArray[np.int64], NDArray[np.int64]]:
-        """What was held, its rows in the stable order of the buckets, and the rows before each bucket."""
-        parts, self._held = [_complete(part, self._schema) for part in self._held], []
+        """What was added, its rows in the stable order of the buckets, and the rows before each bucket."""
+        parts, self._added = [_complete(part, self._schema) for part in self._added], []
         buckets = np.concatenate([self.bucket_of(part.keys.hash) for part in parts])
-        small = buckets.astype(np.uint16 if self._buckets < 1 << 16 else np.int64)  # sorted by radix
-        order = np.argsort(small, kind="stable").astype(np.int64, copy=False)
-        counts = np.bincount(small, minlength=self._buckets)
-        return parts, order, offsets_of(counts)
+        return parts, *self._sorted_by(self._narrow(buckets))
 
     def _flush(self) -> None:
         parts, order, rows = self._by_bucket()
-        self._held_bytes = 0
+        self._added_bytes = 0
         if self._file is None:
             self._file = SpillFile(self._schema, self._directory, self._threads)
         self._flushes.append(_Flush(rows, self._file.append(parts, order)))

@@ -3,7 +3,7 @@
 Requests come in any order over a store that no cache holds, so that each would wait for memory again and again: for the
 records of its stripes, for the entries of the one it ends in, and for that stripe's bytes, which only the entries name.
 Asked for in that order, each some requests earlier than the next, they are there when the walk arrives. Requests that
-end in the same stripe, one after the other, ask once.
+end in the same stripe, one after the other, ask once. Where something came late, the stripe before is asked for, too.
 """
 
 from typing import Any
@@ -69,8 +69,8 @@ def ends(places: Any, i: Any, count: Any) -> None:
 
 
 @kernel
-def earlier(places: Any, i: Any, watermark: Any, oldest: Any) -> None:
-    """Likewise of a nearer request the bytes of the stripe before, if it will be looked at, too.
+def stripe_before(places: Any, i: Any, watermark: Any, oldest: Any) -> None:
+    """Before request i, `BYTES` further on, is walked: the bytes of the stripe before its end's, if that will be looked at.
 
     Args: watermark, oldest: of that request, and the time of its oldest event that is to be ranked.
     """

@@ -19,7 +19,7 @@ _ROWS = STRIPE_EVENTS
 
 
 @kernel
-def times_before(desk: Any, low: Any, high: Any, event_ts: Any) -> Any:
+def first_row_from(desk: Any, low: Any, high: Any, event_ts: Any) -> Any:
     """The first row on the desk, of [low, high), that is not before a time; `high` if all are."""
     count = high - low
     # Without a branch that the processor could guess wrong: half of what is left lies before the time, or it does not.
@@ -32,33 +32,47 @@ def times_before(desk: Any, low: Any, high: Any, event_ts: Any) -> Any:
 
 
 @kernel
-def rank_events(
-    end: Any, rows: Any, events: Any, first: Any, last: Any, runs: Any, room: Any, newest: Any, oldest: Any, desk: Any
-) -> None:
-    """The ranks of the events [first, last), in the total order, among the visible rows of a pointer.
+def rank_events(end: Any, rows: Any, events: Any, runs: Any, desk: Any) -> None:
+    """Write the ranks of events, which are in the total order, among the visible rows of a pointer.
 
     Args:
         rows: their hull [start, stop), how many they are, and the time of the last.
-        events: order (3, m) and ranks (m,), which are written.
-        runs, room: the rows' runs, as of `push_run`, those numbered from `newest` to `oldest`.
+        events: order (3, m) and ranks (m,), which of them: [first, last), and how many rows and events are wanted at most.
+        runs: as of `push_run`: where they lie, for how many there is room, and which are the pointer's, the newest first.
     """
     start, row, count, last_ts = rows
-    order, ranks = events
-    before, run, at = count, newest, last
+    order, ranks, first, last, wanted = events
+    starts, room, run, oldest = runs
+    before, at = count, last
     while at > first and order[0, at - 1] > last_ts:
         at -= 1
         ranks[at] = count
+    if at > first and wanted < count:
+        start = _oldest_wanted(start, runs, wanted)
     while at > first:
         at -= 1
         row = _rows_before(end, start, row, order[0, at], order[1, at], order[2, at], desk)
-        while run < oldest and load_u64(runs + (run << uint64(3))) >= row:
-            before -= load_u64(runs + ((room + run) << uint64(3)))
+        while run < oldest and load_u64(starts + (run << uint64(3))) >= row:
+            before -= load_u64(starts + ((room + run) << uint64(3)))
             run += uint64(1)
         behind = uint64(0)  # rows of the run that `row` lies in
         if run < oldest:
-            stop = load_u64(runs + (run << uint64(3))) + load_u64(runs + ((room + run) << uint64(3)))
+            stop = load_u64(starts + (run << uint64(3))) + load_u64(starts + ((room + run) << uint64(3)))
             behind = stop - min(row, stop)
         ranks[at] = before - behind
+
+
+@kernel
+def _oldest_wanted(start: Any, runs: Any, wanted: Any) -> Any:
+    """The oldest of the `wanted` newest rows. What sorts before it is wanted by nobody, be its rank what it may."""
+    starts, room, run, oldest = runs
+    while run < oldest:
+        length = load_u64(starts + ((room + run) << uint64(3)))
+        if length >= wanted:
+            return load_u64(starts + (run << uint64(3))) + length - wanted
+        wanted -= length
+        run += uint64(1)
+    return start
 
 
 @kernel
@@ -72,7 +86,7 @@ def _rows_before(end: Any, start: Any, stop: Any, event_ts: Any, ingest_ts: Any,
             place = place_of(end, stripe, desk)
             if lay_out_times(place, desk) == uint64(0):
                 break
-            row, high = times_before(desk, first - base, stop - base, event_ts), stop - base
+            row, high = first_row_from(desk, first - base, stop - base, event_ts), stop - base
             if row < high and time_at(desk, row) == event_ts:  # then their times alone do not tell
                 if lay_out_columns(place, desk) == uint64(0):
                     break

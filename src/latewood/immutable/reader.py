@@ -17,7 +17,7 @@ from latewood.events import Events
 from latewood.immutable import lookup, resolve
 from latewood.immutable.manifest import Generation
 from latewood.immutable.refusals import require
-from latewood.immutable.resolve import NOTHING, Located, Measured, Resolution, Rows, Unstored
+from latewood.immutable.resolve import NO_UNSTORED, Located, Measured, Resolution, Rows, Unstored
 from latewood.lists import offsets_of
 from latewood.pointer import Pointers
 from latewood.schema import Trait
@@ -117,7 +117,7 @@ class GenerationReader:
         """What requests can see of this generation; see `resolve.measure`."""
         return resolve.measure(self.tables, keys, self.locate(keys), end_ts, watermark, tie_ingest, tie_ordinal)
 
-    def resolve(self, keys: UserKeys, pointers: Pointers, unstored: Unstored = NOTHING) -> Resolution:
+    def resolve(self, keys: UserKeys, pointers: Pointers, unstored: Unstored = NO_UNSTORED) -> Resolution:
         """The rows that pointers mean, checked; see `resolve.resolve`. `require` raises what did not match."""
         watermark, expired = self.generation.watermark, self.generation.expired
         return resolve.resolve(self.tables, self._opened_for(keys), pointers, watermark, expired, unstored)

@@ -7,8 +7,8 @@ pointer, which rows of which shard does it mean, and are they still what was cap
 A user's rows are sorted by the total order, so that a request's end is one place, found by binary search in the stripe
 index and in one stripe. Before that place, a row is visible iff `ingest_ts < watermark ≤ superseded_at`. Stripes whose
 latest ingest is before the watermark are visible as a whole and are never decoded: their count is arithmetic and their
-checksum the difference of two prefix sums. Only where something came late, or was superseded, are stripes decoded to see
-which rows.
+checksum the difference of two prefix sums. Only where something came late, was superseded, or is to be ranked, are stripes
+decoded to see which rows.
 
 Rows are counted within a user, from 0; row // 256 is the stripe.
 """
@@ -87,6 +87,24 @@ class Runs(NamedTuple):
     def counts(self) -> NDArray[np.int64]:
         """How many rows each user has. Shapes: (n,)."""
         return np.diff(offsets_of(self.length)[self.offsets])
+
+
+class Unstored(NamedTuple):
+    """Events that are not stored, to be ranked among the rows that n pointers mean.
+
+    Shapes: offsets (n + 1,): whose events are which; order (3, m): event_ts, ingest_ts and ordinal, of each pointer in the
+    total order; ranks (m,): filled in, how many of the pointer's rows sort before each. Those of a pointer that means no
+    rows are not. `reach`: no more than so many rows and events of a pointer are wanted, the newest; the ranks of what sorts
+    before those say only that. No offsets: nothing is to be ranked.
+    """
+
+    offsets: NDArray[np.int64]
+    order: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    reach: int = walk.ALL
+
+
+NO_UNSTORED = Unstored(np.zeros(0, np.int64), np.zeros((3, 0), np.int64), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,29 +191,13 @@ def measure(
     return measured
 
 
-class Unstored(NamedTuple):
-    """Events that are not stored, to be ranked among the rows that n pointers mean.
-
-    Shapes: offsets (n + 1,): whose events are which; order (3, m): event_ts, ingest_ts and ordinal, of each pointer in the
-    total order; ranks (m,): filled in, how many of the pointer's rows sort before each. Those of a pointer that means no
-    rows are not.
-    """
-
-    offsets: NDArray[np.int64]
-    order: NDArray[np.int64]
-    ranks: NDArray[np.int64]
-
-
-NOTHING = Unstored(np.zeros(0, np.int64), np.zeros((3, 0), np.int64), np.zeros(0, np.int64))
-
-
 def resolve(
     tables: Tables,
     keys: UserKeys,
     pointers: Pointers,
     watermark: int,
     expired: bool = False,
-    unstored: Unstored = NOTHING,
+    unstored: Unstored = NO_UNSTORED,
 ) -> Resolution:
     """The rows that pointers mean, in a generation of the given watermark, with length and checksum compared.
 

@@ -4,12 +4,13 @@ Like finding a line in a shelf of diaries: the address table names the shelf, th
 the chapter (binary search over first times), and one decoded stripe the line. From that line the walk goes back, stripe
 by stripe. A stripe whose latest ingest lies before the watermark is *clean* and counts as a whole, by its record alone:
 its checksum is the difference of two running sums. Another, and the one where a range begins or ends inside, is laid out
-on the desk (desk.py) and each row is looked at. A stripe with a superseded row is never clean, so that nobody looks for
-them elsewhere.
+on the desk (desk.py), and its invisible rows are marked, eight at a time. A stripe with a superseded row is never clean,
+so that nobody looks for them elsewhere.
 
 A batch is gone through twice, once for the index and once for the payload, so that each time what a later request needs
 can be prefetched (ahead.py). The first time notes of each request where all that belongs to the stripe of its end lies
-(places.py), for the second to go by. No kernel between takes an array: numba counts the references to each at every call.
+(places.py), for the second to go by. No kernel between takes an array, but what ranks recent events: numba counts the
+references to each at every call.
 
 Every number from disk that these kernels follow was checked when the shard was opened. Payload checksums are verified
 as blocks are decoded; a kernel that meets a broken one stops, and its note says which.
@@ -55,7 +56,7 @@ from latewood.immutable.places import (
     put,
     write_place,
 )
-from latewood.immutable.rank import rank_events, times_before
+from latewood.immutable.rank import first_row_from, rank_events
 from latewood.kernels import kernel
 from latewood.stripes.addresses import address_of, load_i64, load_u64, store_u64
 from latewood.stripes.entries import stripe_record, user_events, user_stripes
@@ -120,7 +121,7 @@ def end_before(end: Any, end_ts: Any, desk: Any) -> Any:
     """How many of a user's rows have event_ts < end_ts, given the place that was found for it."""
     if placed(end, BEFORE) == uint64(0):
         return uint64(0)
-    return placed(end, STRIPE) * uint64(_ROWS) + times_before(desk, uint64(0), lay_out_times(end, desk), end_ts)
+    return placed(end, STRIPE) * uint64(_ROWS) + first_row_from(desk, uint64(0), lay_out_times(end, desk), end_ts)
 
 
 @kernel
@@ -230,11 +231,11 @@ def walk_back(
         if latest_until_of(end, stripe) < watermark:  # nearly always at once: all that is left is visible
             break
         base, top, place = stripe * uint64(_ROWS), row, place_of(end, stripe, desk)
-        low = max(base, row - min(row, wanted - count))
-        # only a stripe before this one is not clean, or it itself
+        # not clean is this stripe, or only one before it
         has_holes = latest_ingest_of(end, stripe) >= watermark and mark_holes(place, row - base, watermark, desk)
         if has_holes:
-            top = max(low, base + visible_before(row - base, desk))
+            top = base + visible_before(row - base, desk)
+        low = max(base, top - min(top, wanted - count))
         total += sum_rows(place, seed, low - base, top - base, desk)
         if is_damaged(desk):
             return count, total, start, stop, last_ts, at
@@ -332,15 +333,16 @@ def resolve(
     watermark, start_ts, end_ts, end_ties, length, checksum = pointers
     desk, first, at, count = address_of(desk_array), address_of(places), uint64(0), uint64(len(user))
     starts, room = address_of(runs), uint64(runs.shape[1])
-    event_offsets, order, ranks = unstored
+    event_offsets, order, ranks, reach = unstored
     locate(tables, hashes, checks, shard, user)
     find_ends(tables, shard, user, end_ts, places)
     for i in range(len(user)):
         ahead.ends(first, uint64(i), count)
         near = i + ahead.BYTES
         if near < len(user) and user[near] >= 0:
-            oldest = order[0, event_offsets[near]] if len(event_offsets) and event_offsets[near] < len(ranks) else ALL
-            ahead.earlier(first, uint64(near), watermark[near], oldest)
+            has_events = len(event_offsets) > 0 and event_offsets[near] < event_offsets[near + 1]
+            oldest = order[0, event_offsets[near]] if has_events else ALL
+            ahead.stripe_before(first, uint64(near), watermark[near], oldest)
         before, start, stop, found, total, last_ts = at, uint64(0), uint64(0), uint64(0), uint64(0), EARLIEST_TS - 1
         status[i], wanted = OK, uint64(max(length[i], 0))
         if watermark[i] > newest:
@@ -357,19 +359,9 @@ def resolve(
             )
             if stop > start:
                 at, last_ts = pushed, last
-                if len(event_offsets) and at <= room and event_offsets[i] < event_offsets[i + 1]:
-                    rank_events(
-                        end,
-                        (start, stop, found, last),
-                        (order, ranks),
-                        event_offsets[i],
-                        event_offsets[i + 1],
-                        starts,
-                        room,
-                        before,
-                        at,
-                        desk,
-                    )
+                if len(event_offsets) and at <= room:
+                    events = order, ranks, event_offsets[i], event_offsets[i + 1], uint64(reach)
+                    rank_events(end, (start, stop, found, last), events, (starts, room, before, at), desk)
             if is_damaged(desk):
                 break
         is_given = stop > start

@@ -14,7 +14,7 @@
     fetch             the bytes, to where kernels can read them
     assemble          what is copied to complete each output
     decode            trait by trait, straight into the output
-    pieces            instead of all since choose, where users come seldom twice: everything straight to its place
+    pieces            instead of choose to decode, where users come seldom twice: everything straight to its place
     straight          all of that in two calls, where an example is one run of stored rows and nothing else
     streams           instead, where conditions choose: compile ▸ find the events that meet them ▸ pick their columns
     window            histories that are decoded once for many batches

@@ -9,6 +9,8 @@ Usually all recents are newer than all stored events, and merging is appending: 
 copying the recents. Where a recent event is older than a stored one (it arrived late, after the last compaction),
 merge.py finds its place, and the stored events around it become separate runs.
 
+That is for what shares, lists and windows; other batches are laid out in pieces (pieces.py).
+
 Everything is expressed as *segments* (source, target, length), to be copied trait by trait. A source is an element of
 the decoded buffer, or, with all bits inverted (so: negative), of the batch's recent events.
 """
@@ -52,12 +54,12 @@ def assemble(
     stored = (candidates.stored_count, runs.offsets, runs.start, candidates.before)
     decoded = (parts.split, parts.heads.start, base, tail_start, tail_base)
     recent = (candidates.recent_stop, candidates.recent_count, place_offsets, places)
-    count = walk_segments(candidates.offsets, stored, decoded, recent, segments)
+    count = _walk(candidates.offsets, stored, decoded, recent, segments)
     return segments[:count]
 
 
 @kernel
-def walk_segments(offsets: Any, stored: Any, decoded: Any, recent: Any, segments: Any) -> int:
+def _walk(offsets: Any, stored: Any, decoded: Any, recent: Any, segments: Any) -> int:
     """Walk every example's candidates in order, skip the oldest until the rest fits, and note the pieces."""
     stored_count, run_offsets, run_start, run_before = stored
     recent_stop, recent_count, place_offsets, places = recent

@@ -41,6 +41,7 @@ class BufferPool:
         self._blocks: list[NDArray[np.uint8]] = []  # by size
         self._sizes: list[int] = []  # of them
         self._addresses: list[int] = []
+        self._latest: dict[int, tuple[int, ...]] = {}  # by how many arrays were asked for, which blocks they were given
         self._alone = self._references_when_alone() if _counts_exactly() else -1
 
     def empty(self, length: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -50,8 +51,14 @@ class BufferPool:
     def empties(self, length: int, dtypes: Sequence[np.dtype[Any]]) -> list[tuple[NDArray[Any], int]]:
         """Several such arrays, and the address of each, which an array itself takes long to tell."""
         arrays = list[tuple[NDArray[Any], int]]()
-        latest: dict[int, int] = {}  # by size, where the latest block lies: those before it are taken, or were not idle
         with self._lock:
+            known = self._latest.get(len(dtypes), ())
+            if len(known) == len(dtypes) and self._are_idle(known, length, dtypes):
+                for number, dtype in zip(known, dtypes, strict=True):
+                    arrays.append((np.ndarray(length, dtype, self._blocks[number]), self._addresses[number]))
+                return arrays
+            places, is_settled = list[int](), True
+            latest: dict[int, int] = {}  # by size, which the latest was: those before it are taken, or were not idle
             for dtype in dtypes:
                 size_bytes = length * dtype.itemsize
                 if size_bytes < _SMALL or self._alone < 0:
@@ -61,16 +68,29 @@ class BufferPool:
                 place = self._idle(size_bytes, latest.get(size_bytes, -1) + 1)
                 if place is None:
                     place = self._allocate(size_bytes)
-                    latest.clear()  # others lie elsewhere now
+                    latest.clear()  # others have other numbers now
+                    is_settled = False
                 latest[size_bytes] = place
+                places.append(place)
                 # A view taken inside the lock: from here on the block is not alone.
                 arrays.append((np.ndarray(length, dtype, self._blocks[place]), self._addresses[place]))
+            if is_settled:
+                self._latest[len(dtypes)] = tuple(places)
         return arrays
 
     @property
     def size_bytes(self) -> int:
         """The memory of all blocks, idle or not."""
         return sum(self._sizes)
+
+    def _are_idle(self, places: Sequence[int], length: int, dtypes: Sequence[np.dtype[Any]]) -> bool:
+        """Whether some blocks, each for one array, will do: batches that follow one another are alike."""
+        for place, dtype in zip(places, dtypes, strict=True):
+            size_bytes = length * dtype.itemsize
+            fits = _SMALL <= size_bytes <= self._sizes[place] <= _WASTE * size_bytes
+            if not fits or self._references(self._blocks, place) != self._alone:
+                return False
+        return True
 
     def _idle(self, size_bytes: int, first: int) -> int | None:
         """Which is the smallest one, from the first on, that is idle and large enough, but not far too large."""
@@ -105,6 +125,7 @@ class BufferPool:
     def _keep(self, blocks: list[NDArray[np.uint8]]) -> None:
         self._blocks, self._sizes = blocks, list(map(len, blocks))
         self._addresses = [block.ctypes.data for block in blocks]
+        self._latest.clear()
 
     @staticmethod
     def _references(blocks: list[NDArray[np.uint8]], i: int) -> int:

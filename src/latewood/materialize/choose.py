@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from latewood.immutable.resolve import Resolution, Rows, Runs
 from latewood.kernels import kernel
 from latewood.materialize.recents import Recents
-from latewood.materialize.suppress import Hits
+from latewood.materialize.suppress import StoredRows
 
 NO_LIMIT = np.int64(2**62)
 
@@ -50,20 +50,18 @@ class Candidates:
 
 
 def choose(
-    resolution: Resolution, hits: Hits | None, recents: Recents, max_len: int | NDArray[np.int64] | None
+    resolution: Resolution, stored: StoredRows, recents: Recents, max_len: int | NDArray[np.int64] | None
 ) -> Candidates:
     """Choose the candidates of every example; those that did not resolve come out empty. Reads nothing.
 
-    Args: hits: the stored rows that the recents suppress. max_len: of all outputs, or (n,) of each.
+    Args: stored: the rows that may be shown. max_len: of all outputs, or (n,) of each.
     """
-    n, runs, stored = len(resolution.status), resolution.runs, resolution.count
-    if hits is not None:
-        runs, stored = hits.left_out_of(runs), stored - hits.counts
+    n, runs = len(resolution.status), stored.runs
     limits = np.array([NO_LIMIT]) if max_len is None else np.atleast_1d(np.asarray(max_len, np.int64))
     ends, counts = np.empty((2, n + 1), np.int64), np.empty((5, n), np.int64)
     chosen = np.empty((3, len(runs.start)), np.int64)
     run_count, merging = _choose(
-        (resolution.status, stored, resolution.last_ts, limits),
+        (resolution.status, stored.counts, resolution.last_ts, limits),
         tuple(runs),
         (recents.offsets, recents.order),
         ends,

@@ -108,6 +108,11 @@ class DecodedArrays(NamedTuple):
     stripe_count: int
     size_bytes: int
 
+    def by_name(self, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
+        """The values of all columns, and the masks of those that have a null. Args: names: of the columns."""
+        masks = {names[place]: mask for place, mask in self.masks.items() if mask.any()}
+        return dict(zip(names, self.values, strict=True)), masks
+
 
 class DecodedColumns(NamedTuple):
     """The columns of a batch, and what they cost: stripes touched, and their bytes."""
@@ -145,7 +150,7 @@ def decode_stored(
     return DecodedArrays([array for array, _ in arrays], met, described, *touched)
 
 
-def places_with_nulls(recents: Sequence[Column]) -> list[int]:
+def columns_with_nulls(recents: Sequence[Column]) -> list[int]:
     """Which columns get nulls from the recent events."""
     return [place for place, recent in enumerate(recents) if recent.mask is not None]
 
@@ -186,7 +191,7 @@ def _decode_plain(
 ) -> tuple[dict[str, TraitColumn], int, int]:
     """The stored columns that are no lists, and stripes and bytes touched."""
     plan, columns = work.plan, [recents[name] for name in stored.names]
-    ranges, masked = plan.ranges.matrix, places_with_nulls(columns)
+    ranges, masked = plan.ranges.matrix, columns_with_nulls(columns)
     decoded = decode_stored(work.tables, ranges, plan.size, stored, work.pool, work.verify, masked)
     copy_recents(work.segments, decoded, columns)
     made: dict[str, TraitColumn] = {}

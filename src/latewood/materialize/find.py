@@ -78,7 +78,7 @@ def find_events(
     """The newest events of each stream, and of all together the newest `max_len`.
 
     Args:
-        merged: what `merge_places` says.
+        merged: what `merge` says.
         counts: of each stream. recent_bits: of every recent event of the batch, whose streams' conditions it meets.
     Raises: CorruptionError: a damaged block. BeyondError.
     """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from latewood.clock import EARLIEST_TS
 from latewood.errors import CorruptionError, PointerError, SchemaError
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import NOTHING, Resolution, Status, Unstored
+from latewood.immutable.resolve import NO_UNSTORED, Resolution, Status, Unstored
 from latewood.materialize.checks import Checks
 from latewood.materialize.logged import Heads, Logged, read_heads
 from latewood.materialize.recents import Recents
@@ -50,7 +50,7 @@ class Lookup:
         store = self._store
         heads = read_heads(examples, store.schema, store.epoch, self._view().recent)
         while True:
-            unstored = _unstored(heads.read if heads.are_fit else None)
+            unstored = self._unstored(heads.read if heads.are_fit else None)
             reader, resolution = self._look_up(heads.keys, heads.pointers, heads.newest, unstored)
             known, scrub_ts = self._scrubbed_at(heads.keys)
             view = self._view()  # now that the store has what it is read from
@@ -69,7 +69,7 @@ class Lookup:
         """Look up once more, in a newer generation. Raises: ChangedTraitError."""
         logged, view = resolved.logged, resolved.view
         newest = int(logged.pointers.watermark.max(initial=EARLIEST_TS))
-        unstored = _unstored(logged.recents)
+        unstored = self._unstored(logged.recents)
         reader, resolution = self._look_up(logged.keys, logged.pointers, newest, unstored)
         logged = replace(logged, recents=replace(logged.recents, ranks=unstored.ranks))
         if not view.lives_in(reader.generation.schema):
@@ -105,6 +105,14 @@ class Lookup:
         hits = find_hits(reader, resolution, logged.pointers, logged.recents.supersedes)
         resolution = serve_retained(reader, resolution, hits, logged.recents, self._projection.reach)
         return Resolved(logged, resolution, hits, scrub_ts, scrubs, reader, view)
+
+    def _unstored(self, recents: Recents | None) -> Unstored:
+        """Recent events that are known by now, to be ranked."""
+        if recents is None or not len(recents):
+            return NO_UNSTORED
+        reach = self._projection.reach
+        ranks = np.zeros(len(recents), np.int64)
+        return Unstored(recents.offsets, recents.order, ranks, NO_UNSTORED.reach if reach is None else reach)
 
     def _look_up(
         self, keys: UserKeys, pointers: Pointers, newest: int, unstored: Unstored
@@ -147,10 +155,3 @@ class Lookup:
             if trait is not None and trait.label in self.unread:  # else its recent events would come as null
                 raise SchemaError(f"trait {name!r} has become another one, which was left out when examples were read")
         return view
-
-
-def _unstored(recents: Recents | None) -> Unstored:
-    """Recent events that are known by now, to be ranked."""
-    if recents is None or not len(recents):
-        return NOTHING
-    return Unstored(recents.offsets, recents.order, np.empty(len(recents), np.int64))

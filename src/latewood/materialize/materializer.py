@@ -24,7 +24,7 @@ from latewood.materialize.fetch import fetch
 from latewood.materialize.ids import UnknownCodeError, ids_of_codes
 from latewood.materialize.logged import Logged
 from latewood.materialize.look_up import ChangedTraitError, Lookup
-from latewood.materialize.merge import Places, merge_places, ranks_of
+from latewood.materialize.merge import Merged, merge, ranks_of
 from latewood.materialize.pieces import decode_pieces, lay_out_pieces
 from latewood.materialize.plan import Plan, plan
 from latewood.materialize.resolved import Resolved
@@ -144,11 +144,11 @@ class Materializer:
         """
         self._checks.begin(resolved.reader, resolved.logged.keys)
         recents = resolved.logged.recents
-        candidates, places = self._candidates(resolved, self.projection.max_len)
-        planned, pieces, behind = plan_window(candidates, places, len(recents))
+        candidates, places = self._merge(resolved, self.projection.max_len)
+        planned, segments, behind = plan_window(candidates, places, len(recents))
         columns, cost = self._columns(resolved, resolved.view, planned, behind, planned.size, 0)
         self._count(replace(cost, batches=0, examples=0))
-        return Window(resolved, candidates.offsets, pieces, np.ascontiguousarray(pieces[:, 1]), columns)
+        return Window(resolved, candidates.offsets, segments, np.ascontiguousarray(segments[:, 1]), columns)
 
     def window_batch(self, window: Window, start: int, stop: int) -> Batch:
         """The examples of a window from `start` to `stop`; decoded anew if they changed since. Raises: as `batch`."""
@@ -214,9 +214,13 @@ class Materializer:
         if (batch := self._decode_straight(resolved)) is not None:
             return batch
         self._require(resolved)
-        if (batch := self._decode_pieces(resolved)) is not None:
+        merged, ranks = None, resolved.ranks
+        if ranks is None:
+            merged = self._merge(resolved, self.projection.max_len)
+            ranks = ranks_of(merged[0], resolved.stored.counts, merged[1], len(resolved.logged.recents))
+        if (batch := self._decode_pieces(resolved, ranks)) is not None:
             return batch
-        candidates, places = self._candidates(resolved, self.projection.max_len)
+        candidates, places = merged or self._merge(resolved, self.projection.max_len)
         events = int(candidates.offsets[-1])
         parts = split(candidates, *places)
         planned = plan(parts, events)
@@ -226,17 +230,13 @@ class Materializer:
         self._count(cost)
         return self._batch(resolved, view, candidates.offsets, columns)
 
-    def _decode_pieces(self, resolved: Resolved) -> Batch | None:
+    def _decode_pieces(self, resolved: Resolved, ranks: NDArray[np.int64]) -> Batch | None:
         """A batch of which all that is stored is decoded to its place; None if there are lists, or if it pays to share."""
-        view, max_len, recents = resolved.view, self.projection.max_len, resolved.logged.recents
+        view, stored, recents = resolved.view, resolved.stored, resolved.logged.recents
         wanted = view.wanted(resolved.reader)
         if not wanted.are_stored:
             return None
-        (runs, stored), ranks = resolved.stored, resolved.ranks
-        if ranks is None:
-            candidates, places = self._candidates(resolved, max_len)
-            ranks = ranks_of(candidates, stored, places, len(recents))
-        laid_out = lay_out_pieces(resolved.resolution, runs, stored, recents, ranks, max_len)
+        laid_out = lay_out_pieces(resolved.resolution, stored, recents, ranks, self.projection.max_len)
         if laid_out is None:
             return None
         of_recents = (_recents_of(resolved.logged, want) for want in wanted.columns)
@@ -296,7 +296,7 @@ class Materializer:
         view, reader = resolved.view, resolved.reader
         looked_at, shown, tables = view.part(view.looked_at, by_code=True), view.part(view.shown), fetch(reader)
         self._require(resolved)
-        candidates, places = self._candidates(resolved, self.projection.reach)
+        candidates, places = self._merge(resolved, self.projection.reach)
         words = self._dictionaries(resolved, looked_at)
         conditions = [
             LookedAt(want, _recents_of(resolved.logged, want), looked_at.types[want.name], words.get(want.name))
@@ -334,7 +334,7 @@ class Materializer:
         if (batch := self._share_straight(resolved)) is not None:
             return batch
         self._require(resolved)
-        candidates, places = self._candidates(resolved, self.projection.max_len)
+        candidates, places = self._merge(resolved, self.projection.max_len)
         parts, lengths = split(candidates, *places), np.diff(candidates.offsets)
         views = are_views(candidates, parts)
         # only the others have a place of their own
@@ -358,12 +358,11 @@ class Materializer:
         lists = {name: of._replace(items=values[name]) for name, of in of_any_length.items()}
         return SharedBatch(starts=starts, lengths=lengths, lists=lists, **fields)
 
-    def _candidates(self, resolved: Resolved, max_len: int | None) -> tuple[Candidates, Places]:
+    def _merge(self, resolved: Resolved, max_len: int | None) -> tuple[Candidates, Merged]:
         """What competes for the outputs, and where recent events go among stored ones."""
-        recents = resolved.logged.recents
-        candidates = choose(resolved.resolution, resolved.hits, recents, max_len)
-        stored = resolved.stored[1]
-        return candidates, merge_places(resolved.reader, candidates, recents, stored, resolved.ranks, self._verify)
+        stored, recents = resolved.stored, resolved.logged.recents
+        candidates = choose(resolved.resolution, stored, recents, max_len)
+        return candidates, merge(resolved.reader, candidates, recents, stored.counts, resolved.ranks, self._verify)
 
     def _columns(
         self, resolved: Resolved, view: View, planned: Plan, segments: Segments, size: int, events: int

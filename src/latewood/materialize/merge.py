@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from latewood.immutable import GenerationReader
 from latewood.kernels import kernel
 from latewood.materialize.choose import Candidates
-from latewood.materialize.recents import Recents
+from latewood.materialize.recents import Recents, is_before
 from latewood.stripes.decode import decode_column, decode_described
 from latewood.stripes.entries import first_ts
 from latewood.stripes.layout import DELAY, EVENT_TS, ORDINAL, STRIPE_EVENTS
@@ -24,7 +24,7 @@ from latewood.stripes.runs import Ranges
 from latewood.stripes.stripe import table_at
 
 
-class Places(NamedTuple):
+class Merged(NamedTuple):
     """Of the recent candidates of examples that merge, how many stored candidates sort before each.
 
     Shapes: offsets (n + 1,), with an empty stretch for examples that do not merge; places (offsets[-1],).
@@ -34,14 +34,14 @@ class Places(NamedTuple):
     places: NDArray[np.int64]
 
 
-def merge_places(
+def merge(
     reader: GenerationReader,
     candidates: Candidates,
     recents: Recents,
     stored: NDArray[np.int64],
     ranks: NDArray[np.int64] | None,
     verify: bool,
-) -> Places:
+) -> Merged:
     """Where the recent candidates of the examples that merge belong.
 
     Args: stored, ranks: (n,), (r,): of how many stored events of an example, candidates or not, and how many of them sort
@@ -49,26 +49,26 @@ def merge_places(
     """
     offsets = np.zeros(len(candidates.stored_count) + 1, np.int64)
     if not len(candidates.merging):
-        return Places(offsets, np.zeros(0, np.int64))
+        return Merged(offsets, np.zeros(0, np.int64))
     if ranks is None:
         return _search_places(reader, candidates, recents, offsets, verify)
     places = np.empty(len(ranks), np.int64)
     counts = candidates.recent_stop, candidates.recent_count, candidates.stored_count, stored
     count = _places_of_ranks(candidates.merging, counts, ranks, offsets, places)
-    return Places(offsets, places[:count])
+    return Merged(offsets, places[:count])
 
 
-def ranks_of(candidates: Candidates, stored: NDArray[np.int64], places: Places, count: int) -> NDArray[np.int64]:
-    """The ranks of `count` recent events, of which the candidates have these places."""
+def ranks_of(candidates: Candidates, stored: NDArray[np.int64], merged: Merged, count: int) -> NDArray[np.int64]:
+    """The ranks of `count` recent events, of which the candidates were merged."""
     ranks = np.empty(count, np.int64)
-    _ranks_of_places(candidates.recent_stop, candidates.recent_count, candidates.stored_count, stored, *places, ranks)
+    _ranks_of_places(candidates.recent_stop, candidates.recent_count, candidates.stored_count, stored, *merged, ranks)
     return ranks
 
 
 def _search_places(
     reader: GenerationReader, candidates: Candidates, recents: Recents, offsets: NDArray[np.int64], verify: bool
-) -> Places:
-    """`merge_places`, by what is stored."""
+) -> Merged:
+    """`merge`, by what is stored."""
     merging = candidates.merging
     ranges, known_offsets = np.empty((5, len(merging)), np.int64), np.empty(len(merging) + 1, np.int64)
     of_recents = (candidates.recent_stop, candidates.recent_count, recents.order)
@@ -83,7 +83,7 @@ def _search_places(
     if tied.any():  # else their times alone say which comes first
         _decode_rest(reader, ranges[:, tied], known, verify)
         _places(examples, of_recents, of_stored, places, tied, True)
-    return Places(offsets, places)
+    return Merged(offsets, places)
 
 
 @kernel
@@ -166,7 +166,7 @@ def _row_from(tables: Any, shard: int, user: int, start: int, stop: int, event_t
 
 @kernel
 def _places(examples: Any, recent: Any, stored: Any, out: Any, tied: Any, only_tied: bool) -> None:
-    """`merge_places`, example by example. Rows before `known_start` sort before every recent.
+    """`merge`, example by example. Rows before `known_start` sort before every recent.
 
     Notes in `tied` the examples of which a recent event is as old as a stored one. Args: only_tied: those alone, of which
     the whole order is known.
@@ -185,7 +185,7 @@ def _places(examples: Any, recent: Any, stored: Any, out: Any, tied: Any, only_t
             high = stored_count[i]
             while low < high:
                 middle = (low + high) // 2
-                run = run_of(run_before, run_offsets[i], run_offsets[i + 1], middle)
+                run = _run_of(run_before, run_offsets[i], run_offsets[i + 1], middle)
                 row = run_start[run] + middle - run_before[run]
                 k = known_offsets[index] + row - known_start[index]
                 if row < known_start[index]:
@@ -193,7 +193,7 @@ def _places(examples: Any, recent: Any, stored: Any, out: Any, tied: Any, only_t
                     continue
                 if known[0, k] == recents[0, j]:
                     tied[index] = True
-                if known[0, k] < recents[0, j] or (only_tied and _before(known, k, recents, j)):
+                if known[0, k] < recents[0, j] or (only_tied and is_before(known, k, recents, j)):
                     low = middle + 1
                 else:
                     high = middle
@@ -202,7 +202,7 @@ def _places(examples: Any, recent: Any, stored: Any, out: Any, tied: Any, only_t
 
 
 @kernel
-def run_of(run_before: Any, first: int, stop: int, k: int) -> int:
+def _run_of(run_before: Any, first: int, stop: int, k: int) -> int:
     """Which of an example's runs [first, stop) holds its stored candidate k."""
     while stop - first > 1:
         middle = (first + stop) // 2
@@ -211,12 +211,3 @@ def run_of(run_before: Any, first: int, stop: int, k: int) -> int:
         else:
             stop = middle
     return first
-
-
-@kernel
-def _before(left: Any, i: int, right: Any, j: int) -> bool:
-    if left[0, i] != right[0, j]:
-        return left[0, i] < right[0, j]
-    if left[1, i] != right[1, j]:
-        return left[1, i] < right[1, j]
-    return left[2, i] < right[2, j]

@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latewood.columns import Column
-from latewood.immutable.resolve import Resolution, Runs
+from latewood.immutable.resolve import Resolution
 from latewood.kernels import kernel
 from latewood.materialize.assemble import Segments
 from latewood.materialize.buffers import BufferPool
 from latewood.materialize.choose import NO_LIMIT
-from latewood.materialize.decode import StoredColumns, copy_recents, decode_stored, places_with_nulls
+from latewood.materialize.decode import StoredColumns, columns_with_nulls, copy_recents, decode_stored
 from latewood.materialize.plan import slot_count, slot_of
 from latewood.materialize.recents import Recents
 from latewood.materialize.straight import MOST_REPEATED
+from latewood.materialize.suppress import StoredRows
 from latewood.stripes.runs import Pieces
 from latewood.stripes.shard import Tables
 
@@ -37,23 +38,22 @@ class InPieces(NamedTuple):
 
 def lay_out_pieces(
     resolution: Resolution,
-    runs: Runs,
-    stored: NDArray[np.int64],
+    stored: StoredRows,
     recents: Recents,
     ranks: NDArray[np.int64],
     max_len: int | None,
 ) -> InPieces | None:
     """Where everything of all examples goes; None if it pays to share.
 
-    Args: runs, stored: the rows that may be shown, and how many. ranks: how many of them sort before each recent event.
+    Args: stored: the rows that may be shown. ranks: how many of them sort before each recent event.
     """
-    n, count = len(stored), len(recents)
-    most = len(runs.start) + count  # a recent event cuts a run in two
+    n, count = len(stored.counts), len(recents)
+    most = len(stored.runs.start) + count  # a recent event cuts a run in two
     offsets, piece_offsets, ranges = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64), np.empty((5, n), np.int64)
     pieces, segments = np.empty((most, 3), np.int64), np.empty((count, 3), np.int64)
     range_count, piece_count, segment_count, rows = _lay_out(
-        (resolution.status, resolution.shard, resolution.user, stored),
-        tuple(runs),
+        (resolution.status, resolution.shard, resolution.user, stored.counts),
+        tuple(stored.runs),
         recents.offsets,
         ranks,
         int(NO_LIMIT) if max_len is None else max_len,
@@ -79,12 +79,10 @@ def decode_pieces(
 
     Args: recents: the recent events' values of each. Raises: CorruptionError: a damaged block.
     """
-    size, masked = int(laid_out.offsets[-1]), places_with_nulls(recents)
+    size, masked = int(laid_out.offsets[-1]), columns_with_nulls(recents)
     decoded = decode_stored(tables, laid_out.ranges, size, stored, pool, verify, masked, laid_out.pieces)
     copy_recents(laid_out.segments, decoded, recents)
-    values = dict(zip(stored.names, decoded.values, strict=True))
-    masks = {stored.names[place]: mask for place, mask in decoded.masks.items() if mask.any()}
-    return values, masks, decoded.stripe_count, decoded.size_bytes
+    return *decoded.by_name(stored.names), decoded.stripe_count, decoded.size_bytes
 
 
 @kernel
@@ -99,7 +97,7 @@ def _lay_out(
     status, shard, user, stored_all = examples
     run_offsets, run_start, run_length = runs
     offsets, ranges, piece_offsets, pieces, segments = out
-    range_count, p, m, rows, repeated, target = 0, 0, 0, 0, 0, 0
+    range_count, piece_count, segment_count, rows, repeated, target = 0, 0, 0, 0, 0, 0
     slots[:] = -1
     offsets[0], piece_offsets[0] = 0, 0
     for i in range(len(status)):
@@ -107,7 +105,12 @@ def _lay_out(
         j = recent_offsets[i]
         recent_stop = recent_offsets[i + 1] if status[i] == 0 else j
         skip = max(stored + recent_stop - j - limit, 0)
-        first, k, run, in_run = p, 0, run_offsets[i], 0  # stored events done, and how many of them in their run
+        first, k, run, in_run = (
+            piece_count,
+            0,
+            run_offsets[i],
+            0,
+        )  # stored events done, and how many of them in their run
         while k < stored or j < recent_stop:
             until = stored
             if j < recent_stop:  # of one whose pointer means nothing a rank is any number
@@ -118,9 +121,10 @@ def _lay_out(
                 skip -= passed
                 if passed < length:
                     row = run_start[run] + in_run + passed
-                    pieces[p, 0], pieces[p, 1], pieces[p, 2] = row, row + length - passed, target
+                    pieces[piece_count, 0], pieces[piece_count, 1] = row, row + length - passed
+                    pieces[piece_count, 2] = target
                     target += length - passed
-                    p += 1
+                    piece_count += 1
                 k, in_run = k + length, in_run + length
                 if in_run == run_length[run]:
                     run, in_run = run + 1, 0
@@ -130,12 +134,13 @@ def _lay_out(
             passed = min(skip, stop - j)
             j, skip = j + passed, skip - passed
             if j < stop:
-                segments[m, 0], segments[m, 1], segments[m, 2] = ~j, target, stop - j
+                segments[segment_count, 0], segments[segment_count, 1] = ~j, target
+                segments[segment_count, 2] = stop - j
                 target += stop - j
-                m += 1
+                segment_count += 1
                 j = stop
         offsets[i + 1] = target
-        if p > first:
+        if piece_count > first:
             slot = slot_of(slots, shard, user, len(user), i)
             if slots[slot] >= 0:
                 repeated += 1
@@ -143,9 +148,9 @@ def _lay_out(
                     return -1, 0, 0, 0
             slots[slot] = i
             ranges[0, range_count], ranges[1, range_count] = shard[i], user[i]
-            ranges[2, range_count], ranges[3, range_count] = pieces[first, 0], pieces[p - 1, 1]
+            ranges[2, range_count], ranges[3, range_count] = pieces[first, 0], pieces[piece_count - 1, 1]
             ranges[4, range_count] = pieces[first, 2]
-            rows += pieces[p - 1, 1] - pieces[first, 0]
+            rows += pieces[piece_count - 1, 1] - pieces[first, 0]
             range_count += 1
-            piece_offsets[range_count] = p
-    return range_count, p, m, rows
+            piece_offsets[range_count] = piece_count
+    return range_count, piece_count, segment_count, rows

@@ -25,7 +25,7 @@ from latewood.materialize.split import NOWHERE, Parts
 from latewood.stripes.layout import STRIPE_EVENTS
 from latewood.stripes.runs import Ranges
 
-ROW_BITS = 31  # two row numbers of so many bits fit into one int64
+_ROW_BITS = 31  # two row numbers of so many bits fit into one int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,7 @@ def plan(parts: Parts, size: int) -> Plan:
     count, needed = _apart(tuple(rows), place, n, size, slots, columns, base)
     if count >= 0:
         return Plan(Ranges.of(columns[:, :count]), base, int(needed), int(needed) == size)
-    count, size = share(_by_start(rows), tuple(rows), place, n, size, slots, columns, base)
+    count, size = _share(_by_start(rows), tuple(rows), place, n, size, slots, columns, base)
     return Plan(Ranges.of(columns[:, :count]), base, int(size), is_in_place=False)
 
 
@@ -67,9 +67,9 @@ def slot_count(stretches: int) -> int:
 
 def _by_start(rows: Rows) -> NDArray[np.int64]:
     """The stretches by start, and among those with one start the longest first: the others lie in it."""
-    if len(rows.stop) and rows.stop.max() >= 1 << ROW_BITS:
+    if len(rows.stop) and rows.stop.max() >= 1 << _ROW_BITS:
         return np.lexsort((-rows.stop, rows.start))
-    return np.argsort((rows.start << ROW_BITS) - rows.stop)  # one sort instead of two
+    return np.argsort((rows.start << _ROW_BITS) - rows.stop)  # one sort instead of two
 
 
 @kernel
@@ -100,7 +100,7 @@ def _apart(rows: Any, place: Any, heads: int, size: int, slots: Any, columns: An
 
 
 @kernel
-def share(
+def _share(
     order: Any, rows: Any, place: Any, heads: int, size: int, slots: Any, columns: Any, base: Any
 ) -> tuple[int, int]:
     """One range per group of stretches that share; returns the number of ranges and the size of the buffer.

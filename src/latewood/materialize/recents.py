@@ -193,7 +193,7 @@ def in_order(recents: Recents) -> Recents:
     owner = np.repeat(np.arange(len(recents.offsets) - 1), np.diff(recents.offsets))
     rows = np.lexsort((recents.order[2], recents.order[1], recents.order[0], owner))
     columns = {trait: column.take(rows) for trait, column in recents.columns.items()}
-    return replace(recents, order=np.ascontiguousarray(recents.order[:, rows]), columns=columns)
+    return replace(recents, order=np.ascontiguousarray(recents.order[:, rows]), columns=columns, ranks=None)
 
 
 def first_refused(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]) -> int:
@@ -241,18 +241,19 @@ def refuse_leaks(recents: Recents, pointers: Pointers, cutoff: NDArray[np.int64]
 def _are_sorted(offsets: Any, order: Any) -> bool:
     for i in range(len(offsets) - 1):
         for j in range(offsets[i] + 1, offsets[i + 1]):
-            if _is_before(order, j, j - 1):
+            if is_before(order, j, order, j - 1):
                 return False
     return True
 
 
 @kernel
-def _is_before(order: Any, i: int, j: int) -> bool:
-    if order[0, i] != order[0, j]:
-        return bool(order[0, i] < order[0, j])
-    if order[1, i] != order[1, j]:
-        return bool(order[1, i] < order[1, j])
-    return bool(order[2, i] < order[2, j])
+def is_before(left: Any, i: int, right: Any, j: int) -> bool:
+    """Whether event i of an order sorts before event j of another. Shapes: both (3, events)."""
+    if left[0, i] != right[0, j]:
+        return bool(left[0, i] < right[0, j])
+    if left[1, i] != right[1, j]:
+        return bool(left[1, i] < right[1, j])
+    return bool(left[2, i] < right[2, j])
 
 
 @kernel
@@ -261,6 +262,6 @@ def _first_refused(offsets: Any, order: Any, limits: Any) -> int:
         for j in range(offsets[i], offsets[i + 1]):
             if order[1, j] >= limits[0, i] or order[0, j] > limits[1, i] or order[1, j] < limits[2, i]:
                 return j
-            if j > offsets[i] and not _is_before(order, j - 1, j):
+            if j > offsets[i] and not is_before(order, j - 1, order, j):
                 return j
     return -1

@@ -8,10 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from latewood.immutable import GenerationReader
-from latewood.immutable.resolve import Resolution, Runs, Status
+from latewood.immutable.resolve import Resolution, Status
 from latewood.materialize.choose import choose
 from latewood.materialize.logged import Logged
-from latewood.materialize.suppress import Hits
+from latewood.materialize.suppress import Hits, StoredRows
 from latewood.materialize.view import View
 
 
@@ -84,19 +84,19 @@ class Resolved:
         return self._hits
 
     @property
-    def stored(self) -> tuple[Runs, NDArray[np.int64]]:
-        """The rows that may be shown: those that the pointers mean, less what the recents suppress; and how many."""
+    def stored(self) -> StoredRows:
+        """The rows that may be shown: those that the pointers mean, less what the recents suppress."""
         resolution, hits = self.resolution, self.hits
         if hits is None:
-            return resolution.runs, resolution.count
-        return hits.left_out_of(resolution.runs), resolution.count - hits.counts
+            return StoredRows(resolution.runs, resolution.count)
+        return StoredRows(hits.left_out_of(resolution.runs), resolution.count - hits.counts)
 
     @property
     def ranks(self) -> NDArray[np.int64] | None:
-        """How many of those sort before each recent event; None where that is not known."""
+        """How many of the stored rows that may be shown sort before each recent event; None where that is not known."""
         recents = self.logged.recents
         if not len(recents):
-            return recents.order[0]
+            return np.zeros(0, np.int64)
         return recents.ranks if self.whole._hits is None else None
 
     @property
@@ -134,7 +134,7 @@ class Resolved:
 
     def shown(self, max_len: int | None) -> Shown:
         """What the examples show, of which those that could not be had show nothing."""
-        candidates = choose(self.resolution, self.hits, self.logged.recents, max_len)
+        candidates = choose(self.resolution, self.stored, self.logged.recents, max_len)
         rows = candidates.rows
         return Shown(np.diff(candidates.offsets), rows.start, rows.stop, np.diff(self.logged.recents.offsets))
 

@@ -47,7 +47,7 @@ def are_views(candidates: Candidates, parts: Parts) -> NDArray[np.bool_]:
 def split(candidates: Candidates, place_offsets: NDArray[np.int64], places: NDArray[np.int64]) -> Parts:
     """Split every example.
 
-    Args: place_offsets, places: what `merge_places` says.
+    Args: place_offsets, places: what `merge` says.
     """
     rows, stored, runs, offsets = candidates.rows, candidates.stored_count, candidates.runs, candidates.offsets
     n = len(stored)

@@ -5,6 +5,9 @@ where an example's rows begin and where they go is a sum. One kernel finds out w
 way; the columns are decoded straight into the output. It gives what the general way gives (choose, split, plan, decode),
 with a tenth of its calls: each of those finds the processor's caches full of the batch before
 (docs/decisions/0039-batches-that-need-no-plan.md).
+
+Shared batches of such examples are laid out likewise, however often a user comes: a user's rows are decoded once, and
+every example looks at its own.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +27,7 @@ from latewood.stripes.shard import Tables
 # copy them, and nothing has to be searched for (decision 39).
 MOST_REPEATED = 0.75
 _AS_THEY_COME = np.zeros(0, np.int64)  # an order
-_APART, _NOT_SIMPLE = -1, -2  # what the kernel says
+_NEEDS_ORDER, _NOT_SIMPLE = -1, -2  # why there are no ranges
 
 
 class LaidOut(NamedTuple):
@@ -80,7 +83,7 @@ def lay_out_shared(resolution: Resolution, max_len: int | None) -> SharedRows | 
     lengths, starts, groups = np.empty((3, n), np.int64)
     ranges, slots = np.empty((5, n), np.int64), np.empty(slot_count(n), np.int64)
     count, size, events = _share(examples, limit, _AS_THEY_COME, slots, groups, ranges, starts, lengths)
-    if count == _APART:  # some rows of a user are far from the others: by where they begin, it is known which are near
+    if count == _NEEDS_ORDER:  # some rows of a user are far from the others
         shown = np.minimum(runs.length, limit)
         stop = runs.start + runs.length
         order = np.lexsort((-stop, stop - shown))
@@ -98,9 +101,7 @@ def decode_straight(
     Raises: CorruptionError: a damaged block.
     """
     decoded = decode_stored(tables, ranges, size, stored, pool, verify)
-    values = dict(zip(stored.names, decoded.values, strict=True))
-    masks = {stored.names[place]: mask for place, mask in decoded.masks.items() if mask.any()}
-    return values, masks, decoded.stripe_count, decoded.size_bytes
+    return *decoded.by_name(stored.names), decoded.stripe_count, decoded.size_bytes
 
 
 @kernel
@@ -148,11 +149,11 @@ def _lay_out(
 def _share(
     examples: Any, limit: int, order: Any, slots: Any, groups: Any, ranges: Any, starts: Any, lengths: Any
 ) -> tuple[int, int, int]:
-    """`lay_out_shared`: one range per group of examples that share.
+    """`lay_out_shared`: one range per group of examples that share, by the rule of `plan`, which knows tails, too.
 
     Args: order: of examples, by where their rows begin, the longest first; or none: as they come. groups: room.
-    Returns: how many ranges there are, how many events they have, and how many the examples; instead of ranges _APART, if
-        they would have to be in order, or _NOT_SIMPLE.
+    Returns: how many ranges there are, how many events they have, and how many the examples; instead of ranges
+        _NEEDS_ORDER, if it takes an order to tell which are near each other, or _NOT_SIMPLE.
     """
     status, shard, user, run_start, run_length = examples
     count, events, before, slot = 0, 0, -1, 0
@@ -176,7 +177,7 @@ def _share(
             if pays(last, start, stop) if start >= first else pays(stop, first, last):
                 ranges[2, group], ranges[3, group] = min(first, start), max(last, stop)
             elif len(order) == 0:
-                return _APART, 0, 0
+                return _NEEDS_ORDER, 0, 0
             else:
                 group = -1
         if group < 0:

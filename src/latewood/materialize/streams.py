@@ -56,7 +56,7 @@ class Streams:
     ) -> Found:
         """The events that the streams hold.
 
-        Args: merged: what `merge_places` says. columns: what the conditions look at.
+        Args: merged: what `merge` says. columns: what the conditions look at.
         Raises: CorruptionError: a damaged block. UnknownCodeError.
         """
         search, max_len = self._compile(columns), self._projection.max_len

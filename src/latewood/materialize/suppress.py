@@ -8,7 +8,7 @@ Nearly no example lists any, and then nothing here costs anything.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,13 @@ class SupersededPlaces:
         """The places of the examples from `start` to `stop`."""
         first, last = int(self.offsets[start]), int(self.offsets[stop])
         return SupersededPlaces(self.offsets[start : stop + 1] - first, np.ascontiguousarray(self.order[:, first:last]))
+
+
+class StoredRows(NamedTuple):
+    """The rows that n examples may show. Shapes: counts (n,): how many the runs of each have."""
+
+    runs: Runs
+    counts: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,13 +29,13 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
-from latewood.mutable.view import HeldEvents, View, WantedTrait, no_view
+from latewood.mutable.view import EventsView, View, WantedTrait, no_view
 
 __all__ = [
     "GONE",
     "SEVERAL",
     "AppendReceipt",
-    "HeldEvents",
+    "EventsView",
     "InMemoryTier",
     "Late",
     "LmdbTier",

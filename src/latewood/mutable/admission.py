@@ -152,7 +152,7 @@ def _stamp(
     """The ingest times of the new rows."""
     n, now, state = len(rows), appending.now, known.state.tier
     if not appending.explicit:
-        ingest_ts = known.arena.rank(users, np.ones(n, np.bool_))
+        ingest_ts = known.arena.count_earlier(users, np.ones(n, np.bool_))
         ingest_ts += rules.first_stamp(state, now, ingest_ts[:0])
         rules.check_not_ahead(ingest_ts, now, appending.max_ahead_us, rows)
         return ingest_ts
@@ -161,8 +161,8 @@ def _stamp(
     kept = ingest_ts[~stamped]
     rules.check_not_ahead(kept, now, appending.max_ahead_us, rows[~stamped])
     if len(kept) < n:
-        ranks = known.arena.rank(users, stamped)
-        ingest_ts[stamped] = rules.first_stamp(state, now, kept) + ranks[stamped]
+        earlier = known.arena.count_earlier(users, stamped)
+        ingest_ts[stamped] = rules.first_stamp(state, now, kept) + earlier[stamped]
         rules.check_not_ahead(ingest_ts[stamped], now, appending.max_ahead_us, rows[stamped])
     return ingest_ts
 

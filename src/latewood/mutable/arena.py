@@ -87,11 +87,11 @@ class Arena:
             self._users_table = _table(count)
             chains.rehash_users(self._users_table, self._user_hash.array, self._user_count)
 
-    def rank(self, users: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def count_earlier(self, users: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """How many chosen events of the same user come before each chosen one (0 elsewhere)."""
-        ranks = np.zeros(len(users), np.int64)
-        chains.rank_in_user(users, chosen, self._seen.array, ranks)
-        return ranks
+        counts = np.zeros(len(users), np.int64)
+        chains.count_earlier(users, chosen, self._seen.array, counts)
+        return counts
 
     def find_users(self, keys: UserKeys) -> NDArray[np.int64]:
         """Each user's number, -1 where unknown."""

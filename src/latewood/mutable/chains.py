@@ -79,11 +79,11 @@ def find_users(hashes, checks, table, user_hash, user_check, users):  # type: ig
 
 
 @typed_kernel(types.void(_IN_I64, _IN_BOOL, _I64, _I64))
-def rank_in_user(users, chosen, seen, ranks):  # type: ignore[no-untyped-def]
+def count_earlier(users, chosen, seen, counts):  # type: ignore[no-untyped-def]
     """How many chosen rows of the same user come before each chosen row. `seen` is all zero before and after."""
     for row in range(len(users)):
         if chosen[row]:
-            ranks[row] = seen[users[row]]
+            counts[row] = seen[users[row]]
             seen[users[row]] += 1
     for row in range(len(users)):
         seen[users[row]] = 0

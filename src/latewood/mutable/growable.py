@@ -39,10 +39,11 @@ class Growable:
             return
         # memory that nobody has touched costs nothing, so that a short column may be given much more than it needs
         ahead = 4 if self._fill is None and len(old) < _SHORT else 2
-        self.array = np.empty(max(size, ahead * len(old)), old.dtype)
-        self.array[: len(old)] = old
+        grown = np.empty(max(size, ahead * len(old)), old.dtype)
+        grown[: len(old)] = old
         if self._fill is not None:
-            self.array[len(old) :] = self._fill
+            grown[len(old) :] = self._fill
+        self.array = grown  # last: others read it without a lock
 
     def put(self, start: int, values: Any) -> None:
         """Write values from `start` on, growing as needed."""

@@ -38,7 +38,7 @@ from latewood.mutable.tier import (
     UnseenTargetsError,
     WasPublished,
 )
-from latewood.mutable.view import HeldEvents
+from latewood.mutable.view import EventsView
 from latewood.users import UserKeys
 
 T = TypeVar("T")
@@ -235,19 +235,19 @@ class LoggedTier:
         return np.maximum(min_ingest, self._book.scrubbed_at(keys) + 1)
 
     def scan(self, start_ingest: int, end_ingest: int) -> Iterator[Events]:
-        return map(self._remembered, self.hold(start_ingest, end_ingest).runs(SCAN_ROWS))
+        return map(self._remembered, self.view(start_ingest, end_ingest).runs(SCAN_ROWS))
 
-    def hold(self, start_ingest: int, end_ingest: int) -> HeldEvents:
-        def read(state: LogState) -> HeldEvents:
-            return self._hold(state, start_ingest, end_ingest)
+    def view(self, start_ingest: int, end_ingest: int) -> EventsView:
+        def read(state: LogState) -> EventsView:
+            return self._view(state, start_ingest, end_ingest)
 
         return self._read(read)
 
-    def _hold(self, state: LogState, start_ingest: int, end_ingest: int) -> HeldEvents:
+    def _view(self, state: LogState, start_ingest: int, end_ingest: int) -> EventsView:
         """The caller holds the read lock."""
         _check_there(state.tier, start_ingest)
         arena = self._replica.arena
-        return HeldEvents(arena.view(), arena.rows_between(start_ingest, end_ingest))
+        return EventsView(arena.view(), arena.rows_between(start_ingest, end_ingest))
 
     def _remembered(self, events: Events) -> Events:
         """Without what was scrubbed."""
@@ -264,12 +264,12 @@ class LoggedTier:
         return self._read(read)
 
     def scan_with_suppressions(self, start_ingest: int) -> tuple[Iterator[Events], Suppressions]:
-        def read(state: LogState) -> tuple[HeldEvents, Suppressions]:
+        def read(state: LogState) -> tuple[EventsView, Suppressions]:
             end = state.tier.closed
-            return self._hold(state, start_ingest, end), self._replica.arena.superseded_between(start_ingest, end)
+            return self._view(state, start_ingest, end), self._replica.arena.superseded_between(start_ingest, end)
 
-        held, suppressed = self._read(read)
-        return map(self._remembered, held.runs(SCAN_ROWS)), suppressed
+        events, suppressed = self._read(read)
+        return map(self._remembered, events.runs(SCAN_ROWS)), suppressed
 
     # Changing the state
 

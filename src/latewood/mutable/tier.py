@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from latewood.clock import EARLIEST_TS, show_ts
 from latewood.events import Events, Suppressions
 from latewood.mutable.supersedes import Places, StoredTargets, Supersedes
-from latewood.mutable.view import HeldEvents, View
+from latewood.mutable.view import EventsView, View
 from latewood.users import UserKeys
 
 Late = Literal["raise", "stamp"]
@@ -249,7 +249,7 @@ class MutableTier(Protocol):
         """
         ...
 
-    def hold(self, start_ingest: int, end_ingest: int) -> HeldEvents:
+    def view(self, start_ingest: int, end_ingest: int) -> EventsView:
         """The same events where they lie, and of the state at the call likewise, but also those that were scrubbed.
 
         Only compaction asks for them, which drops what was scrubbed itself, by the scrubs that it goes by. They keep their

@@ -80,22 +80,22 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeldEvents:
-    """Events of a tier, in arrival order, where they lie in memory: as of when they were asked for. Shapes: rows (n,)."""
+class EventsView:
+    """Events of a tier where they lie in memory, in arrival order: as of when they were asked for. Shapes: rows (n,)."""
 
-    view: View
+    columns: View
     rows: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def slice(self, start: int, stop: int) -> "HeldEvents":
+    def slice(self, start: int, stop: int) -> "EventsView":
         """Those from `start` to `stop`."""
-        return HeldEvents(self.view, self.rows[start:stop])
+        return EventsView(self.columns, self.rows[start:stop])
 
     def runs(self, most: int) -> Iterator[Events]:
         """Copies of them, at most so many at a time."""
-        return (self.view.take(self.rows[start : start + most]) for start in range(0, len(self), most))
+        return (self.columns.take(self.rows[start : start + most]) for start in range(0, len(self), most))
 
 
 def no_view(schema: Schema) -> View:

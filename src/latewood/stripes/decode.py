@@ -7,8 +7,8 @@ The records are read once, in a pass of their own that also checks the ranges, a
 all columns. Then ranges are taken a few at a time, and of those one column after the other: a user's columns lie near
 each other, in pages that the processor has just looked up.
 
-Of a range some pieces may be wanted, each at a place of its own. A stripe with several of them is decoded once, aside, and
-they are copied from there while the nearest cache holds it.
+Of a range some pieces may be wanted, each at a place of its own. A stripe with several of them is decoded once, to the
+scratch, and they are copied from there while the nearest cache holds it; but times are summed up aside, from steps there.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ from latewood.stripes.stripe import decode_part, decode_values, mark_nulls, sum_
 _ENTRIES_AHEAD, _PAYLOAD_AHEAD = 10, 5  # ranges
 _TOGETHER = 64  # ranges of which one column is decoded before the next
 _NULLS, _OUTSIDE, _DAMAGED = 1, 2, 3  # what the kernel says
-# Its room: where something is wrong, what was read, scratch for a stripe, a stripe that is decoded aside, its mask; then
+# Its room: where something is wrong, what was read, scratch for a stripe, a stripe's times, its mask; then
 # the locations of all ranges.
 _RANGE, _STRIPE, _OUTPUT, _STRIPES, _BYTES = range(5)
 _SCRATCH, _ASIDE, _ASIDE_MASK = 8, 8 + STRIPE_EVENTS, 8 + 2 * STRIPE_EVENTS

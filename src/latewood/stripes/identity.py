@@ -104,12 +104,12 @@ def _shifted(builder: Any, row: Any, lanes: int) -> Any:
     return builder.shuffle_vector(row, _each(0), ir.Constant(ir.VectorType(I32, _LANES), order))
 
 
-def _folded(builder: Any, row: Any, join: Any) -> Any:
-    """All lanes of a row joined to one, half and half."""
+def _summed(builder: Any, row: Any) -> Any:
+    """The sum of all lanes of a row, half and half."""
     for lanes in (4, 2, 1):
         order = [(lane + lanes) % _LANES for lane in range(_LANES)]
         turned = builder.shuffle_vector(row, row, ir.Constant(ir.VectorType(I32, _LANES), order))
-        row = join(row, turned)
+        row = builder.add(row, turned)
     return builder.extract_element(row, I32(0))
 
 
@@ -129,7 +129,7 @@ def sum_identities(typing_context: Any, seed: Any, times: Any, delays: Any, ordi
             hashes = _hash_columns(builder, of_user, columns, loop.index)
             wanted = builder.select(_is_wanted(builder, count, loop.index), hashes, _each(0))
             builder.store(builder.add(builder.load(total), wanted), total)
-        return _folded(builder, builder.load(total), builder.add)
+        return _summed(builder, builder.load(total))
 
     return types.uint64(*[types.uint64] * 5), generate
 

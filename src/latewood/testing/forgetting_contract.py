@@ -66,7 +66,7 @@ class ForgettingContract(TierTests):
         assert recent_of(forgetful, [1, 2]) == [[], [(2, 6, NOW, 0, 1)]]
         assert [row[0] for row in scanned(forgetful)] == [2]
         assert [row for run in held for row in run.user_ids.to_pylist()] == [2]
-        of_compaction = forgetful.hold(EARLIEST_TS, ALL_OF_TIME)  # which asks the book itself
+        of_compaction = forgetful.view(EARLIEST_TS, ALL_OF_TIME)  # which asks the book itself
         assert [row for run in of_compaction.runs(9) for row in run.user_ids.to_pylist()] == [1, 2, 1]
         forgetful.append(make_events([1], [scrub_ts], item=[9]), now=LATER)  # who comes back is a new user
         assert [row[4] for row in recent_of(forgetful, [1])[0]] == [9]

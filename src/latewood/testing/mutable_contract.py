@@ -347,18 +347,18 @@ class MutableTierContract(CorrectionsContract, ForgettingContract):
         tier.evict(tier.cut())
         assert [row[1] for run in runs for row in rows_of(run)] == [1, 2, 3]
 
-    def test_held_events_are_those_of_a_scan(self, tier: MutableTier) -> None:
+    def test_a_view_has_the_events_of_a_scan(self, tier: MutableTier) -> None:
         tier.append(make_events([2, 1], [5, 6], [9, 3], item=[1, None]), explicit=True, now=NOW)
         tier.append(make_events([1], [1], [6]), explicit=True, now=NOW)
-        held, of_some = tier.hold(EARLIEST_TS, ALL_OF_TIME), tier.hold(3, 9)
+        everything, some = tier.view(EARLIEST_TS, ALL_OF_TIME), tier.view(3, 9)
         expected = scanned(tier), scanned(tier, 3, 9)
         tier.append(make_events([1] * 3000, [4] * 3000), now=NOW)
         tier.evict(tier.cut())
-        assert [len(held), len(of_some)] == [3, 2]
-        for events, rows in zip((held, of_some), expected, strict=True):
+        assert [len(everything), len(some)] == [3, 2]
+        for events, rows in zip((everything, some), expected, strict=True):
             assert [row for run in events.runs(2) for row in rows_of(run)] == rows
         with pytest.raises(ConflictError, match="evicted"):
-            tier.hold(EARLIEST_TS, ALL_OF_TIME)
+            tier.view(EARLIEST_TS, ALL_OF_TIME)
 
     def test_eviction_frees_what_lies_below_the_floor(self, tier: MutableTier) -> None:
         tier.append(make_events([1], [5], [50]), explicit=True, now=NOW)

@@ -90,7 +90,7 @@ def append_instead_of_merge() -> Patches:
     """Recent events come after the stored ones, wherever they sort."""
 
     def after_all(self: Resolved) -> NDArray[np.int64]:
-        return np.repeat(self.stored[1], np.diff(self.logged.recents.offsets))
+        return np.repeat(self.stored.counts, np.diff(self.logged.recents.offsets))
 
     return [patch.object(Resolved, "ranks", property(after_all))]
 

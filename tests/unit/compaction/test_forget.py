@@ -331,8 +331,8 @@ def append_lists(parts: Parts, users: list[int], words: list[list[str] | None], 
     parts.tier.append(events, now=parts.clock.advance(1_000_000), blanked=parts.vocabulary.blanked)
 
 
-@pytest.mark.parametrize("spilled", [False, True])
-def test_nothing_is_left_of_the_words_in_a_user_s_lists(make_parts: Callable[..., Parts], spilled: bool) -> None:
+@pytest.mark.parametrize("memory_bytes", [1, 1 << 30])
+def test_nothing_is_left_of_the_words_in_a_user_s_lists(make_parts: Callable[..., Parts], memory_bytes: int) -> None:
     """Words that others have, in lists or alone in one, stay."""
     parts = make_parts(LISTED)
     append_lists(parts, [1, 2, 1], [["secret one", "common"], ["kept", "common"], ["shared"]])
@@ -342,7 +342,7 @@ def test_nothing_is_left_of_the_words_in_a_user_s_lists(make_parts: Callable[...
     append_lists(parts, [1, 2], [["common", "secret three", "kept"], ["common"]], 20)
     assert holds(parts, SECRET)
     scrub(parts, [1])
-    generation = compact(parts, memory_bytes=1 if spilled else 1 << 30)
+    generation = compact(parts, memory_bytes=memory_bytes)
     assert holds(parts, SECRET) == []
     found = []
     for events in GenerationReader(parts.storage, generation).scan(list(LISTED)):
@@ -351,3 +351,17 @@ def test_nothing_is_left_of_the_words_in_a_user_s_lists(make_parts: Callable[...
     expected = [(2, ["kept", "common"]), (2, []), (2, ["common"]), (3, ["shared"]), (3, None)]
     assert sorted(found, key=repr) == sorted(expected, key=repr)
     assert [holds(parts, word) != [] for word in (b"kept", b"shared", b"common")] == [True] * 3
+
+
+def test_nothing_is_left_of_the_words_in_lists_that_a_bulk_load_spilled(make_parts: Callable[..., Parts]) -> None:
+    """Of a user who was scrubbed after they happened: they are skipped, and their words are nobody's."""
+    parts = make_parts(LISTED)
+    append_lists(parts, [1, 2], [["secret one"], ["kept"]])
+    scrub_ts = scrub(parts, [1])
+    events = parts.events([1, 2, 1], [scrub_ts - 5] * 3, [scrub_ts + 10] * 3)
+    words = [["secret four", "common"], ["common"], ["secret five"]]
+    events.traits[1] = parts.vocabulary.encode(LISTED["words"], pa.array(words, pa.list_(pa.string())))
+    assert holds(parts, SECRET)
+    assert bulk_load(parts, [events], memory_bytes=1).event_count == 2
+    assert holds(parts, SECRET) == []
+    assert [holds(parts, word) != [] for word in (b"kept", b"common")] == [True] * 2

@@ -12,7 +12,7 @@ from latewood.columns import Column, Lists, TraitColumn, compact_lists
 from latewood.compaction.spill import Spill
 from latewood.errors import SchemaError
 from latewood.events import NEVER, Events, concat_events
-from latewood.mutable import HeldEvents
+from latewood.mutable import EventsView
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_batch import EventBatch
 from latewood.schema import Schema
@@ -84,7 +84,7 @@ def test_buckets_give_back_what_was_added_in_order_of_arrival(
 
 @pytest.mark.parametrize("user_type", [pa.int64(), pa.string()])
 @pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
-def test_what_somebody_else_holds_is_read_from_there(
+def test_a_view_is_read_from_where_it_lies(
     user_type: pa.DataType, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside what was added, and whatever is appended behind it meanwhile."""
@@ -98,14 +98,14 @@ def test_what_somebody_else_holds_is_read_from_there(
         arena.add(EventBatch(batch, None, None), arena.assign(batch.keys, batch.user_ids), place_ties=False)
         arena.commit()
     rows = np.flatnonzero(rng.random(70) < 0.8)
-    held, added = HeldEvents(arena.view(), rows), events_of(rng, schema, 60)
-    expected = concat_events([held.view.take(rows), added])
+    view, added = EventsView(arena.view(), rows), events_of(rng, schema, 60)
+    expected = concat_events([view.columns.take(rows), added])
     batch = batches[2]
     arena.add(EventBatch(batch, None, None), arena.assign(batch.keys, batch.user_ids), place_ties=False)
     arena.commit()
     with Spill(schema, (3,), 10_000, threads=2) as spill:
         spill.add(added)
-        spill.hold(held)
+        spill.add_view(view)
         spill.finish()
         assert spill.event_count == spill.counts().sum() == len(expected)
         assert (spill.min_ingest, spill.max_ingest) == (expected.ingest_ts.min(), expected.ingest_ts.max())
@@ -125,14 +125,14 @@ def test_what_somebody_else_holds_is_read_from_there(
                 }
 
 
-def test_what_somebody_else_holds_has_to_fit() -> None:
+def test_a_view_has_to_fit() -> None:
     schema = Schema(user_id=pa.int64(), traits=TRAITS)
     events, arena = events_of(np.random.default_rng(0), schema, 10), Arena(pa.int64())
     events.traits[9] = events.traits[0]
     arena.add(EventBatch(events, None, None), arena.assign(events.keys, events.user_ids), place_ties=False)
     arena.commit()
     with Spill(schema, (1,), 1 << 20) as spill, pytest.raises(SchemaError, match="id 9"):
-        spill.hold(HeldEvents(arena.view(), np.arange(10)))
+        spill.add_view(EventsView(arena.view(), np.arange(10)))
 
 
 def by_user(events: Events) -> dict[object, list[tuple[object, ...]]]:
@@ -274,7 +274,7 @@ def test_lists_are_held_without_the_items_of_others() -> None:
         for start in range(0, 100, 10):
             spill.add(batch.slice(start, start + 10))
         assert spill.item_bytes == 100 * 50 * 8
-        assert [len(held.traits[0].items) for held in spill._held] == [500] * 10
+        assert [len(held.traits[0].items) for held in spill._added] == [500] * 10
         spill.finish()
         read = spill.read(0, spill.buckets(1, 2).stop)
         assert read is not None

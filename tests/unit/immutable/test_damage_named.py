@@ -38,3 +38,27 @@ def test_the_block_where_damage_was_met_is_the_one_that_is_named(tmp_path: Path,
     reader = lw.Store.open(tmp_path / "store", read_only=True)
     with pytest.raises(lw.CorruptionError, match=f"user 7, column '{name}', block 1: the bytes are not those written"):
         lw.Materializer(reader, lw.Projection(max_len=3))(short)
+
+
+def test_damage_in_a_stripe_that_only_a_rank_needs_is_named(tmp_path: Path) -> None:
+    """A recent event of long ago; for a model that wants fewer events than came since, nobody looks there."""
+    schema = lw.Schema(user_id=pa.int64(), traits=pa.schema([("x", pa.int64())]))
+    times, clock = np.arange(EVENTS) * 10, ManualClock(10**9)
+    with lw.Store.create(tmp_path / "store", schema, shards=1, clock=clock) as store:
+        store.append(pa.table({"user_id": [7] * EVENTS, "event_ts": times, "ingest_ts": times, "x": times}))
+        store.compact()
+        store.append(pa.table({"user_id": [7], "event_ts": [55], "x": [-1]}))
+        clock.advance(10)
+        examples = store.capture(pa.table({"user_id": [7], "request_ts": [10**9]})).columns
+        key, storage = store.generation.shards[0].key, store.storage
+    entry = Shard.open(storage, key)._words("entries")[EVENT_TS * STRIPES]
+    path = tmp_path / "store" / key
+    data = bytearray(path.read_bytes())
+    data[HEADER_BYTES + (int(entry) & ((1 << OFFSET_BITS) - 1))] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(data))
+    reader = lw.Store.open(tmp_path / "store", read_only=True)
+    found = lw.Materializer(reader, lw.Projection(max_len=300, traits=["x"]))(examples)
+    assert found.values["x"].tolist() == times[-300:].tolist()
+    with pytest.raises(lw.CorruptionError, match="user 7, column 'event_ts', block 0"):
+        lw.Materializer(reader, lw.Projection(traits=["x"]))(examples)

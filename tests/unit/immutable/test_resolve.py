@@ -12,7 +12,7 @@ from plain_histories import EPOCH, Histories, Row, keys_of, random_rows, random_
 from latewood.clock import EARLIEST_TS
 from latewood.errors import ExpiredError, PointerError, ScrubbedError
 from latewood.events import NEVER
-from latewood.immutable.resolve import Measured, Runs, Status, Unstored
+from latewood.immutable.resolve import NO_UNSTORED, Measured, Runs, Status, Unstored
 from latewood.lists import offsets_of
 from latewood.pointer import Pointers
 from latewood.retention import Retention
@@ -155,14 +155,20 @@ def check_ranks(store: Histories, users: list[int], pointers: Pointers, numbers:
         moved += [(int(pointers.end_ts[i]), int(pointers.watermark[i]), k) for k in range(2)]  # as recents mostly are
         events.append(sorted(moved))
     order = np.array([event for of_request in events for event in of_request], np.int64).reshape(-1, 3).T.copy()
-    unstored = Unstored(offsets_of(np.array([len(part) for part in events])), order, np.full(order.shape[1], -9))
-    resolution = store.reader.resolve(keys_of(users), pointers, unstored)
-    assert (resolution.status == Status.OK).all()
-    ranks = [part.tolist() for part in np.split(unstored.ranks, unstored.offsets[1:-1])]
-    for i, (user, seen) in enumerate(zip(users, numbers, strict=True)):
-        if seen:
-            rows = [store.rows[user][number] for number in seen]
-            assert ranks[i] == [bisect_left(rows, event) for event in events[i]], (i, user)
+    offsets = offsets_of(np.array([len(part) for part in events]))
+    expected = [
+        [bisect_left([store.rows[user][number] for number in seen], event) for event in of_request]
+        for user, seen, of_request in zip(users, numbers, events, strict=True)
+    ]
+    for reach in (NO_UNSTORED.reach, 0, 1, 40):
+        unstored = Unstored(offsets, order, np.full(order.shape[1], -9), reach)
+        resolution = store.reader.resolve(keys_of(users), pointers, unstored)
+        assert (resolution.status == Status.OK).all()
+        ranks = [part.tolist() for part in np.split(unstored.ranks, offsets[1:-1])]
+        for i, seen in enumerate(numbers):
+            if seen:  # past what is wanted, they only have to say that they are
+                oldest = max(len(seen) - reach, 0)
+                assert [max(rank, oldest) for rank in expected[i]] == ranks[i], (i, reach)
 
 
 @CHANGES
@@ -343,6 +349,25 @@ def test_pointers_survive_late_events() -> None:
         }
         later = write_generation(rows, watermark=3 * span, superseded=superseded)
         check_resolved(later, users, pointers_of(measured, end_ts, cutoff), [None] * len(users))
+
+
+def test_events_are_ranked_among_what_retention_left() -> None:
+    rows = [(k, k + (90 if k % 50 == 7 else 0), 0) for k in range(900)]
+    full = write_generation({1: rows}, watermark=1000)
+    end_ts, watermark = np.full(3, 880), np.array([870, 890, 990])
+    pointers = pointers_of(full.reader.measure(keys_of([1] * 3), end_ts, watermark), end_ts, watermark)
+    left = write_generation(
+        {1: rows[300:]}, watermark=1000, expired=True, horizon=300, retention=Retention(max_events=600)
+    )
+    order = np.array([(t, t + 100, 5) for _ in range(3) for t in (3, 299, 300, 512, 857, 878)]).T.copy()
+    unstored = Unstored(np.arange(0, 19, 6), order, np.full(18, -9))
+    resolution = left.reader.resolve(keys_of([1] * 3), pointers, unstored)
+    assert (resolution.status == Status.EXPIRED).all()
+    for i in range(3):
+        seen = [left.rows[1][number] for number in left.seen(1, 880, watermark[i])]
+        events = [tuple(event) for event in order.T[6 * i : 6 * i + 6].tolist()]
+        assert resolution.count[i] == len(seen)
+        assert unstored.ranks[6 * i : 6 * i + 6].tolist() == [bisect_left(seen, event) for event in events]
 
 
 def test_only_the_newest_length_events_are_meant() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from latewood.immutable.resolve import Resolution, Runs
 from latewood.materialize.choose import choose
 from latewood.materialize.recents import Recents
-from latewood.materialize.suppress import Hits
+from latewood.materialize.suppress import Hits, StoredRows
 
 ROWS = st.lists(st.sets(st.integers(0, 40), max_size=30).map(sorted), max_size=6)
 
@@ -42,7 +42,7 @@ def test_the_newest_rows(users: list[list[int]], random: st.DataObject) -> None:
     resolution = Resolution(
         none, none, none, none, runs.counts, runs, none, none.astype(np.uint8), none, none.astype(np.uint64)
     )
-    chosen = choose(resolution, None, no_recents, np.array(wanted, np.int64))
+    chosen = choose(resolution, StoredRows(resolution.runs, resolution.count), no_recents, np.array(wanted, np.int64))
     assert rows_in(chosen.runs) == [rows[len(rows) - count :] for rows, count in zip(users, wanted, strict=True)]
     assert chosen.before.tolist() == chosen.runs.before.tolist()
     assert np.diff(chosen.offsets).tolist() == wanted

@@ -16,6 +16,7 @@ from latewood.errors import CorruptionError
 from latewood.events import Events, Suppressions
 from latewood.mutable.arena import Arena
 from latewood.mutable.event_batch import EventBatch, Versions, decode_batch, encode_batch
+from latewood.mutable.growable import Growable
 from latewood.mutable.supersedes import Places
 from latewood.testing.recent_events import make_events, places_of, rows_of
 from latewood.users import UserKeys, user_keys
@@ -279,3 +280,27 @@ def test_user_ids_of_a_slice_are_those_of_the_slice() -> None:
     arena = Arena(pa.string())
     add(arena, sliced)
     assert [row[0] for rows in gathered(arena, events.keys) for row in rows] == ["b", "ccc"]
+
+
+@pytest.mark.parametrize("fill", [None, 0])
+def test_a_column_is_whole_at_every_moment_that_it_grows(fill: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views take user ids from it without a lock, from other threads: a compaction that lasts, while events come in."""
+    column = Growable(np.int64, fill)
+    column.put(0, np.arange(1, 1025))
+    before, written = column.array, list[bool]()
+
+    class Watched(np.ndarray[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            written.append(column.array is before)
+            super().__setitem__(key, value)
+
+    def empty(*arguments: Any) -> Any:
+        return np.zeros(*arguments).view(Watched)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("latewood.mutable.growable.np.empty", empty)
+        column.reserve(1025)
+    assert written
+    assert all(written)
+    assert column.array is not before
+    assert column.array[:1024].tolist() == list(range(1, 1025))
