@@ -5,7 +5,7 @@ workers. Polars has the same events in memory, sorts them by user and time and w
 in a process of its own. Then a hundredth as many events come, and are compacted too, twice: the newest of all, which in
 this data are of the few users who began last, and then a hundredth of every user's, so that every history is opened at its
 end. Beside them: the least that any generation of such files takes, which is to copy them, with two threads, and to sync
-the copies. Before each of these memory is touched and given back, so that it is at hand: the host of a virtual machine would
+the copies. Before each of these memory is touched and given back, so that it is there: the host of a virtual machine would
 have to find it else, which takes longer than to fill it. Figures are events of the resulting generation per second of wall
 time. Stored bytes are those of all files of the store but the mutable tier's: index, ingest times, checksums, manifests.
 """
