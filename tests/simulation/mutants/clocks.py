@@ -25,7 +25,7 @@ ALL_OF_TIME = 2**62
 @mutant("R1", within=50)
 def one_stamp_per_batch() -> Patches:
     """A batch's events of one user share an ingest time."""
-    return [patch.object(Arena, "rank", lambda self, users, chosen: np.zeros(len(users), np.int64))]
+    return [patch.object(Arena, "count_earlier", lambda self, users, chosen: np.zeros(len(users), np.int64))]
 
 
 @mutant("R1", within=50)
