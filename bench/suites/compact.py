@@ -111,7 +111,7 @@ def _next_day(session: Session) -> pa.Table:
 
 def _compact(store: lw.Store, events: int) -> float:
     """Seconds. Args: events: how many the generation will hold."""
-    touch_memory(events)
+    _touch_memory(events)
     return _timed(lambda: store.compact(workers=WORKERS))
 
 
@@ -141,7 +141,7 @@ def _verify(session: Session, store: lw.Store, events: pa.Table) -> int:
     return len(users)
 
 
-def touch_memory(events: int) -> None:
+def _touch_memory(events: int) -> None:
     """Have memory at hand that files and arrays of so many events can be put into."""
     np.ones(events * _EVENT_BYTES, np.uint8)
 
@@ -162,7 +162,7 @@ def _copy(store: lw.Store, target: Path) -> float:
             list(pool.map(copy, sources))
 
     try:
-        touch_memory(store.generation.event_count)
+        _touch_memory(store.generation.event_count)
         return _timed(copy_all)
     finally:
         shutil.rmtree(target)
@@ -192,7 +192,7 @@ def sort_with_polars(events: str, target: str) -> float:
 
     with pa.memory_map(events) as source:
         frame = pl.DataFrame(pa.ipc.open_file(source).read_all())
-        touch_memory(frame.height)
+        _touch_memory(frame.height)
         return _timed(lambda: frame.sort("user_id", "event_ts").write_parquet(target, compression="zstd"))
 
 

@@ -51,7 +51,7 @@ class Settings:
 
     @property
     def added_bytes(self) -> int:
-        """A bulk load's events that are held in memory before they are spilled."""
+        """A bulk load's events that are held in memory before they are spilled; what sorting a view may take, too."""
         return self.memory_bytes // _READ_SHARE
 
     def rows_max(self, schema: Schema, item_bytes: int = 0) -> int:

@@ -158,9 +158,9 @@ class Spill:
         return np.sum([np.diff(rows[start : stop + 1]) for rows in rows_before], axis=0)
 
     def read(self, start: int, stop: int) -> Events | None:
-        """The events of the buckets from `start` to `stop`, each bucket's in order of arrival; None if there are none.
+        """The events of the buckets from `start` to `stop`; None if there are none.
 
-        Safe to call from several threads.
+        What was added is in order of arrival within each bucket. Safe to call from several threads.
         """
         pieces = []
         for flush in self._flushes:

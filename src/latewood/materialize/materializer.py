@@ -215,11 +215,12 @@ class Materializer:
             return batch
         self._require(resolved)
         merged, ranks = None, resolved.ranks
-        if ranks is None:
-            merged = self._merge(resolved, self.projection.max_len)
-            ranks = ranks_of(merged[0], resolved.stored.counts, merged[1], len(resolved.logged.recents))
-        if (batch := self._decode_pieces(resolved, ranks)) is not None:
-            return batch
+        if view.wanted(resolved.reader).are_stored:  # no lists among them
+            if ranks is None:
+                merged = self._merge(resolved, self.projection.max_len)
+                ranks = ranks_of(merged[0], resolved.stored.counts, merged[1], len(resolved.logged.recents))
+            if (batch := self._decode_pieces(resolved, ranks)) is not None:
+                return batch
         candidates, places = merged or self._merge(resolved, self.projection.max_len)
         events = int(candidates.offsets[-1])
         parts = split(candidates, *places)
@@ -231,11 +232,9 @@ class Materializer:
         return self._batch(resolved, view, candidates.offsets, columns)
 
     def _decode_pieces(self, resolved: Resolved, ranks: NDArray[np.int64]) -> Batch | None:
-        """A batch of which all that is stored is decoded to its place; None if there are lists, or if it pays to share."""
+        """A batch of stored columns, all of it decoded to its place; None if it pays to share."""
         view, stored, recents = resolved.view, resolved.stored, resolved.logged.recents
         wanted = view.wanted(resolved.reader)
-        if not wanted.are_stored:
-            return None
         laid_out = lay_out_pieces(resolved.resolution, stored, recents, ranks, self.projection.max_len)
         if laid_out is None:
             return None
